@@ -1,0 +1,87 @@
+"""The log of a job: timed lines, progress with rate and time left, one line for a user's error."""
+
+import errno
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sae_atlas.errors import AtlasError
+
+logger = logging.getLogger("sae_atlas")
+DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "permission denied",
+}
+
+
+@contextmanager
+def job_log(path: str | Path) -> Iterator[None]:
+    """Send the job's lines and progress to `path`; end with exit code 1 and one clear line on a user's error."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", buffering=1) as stream:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        except AtlasError as error:
+            _stop(stream, str(error))
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                traceback.print_exc(file=stream)
+                raise
+            where = error.filename or "output"
+            _stop(stream, f"{where}: {DISK_ERRORS[error.errno]}. Nothing is lost; mend it and run the same command again.")
+        except Exception:
+            traceback.print_exc(file=stream)
+            raise
+        finally:
+            logger.removeHandler(handler)
+
+
+def _stop(stream, line: str) -> None:
+    print(f"error: {line}", file=stream)
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def progress(total: int, unit: str, description: str) -> tqdm:
+    """Progress bar in the job's log: done, rate and time left, a new line every few seconds.
+
+    Use as a context manager and call `.update(n)`. Without a job log it draws on stderr.
+    """
+    stream = next((h.stream for h in logger.handlers if isinstance(h, logging.StreamHandler)), sys.stderr)
+    in_file = stream is not sys.stderr
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        unit_scale=True,
+        file=_Lines(stream) if in_file else stream,
+        mininterval=5.0 if in_file else 0.5,
+        dynamic_ncols=not in_file,
+        ncols=100 if in_file else None,
+    )
+
+
+class _Lines:
+    """A stream on which tqdm's redrawn bar becomes one line per redraw."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        text = text.strip("\r\n ")
+        if text:
+            self.stream.write(text + "\n")
+
+    def flush(self) -> None:
+        self.stream.flush()

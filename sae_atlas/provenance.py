@@ -1,0 +1,83 @@
+"""Records of what made an output: its settings, the code that determines its numbers, its inputs.
+
+Snakemake forgets params when `.snakemake/` is lost and does not see imported modules, so every output carries a
+record `{stage, settings, code, inputs, versions}` and the next stage checks its identity: the hash of all but the versions.
+"""
+
+import ast
+import hashlib
+import json
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sae_atlas.errors import AtlasError
+
+PACKAGES = ("torch", "transformers", "zarr", "numpy", "numba")
+
+
+def identity(stage: str, settings: dict, code: str, inputs: dict[str, str]) -> str:
+    """16 hex digits that change exactly when the stage's numbers may."""
+    text = json.dumps([stage, settings, code, inputs], sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def code_identity(*rooms: str) -> str:
+    """Hash of the package's modules under `rooms` (`training`, `corpus.py`), blind to comments and docstrings."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for room in rooms:
+        files = [root / room] if room.endswith(".py") else sorted((root / room).rglob("*.py"))
+        if not files:
+            raise ValueError(f"no module under sae_atlas/{room}")
+        for file in files:
+            digest.update(str(file.relative_to(root)).encode())
+            digest.update(ast.dump(_without_docstrings(ast.parse(file.read_text()))).encode())
+    return digest.hexdigest()[:16]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+                body[0].value.value = ""
+    return tree
+
+
+def make_record(stage: str, settings: dict, code: str, inputs: dict[str, str]) -> dict:
+    """The record an output carries. Plain values only: it is stored as JSON and inside checkpoints."""
+    settings, inputs = _plain(settings), _plain(inputs)
+    return {
+        "stage": stage,
+        "identity": identity(stage, settings, code, inputs),
+        "settings": settings,
+        "code": code,
+        "inputs": inputs,
+        "versions": _versions(),
+    }
+
+
+def check_record(path: str | Path, record: dict | None, expected: str) -> None:
+    """Raise AtlasError unless `record`, read from the output at `path`, has the `expected` identity."""
+    found = (record or {}).get("identity")
+    if found != expected:
+        raise AtlasError(
+            f"{path}: made by other settings, code or inputs (identity {found}, expected {expected}). "
+            "Delete it and rerun; it will be rebuilt."
+        )
+
+
+def _plain(value: object) -> object:
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

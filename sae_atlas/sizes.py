@@ -1,0 +1,28 @@
+"""Sizes as people write them: `300M`, `1.5B`, `4096`."""
+
+import re
+
+UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
+
+
+def parse_size(size: int | str) -> int:
+    """Number of things meant by `300M`, `1.5B`, `120k` or a plain integer.
+
+    Raises ValueError if the text is no size or not a whole number of things.
+    """
+    match = re.fullmatch(r"(\d+)(?:\.(\d+))?([kMB]?)", str(size))
+    if not match:
+        raise ValueError(f"{size!r} is not a size; write for example 4096, 120k, 300M or 1.5B")
+    whole, fraction, unit = match[1], match[2] or "", match[3]
+    scaled = int(whole + fraction) * UNITS[unit]
+    if scaled % 10 ** len(fraction):
+        raise ValueError(f"{size!r} is not a whole number")
+    return scaled // 10 ** len(fraction)
+
+
+def format_size(number: int) -> str:
+    """Shortest exact text without a decimal point (file names hold it): 1_500_000 -> `1500k`."""
+    for unit in ("B", "M", "k"):
+        if number and number % UNITS[unit] == 0:
+            return f"{number // UNITS[unit]}{unit}"
+    return str(number)
