@@ -1,0 +1,37 @@
+# SAE Atlas: a sparse autoencoder for every layer of a language model, at every training snapshot.
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+# A config named on the command line stands alone; it is not merged with the default.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/base_model.smk"
+include: "workflow/rules/corpus.smk"
+include: "workflow/rules/activations.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/publishing.smk"
+
+
+rule all:
+    """The whole atlas: tables, figures, a card for every final SAE, a release folder for every recipe."""
+    default_target: True
+    input:
+        "results/metrics.parquet",
+        expand("results/figures/{recipe}/{figure}.png", recipe=atlas.recipes, figure=FIGURES),
+        expand("models/sae/{sae}/model_card.md", sae=SAES),
+        expand("models/releases/{release}/README.md", release=RELEASES),
+        # Resume points are temporary; asked for here, the last ones stay, so that a longer run can append.
+        expand(
+            "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.resume.pt",
+            recipe=atlas.recipes,
+            layer=atlas.layers,
+            snapshot=atlas.last,
+        ),

@@ -1,0 +1,218 @@
+"""The config: every problem found at once, each with its key and remedy; then sizes as numbers, layers as a list."""
+
+import difflib
+import json
+from pathlib import Path
+
+import jsonschema
+
+from sae_atlas.errors import AtlasError
+from sae_atlas.sizes import parse_size
+from sae_atlas.training.recipe import Recipe
+
+SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+MODEL_KEYS = {
+    "hub": (("id",), ("revision",)),
+    "package": (("package",), ()),
+    "local": (("path",), ()),
+    "random": (("architecture", "sizes", "seed", "tokenizer"), ()),
+}
+TEXT_KEYS = {
+    "hub": (("id",), ("revision", "subset", "split", "field")),
+    "package": (("package",), ()),
+    "local": (("path",), ("field",)),
+}
+
+
+def check_config(config: dict, schema: dict, file: str) -> None:
+    """Raise AtlasError with one line per problem if `config` breaks the schema or contradicts itself."""
+    problems = list(_schema_problems(config, schema))
+    if not problems:  # the questions below need a config of the right shape
+        problems = list(_contradictions(config))
+    if problems:
+        raise AtlasError("\n".join(f"{file}: {problem}" for problem in problems))
+
+
+def resolve_config(config: dict) -> dict:
+    """The checked config (defaults filled in) with sizes as integers, `layers` as a list, recipes complete.
+
+    Raises AtlasError if the number of layers cannot be told (hub not reachable and `layers: all`).
+    """
+    corpus, activations, evaluation = config["corpus"], config["activations"], config["evaluation"]
+    layers = _layers(activations["layers"], config["base_model"])
+    per_pass = min(activations.get("layers_per_pass", len(layers)), len(layers))
+    return {
+        **config,
+        "corpus": {
+            **corpus,
+            "tokens": parse_size(corpus["tokens"]),
+            "held_out_tokens": parse_size(corpus["held_out_tokens"]),
+        },
+        "activations": {
+            **activations,
+            "layers": layers,
+            "layers_per_pass": per_pass,
+            "max_live_stores": activations.get("max_live_stores", 2 * per_pass),
+            "shard_rows": parse_size(activations["shard_rows"]),
+            "chunk_rows": parse_size(activations["chunk_rows"]),
+        },
+        "training": {
+            "tokens": parse_size(config["training"]["tokens"]),
+            "snapshots": [parse_size(size) for size in config["training"]["snapshots"]],
+        },
+        "recipes": {name: Recipe.from_dict(recipe, f"recipes.{name}").to_dict() for name, recipe in config["recipes"].items()},
+        "evaluation": {
+            **evaluation,
+            "tokens": parse_size(evaluation["tokens"]),
+            "patched_tokens": parse_size(evaluation["patched_tokens"]),
+        },
+    }
+
+
+def nearest(word: str, words) -> str:
+    """` did you mean ...?` or the list of what exists."""
+    close = difflib.get_close_matches(str(word), list(words), 1, 0.5)
+    return f"did you mean `{close[0]}`?" if close else "valid are " + ", ".join(f"`{each}`" for each in words)
+
+
+def _schema_problems(config: dict, schema: dict):
+    validator = jsonschema.Draft202012Validator(schema)
+    for error in sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.absolute_path))):
+        key = ".".join(map(str, error.absolute_path))
+        if error.validator == "additionalProperties":
+            known = error.schema.get("properties", {})
+            for extra in sorted(set(error.instance) - set(known)):
+                yield f"{_join(key, extra)}: no such key; {nearest(extra, known)}"
+        elif error.validator == "required":
+            for missing in sorted(set(error.validator_value) - set(error.instance)):
+                yield f"{_join(key, missing)}: missing; {_about(error.schema, missing)}"
+        elif error.validator in ("enum", "const"):
+            allowed = error.schema.get("enum") or [error.schema["const"]]
+            yield f"{key}: {error.instance!r} is not allowed; {nearest(error.instance, allowed)}"
+        elif error.validator == "type" and "integer" in str(error.validator_value) and isinstance(error.instance, float):
+            yield f"{key}: {error.instance!r} is not a whole number"
+        elif error.validator in ("pattern", "oneOf", "type", "minProperties"):
+            yield f"{key}: {error.instance!r} does not fit; {error.schema.get('description') or error.message}"
+        else:
+            yield f"{key}: {error.message}"
+
+
+def _about(schema: dict, key: str) -> str:
+    return schema["properties"].get(key, {}).get("description") or "it has no default"
+
+
+def _join(parent: str, key: str) -> str:
+    return f"{parent}.{key}" if parent else str(key)
+
+
+def _contradictions(config: dict):
+    yield from _source_problems("base_model", config["base_model"], MODEL_KEYS, shared=("name", "source", "dtype"))
+    shared = ("name", "source", "context", "tokens", "held_out_tokens", "seed")
+    yield from _source_problems("corpus", config["corpus"], TEXT_KEYS, shared)
+    yield from _snapshot_problems(config)
+    yield from _activation_problems(config)
+    yield from _evaluation_problems(config)
+    for name, recipe in config["recipes"].items():
+        try:
+            Recipe.from_dict(recipe, f"recipes.{name}")
+        except AtlasError as error:
+            yield from str(error).splitlines()
+
+
+def _source_problems(section: str, values: dict, keys: dict, shared: tuple):
+    required, optional = keys[values["source"]]
+    for key in required:
+        if key not in values:
+            yield f"{section}.{key}: missing; source `{values['source']}` needs it"
+    for key in values:
+        if key not in (*required, *optional, *shared):
+            yield f"{section}.{key}: does nothing with source `{values['source']}`; remove it"
+
+
+def _snapshot_problems(config: dict):
+    snapshots = [parse_size(size) for size in config["training"].get("snapshots", [])]
+    if any(later <= earlier for earlier, later in zip(snapshots, snapshots[1:], strict=False)):
+        yield "training.snapshots: not ascending; list the token counts from small to large, each once"
+    tokens = parse_size(config["training"]["tokens"])
+    corpus = parse_size(config["corpus"]["tokens"])
+    if tokens > corpus:
+        yield f"training.tokens: {tokens} is beyond the corpus ({corpus}); raise corpus.tokens or train on fewer"
+    if snapshots and max(snapshots) >= tokens:
+        yield f"training.snapshots: {max(snapshots)} is not below training.tokens ({tokens}), where the final snapshot lies"
+
+
+def _activation_problems(config: dict):
+    activations = config.get("activations", {})
+    site = activations.get("site", "resid_post")
+    if site not in SITES and "{layer}" not in site:
+        yield f"activations.site: no site {site!r}; {nearest(site, SITES)} Or give a module path with {{layer}} in it"
+    layers = activations.get("layers", "all")
+    try:
+        count = count_layers(config["base_model"]) if layers == "all" or config["base_model"]["source"] != "hub" else None
+        chosen = _layers(layers, config["base_model"])
+    except AtlasError as error:
+        yield str(error)
+        return
+    beyond = [layer for layer in chosen if count is not None and layer >= count]
+    if beyond:
+        yield f"activations.layers: no layer {beyond[0]}; {config['base_model']['name']} has layers 0 to {count - 1}"
+    if not chosen:
+        yield f"activations.layers: {layers!r} names no layer; write it from small to large"
+    per_pass = min(activations.get("layers_per_pass", len(chosen)), len(chosen))
+    if activations.get("max_live_stores", per_pass) < per_pass:
+        yield f"activations.max_live_stores: one pass alone makes {per_pass} stores; raise it or lower layers_per_pass"
+    shard, chunk = parse_size(activations.get("shard_rows", 65536)), parse_size(activations.get("chunk_rows", 4096))
+    if shard % chunk:
+        yield f"activations.shard_rows: {shard} is not a multiple of chunk_rows ({chunk})"
+
+
+def _evaluation_problems(config: dict):
+    evaluation = config.get("evaluation", {})
+    held_out = parse_size(config["corpus"].get("held_out_tokens", "16k"))
+    tokens = parse_size(evaluation.get("tokens", "8k"))
+    if tokens > held_out:
+        yield f"evaluation.tokens: {tokens} is more than corpus.held_out_tokens ({held_out})"
+    if parse_size(evaluation.get("patched_tokens", "2k")) > tokens:
+        yield f"evaluation.patched_tokens: more than evaluation.tokens ({tokens})"
+
+
+def _layers(layers, base_model: dict) -> list[int]:
+    if layers == "all":
+        return list(range(count_layers(base_model)))
+    if isinstance(layers, str):
+        first, last = map(int, layers.split("-"))
+        return list(range(first, last + 1))
+    return sorted(layers)
+
+
+def count_layers(base_model: dict) -> int:
+    """Blocks of the base model, from its own config. Raises AtlasError if that cannot be read."""
+    if base_model["source"] == "package":
+        from sae_atlas.base_models.packages import find_model
+
+        return find_model(base_model["package"]).n_layers
+    if base_model["source"] == "random":
+        config = base_model["sizes"]
+    elif base_model["source"] == "local":
+        file = Path(base_model["path"]) / "config.json"
+        if not file.is_file():
+            raise AtlasError(f"base_model.path: {file} is not there; give a folder in transformers format")
+        config = json.loads(file.read_text())
+    else:
+        config = _hub_config(base_model)
+    for key in ("num_hidden_layers", "n_layer"):
+        if key in config:
+            return config[key]
+    raise AtlasError("activations.layers: the model's config does not say how many layers it has; list them")
+
+
+def _hub_config(base_model: dict) -> dict:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return json.loads(Path(hf_hub_download(base_model["id"], "config.json", revision=base_model.get("revision"))).read_text())
+    except Exception as error:
+        raise AtlasError(
+            f"activations.layers: `all` needs the config of {base_model['id']} from the hub, which gave "
+            f"{type(error).__name__}; check the id and the network, or list the layers (`0-23`)"
+        ) from error

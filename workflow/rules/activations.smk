@@ -1,0 +1,61 @@
+# Activations: one forward pass per window and group of layers, then one shuffled store per window and layer.
+
+
+rule save_activations:
+    """Read the site of every layer of a group in one forward pass over the contexts of a window.
+
+    A pass waits for the training that frees the disk of an earlier one (activations.max_live_stores).
+    """
+    input:
+        base_model=ancient(PROVENANCE),
+        corpus=ancient(CORPUS),
+        freed=lambda wildcards: ancient(trained(atlas.freed_by(**cell(wildcards)))),
+    output:
+        activations=temp(directory("results/activations/{snapshot}_{group}.zarr")),
+    log:
+        "results/logs/save_activations/{snapshot}_{group}.log",
+    benchmark:
+        "results/benchmarks/save_activations/{snapshot}_{group}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(6000),
+        runtime=growing(240),
+    params:
+        settings=lambda wildcards: atlas.settings("save_activations", snapshot=wildcards.snapshot),
+        layers=lambda wildcards: atlas.groups[wildcards.group],
+        code=code("save_activations"),
+        inputs=lambda wildcards: atlas.inputs("save_activations", snapshot=wildcards.snapshot),
+    message:
+        "activations: window to {wildcards.snapshot}, layers {wildcards.group}"
+    script:
+        "../scripts/save_activations.py"
+
+
+rule shard_activations:
+    """Shuffle one layer's activations within shards, measure their normaliser, compress and checksum them."""
+    input:
+        activations=lambda wildcards: (
+            f"results/activations/{wildcards.snapshot}_{atlas.group_of(int(wildcards.layer))}.zarr"
+        ),
+    output:
+        store=temp(directory("results/stores/layer{layer}/{snapshot}.zarr")),
+    log:
+        "results/logs/shard_activations/layer{layer}_{snapshot}.log",
+    benchmark:
+        "results/benchmarks/shard_activations/layer{layer}_{snapshot}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
+    params:
+        settings=settings("shard_activations"),
+        code=code("shard_activations"),
+        inputs=inputs("shard_activations"),
+    message:
+        "store: layer {wildcards.layer}, window to {wildcards.snapshot}"
+    script:
+        "../scripts/shard_activations.py"

@@ -1,0 +1,25 @@
+# Base model: a folder in transformers format and a record of where it came from.
+
+
+rule prepare_model:
+    """Fetch, convert or make the base model once; everything else reads this plain folder."""
+    output:
+        provenance=PROVENANCE,
+    log:
+        "results/logs/prepare_model.log",
+    benchmark:
+        "results/benchmarks/prepare_model.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        settings=settings("prepare_model"),
+        code=code("prepare_model"),
+        inputs=inputs("prepare_model"),
+    message:
+        "base model: prepare {params.settings[source]}"
+    script:
+        "../scripts/prepare_model.py"

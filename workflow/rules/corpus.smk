@@ -1,0 +1,27 @@
+# Corpus: text as fixed-length contexts in a seeded random order, held-out documents split off first.
+
+
+rule tokenize:
+    """Turn the text into contexts of token ids with a mask."""
+    input:
+        base_model=ancient(PROVENANCE),
+    output:
+        corpus=directory(CORPUS),
+    log:
+        "results/logs/tokenize.log",
+    benchmark:
+        "results/benchmarks/tokenize.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 2
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(240),
+    params:
+        settings=settings("tokenize"),
+        code=code("tokenize"),
+        inputs=inputs("tokenize"),
+    message:
+        "corpus: tokenize"
+    script:
+        "../scripts/tokenize.py"

@@ -1,0 +1,102 @@
+# Evaluation on held-out text: what does not depend on the SAE once per base model, then all snapshots of a layer.
+
+
+rule save_held_out:
+    """Clean pass over the held-out contexts and ablated passes of every layer, kept for all recipes and snapshots."""
+    input:
+        base_model=ancient(PROVENANCE),
+        corpus=ancient(CORPUS),
+    output:
+        held_out=directory("results/held_out.zarr"),
+    log:
+        "results/logs/save_held_out.log",
+    benchmark:
+        "results/benchmarks/save_held_out.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(6000),
+        runtime=growing(240),
+    params:
+        settings=settings("save_held_out"),
+        layers=atlas.layers,
+        code=code("save_held_out"),
+        inputs=inputs("save_held_out"),
+    message:
+        "held-out: clean and ablated passes"
+    script:
+        "../scripts/save_held_out.py"
+
+
+rule evaluate_sae:
+    """Measure every snapshot of one layer: reconstruction, sparsity, and the model's loss through the SAE."""
+    input:
+        base_model=ancient(PROVENANCE),
+        held_out=ancient("results/held_out.zarr"),
+        checkpoints=lambda wildcards: expand(
+            "results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
+            recipe=wildcards.recipe,
+            layer=wildcards.layer,
+            snapshot=atlas.snapshots,
+        ),
+    output:
+        table="results/metrics/{recipe}/layer{layer}.parquet",
+        json="results/metrics/{recipe}/layer{layer}.json",
+    log:
+        "results/logs/evaluate_sae/{recipe}/layer{layer}.log",
+    benchmark:
+        "results/benchmarks/evaluate_sae/{recipe}/layer{layer}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(6000),
+        runtime=growing(120),
+    params:
+        settings=settings("evaluate_sae"),
+        snapshots=[atlas.published(snapshot) for snapshot in atlas.snapshots],
+        code=code("evaluate_sae"),
+        inputs=inputs("evaluate_sae"),
+    message:
+        "evaluate: {wildcards.recipe}, layer {wildcards.layer}"
+    script:
+        "../scripts/evaluate_sae.py"
+
+
+rule collect_metrics:
+    """One tidy table of a recipe: layer, snapshot, metric, value, interval."""
+    input:
+        tables=lambda wildcards: expand(
+            "results/metrics/{recipe}/layer{layer:02d}.parquet", recipe=wildcards.recipe, layer=atlas.layers
+        ),
+    output:
+        table="results/metrics/{recipe}.parquet",
+    log:
+        "results/logs/collect_metrics/{recipe}.log",
+    benchmark:
+        "results/benchmarks/collect_metrics/{recipe}.tsv"
+    localrule: True
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    message:
+        "table: {wildcards.recipe}"
+    script:
+        "../scripts/collect_metrics.py"
+
+
+use rule collect_metrics as collect_recipes with:
+    input:
+        tables=expand("results/metrics/{recipe}.parquet", recipe=atlas.recipes),
+    output:
+        table="results/metrics.parquet",
+    log:
+        "results/logs/collect_recipes.log",
+    benchmark:
+        "results/benchmarks/collect_recipes.tsv"
+    message:
+        "table: all recipes"

@@ -1,0 +1,20 @@
+"""Train one SAE on one window (rule train_sae)."""
+
+from sae_atlas.log import job_log
+from sae_atlas.provenance import make_record
+
+with job_log(snakemake.log[0]):
+    from sae_atlas.training.train import train
+
+    settings, inputs = snakemake.params.settings, snakemake.params.inputs
+    train(
+        store=snakemake.input.store,
+        previous=snakemake.input.get("previous") or None,
+        **settings,
+        checkpoint=snakemake.output.checkpoint,
+        resume=snakemake.output.resume,
+        curve=snakemake.output.curve,
+        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        expects=inputs,
+        threads=snakemake.threads,
+    )
