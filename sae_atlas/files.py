@@ -1,5 +1,6 @@
 """Atomic writes: an output is whole or absent, whatever kills the job."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -44,3 +45,13 @@ def write_json(path: str | Path, value: object) -> None:
 
 def read_json(path: str | Path) -> dict:
     return json.loads(Path(path).read_text())
+
+
+def hold_lock(path: str | Path) -> None:
+    """Keep an advisory lock until this process ends, however it ends: a killed run leaves nothing to unlock.
+
+    Raises BlockingIOError if another process holds it.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # open until the process ends
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,6 +14,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [LIBRARY, os.environ.get
 
 from sae_atlas.cards.names import release_name, sae_name
 from sae_atlas.errors import AtlasError
+from sae_atlas.files import hold_lock
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import check_config, resolve_config
 
@@ -79,3 +80,11 @@ def code(stage):
 def growing(amount):
     """A resource that grows with every attempt at the job."""
     return lambda wildcards, attempt: amount * attempt
+
+
+# One run at a time in a folder. Snakemake's own lock outlives a killed run; this one ends with its process.
+onstart:
+    try:
+        hold_lock("results/.lock")
+    except BlockingIOError:
+        sys.exit(f"{Path('results').absolute()}: another run is at work here; wait for it or stop it first.")

@@ -1,0 +1,40 @@
+"""The last lines of a run: what the atlas holds, how good it is, where to look."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sae_atlas.errors import AtlasError
+
+
+def summarise(folder: str | Path) -> str:
+    """A few lines for the terminal from `results/metrics.parquet` under `folder`.
+
+    Raises AtlasError if there is no finished atlas.
+    """
+    folder = Path(folder)
+    table = folder / "results" / "metrics.parquet"
+    if not table.is_file():
+        raise AtlasError(f"{table}: not there; the atlas is not finished. Run `make run` (or `snakemake`) first.")
+    metrics = pd.read_parquet(table)
+    final = metrics[metrics.snapshot == "final"]
+    checkpoints = len(metrics[["recipe", "layer", "snapshot"]].drop_duplicates())
+    layers, snapshots = metrics.layer.nunique(), metrics.snapshot.nunique()
+    lines = ["", f"{checkpoints} SAEs: {metrics.recipe.nunique()} recipes x {layers} layers x {snapshots} snapshots"]
+    for recipe, rows in final.groupby("recipe", sort=False):
+        median = rows.groupby("metric").value.median()
+        lines.append(
+            f"  {recipe}: CE recovered {median['ce_recovered']:.3f}, FVU {median['fvu']:.3f}, "
+            f"L0 {median['l0']:.1f} (median of the layers, final snapshot)"
+        )
+    return "\n".join([*lines, "Where to look:", *(f"  {what:<16} {path}" for what, path in _places(folder, final))])
+
+
+def _places(folder: Path, final: pd.DataFrame):
+    yield "table", folder / "results" / "metrics.parquet"
+    for recipe in final.recipe.unique():
+        yield "heatmap", folder / "results" / "figures" / recipe / "2_metrics_heatmap.png"
+    middle = sorted(final.layer.unique())[final.layer.nunique() // 2]
+    cards = sorted((folder / "models" / "sae").glob(f"*{middle:02d}_exp*/model_card.md"))
+    yield from (("model card", card) for card in cards)
+    yield from (("release", page) for page in sorted((folder / "models" / "releases").glob("*/README.md")))

@@ -1,0 +1,52 @@
+"""Outputs are whole or absent; one run at a time."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sae_atlas.files import atomic, hold_lock, read_json, write_json
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    target = tmp_path / "a.json"
+    write_json(target, {"b": 1})
+    with pytest.raises(RuntimeError), atomic(target) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert read_json(target) == {"b": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_folder_replaces_a_folder(tmp_path):
+    for content in ("old", "new"):
+        with atomic(tmp_path / "store") as partial:
+            partial.mkdir()
+            (partial / content).write_text(content)
+    assert os.listdir(tmp_path / "store") == ["new"]
+
+
+def test_what_a_killed_job_left_is_cleared_by_the_next(tmp_path):
+    (tmp_path / ".store.partial-1").mkdir()
+    (tmp_path / ".store.partial-1" / "half").write_text("")
+    with atomic(tmp_path / "store") as partial:
+        partial.write_text("whole")
+    assert os.listdir(tmp_path) == ["store"]
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"fvu": float("nan")})
+    assert not os.listdir(tmp_path)
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    hold = f"from sae_atlas.files import hold_lock; hold_lock({str(tmp_path / 'lock')!r}); print('held', flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(BlockingIOError):
+        hold_lock(tmp_path / "lock")
+    holder.kill()
+    holder.communicate()
+    hold_lock(tmp_path / "lock")

@@ -1,0 +1,29 @@
+"""Sizes read and write as people write them."""
+
+import pytest
+
+from sae_atlas.sizes import format_size, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("4096", 4096), (4096, 4096), ("120k", 120_000), ("300M", 300_000_000), ("1.5B", 1_500_000_000), ("0.5k", 500)],
+)
+def test_parse(text, number):
+    assert parse_size(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "many", "-3", "1.5", "3 M", "1e6", "0.0001k", None, True])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("number", [1, 999, 4096, 120_000, 1_500_000, 300_000_000, 2_000_000_000])
+def test_format_is_exact_and_fits_a_file_name(number):
+    assert parse_size(format_size(number)) == number
+    assert "." not in format_size(number)
+
+
+def test_format_chooses_the_largest_unit():
+    assert [format_size(n) for n in (300_000_000, 1_500_000, 4096, 0)] == ["300M", "1500k", "4096", "0"]
