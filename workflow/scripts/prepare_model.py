@@ -1,6 +1,6 @@
 """Fetch, convert or make the base model (rule prepare_model)."""
 
-from sae_atlas.base_models import prepare
+from sae_atlas.base_models.prepare import prepare
 from sae_atlas.log import job_log
 from sae_atlas.provenance import make_record
 

@@ -1,0 +1,39 @@
+"""Load a prepared base model, or its tokenizer alone."""
+
+from pathlib import Path
+
+from sae_atlas.errors import AtlasError
+from sae_atlas.files import read_json
+from sae_atlas.provenance import check_record
+
+
+def read_provenance(provenance: str | Path, expected: str | None = None) -> dict:
+    """What `prepare` wrote. Raises AtlasError if its identity is not the `expected` one."""
+    found = read_json(provenance)
+    if expected is not None:
+        check_record(provenance, found.get("record"), expected)
+    return found
+
+
+def load(provenance: str | Path, dtype: str, expected: str | None = None):
+    """(model in evaluation mode, provenance): on the GPU where there is one. Code from the folder is never run."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    found = read_provenance(provenance, expected)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            found["path"], dtype=getattr(torch, dtype), trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise AtlasError(f"{found['path']}: does not load ({str(error).splitlines()[0]}); delete it and rerun") from error
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval().requires_grad_(False), found
+
+
+def load_tokenizer(provenance: str | Path, expected: str | None = None):
+    """The tokenizer in the prepared folder."""
+    from transformers import AutoTokenizer
+
+    path = read_provenance(provenance, expected)["path"]
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)

@@ -1,0 +1,93 @@
+"""Run the workflow as a user does, in a folder of its own, on a small random model."""
+
+import copy
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SMALL = {
+    "base_model": {
+        "name": "small-neox",
+        "source": "random",
+        "architecture": "gpt_neox",
+        "sizes": {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64},
+        "seed": 0,
+        "tokenizer": "bytes",
+    },
+    "corpus": {
+        "name": "wikipedia-introductions",
+        "source": "package",
+        "package": "wikipedia-introductions",
+        "context": 32,
+        "tokens": "8k",
+        "held_out_tokens": "2k",
+    },
+    "activations": {"layers": [0, 1, 2], "shard_rows": 1024, "chunk_rows": 256, "max_live_stores": 3},
+    "training": {"tokens": "3k", "snapshots": ["1k", "2k"]},
+    "recipes": {
+        "topk": {"architecture": "topk", "expansion": 4, "k": 4, "batch": 128, "warmup": 2, "decay": 0},
+        "l1": {
+            "architecture": "relu",
+            "expansion": 4,
+            "l1": {"coefficient": 0.01, "convention": "canonical"},
+            "batch": 128,
+            "warmup": 2,
+            "decay": 0,
+        },
+    },
+    "evaluation": {"tokens": "1k", "patched_tokens": 512},
+}
+
+
+def small(**changes) -> dict:
+    """The small config with changes given as dotted keys: small(**{"recipes.topk.k": 8})."""
+    config = copy.deepcopy(SMALL)
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        place = config
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+    return config
+
+
+def snakemake(folder: Path, config: dict | Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    """Run the workflow in `folder`; returns the finished process, stdout and stderr together."""
+    if isinstance(config, dict):
+        file = folder / "config.yaml"
+        file.write_text(yaml.safe_dump(config, sort_keys=False))
+        config = file
+    done = subprocess.run(command(folder, config, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if check and done.returncode:
+        raise AssertionError(f"snakemake ended with {done.returncode}:\n{done.stdout}")
+    return done
+
+
+def command(folder: Path, config: Path, *arguments: str) -> list[str]:
+    workflow = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--configfile", str(config)]
+    return [sys.executable, "-m", "snakemake", *workflow, "--cores", "2", *arguments]
+
+
+def planned(folder: Path, config: dict | Path) -> Counter:
+    """What `snakemake -n` would run: (rule, wildcards text) -> count; the target rule is left out."""
+    text = snakemake(folder, config, "--dry-run").stdout
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", text, re.MULTILINE)
+    found = Counter()
+    for rule, body in jobs:
+        wildcards = re.search(r"^    wildcards: (.*)$", body, re.MULTILINE)
+        found[rule, wildcards[1] if wildcards else ""] += 1
+    return Counter({job: count for job, count in found.items() if job[0] != "all"})
+
+
+def rules(jobs: Counter) -> Counter:
+    """Number of jobs of each rule."""
+    counts = Counter()
+    for (rule, _), count in jobs.items():
+        counts[rule] += count
+    return counts

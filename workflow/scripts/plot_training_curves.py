@@ -1,0 +1,15 @@
+"""Training curves of one recipe (rule plot_training_curves)."""
+
+from sae_atlas.figures.training_curves import plot_training_curves
+from sae_atlas.log import job_log
+
+with job_log(snakemake.log[0]):
+    layers = snakemake.params.layers
+    windows = len(snakemake.input.curves) // len(layers)
+    plot_training_curves(
+        {layer: snakemake.input.curves[place * windows : (place + 1) * windows] for place, layer in enumerate(layers)},
+        snakemake.output.png,
+        snakemake.output.svg,
+        recipe=snakemake.wildcards.recipe,
+        colour_map=snakemake.params.colour_map,
+    )
