@@ -1,0 +1,190 @@
+"""Sites: where in a block activations are read and patched, by name and model family or by module path."""
+
+import difflib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sae_atlas.errors import AtlasError
+
+SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a model family keeps its blocks, and their attention and MLP."""
+
+    blocks: str
+    attention: str
+    mlp: str
+
+
+FAMILIES = (
+    Family("model.layers", "self_attn", "mlp"),  # Llama and what follows its names: SmolLM2, Mistral, Qwen, Bielik
+    Family("gpt_neox.layers", "attention", "mlp"),  # Pythia
+    Family("transformer.h", "attn", "mlp"),  # GPT-2
+)
+
+
+class _Reached(Exception):
+    """The last activation needed is there; the rest of the forward pass is not run."""
+
+
+def family(model: nn.Module) -> Family:
+    """Raises AtlasError if the model's blocks are not where a known family keeps them."""
+    for known in FAMILIES:
+        try:
+            model.get_submodule(known.blocks)
+        except AttributeError:
+            continue
+        return known
+    raise AtlasError(f"base_model: {type(model).__name__} keeps its blocks in none of {[f.blocks for f in FAMILIES]}")
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    return model.get_submodule(family(model).blocks)
+
+
+def module_name(model: nn.Module, site: str, layer: int) -> str:
+    """Module path at which the site of a block is read: the block itself for the residual stream.
+
+    Raises AtlasError for a site or layer that does not exist, with the nearest module names.
+    """
+    count = len(blocks(model))
+    if not 0 <= layer < count:
+        raise AtlasError(f"activations.layers: no layer {layer}; {type(model).__name__} has layers 0 to {count - 1}")
+    kind = family(model)
+    block = f"{kind.blocks}.{layer}"
+    if site in SITES:
+        if site == "resid_mid" and _parallel(model):
+            raise AtlasError(
+                "activations.site: resid_mid does not exist here: attention and MLP are parallel and read the same "
+                "stream; choose resid_pre or resid_post"
+            )
+        return {"attn_out": f"{block}.{kind.attention}", "mlp_out": f"{block}.{kind.mlp}"}.get(site, block)
+    path = site.replace("{layer}", str(layer))
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        paths = [name.replace(f".{layer}.", ".{layer}.", 1) for name in module_paths(model, layer)]
+        near = difflib.get_close_matches(site, paths, 3, 0.3) or paths
+        raise AtlasError(
+            f"activations.site: no module {site!r}; sites are {', '.join(SITES)}, module paths {', '.join(near)}"
+        ) from None
+    return path
+
+
+def module_paths(model: nn.Module, layer: int) -> list[str]:
+    """Paths of the modules inside one block."""
+    block = f"{family(model).blocks}.{layer}"
+    return [name for name, _ in model.named_modules() if name.startswith(f"{block}.")]
+
+
+@contextmanager
+def capture(model: nn.Module, site: str, layers: list[int]) -> Iterator[dict[int, Tensor]]:
+    """Yield a dict that one forward pass inside the `with` fills: layer -> [batch, context, d].
+
+    The pass ends after the last layer needed, and with it the `with` block.
+    """
+    found: dict[int, Tensor] = {}
+
+    def keep(layer: int, activation: Tensor) -> None:
+        found[layer] = activation.detach()
+        if len(found) == len(layers):
+            raise _Reached
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_at(model, site, layer, lambda activation, layer=layer: keep(layer, activation)))
+        try:
+            yield found
+        except _Reached:
+            pass
+
+
+@contextmanager
+def patch(model: nn.Module, site: str, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside the `with`, the site's activation [batch, context, d] is replaced by `change(activation)`."""
+    with _at(model, site, layer, change):
+        yield
+
+
+@contextmanager
+def start_at(model: nn.Module, layer: int, residual: Tensor) -> Iterator[None]:
+    """Inside the `with`, the blocks before `layer` are skipped and block `layer` reads `residual` [batch, context, d].
+
+    `layer` may be the number of blocks: then only the final norm and the unembedding are run. The blocks stay where they
+    are (some models choose masks by block index); only their forward is replaced.
+    """
+    all_blocks = blocks(model)
+    if layer == 0:
+        handle = all_blocks[0].register_forward_pre_hook(lambda _, arguments: (residual, *arguments[1:]))
+        try:
+            yield
+        finally:
+            handle.remove()
+        return
+    skipped = all_blocks[:layer]
+    for block in skipped:
+        block.forward = lambda *_, **__: residual
+    try:
+        yield
+    finally:
+        for block in skipped:
+            del block.forward
+
+
+@contextmanager
+def _at(model: nn.Module, site: str, layer: int, visit: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Hook a site: `visit` sees the activation; what it returns, if anything, takes its place."""
+    module = model.get_submodule(module_name(model, site, layer))
+    if site == "resid_pre":
+        handles = [module.register_forward_pre_hook(lambda _, arguments: _first(visit(arguments[0]), arguments))]
+    elif site == "resid_mid":
+        handles = _hook_middle(model, module, visit)
+    else:
+        handles = [module.register_forward_hook(lambda _, __, output: _replaced(visit, output))]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _first(changed: Tensor | None, arguments: tuple) -> tuple | None:
+    return None if changed is None else (changed, *arguments[1:])
+
+
+def _replaced(visit: Callable, output):
+    if isinstance(output, tuple):
+        return _first(visit(output[0]), output)
+    return visit(output)
+
+
+def _hook_middle(model: nn.Module, block: nn.Module, visit: Callable) -> list:
+    """The stream after attention is block input + attention output; a change is made through the attention output,
+
+    because the block keeps its own copy of the stream beside the norm's input.
+    """
+    before: list[Tensor] = []
+
+    def remember(_, arguments) -> None:
+        before[:] = [arguments[0]]
+
+    def middle(attention: Tensor) -> Tensor | None:
+        changed = visit(before[0] + attention)
+        return None if changed is None else changed - before[0]
+
+    attention = block.get_submodule(family(model).attention)
+    return [
+        block.register_forward_pre_hook(remember),
+        attention.register_forward_hook(lambda _, __, output: _replaced(middle, output)),
+    ]
+
+
+def _parallel(model: nn.Module) -> bool:
+    return bool(getattr(model.config, "use_parallel_residual", False))
+
+

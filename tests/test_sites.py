@@ -1,0 +1,113 @@
+"""Every site of every family is the activation its name says, and patching there reaches the output."""
+
+import pytest
+import torch
+from models import SIZES, random_model
+
+from sae_atlas.errors import AtlasError
+from sae_atlas.sites import blocks, capture, family, module_name, patch, start_at
+
+FAMILIES = list(SIZES)
+TOKENS = torch.arange(1, 25).reshape(2, 12)
+
+
+def sites_of(architecture):
+    names = ["resid_pre", "resid_post", "attn_out", "mlp_out"]
+    return names if architecture == "gpt_neox" else [*names, "resid_mid"]
+
+
+CASES = [(architecture, site) for architecture in FAMILIES for site in sites_of(architecture)]
+
+
+def captured(model, site, layers=(0, 1, 2)):
+    with capture(model, site, list(layers)) as found:
+        model(TOKENS)
+    return found
+
+
+def plain(model):
+    return model(TOKENS, use_cache=False).logits
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_the_stream_adds_up(architecture):
+    model = random_model(architecture)
+    pre, post = captured(model, "resid_pre"), captured(model, "resid_post")
+    attention, mlp = captured(model, "attn_out"), captured(model, "mlp_out")
+    for layer in range(3):
+        torch.testing.assert_close(pre[layer] + attention[layer] + mlp[layer], post[layer])
+    torch.testing.assert_close(post[0], pre[1])
+    if architecture != "gpt_neox":
+        middle = captured(model, "resid_mid")
+        torch.testing.assert_close(middle[1], pre[1] + attention[1])
+        norm = {"llama": "post_attention_layernorm", "gpt2": "ln_2"}[architecture]
+        name = f"{family(model).blocks}.{{layer}}.{norm}"
+        torch.testing.assert_close(blocks(model)[1].get_submodule(norm)(middle[1]), captured(model, name)[1])
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_the_stream_is_what_the_model_itself_reports(architecture):
+    model = random_model(architecture)
+    hidden = model(TOKENS, output_hidden_states=True).hidden_states
+    pre = captured(model, "resid_pre")
+    for layer in range(3):
+        torch.testing.assert_close(pre[layer], hidden[layer])
+
+
+@pytest.mark.parametrize(("architecture", "site"), CASES)
+def test_patching_what_is_there_changes_nothing(architecture, site):
+    model = random_model(architecture)
+    with patch(model, site, 1, lambda activation: activation.clone()):
+        patched = plain(model)
+    torch.testing.assert_close(patched, plain(model))
+
+
+@pytest.mark.parametrize(("architecture", "site"), CASES)
+def test_patching_reaches_the_output_and_ends_with_the_block(architecture, site):
+    model = random_model(architecture)
+    before = plain(model)
+    with patch(model, site, 1, torch.zeros_like):
+        assert not torch.allclose(plain(model), before)
+    torch.testing.assert_close(plain(model), before)
+
+
+@pytest.mark.parametrize("architecture", sorted(set(FAMILIES) - {"gpt_neox"}))
+def test_resid_mid_reaches_the_stream_and_not_only_the_mlp(architecture):
+    """With the stream zeroed after attention, the block's output is the MLP's answer to zero, and nothing else."""
+    model = random_model(architecture)
+    with patch(model, "resid_mid", 1, torch.zeros_like):
+        post, mlp = captured(model, "resid_post", [1])[1], captured(model, "mlp_out", [1])[1]
+    torch.testing.assert_close(post, mlp)
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_starting_later_gives_the_full_passs_logits(architecture, layer):
+    model = random_model(architecture)
+    whole = plain(model)
+    residual = captured(model, "resid_pre")[layer] if layer < 3 else captured(model, "resid_post")[2]
+    with start_at(model, layer, residual):
+        later = plain(model)
+    torch.testing.assert_close(later, whole)
+    torch.testing.assert_close(plain(model), whole)
+
+
+def test_a_pass_stops_after_the_last_layer_needed():
+    model = random_model("gpt_neox")
+    ran = []
+    blocks(model)[2].register_forward_pre_hook(lambda *_: ran.append(2))
+    assert set(captured(model, "resid_post", [0, 1])) == {0, 1}
+    assert not ran
+
+
+def test_there_is_no_middle_in_a_parallel_block():
+    with pytest.raises(AtlasError, match="resid_mid does not exist"):
+        module_name(random_model("gpt_neox"), "resid_mid", 0)
+    assert module_name(random_model("gpt_neox", use_parallel_residual=False), "resid_mid", 0)
+
+
+def test_an_unknown_site_names_the_nearest_modules():
+    with pytest.raises(AtlasError, match=r"gpt_neox\.layers\.\{layer\}\.mlp"):
+        module_name(random_model("gpt_neox"), "gpt_neox.layers.{layer}.mpl", 0)
+    with pytest.raises(AtlasError, match="no layer 3"):
+        module_name(random_model("gpt2"), "resid_post", 3)
