@@ -19,7 +19,9 @@ def load(provenance: str | Path, dtype: str, expected: str | None = None):
     """(model in evaluation mode, provenance): on the GPU where there is one. Code from the folder is never run."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     found = read_provenance(provenance, expected)
     try:
         model = AutoModelForCausalLM.from_pretrained(

@@ -1,0 +1,121 @@
+"""One forward pass over a window: the site's activations of every layer of a group, in the corpus's order.
+
+On disk: a Zarr v3 group with one array `layerLL [tokens, d_in]` per layer. Masked positions are not kept.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+
+from sae_atlas.base_models.load import load
+from sae_atlas.corpus import open_corpus
+from sae_atlas.errors import AtlasError
+from sae_atlas.files import atomic
+from sae_atlas.log import logger, progress
+from sae_atlas.sites import capture, module_name
+
+ROWS_PER_CHUNK = 4096  # rows of every layer that wait in memory for a whole chunk
+
+
+def save_activations(
+    provenance: str | Path,
+    corpus: str | Path,
+    output: str | Path,
+    layers: list[int],
+    site: str,
+    start: int,
+    stop: int,
+    dtype: str,
+    model_dtype: str,
+    contexts_per_batch: int,
+    record: dict,
+    expects: dict,
+) -> None:
+    """Write the activations of train tokens [start, stop) at `site` of every one of `layers`, as `dtype`.
+
+    Raises AtlasError for an unknown site, a value that float16 cannot hold, or NaN.
+    """
+    model, origin = load(provenance, model_dtype, expects["base_model"])
+    for layer in layers:
+        module_name(model, site, layer)  # an unknown site is reported before the work
+    source = open_corpus(corpus, expects["corpus"])
+    window = source.window(start, stop)
+    mask = source.mask[window.start : window.stop]
+    rows = int(mask.sum())
+    started = time.monotonic()
+    with atomic(output) as partial, progress(rows, "tokens", f"{len(layers)} layers") as bar:
+        group = zarr.create_group(partial, zarr_format=3)
+        columns: dict[int, _Column] = {}
+        for first in range(window.start, window.stop, contexts_per_batch):
+            last = min(first + contexts_per_batch, window.stop)
+            keep = torch.from_numpy(mask[first - window.start : last - window.start])
+            tokens = torch.from_numpy(source.tokens[first:last].astype(np.int64)).to(model.device)
+            with torch.inference_mode(), capture(model, site, layers) as found:
+                model(tokens, use_cache=False)
+            for layer in layers:
+                values = _stored(found[layer].cpu()[keep], dtype, layer)
+                if layer not in columns:
+                    columns[layer] = _Column(group, layer, rows, values)
+                columns[layer].append(values)
+            bar.update(int(keep.sum()))
+        for column in columns.values():
+            column.flush()
+        group.attrs.update(
+            {
+                "base_model": {key: origin.get(key) for key in ("source", "revision", "weights_sha256")},
+                "site": site,
+                "window": [start, stop],
+                "tokens": rows,
+                "masked": int(mask.size - rows),
+                "record": record,
+            }
+        )
+    seconds = time.monotonic() - started
+    size = sum(column.array.nbytes for column in columns.values())
+    logger.info("%d tokens x %d layers in %.1f s", rows, len(layers), seconds)
+    logger.info("%.0f tokens/s, %.1f MB/s, %d bytes per token", rows / seconds, size / seconds / 1e6, size // rows)
+
+
+class _Column:
+    """One layer's array, appended to in whole chunks: a chunk is written once."""
+
+    def __init__(self, group: zarr.Group, layer: int, rows: int, like: np.ndarray):
+        width = like.shape[1]
+        chunks = (min(rows, ROWS_PER_CHUNK), width)
+        self.array = group.create_array(
+            f"layer{layer:02d}", shape=(rows, width), chunks=chunks, dtype=like.dtype, compressors=None
+        )
+        self.waiting = np.empty(chunks, like.dtype)
+        self.count = self.written = 0
+
+    def append(self, values: np.ndarray) -> None:
+        while len(values):
+            taken = min(len(values), len(self.waiting) - self.count)
+            self.waiting[self.count : self.count + taken] = values[:taken]
+            self.count += taken
+            values = values[taken:]
+            if self.count == len(self.waiting):
+                self.flush()
+
+    def flush(self) -> None:
+        self.array[self.written : self.written + self.count] = self.waiting[: self.count]
+        self.written, self.count = self.written + self.count, 0
+
+
+def _stored(values: torch.Tensor, dtype: str, layer: int) -> np.ndarray:
+    """float32 or float16 values. Raises AtlasError if they are not finite or do not fit."""
+    values = values.float()
+    if not torch.isfinite(values).all():
+        raise AtlasError(
+            f"layer {layer}: the model gives NaN or infinite activations; "
+            "try base_model.dtype: float32, and check the weights"
+        )
+    largest = values.abs().max().item() if values.numel() else 0.0
+    if dtype == "float16" and largest > np.finfo(np.float16).max:
+        raise AtlasError(
+            f"layer {layer}: activation {largest:.0f} does not fit float16 (65504); set activations.dtype: float32"
+        )
+    return values.numpy().astype(dtype)

@@ -1,0 +1,121 @@
+"""One layer's store from one window's activations: outliers out, rows shuffled within shards, normaliser measured."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from sae_atlas.errors import AtlasError
+from sae_atlas.files import atomic
+from sae_atlas.log import logger, progress
+from sae_atlas.provenance import check_record
+
+SAMPLE = 8192  # rows for the geometric median
+QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
+COMPRESSORS = {"none": [], "zstd": [ZstdCodec(level=3)]}
+
+
+def shard_activations(
+    activations: str | Path,
+    output: str | Path,
+    layer: int,
+    compression: str,
+    outlier_norm: float,
+    shard_rows: int,
+    chunk_rows: int,
+    seed: int,
+    record: dict,
+    expects: dict,
+) -> None:
+    """Write the store [tokens, d_in] of `layer`. One shard is in memory at a time.
+
+    Tokens whose norm exceeds `outlier_norm` x the median norm are dropped and counted. The rows come in the corpus's
+    random order; permuting them within a shard takes neighbours of one context apart. Raises AtlasError if the
+    activations are not those expected.
+    """
+    source = zarr.open_group(activations, mode="r")
+    check_record(activations, source.attrs.get("record"), expects["activations"])
+    name = f"layer{layer:02d}"
+    if name not in source:
+        raise AtlasError(f"{activations}: holds no {name}; delete it and rerun")
+    rows = source[name]
+    started = time.monotonic()
+    norms = np.concatenate([np.linalg.norm(block, axis=1) for block in _blocks(rows, shard_rows)])
+    kept = np.flatnonzero(norms <= outlier_norm * np.median(norms))
+    moments = _Moments(rows.shape[1])
+    sample = np.random.default_rng(seed).permutation(kept)[:SAMPLE]
+    with atomic(output) as partial, progress(len(kept), "tokens", name) as bar:
+        store = zarr.create_array(
+            partial,
+            shape=(len(kept), rows.shape[1]),
+            shards=(shard_rows, rows.shape[1]),
+            chunks=(chunk_rows, rows.shape[1]),
+            dtype=rows.dtype,
+            compressors=[*COMPRESSORS[compression], Crc32cCodec()],
+            config={"write_empty_chunks": True},  # a missing chunk is damage, never zeros
+        )
+        for number, first in enumerate(range(0, len(kept), shard_rows)):
+            chosen = kept[first : first + shard_rows]
+            block = rows[chosen[0] : chosen[-1] + 1][chosen - chosen[0]]
+            moments.add(block)
+            order = np.random.default_rng([seed, number]).permutation(len(block))
+            store[first : first + len(block)] = block[order]
+            bar.update(len(block))
+        store.attrs.update(
+            {
+                **{key: source.attrs[key] for key in ("base_model", "site", "window")},
+                "layer": layer,
+                "dropped": {"mask": source.attrs["masked"], "outlier": int(len(norms) - len(kept))},
+                "outlier_norm": outlier_norm,
+                "norm_quantiles": {str(q): float(np.quantile(norms, q)) for q in QUANTILES},
+                **moments.attributes(),
+                "geometric_median": geometric_median(rows.oindex[np.sort(sample)].astype(np.float64)).tolist(),
+                "record": record,
+            }
+        )
+    seconds, size = time.monotonic() - started, _size(Path(output))
+    logger.info("%d tokens kept, %d outliers dropped, in %.1f s", len(kept), len(norms) - len(kept), seconds)
+    logger.info("%.1f bytes per token, %.1f MB/s", size / len(kept), size / seconds / 1e6)
+
+
+def geometric_median(points: np.ndarray, steps: int = 100, tolerance: float = 1e-6) -> np.ndarray:
+    """Point with the least sum of distances to `points` [n, d] (Weiszfeld's iteration). Same unit as the points."""
+    median = points.mean(axis=0)
+    for _ in range(steps):
+        distance = np.maximum(np.linalg.norm(points - median, axis=1), 1e-12)
+        moved = (points / distance[:, None]).sum(axis=0) / (1 / distance).sum()
+        if np.linalg.norm(moved - median) <= tolerance * max(np.linalg.norm(moved), 1e-12):
+            return moved
+        median = moved
+    return median
+
+
+class _Moments:
+    """Mean and mean squared distance from it, over blocks, in float64."""
+
+    def __init__(self, width: int):
+        self.count, self.total, self.squares = 0, np.zeros(width), 0.0
+
+    def add(self, block: np.ndarray) -> None:
+        block = block.astype(np.float64)
+        self.count += len(block)
+        self.total += block.sum(axis=0)
+        self.squares += float((block**2).sum())
+
+    def attributes(self) -> dict:
+        mean = self.total / self.count
+        spread = self.squares / self.count - float(mean @ mean)
+        if not spread > 0:
+            raise AtlasError("activations: every token has the same activation; there is nothing to explain at this site")
+        return {"mean": mean.tolist(), "mean_squared_norm": self.squares / self.count, "spread": spread}
+
+
+def _blocks(rows: zarr.Array, size: int):
+    for first in range(0, rows.shape[0], size):
+        yield rows[first : first + size].astype(np.float32)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

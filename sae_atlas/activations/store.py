@@ -1,0 +1,93 @@
+"""The store: one layer's activations of one window on disk, shuffled, with checksums and its normaliser.
+
+Zarr v3 array `[tokens, d_in]` of float16 or float32 in shards of checksummed chunks. Attributes: where the activations
+come from (`base_model`, `site`, `layer`, `window`), what was `dropped`, `mean`, `spread` = E||x - mean||^2,
+`geometric_median`, `norm_quantiles`, `record`.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from sae_atlas.errors import AtlasError
+from sae_atlas.provenance import check_record
+
+REMEDY = "Delete the store and rerun; it will be rebuilt."
+CHUNKS_PER_READ = 4  # read at once by the background thread
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened store. `mean` and `scale` make the activations centred with mean squared norm 1: (x - mean) * scale."""
+
+    path: Path
+    array: zarr.Array
+    attrs: dict
+    mean: np.ndarray  # [d_in] float32
+    scale: float
+    geometric_median: np.ndarray  # [d_in] float32
+
+    @property
+    def rows(self) -> int:
+        return self.array.shape[0]
+
+    @property
+    def d_in(self) -> int:
+        return self.array.shape[1]
+
+    @property
+    def record(self) -> dict:
+        return self.attrs["record"]
+
+    def batches(self, batch: int, start_row: int = 0) -> Iterator[np.ndarray]:
+        """Raw activations in stored order, float32 [batch, d_in], from `start_row` on; a last partial batch is left out.
+
+        The next rows are read by a background thread. Raises AtlasError for a damaged chunk.
+        """
+        stop = start_row + (self.rows - start_row) // batch * batch
+        step = max(1, CHUNKS_PER_READ * self.array.chunks[0] // batch) * batch
+        with ThreadPoolExecutor(1, "store") as reader:
+            ahead = reader.submit(self._read, start_row, min(start_row + step, stop))
+            for first in range(start_row, stop, step):
+                block = ahead.result()
+                following = min(first + step, stop)
+                ahead = reader.submit(self._read, following, min(following + step, stop))
+                for row in range(0, len(block), batch):
+                    yield block[row : row + batch]
+
+    def _read(self, first: int, last: int) -> np.ndarray:
+        try:
+            return self.array[first:last].astype(np.float32)
+        except Exception as error:  # damage shows as errors of many kinds: checksum, index, decompression
+            raise AtlasError(f"{self.path}: {self._damage(first, last)} {REMEDY}") from error
+
+    def _damage(self, first: int, last: int) -> str:
+        size = self.array.chunks[0]
+        for chunk in range(first // size, -(-last // size)):
+            try:
+                self.array[chunk * size : (chunk + 1) * size]
+            except Exception as error:
+                what = "fails its checksum (crc32c)" if "checksum" in str(error) else "is not readable"
+                return f"chunk {chunk} {what}."
+        return "cannot be read."
+
+
+def open_store(path: str | Path, expected: str | None = None) -> Store:
+    """Open a store. Raises AtlasError if it is not there, not whole or not the `expected` one."""
+    path = Path(path)
+    try:
+        array = zarr.open_array(path, mode="r")
+        attrs = dict(array.attrs)
+        mean, spread, median = np.array(attrs["mean"]), attrs["spread"], np.array(attrs["geometric_median"])
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise AtlasError(f"{path}: no readable store. {REMEDY}") from error
+    if expected is not None:
+        check_record(path, attrs.get("record"), expected)
+    for shard in range(-(-array.shape[0] // array.shards[0])):
+        if not (path / "c" / str(shard) / "0").is_file():
+            raise AtlasError(f"{path}: shard {shard} is missing. {REMEDY}")
+    return Store(path, array, attrs, mean.astype(np.float32), spread**-0.5, median.astype(np.float32))
