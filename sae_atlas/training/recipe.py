@@ -22,7 +22,14 @@ USED_BY = {
 
 # Sizes and schedule that belong together; a recipe's own keys win. `standard` is the recipe of SAEBench.
 PRESETS = {
-    "quick": {"expansion": 8, "batch": 512, "learning_rate": 2e-3, "warmup": 20, "sparsity_warmup": 20, "dead_after": 10_000},
+    "quick": {
+        "expansion": 8,
+        "batch": 512,
+        "learning_rate": 2e-3,
+        "warmup": 20,
+        "sparsity_warmup": 20,
+        "dead_after": 10_000,
+    },
     "standard": {},
     "full": {"expansion": 32, "batch": 4096, "learning_rate": 2e-4, "warmup": 1000, "sparsity_warmup": 5000},
 }
@@ -139,7 +146,9 @@ def _parse(key: str, value: object, where: str, problems: list[str]) -> object:
     if key not in GROUPED:
         return _checked(key, value, where, problems)
     if not isinstance(value, dict):
-        problems.append(f"{where}: {value!r} does not fit; it has the keys {_listed(f.name for f in fields(GROUPED[key]))}")
+        problems.append(
+            f"{where}: {value!r} does not fit; it has the keys {_listed(f.name for f in fields(GROUPED[key]))}"
+        )
         return None
     known = [field.name for field in fields(GROUPED[key])]
     parsed = {}
@@ -212,7 +221,10 @@ def _number(value: object, kind: type) -> float | int | None:
             return parse_size(value) if isinstance(value, (int, str)) else None
         except ValueError:
             return None
-    return float(value) if isinstance(value, (int, float)) else None
+    try:
+        return float(value) if isinstance(value, (int, float, str)) else None  # YAML reads 3e-4 as text
+    except ValueError:
+        return None
 
 
 def _numbers(value: object) -> tuple[float, ...] | None:

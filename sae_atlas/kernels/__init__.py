@@ -1,0 +1,14 @@
+"""Backends of the training step: `reference` (torch autograd) and `cpu` (exact sparse gradients, numba). One interface:
+
+gradients(weights, x, recipe, control) -> (gradients by name, Measured)
+update(weights, gradients, moments, recipe, step, learning_rate) -> norm of the gradient before clipping
+"""
+
+from types import ModuleType
+
+
+def backend_for(threads: int) -> ModuleType:
+    """The backend of this machine."""
+    from sae_atlas.kernels import reference
+
+    return reference

@@ -1,0 +1,57 @@
+"""The step by torch autograd: dense, any device and dtype, the truth the sparse backends are tested against."""
+
+import torch
+from torch import Tensor
+
+from sae_atlas.kernels.measured import Measured
+from sae_atlas.saes import architecture
+from sae_atlas.saes.parts import Control, Weights
+
+EPSILON = 1e-8  # Adam's
+
+
+def gradients(weights: Weights, x: Tensor, recipe, control: Control) -> tuple[Weights, Measured]:
+    """Gradient of the architecture's loss on the scaled batch x [batch, d_in]."""
+    leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+    loss = architecture(recipe.architecture).loss(leaves, x, recipe, control)
+    grads = torch.autograd.grad(loss.total, list(leaves.values()), allow_unused=True)
+    found = {
+        name: torch.zeros_like(leaf) if grad is None else grad
+        for (name, leaf), grad in zip(leaves.items(), grads, strict=True)
+    }
+    latents = loss.latents.detach()
+    active = latents > 0
+    any_active = bool(active.any())
+    return found, Measured(
+        loss=loss.total.item(),
+        reconstruction=loss.reconstruction.item(),
+        sparsity=loss.sparsity.item(),
+        l0=active.sum().item() / len(x),
+        fired=active.any(0),
+        smallest=latents[active].min().item() if any_active else 0.0,
+    )
+
+
+def update(weights: Weights, grads: Weights, moments, recipe, step: int, learning_rate: float) -> float:
+    """One step of Adam, in place; `step` counts from 1. Returns the norm of the gradient before clipping.
+
+    The part of the decoder's gradient along its rows is removed (it would only change their norm), the whole gradient
+    is clipped to `recipe.clip`, and decoder rows return to unit norm. A gradient that is not finite changes nothing.
+    moments: (first, second), each by name as the weights.
+    """
+    decoder, along = weights["W_dec"], grads["W_dec"]
+    grads = grads | {"W_dec": along - (along * decoder).sum(1, keepdim=True) * decoder}
+    norm = torch.stack([grad.norm() for grad in grads.values()]).norm().item()
+    if not norm < float("inf"):
+        return norm
+    factor = min(1.0, recipe.clip / norm) if norm else 1.0
+    first_rate, second_rate = recipe.adam_betas
+    for name, weight in weights.items():
+        first, second = moments[0][name], moments[1][name]
+        grad = grads[name] * factor
+        first.mul_(first_rate).add_(grad, alpha=1 - first_rate)
+        second.mul_(second_rate).addcmul_(grad, grad, value=1 - second_rate)
+        root = (second / (1 - second_rate**step)).sqrt_().add_(EPSILON)
+        weight.addcdiv_(first, root, value=-learning_rate / (1 - first_rate**step))
+    decoder /= decoder.norm(dim=1, keepdim=True)
+    return norm

@@ -1,0 +1,55 @@
+"""The training curve: one row per log interval, a Parquet file per window."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sae_atlas.files import atomic
+from sae_atlas.kernels.measured import Measured
+
+ROWS = 100  # at most, per window
+MEANS = ("loss", "reconstruction", "sparsity", "l0", "gradient_norm")  # of the steps of an interval
+
+
+@dataclass
+class Curve:
+    """Sums of the running interval and the rows so far."""
+
+    every: int  # steps per row
+    rows: list[dict] = field(default_factory=list)
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(MEANS))
+    count: int = 0
+    fired: Tensor | None = None  # [d_sae] bool, in this interval
+
+    def add(self, measured: Measured, gradient_norm: float) -> None:
+        values = (measured.loss, measured.reconstruction, measured.sparsity, measured.l0, gradient_norm)
+        self.sums = [total + value for total, value in zip(self.sums, values, strict=True)]
+        self.fired = measured.fired.clone() if self.fired is None else self.fired | measured.fired
+        self.count += 1
+
+    @property
+    def due(self) -> bool:
+        return self.count >= self.every
+
+    def close(self, now: dict) -> None:
+        """End the interval with a row: the values of `now` and the interval's means."""
+        means = {name: total / self.count for name, total in zip(MEANS, self.sums, strict=True)}
+        self.rows.append({**now, **means, "alive": int(self.fired.sum())})
+        self.sums, self.count, self.fired = [0.0] * len(MEANS), 0, None
+
+    def write(self, path: str | Path) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        with atomic(path) as partial:
+            parquet.write_table(pa.Table.from_pylist(self.rows), partial)
+
+    def to_dict(self) -> dict:
+        fired = torch.zeros(0, dtype=torch.bool) if self.fired is None else self.fired
+        return {"every": self.every, "rows": self.rows, "sums": self.sums, "count": self.count, "fired": fired}
+
+    @classmethod
+    def from_dict(cls, saved: dict) -> "Curve":
+        return cls(**saved | {"fired": saved["fired"] if len(saved["fired"]) else None})

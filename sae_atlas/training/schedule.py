@@ -1,0 +1,13 @@
+"""Schedules: warm-ups in steps, the learning rate's decay in tokens."""
+
+
+def warmed_up(step: int, steps: int) -> float:
+    """Factor of step number `step` (from 0) in a linear rise over `steps` steps."""
+    return min(1.0, (step + 1) / steps) if steps else 1.0
+
+
+def decayed(tokens: float, total: int | None, fraction: float) -> float:
+    """Factor after `tokens` of `total`: 1, then linear to 0 over the last `fraction`. 1 where total is None."""
+    if total is None or not fraction:
+        return 1.0
+    return min(1.0, max(0.0, (total - tokens) / (fraction * total)))

@@ -1,0 +1,59 @@
+"""The state of a training run between two steps: all that the next step depends on, and nothing else.
+
+Nothing is random after the initial weights, so there is no generator to carry.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from sae_atlas.saes import architecture
+from sae_atlas.saes.parts import Weights, initial_weights
+from sae_atlas.training.recipe import Recipe, canonical_lambda
+
+
+@dataclass
+class State:
+    """Scaled space as in sae_atlas/saes/parts.py. The normaliser is the first window's, kept for the whole chain."""
+
+    weights: Weights
+    first: Weights  # Adam's average of the gradient
+    second: Weights  # and of its square
+    mean: Tensor  # [d_in], of raw activations
+    scale: float  # 1 / sqrt(E||x - mean||^2)
+    since_fired: Tensor  # [d_sae] int64: tokens since a latent was last active
+    penalty: float  # lambda now, before its warm-up; the L0 coefficient of JumpReLU; 0 for TopK
+    steps: int = 0  # training steps done
+    tokens: int = 0  # activations trained on
+    smoothed_l0: float | None = None  # what the controller steers by
+    smallest: float = 0.0  # smoothed smallest active latent: BatchTopK's threshold at inference
+    density: float = 1.0  # active fraction of the latents in the last step
+
+    def to_dict(self) -> dict:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def initial_state(recipe: Recipe, mean: Tensor, scale: float, geometric_median: Tensor) -> State:
+    """The state before the first step. mean, geometric_median [d_in]: of raw activations."""
+    module = architecture(recipe.architecture)
+    d_in = len(mean)
+    d_sae = recipe.d_sae(d_in)
+    weights = initial_weights(d_in, d_sae, (geometric_median - mean) * scale, recipe.seed)
+    if hasattr(module, "extra_weights"):
+        weights |= module.extra_weights(recipe, d_sae)
+    return State(
+        weights=weights,
+        first={name: torch.zeros_like(weight) for name, weight in weights.items()},
+        second={name: torch.zeros_like(weight) for name, weight in weights.items()},
+        mean=mean.float(),
+        scale=scale,
+        since_fired=torch.zeros(d_sae, dtype=torch.int64),
+        penalty=initial_penalty(recipe, d_in, scale),
+    )
+
+
+def initial_penalty(recipe: Recipe, d_in: int, scale: float) -> float:
+    if recipe.architecture in ("relu", "gated"):
+        return canonical_lambda(recipe.l1, d_in, recipe.d_sae(d_in), scale)
+    return recipe.jumprelu.coefficient if recipe.architecture == "jumprelu" else 0.0

@@ -1,0 +1,199 @@
+"""Train one SAE on one window of activations: previous resume file + store -> checkpoint, resume file, curve."""
+
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from sae_atlas.activations.store import open_store
+from sae_atlas.errors import AtlasError
+from sae_atlas.kernels import backend_for
+from sae_atlas.log import logger, progress
+from sae_atlas.provenance import check_record
+from sae_atlas.saes import architecture
+from sae_atlas.saes.parts import Control
+from sae_atlas.training import checkpoint as checkpoints
+from sae_atlas.training import controller
+from sae_atlas.training.curve import ROWS, Curve
+from sae_atlas.training.interruption import Interruption
+from sae_atlas.training.recipe import Recipe
+from sae_atlas.training.schedule import decayed, warmed_up
+from sae_atlas.training.state import State, initial_penalty, initial_state
+
+SMALLEST_RATE = 1e-3  # weight of the newest step in BatchTopK's threshold (EMA 0.999), more in the first 10,000 steps
+
+
+def train(
+    store: str | Path,
+    previous: str | Path | None,
+    recipe: dict,
+    start: int,
+    stop: int,
+    total: int | None,
+    checkpoint: str | Path,
+    resume: str | Path,
+    curve: str | Path,
+    record: dict,
+    expects: dict[str, str] | None = None,
+    threads: int = 1,
+) -> None:
+    """Carry the SAE of `previous` (a resume file; None: a new one) over the store's window of tokens [start, stop).
+
+    total: tokens of the whole run where the learning rate's decay reaches this window, else None. expects: identities
+    of `store` and `previous`. Same bits for the same thread count. On SIGTERM it keeps its state beside `resume` and
+    ends with exit code interruption.EXIT_CODE; the same call goes on from there.
+
+    Raises AtlasError for damaged or wrong inputs, a store smaller than a batch, and a loss or gradient that is not finite.
+    """
+    expects = expects or {}
+    torch.set_num_threads(threads)
+    chosen = Recipe.from_dict(recipe)
+    reader = open_store(store, expects.get("store"))
+    state = _begin(chosen, reader, previous, expects.get("previous"))
+    steps = reader.rows // chosen.batch
+    if not steps:
+        raise AtlasError(
+            f"{store}: {reader.rows} rows are less than one batch ({chosen.batch}); lower the recipe's batch"
+        )
+    window = _Window(chosen, reader, state, Curve(every=math.ceil(steps / ROWS)), start, stop, total, threads)
+    logger.info(
+        "%s, %d -> %d latents, %d steps of %d tokens, %d thread(s), backend %s",
+        chosen.architecture, reader.d_in, chosen.d_sae(reader.d_in), steps, chosen.batch, threads, window.backend.__name__,
+    )  # fmt: skip
+    with Interruption(resume, record["identity"]) as interruption:
+        window.go_on_from(interruption.saved)
+        window.run(interruption)
+        window.curve.write(curve)
+        _save_checkpoint(checkpoint, chosen, window.state, reader, window.curve.rows[-1], stop, record)
+        checkpoints.save_tensors(resume, {"state": window.state.to_dict(), "record": record})
+
+
+class _Window:
+    """The loop over one window's batches and what it carries."""
+
+    def __init__(self, recipe: Recipe, reader, state: State, curve: Curve, start: int, stop: int, total, threads: int):
+        self.recipe, self.reader, self.state, self.curve = recipe, reader, state, curve
+        self.start, self.stop, self.total = start, stop, total
+        self.steps = reader.rows // recipe.batch
+        self.done = 0  # steps of this window
+        self.backend = backend_for(threads)
+        self.first_penalty = initial_penalty(recipe, reader.d_in, state.scale)
+
+    def go_on_from(self, saved: dict | None) -> None:
+        if saved:
+            self.state, self.curve, self.done = State(**saved["state"]), Curve.from_dict(saved["curve"]), saved["done"]
+            logger.info("going on after step %d of %d", self.done, self.steps)
+
+    def to_dict(self) -> dict:
+        return {"state": self.state.to_dict(), "curve": self.curve.to_dict(), "done": self.done}
+
+    def run(self, interruption: Interruption) -> None:
+        began, first, waited = time.perf_counter(), self.done, 0.0
+        batches = iter(self.reader.batches(self.recipe.batch, start_row=self.done * self.recipe.batch))
+        with progress(self.steps * self.recipe.batch, "token", "training") as bar:
+            bar.update(self.done * self.recipe.batch)
+            while self.done < self.steps:
+                asked = time.perf_counter()
+                rows = next(batches)
+                waited += time.perf_counter() - asked
+                self._step(rows, interruption)
+                bar.update(len(rows))
+                interruption.check(self.to_dict)
+        seconds = max(time.perf_counter() - began, 1e-9)
+        tokens = (self.steps - first) * self.recipe.batch
+        logger.info(
+            "%d tokens in %.1f s: %.0f tokens/s, %.1f%% of it waiting for the store; %d rows beyond the last batch left out",
+            tokens, seconds, tokens / seconds, 100 * waited / seconds, self.reader.rows % self.recipe.batch,
+        )  # fmt: skip
+
+    def _step(self, rows, interruption: Interruption) -> None:
+        recipe, state = self.recipe, self.state
+        x = torch.from_numpy(rows).sub_(state.mean).mul_(state.scale)
+        position = self.start + (self.stop - self.start) * self.done / self.steps
+        rate = (
+            recipe.learning_rate * warmed_up(state.steps, recipe.warmup) * decayed(position, self.total, recipe.decay)
+        )
+        penalty = state.penalty * warmed_up(state.steps, recipe.sparsity_warmup)
+        dead = state.since_fired >= recipe.dead_after
+        grads, measured = self.backend.gradients(state.weights, x, recipe, Control(penalty, dead, state.density))
+        norm = math.nan
+        if math.isfinite(measured.loss):
+            moments = (state.first, state.second)
+            norm = self.backend.update(state.weights, grads, moments, recipe, state.steps + 1, rate)
+        if not math.isfinite(norm):
+            kept = interruption.keep(self.to_dict())
+            raise AtlasError(
+                f"{self.reader.path}: loss {measured.loss}, gradient norm {norm} at step {state.steps + 1} (token "
+                f"{int(position)}). Lower learning_rate or check the store; the state before that step is in {kept}"
+            )
+        self.done += 1
+        state.steps += 1
+        state.tokens += len(rows)
+        state.density = measured.l0 / len(state.since_fired)
+        state.since_fired += len(rows)
+        state.since_fired[measured.fired] = 0
+        newest = max(SMALLEST_RATE, min(1.0, 10 / state.steps))
+        state.smallest += newest * (measured.smallest - state.smallest)
+        self.curve.add(measured, norm)
+        if self.curve.due or self.done == self.steps:
+            now = {
+                "step": state.steps,
+                "tokens": round(self.start + (self.stop - self.start) * self.done / self.steps),
+                "lambda": penalty,
+                "learning_rate": rate,
+                "dead": int((state.since_fired >= recipe.dead_after).sum()),
+            }
+            self.curve.close(now)
+        self._adapt(measured.l0)
+
+    def _adapt(self, l0: float) -> None:
+        target, state = self.recipe.l1.target_l0, self.state
+        if target is None:
+            return
+        state.smoothed_l0 = controller.smooth(state.smoothed_l0, l0)
+        if state.steps >= self.recipe.sparsity_warmup:
+            state.penalty = controller.adapt(state.penalty, self.first_penalty, state.smoothed_l0, target)
+
+
+def _begin(recipe: Recipe, reader, previous: str | Path | None, expected: str | None) -> State:
+    if previous is None:
+        mean, median = torch.from_numpy(reader.mean), torch.from_numpy(reader.geometric_median)
+        return initial_state(recipe, mean.float(), float(reader.scale), median.float())
+    saved = checkpoints.load_tensors(previous)
+    if expected is not None:
+        check_record(previous, saved.get("record"), expected)
+    state = State(**saved["state"])
+    if len(state.mean) != reader.d_in or len(state.since_fired) != recipe.d_sae(reader.d_in):
+        raise AtlasError(f"{previous}: an SAE of other sizes than recipe and store ask for. Delete it and rerun.")
+    return state
+
+
+def _save_checkpoint(path, recipe: Recipe, state: State, reader, last: dict, tokens: int, record: dict) -> None:
+    module = architecture(recipe.architecture)
+    weights, threshold = state.weights, None
+    if hasattr(module, "inference"):
+        weights, threshold = module.inference(state.weights, state.smallest)
+    config = {
+        "recipe": recipe.to_dict(),
+        "d_in": reader.d_in,
+        "d_sae": recipe.d_sae(reader.d_in),
+        "tokens": tokens,
+        "normaliser": {"mean": state.mean, "scale": state.scale},
+        "activations": {
+            key: value for key, value in reader.attrs.items() if isinstance(value, (str, int, float, dict))
+        },
+        "record": record,
+    }
+    if recipe.architecture in ("relu", "gated"):
+        first = initial_penalty(recipe, reader.d_in, state.scale)
+        config["lambda"] = {
+            "stated": recipe.l1.coefficient,
+            "convention": recipe.l1.convention,
+            "canonical": first,
+            "last": state.penalty,  # canonical; another than the first where a target L0 moved it
+        }
+    stats = {"steps": state.steps, "trained_tokens": state.tokens, **last}
+    if recipe.l1.target_l0 is not None:
+        stats["converged"] = abs(last["l0"] / recipe.l1.target_l0 - 1) <= controller.CONVERGED
+    checkpoints.save(path, checkpoints.fold(weights, threshold, state.mean, state.scale), config, stats)
