@@ -8,7 +8,8 @@ from types import ModuleType
 
 
 def backend_for(threads: int) -> ModuleType:
-    """The backend of this machine."""
-    from sae_atlas.kernels import reference
+    """The backend of this machine, ready to use that many threads."""
+    from sae_atlas.kernels import cpu
 
-    return reference
+    cpu.use_threads(threads)
+    return cpu

@@ -4,8 +4,11 @@ Anthropic, "Update on how we train SAEs" (Circuits Updates, April 2024):
 ||x - x_hat||^2 + lambda sum_j f_j ||W_dec_j||, f = ReLU(z). Decoder rows are kept at unit norm here, so the weight is 1.
 """
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from sae_atlas.kernels.loops import collect_above
 from sae_atlas.saes.parts import Control, Loss, Weights, pre_activations, reconstruct, squared_error
 
 
@@ -15,3 +18,17 @@ def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     reconstruction = squared_error(x, reconstruct(weights, latents))
     sparsity = control.penalty * (latents @ weights["W_dec"].norm(dim=1)).mean()
     return Loss(reconstruction + sparsity, reconstruction, sparsity, latents)
+
+
+def sparse_gradients(step, weights: Weights, x: Tensor, recipe, control: Control):
+    """The gradient of `loss` from the active entries (step: sae_atlas/kernels/cpu.py)."""
+    entries = step.encode(lambda z, *out: collect_above(z, z.dtype.type(0), *out))
+    decoded = step.decode(entries, entries.values)
+    norms = weights["W_dec"].norm(dim=1)
+    weight = norms.numpy() * entries.values.dtype.type(control.penalty / step.rows)
+    encoder = decoded.dots * entries.values.dtype.type(2 / step.rows) + weight[entries.columns]
+    grads = step.accumulate(entries, decoded, entries.values, encoder, 2 / step.rows)
+    sums = torch.from_numpy(np.bincount(entries.columns, entries.values, step.d_sae)).to(norms.dtype)  # of each latent
+    grads["W_dec"].addcmul_((control.penalty / step.rows * sums / norms)[:, None], weights["W_dec"])
+    sparsity = float(control.penalty / step.rows * (sums.double() @ norms.double()))
+    return grads, step.measured(entries, None, decoded.squared_error, sparsity)

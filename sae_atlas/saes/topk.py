@@ -1,7 +1,10 @@
 """TopK with AuxK: the k largest pre-activations of a token, no penalty (arXiv 2406.04093)."""
 
+import torch
 from torch import Tensor
 
+from sae_atlas.kernels.loops import collect_largest
+from sae_atlas.saes.auxk import add_auxk
 from sae_atlas.saes.parts import (
     Control,
     Loss,
@@ -24,3 +27,15 @@ def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     dead_latents = aux_latents(x.shape[1], recipe.auxk.latents)
     auxiliary = recipe.auxk.coefficient * auxk_loss(weights, x, x_hat, z, control.dead, dead_latents)
     return Loss(reconstruction + auxiliary, reconstruction, x.new_zeros(()), latents)
+
+
+def sparse_gradients(step, weights: Weights, x: Tensor, recipe, control: Control):
+    """The gradient of `loss` from the active entries (step: sae_atlas/kernels/cpu.py)."""
+    entries = step.encode(lambda z, *out: collect_largest(z, recipe.k, *out))
+    decoded = step.decode(entries, entries.values)
+    encoder = decoded.dots * entries.values.dtype.type(2 / step.rows)
+    grads = step.accumulate(entries, decoded, entries.values, encoder, 2 / step.rows)
+    error = -torch.from_numpy(decoded.residuals[:, 0])
+    dead_latents = aux_latents(step.d_in, recipe.auxk.latents)
+    auxiliary = add_auxk(grads, weights, step.centred, error, control.dead, dead_latents, recipe.auxk.coefficient)
+    return grads, step.measured(entries, None, decoded.squared_error, more=auxiliary)

@@ -1,0 +1,223 @@
+"""The exact step on CPU: what the dense gradient is, computed from the active entries alone (numba and MKL).
+
+The encoder product is dense; its result is compacted micro-batch by micro-batch while it is in cache. Decoding,
+both weight gradients and the encoder's gradient then touch active entries only: the gradient of an inactive latent is
+exactly zero. Threads take micro-batches and ranges of latents; no sum is split between them, so any number of threads gives
+the same bits.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_atlas.kernels import loops, reference
+from sae_atlas.kernels.adam import adam_rows, measure_rows
+from sae_atlas.kernels.measured import Measured
+from sae_atlas.saes import architecture
+from sae_atlas.saes.parts import Control, Weights
+
+MICRO_BATCH = 256  # rows whose pre-activations stay in cache until they are compacted
+RANGES = 16  # of latents, shared out over the threads
+
+# Active fraction above which the dense step is the faster one, as measured (benchmarks). A constant, not measured at
+# start: two runs that switch at other steps differ in their last bits, and a resumed run must not.
+DENSE_ABOVE = 0.06
+
+
+def gradients(weights: Weights, x: Tensor, recipe, control: Control) -> tuple[Weights, Measured]:
+    """Gradient of the architecture's loss on the scaled batch x [batch, d_in]."""
+    if control.density > DENSE_ABOVE:
+        return reference.gradients(weights, x, recipe, control)
+    return architecture(recipe.architecture).sparse_gradients(Step(weights, x), weights, x, recipe, control)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Active entries of a batch, CSR."""
+
+    starts: np.ndarray  # [rows + 1]
+    columns: np.ndarray  # [entries] latents, ascending within a row
+    values: np.ndarray  # [entries] pre-activations
+
+
+class Step:
+    """One batch on its way through the sparse step."""
+
+    def __init__(self, weights: Weights, x: Tensor):
+        self.weights = weights
+        self.arrays = {name: weight.numpy() for name, weight in weights.items()}
+        self.centred = x - weights["b_dec"]
+        self.rows, self.d_in = x.shape
+        self.d_sae = len(weights["W_enc"])
+        self.micro_batches = [(first, min(first + MICRO_BATCH, self.rows)) for first in range(0, self.rows, MICRO_BATCH)]
+
+    def encode(self, collect: Callable) -> Entries:
+        """Active entries: collect(z, counts, columns, values) -> number, for the pre-activations z of a micro-batch."""
+        bias, transposed = self.weights["b_enc"], self.weights["W_enc"].T
+
+        def work(part: tuple[int, int]):
+            first, last = part
+            z = _buffer("z", (MICRO_BATCH, self.d_sae), self.centred.dtype)[: last - first]
+            torch.addmm(bias, self.centred[first:last], transposed, out=z)
+            z = z.numpy()
+            columns = _buffer("columns", z.size, torch.int32).numpy()
+            values = _buffer("values", z.size, self.centred.dtype).numpy()
+            counts = np.empty(len(z), np.int64)
+            number = collect(z, counts, columns, values)
+            return counts, columns[:number].copy(), values[:number].copy()
+
+        counts, columns, values = zip(*run(work, self.micro_batches), strict=True)
+        starts = np.zeros(self.rows + 1, np.int64)
+        np.cumsum(np.concatenate(counts), out=starts[1:])
+        return Entries(starts, np.concatenate(columns), np.concatenate(values))
+
+    def decode(self, entries: Entries, latents: np.ndarray, bounds: np.ndarray | None = None) -> "Decoded":
+        """Reconstruct from `latents` [entries]; bounds: ends of nested prefixes (Matryoshka), else one group."""
+        bounds = np.array([self.d_sae]) if bounds is None else bounds
+        centred, decoder = self.centred.numpy(), self.arrays["W_dec"]
+        residuals = _shared("residuals", (self.rows, len(bounds), self.d_in), self.centred.dtype).numpy()
+        dots = np.empty_like(entries.values)
+        totals = np.zeros((len(self.micro_batches), self.d_in), centred.dtype)
+
+        def work(number: int):
+            return loops.decode(
+                centred, decoder, entries.starts, entries.columns, latents, bounds, residuals, dots,
+                totals[number], *self.micro_batches[number],
+            )  # fmt: skip
+
+        squares = np.array(run(work, range(len(self.micro_batches))))
+        every, whole = squares.sum(0) / self.rows
+        return Decoded(residuals, dots, bounds, totals.sum(0), float(every), float(whole))
+
+    def accumulate(self, entries: Entries, decoded: "Decoded", latents: np.ndarray, encoder: np.ndarray, scale: float) -> Weights:
+        """Gradients of the four weights. scale: of the residual in d loss / d x_hat; encoder [entries]: d loss / d z."""
+        names = ("W_dec", "W_enc", "b_enc")
+        grads = {name: _shared(f"gradient of {name}", self.weights[name].shape, self.centred.dtype) for name in names}
+        ends = np.zeros(self.d_sae + 1, np.int64)
+        order, rows = np.empty(len(latents), np.int32), np.empty(len(latents), np.int32)
+        loops.transpose(entries.starts, entries.columns, ends, order, rows)
+        group_of = np.searchsorted(decoded.bounds, np.arange(self.d_sae), side="right").astype(np.int32)
+        scale = self.centred.numpy().dtype.type(scale)
+        centred, arrays = self.centred.numpy(), tuple(grads[name].numpy() for name in names)
+        cuts = np.searchsorted(ends, np.linspace(0, len(latents), RANGES + 1)[1:-1])
+        cuts = [0, *np.minimum(cuts, self.d_sae).tolist(), self.d_sae]
+
+        def work(part: tuple[int, int]):
+            loops.accumulate(
+                ends, order, rows, scale, centred, group_of, decoded.residuals, latents, encoder, arrays, *part
+            )
+
+        run(work, list(zip(cuts, cuts[1:], strict=False)))
+        through_input = torch.mv(self.weights["W_enc"].T, grads["b_enc"])
+        return grads | {"b_dec": torch.from_numpy(decoded.total * scale) - through_input}
+
+    def measured(self, entries: Entries, active: np.ndarray | None, reconstruction, sparsity=0.0, more=0.0) -> Measured:
+        """active: indices of the entries that count as active latents; None: all."""
+        columns = entries.columns if active is None else entries.columns[active]
+        values = entries.values if active is None else entries.values[active]
+        fired = torch.zeros(self.d_sae, dtype=torch.bool)
+        fired[torch.from_numpy(columns).long()] = True
+        return Measured(
+            loss=reconstruction + sparsity + more,
+            reconstruction=reconstruction,
+            sparsity=sparsity,
+            l0=len(columns) / self.rows,
+            fired=fired,
+            smallest=float(values.min()) if len(values) else 0.0,
+        )
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What loops.decode gives, for the whole batch."""
+
+    residuals: np.ndarray  # [rows, groups, d_in]
+    dots: np.ndarray  # [entries]
+    bounds: np.ndarray  # [groups]
+    total: np.ndarray  # [d_in]
+    squared_error_of_prefixes: float  # sum over prefixes, mean over tokens
+    squared_error: float  # of all latents, mean over tokens
+
+
+def update(weights: Weights, grads: Weights, moments, recipe, step: int, learning_rate: float) -> float:
+    """One step of Adam, in place, as reference.update; every weight is read and written once."""
+    parts = []
+    for name, weight in weights.items():
+        arrays = [each.numpy() for each in (weight, grads[name], moments[0][name], moments[1][name])]
+        arrays = [each if each.ndim == 2 else each.reshape(1, -1) for each in arrays]
+        rows = len(arrays[0])
+        square, along = np.empty(rows, arrays[0].dtype), np.empty(rows, arrays[0].dtype)
+        cuts = sorted({rows * part // RANGES for part in range(RANGES + 1)})
+        parts += [(name == "W_dec", arrays, square, along, *cut) for cut in zip(cuts, cuts[1:], strict=False)]
+
+    def measure(part):
+        unit_norm, (weight, grad, *_), square, along, first, last = part
+        measure_rows(grad, weight if unit_norm else weight[:0], square, along, first, last)
+        return square[first:last].sum(dtype=np.float64)
+
+    norm = float(np.sqrt(sum(run(measure, parts))))
+    if not norm < np.inf:
+        return norm
+    first_rate, second_rate = recipe.adam_betas
+    clip = min(1.0, recipe.clip / norm) if norm else 1.0
+    numbers = (clip, first_rate, second_rate, learning_rate / (1 - first_rate**step), 1 / (1 - second_rate**step))
+
+    def adam(part):
+        unit_norm, arrays, _, along, first, last = part
+        adam_rows(*arrays, along, unit_norm, numbers, first, last)
+
+    run(adam, parts)
+    return norm
+
+
+# --- threads and buffers ------------------------------------------------------------------------------------------------
+
+
+def use_threads(threads: int) -> None:
+    """Share work over this many threads from now on; the products inside one of them stay on it."""
+    global _threads
+    _threads = threads
+
+
+_threads = 1
+_local = threading.local()
+_buffers: dict[tuple, Tensor] = {}
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "step", initializer=torch.set_num_threads, initargs=(1,))
+
+
+def run(work: Callable, parts) -> list:
+    """Results of work(part), in order."""
+    parts = list(parts)
+    if _threads == 1 or len(parts) == 1:
+        return [work(part) for part in parts]
+    return list(_pool(_threads).map(work, parts))
+
+
+def _buffer(name: str, shape, dtype: torch.dtype) -> Tensor:
+    """Scratch of this thread, kept between steps."""
+    if not hasattr(_local, "buffers"):
+        _local.buffers = {}
+    return _kept(_local.buffers, name, shape, dtype)
+
+
+def _shared(name: str, shape, dtype: torch.dtype) -> Tensor:
+    """An array of the step, kept between steps: its content lasts until the next one."""
+    return _kept(_buffers, name, shape, dtype)
+
+
+def _kept(buffers: dict, name: str, shape, dtype: torch.dtype) -> Tensor:
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    found = buffers.get((name, dtype))
+    if found is None or found.shape != shape:
+        found = buffers[name, dtype] = torch.empty(shape, dtype=dtype)
+    return found

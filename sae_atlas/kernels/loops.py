@@ -1,0 +1,213 @@
+"""The loops of the sparse step (numba). Each works on a range of rows or latents and releases the interpreter's lock.
+
+Who calls them splits the ranges: a row or a latent belongs to one thread and its sums run in ascending order, so the
+bits do not depend on how many threads there are. `reassoc` lets LLVM sum in vector lanes, in an order fixed when it compiles.
+Active entries are CSR: `starts` [rows + 1], `columns` (latents, ascending within a row), `values`.
+"""
+
+import numba
+import numpy as np
+
+MARGIN = 0.92  # guessed threshold over the typical k-th largest
+BLOCK = 32  # pre-activations looked at together: most blocks hold none above the threshold
+FAST = {"reassoc", "contract", "nsz", "arcp"}  # not nnan, ninf: a value that is not finite must show
+
+
+def kernel(function):
+    return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=FAST, boundscheck=False)
+
+
+@kernel
+def collect_row(z, threshold, columns, values, at):
+    """Append the entries of the row z [d_sae] above threshold; returns the new end."""
+    n = len(z)
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        hits = np.int32(0)
+        for i in range(start, stop):
+            hits += np.int32(z[i] > threshold)
+        if hits:
+            for i in range(start, stop):
+                if z[i] > threshold:
+                    columns[at] = i
+                    values[at] = z[i]
+                    at += 1
+    return at
+
+
+@kernel
+def collect_above(z, threshold, counts, columns, values):
+    """Entries of z [rows, d_sae] above `threshold`; counts [rows]. Returns how many."""
+    at = 0
+    for row in range(len(z)):
+        end = collect_row(z[row], threshold, columns, values, at)
+        counts[row] = end - at
+        at = end
+    return at
+
+
+@kernel
+def kth_largest(values, k, scratch):
+    """The k-th largest (k from 1) of values, by quickselect in scratch."""
+    n = len(values)
+    for i in range(n):
+        scratch[i] = values[i]
+    low, high, rank = 0, n - 1, k - 1
+    while low < high:
+        pivot = scratch[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while scratch[i] > pivot:
+                i += 1
+            while scratch[j] < pivot:
+                j -= 1
+            if i <= j:
+                scratch[i], scratch[j] = scratch[j], scratch[i]
+                i += 1
+                j -= 1
+        if rank <= j:
+            high = j
+        elif rank >= i:
+            low = i
+        else:
+            break
+    return scratch[rank]
+
+
+@kernel
+def collect_largest(z, k, counts, columns, values):
+    """The k largest positive entries of each row of z [rows, d_sae]; of equal ones the first. Returns how many.
+
+    A guessed threshold, so many root mean squares of the row, leaves a few more than k candidates; quickselect finds the
+    k-th among them. A guess that leaves fewer is lowered: it changes the time, never the result.
+    """
+    n = z.shape[1]
+    scratch = np.empty(n, z.dtype)
+    at = 0
+    guess = z.dtype.type(0)
+    for row in range(len(z)):
+        line = z[row]
+        squares = z.dtype.type(0)
+        for i in range(n):
+            squares += line[i] * line[i]
+        size = np.sqrt(squares / n)
+        factor = guess
+        end = at
+        if size > 0 and size < np.inf:
+            end = collect_row(line, factor * size, columns, values, at)
+            while end - at < k and factor > 0:
+                factor = factor * z.dtype.type(0.7) if factor > 0.1 else z.dtype.type(0)
+                end = collect_row(line, factor * size, columns, values, at)
+        found = end - at
+        if found > k:
+            edge = kth_largest(values[at:end], k, scratch)
+            newest = z.dtype.type(0.05 if guess > 0 else 1)
+            guess += newest * (z.dtype.type(MARGIN) * edge / size - guess)
+            above = 0
+            for i in range(at, end):
+                above += values[i] > edge
+            equal = k - above  # places left for entries equal to the k-th
+            end = at
+            for i in range(at, at + found):
+                if values[i] > edge or (values[i] == edge and equal > 0):
+                    equal -= values[i] == edge
+                    columns[end] = columns[i]
+                    values[end] = values[i]
+                    end += 1
+        elif found < k:
+            guess *= z.dtype.type(0.95)
+        counts[row] = end - at
+        at = end
+    return at
+
+
+@kernel
+def decode(centred, decoder, starts, columns, values, bounds, residuals, dots, total, first, last):
+    """Residuals and, per entry, their product with the entry's decoder row, of rows [first, last).
+
+    bounds [groups]: ascending ends of nested prefixes of the latents (one group, d_sae, unless Matryoshka).
+    residuals [rows, groups, d_in]: on return the sum over the prefixes from a group on of x_hat - x: what the latents of
+    that group see. dots [entries]: that sum times the decoder row. total [d_in]: group 0's, summed over rows. Returns the squared errors summed over prefixes and
+    rows, and of the last prefix alone.
+    """
+    groups, d_in = residuals.shape[1], residuals.shape[2]
+    every, whole = 0.0, 0.0
+    for row in range(first, last):
+        entry, end = starts[row], starts[row + 1]
+        for group in range(groups):
+            residual = residuals[row, group]
+            if group:
+                previous = residuals[row, group - 1]
+                for i in range(d_in):
+                    residual[i] = previous[i]
+            else:
+                for i in range(d_in):
+                    residual[i] = -centred[row, i]
+            while entry < end and columns[entry] < bounds[group]:
+                value, direction = values[entry], decoder[columns[entry]]
+                for i in range(d_in):
+                    residual[i] += value * direction[i]
+                entry += 1
+            squares = centred.dtype.type(0)
+            for i in range(d_in):
+                squares += residual[i] * residual[i]
+            every += squares
+            if group == groups - 1:
+                whole += squares
+        for group in range(groups - 2, -1, -1):
+            for i in range(d_in):
+                residuals[row, group, i] += residuals[row, group + 1, i]
+        for i in range(d_in):
+            total[i] += residuals[row, 0, i]
+        group = 0
+        for entry in range(starts[row], end):
+            while columns[entry] >= bounds[group]:
+                group += 1
+            direction, seen = decoder[columns[entry]], residuals[row, group]
+            product = centred.dtype.type(0)
+            for i in range(d_in):
+                product += seen[i] * direction[i]
+            dots[entry] = product
+    return every, whole
+
+
+@kernel
+def transpose(starts, columns, ends, order, rows):
+    """CSC of the entries: `ends` [d_sae + 1] (zeros on entry), `order` and `rows` [entries], ascending by latent, then row."""
+    for entry in range(len(columns)):
+        ends[columns[entry] + 1] += 1
+    for latent in range(len(ends) - 1):
+        ends[latent + 1] += ends[latent]
+    place = ends[:-1].copy()
+    for row in range(len(starts) - 1):
+        for entry in range(starts[row], starts[row + 1]):
+            at = place[columns[entry]]
+            order[at] = entry
+            rows[at] = row
+            place[columns[entry]] = at + 1
+
+
+@kernel
+def accumulate(ends, order, rows, factor, centred, group_of, residuals, to_decoder, to_encoder, grads, first, last):
+    """Weight gradients of latents [first, last) from their entries, rows ascending.
+
+    factor * to_decoder, to_encoder [entries]: weights of the residual and of the centred input. grads: (W_dec, W_enc, b_enc).
+    """
+    decoder, encoder, bias = grads
+    d_in = centred.shape[1]
+    for latent in range(first, last):
+        to_dec, to_enc = decoder[latent], encoder[latent]
+        to_dec[:] = 0
+        to_enc[:] = 0
+        total = centred.dtype.type(0)
+        group = group_of[latent]
+        for at in range(ends[latent], ends[latent + 1]):
+            entry, row = order[at], rows[at]
+            a, b = factor * to_decoder[entry], to_encoder[entry]
+            residual, x = residuals[row, group], centred[row]
+            for i in range(d_in):
+                to_dec[i] += a * residual[i]
+            for i in range(d_in):
+                to_enc[i] += b * x[i]
+            total += b
+        bias[latent] = total
