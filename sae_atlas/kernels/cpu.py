@@ -45,6 +45,11 @@ class Entries:
     columns: np.ndarray  # [entries] latents, ascending within a row
     values: np.ndarray  # [entries] pre-activations
 
+    def keep(self, kept: np.ndarray) -> "Entries":
+        """Those where kept [entries] is True."""
+        ends = np.concatenate([[0], np.cumsum(kept)])
+        return Entries(ends[self.starts], self.columns[kept], self.values[kept])
+
 
 class Step:
     """One batch on its way through the sparse step."""
@@ -55,11 +60,13 @@ class Step:
         self.centred = x - weights["b_dec"]
         self.rows, self.d_in = x.shape
         self.d_sae = len(weights["W_enc"])
-        self.micro_batches = [(first, min(first + MICRO_BATCH, self.rows)) for first in range(0, self.rows, MICRO_BATCH)]
+        self.micro_batches = [
+            (first, min(first + MICRO_BATCH, self.rows)) for first in range(0, self.rows, MICRO_BATCH)
+        ]
 
-    def encode(self, collect: Callable) -> Entries:
+    def encode(self, collect: Callable, bias: str = "b_enc") -> Entries:
         """Active entries: collect(z, counts, columns, values) -> number, for the pre-activations z of a micro-batch."""
-        bias, transposed = self.weights["b_enc"], self.weights["W_enc"].T
+        bias, transposed = self.weights[bias], self.weights["W_enc"].T
 
         def work(part: tuple[int, int]):
             first, last = part
@@ -95,7 +102,9 @@ class Step:
         every, whole = squares.sum(0) / self.rows
         return Decoded(residuals, dots, bounds, totals.sum(0), float(every), float(whole))
 
-    def accumulate(self, entries: Entries, decoded: "Decoded", latents: np.ndarray, encoder: np.ndarray, scale: float) -> Weights:
+    def accumulate(
+        self, entries: Entries, decoded: "Decoded", latents: np.ndarray, encoder: np.ndarray, scale: float
+    ) -> Weights:
         """Gradients of the four weights. scale: of the residual in d loss / d x_hat; encoder [entries]: d loss / d z."""
         names = ("W_dec", "W_enc", "b_enc")
         grads = {name: _shared(f"gradient of {name}", self.weights[name].shape, self.centred.dtype) for name in names}
@@ -116,6 +125,10 @@ class Step:
         run(work, list(zip(cuts, cuts[1:], strict=False)))
         through_input = torch.mv(self.weights["W_enc"].T, grads["b_enc"])
         return grads | {"b_dec": torch.from_numpy(decoded.total * scale) - through_input}
+
+    def sum_by_latent(self, entries: Entries, values: np.ndarray) -> Tensor:
+        """[d_sae]: values [entries] summed by latent."""
+        return torch.from_numpy(np.bincount(entries.columns, values, self.d_sae)).to(self.centred.dtype)
 
     def measured(self, entries: Entries, active: np.ndarray | None, reconstruction, sparsity=0.0, more=0.0) -> Measured:
         """active: indices of the entries that count as active latents; None: all."""

@@ -47,6 +47,28 @@ def collect_above(z, threshold, counts, columns, values):
 
 
 @kernel
+def collect_above_each(z, thresholds, counts, columns, values):
+    """Entries of z [rows, d_sae] above their latent's own of `thresholds` [d_sae]; counts [rows]. Returns how many."""
+    n = z.shape[1]
+    at = 0
+    for row in range(len(z)):
+        before = at
+        for start in range(0, n, BLOCK):
+            stop = min(start + BLOCK, n)
+            hits = np.int32(0)
+            for i in range(start, stop):
+                hits += np.int32(z[row, i] > thresholds[i])
+            if hits:
+                for i in range(start, stop):
+                    if z[row, i] > thresholds[i]:
+                        columns[at] = i
+                        values[at] = z[row, i]
+                        at += 1
+        counts[row] = at - before
+    return at
+
+
+@kernel
 def kth_largest(values, k, scratch):
     """The k-th largest (k from 1) of values, by quickselect in scratch."""
     n = len(values)

@@ -8,7 +8,9 @@ from sae_atlas.saes.parts import Weights, keep_largest
 ROWS = 1024  # at a time
 
 
-def add_auxk(grads: Weights, weights: Weights, centred: Tensor, error: Tensor, dead: Tensor | None, k: int, weight: float):
+def add_auxk(
+    grads: Weights, weights: Weights, centred: Tensor, error: Tensor, dead: Tensor | None, k: int, weight: float
+):
     """Add the gradient of weight * auxk_loss to `grads`; returns that term.
 
     centred = x - b_dec and error = x - x_hat, [batch, d_in]; dead [d_sae] bool. The error is a constant here.

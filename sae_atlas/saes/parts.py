@@ -19,6 +19,7 @@ class Control:
 
     penalty: float = 0.0  # weight of the sparsity term: lambda, or the coefficient of the L0 penalty
     dead: Tensor | None = None  # [d_sae] bool: latents AuxK may use; None: none are dead
+    smallest: float = 0.0  # smoothed smallest active latent, near which BatchTopK looks for its threshold
     density: float = 1.0  # fraction of active latents in the step before, by which the sparse step is chosen
 
 

@@ -4,8 +4,6 @@ Anthropic, "Update on how we train SAEs" (Circuits Updates, April 2024):
 ||x - x_hat||^2 + lambda sum_j f_j ||W_dec_j||, f = ReLU(z). Decoder rows are kept at unit norm here, so the weight is 1.
 """
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from sae_atlas.kernels.loops import collect_above
@@ -28,7 +26,7 @@ def sparse_gradients(step, weights: Weights, x: Tensor, recipe, control: Control
     weight = norms.numpy() * entries.values.dtype.type(control.penalty / step.rows)
     encoder = decoded.dots * entries.values.dtype.type(2 / step.rows) + weight[entries.columns]
     grads = step.accumulate(entries, decoded, entries.values, encoder, 2 / step.rows)
-    sums = torch.from_numpy(np.bincount(entries.columns, entries.values, step.d_sae)).to(norms.dtype)  # of each latent
+    sums = step.sum_by_latent(entries, entries.values)
     grads["W_dec"].addcmul_((control.penalty / step.rows * sums / norms)[:, None], weights["W_dec"])
     sparsity = float(control.penalty / step.rows * (sums.double() @ norms.double()))
     return grads, step.measured(entries, None, decoded.squared_error, sparsity)

@@ -116,7 +116,8 @@ class _Window:
         )
         penalty = state.penalty * warmed_up(state.steps, recipe.sparsity_warmup)
         dead = state.since_fired >= recipe.dead_after
-        grads, measured = self.backend.gradients(state.weights, x, recipe, Control(penalty, dead, state.density))
+        control = Control(penalty, dead, state.smallest, state.density)
+        grads, measured = self.backend.gradients(state.weights, x, recipe, control)
         norm = math.nan
         if math.isfinite(measured.loss):
             moments = (state.first, state.second)

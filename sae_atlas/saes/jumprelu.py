@@ -1,0 +1,71 @@
+"""JumpReLU: a learnt threshold per latent, trained through pseudo-derivatives (arXiv 2407.14435).
+
+f = z where z > threshold (and z > 0), else 0; loss ||x - x_hat||^2 + coefficient * (L0 / target - 1)^2, L0 the batch mean.
+With the rectangle K(u) = 1 where |u| < 1/2, u = (z - threshold) / bandwidth: df/dthreshold = -(threshold / bandwidth) K
+and dL0/dthreshold = -(1 / bandwidth) K. The threshold itself is a float32 weight: its logarithm freezes under Adam.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_atlas.kernels.loops import collect_above_each
+from sae_atlas.saes.parts import Control, Loss, Weights, pre_activations, reconstruct, squared_error
+
+
+class _Jump(torch.autograd.Function):
+    """(f, step) of (z, threshold), with the pseudo-derivatives above."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor, threshold: Tensor, bandwidth: float):
+        active = (z > threshold) & (z > 0)
+        ctx.save_for_backward(z, threshold, active)
+        ctx.bandwidth = bandwidth
+        return z * active, active.to(z.dtype)
+
+    @staticmethod
+    def backward(ctx, to_latents: Tensor, to_step: Tensor):
+        z, threshold, active = ctx.saved_tensors
+        near = ((z - threshold).abs() < ctx.bandwidth / 2) / ctx.bandwidth
+        return to_latents * active, -(near * (threshold * to_latents + to_step)).sum(0), None
+
+
+def extra_weights(recipe, d_sae: int) -> Weights:
+    return {"threshold": torch.full((d_sae,), recipe.jumprelu.threshold)}
+
+
+def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
+    """x [batch, d_in], scaled; control.penalty is the coefficient now."""
+    z = pre_activations(weights, x)
+    latents, step = _Jump.apply(z, weights["threshold"], recipe.jumprelu.bandwidth)
+    reconstruction = squared_error(x, reconstruct(weights, latents))
+    l0 = step.sum(1).mean()
+    sparsity = control.penalty * (l0 / recipe.jumprelu.target_l0 - 1).square()
+    return Loss(reconstruction + sparsity, reconstruction, sparsity, latents)
+
+
+def sparse_gradients(step, weights: Weights, x: Tensor, recipe, control: Control):
+    """The gradient of `loss` from the entries that are active or near their threshold (step: kernels/cpu.py)."""
+    bandwidth, target = recipe.jumprelu.bandwidth, recipe.jumprelu.target_l0
+    threshold = weights["threshold"].numpy()
+    kind = threshold.dtype.type
+    low = threshold - kind(bandwidth / 2)
+    entries = step.encode(lambda z, *out: collect_above_each(z, low, *out))
+    of_entry = threshold[entries.columns]
+    active = (entries.values > of_entry) & (entries.values > 0)
+    latents = np.where(active, entries.values, kind(0))
+    decoded = step.decode(entries, latents)
+    to_latents = decoded.dots * kind(2 / step.rows)
+    grads = step.accumulate(entries, decoded, latents, np.where(active, to_latents, kind(0)), 2 / step.rows)
+    excess = np.count_nonzero(active) / step.rows / target - 1
+    to_step = 2 * control.penalty * excess / target / step.rows
+    near = np.abs(entries.values - of_entry) < kind(bandwidth / 2)
+    pull = near * (of_entry * to_latents + kind(to_step)) / kind(bandwidth)
+    grads["threshold"] = -step.sum_by_latent(entries, pull)
+    sparsity = control.penalty * excess**2
+    return grads, step.measured(entries, np.flatnonzero(active), decoded.squared_error, sparsity)
+
+
+def inference(weights: Weights, smallest: float) -> tuple[Weights, Tensor]:
+    """The weights and the threshold [d_sae]."""
+    return weights, weights["threshold"]
