@@ -137,9 +137,9 @@ class Step:
         fired = torch.zeros(self.d_sae, dtype=torch.bool)
         fired[torch.from_numpy(columns).long()] = True
         return Measured(
-            loss=reconstruction + sparsity + more,
-            reconstruction=reconstruction,
-            sparsity=sparsity,
+            loss=float(reconstruction + sparsity + more),  # plain floats: they go into checkpoints
+            reconstruction=float(reconstruction),
+            sparsity=float(sparsity),
             l0=len(columns) / self.rows,
             fired=fired,
             smallest=float(values.min()) if len(values) else 0.0,

@@ -44,7 +44,7 @@ def train(
     of `store` and `previous`. Same bits for the same thread count. On SIGTERM it keeps its state beside `resume` and
     ends with exit code interruption.EXIT_CODE; the same call goes on from there.
 
-    Raises AtlasError for damaged or wrong inputs, a store smaller than a batch, and a loss or gradient that is not finite.
+    Raises AtlasError for damaged or wrong inputs, a store smaller than a batch, a loss or gradient that is not finite.
     """
     expects = expects or {}
     torch.set_num_threads(threads)
@@ -54,7 +54,7 @@ def train(
     steps = reader.rows // chosen.batch
     if not steps:
         raise AtlasError(
-            f"{store}: {reader.rows} rows are less than one batch ({chosen.batch}); lower the recipe's batch"
+            f"{store}: {reader.rows} rows are less than a batch ({chosen.batch}); lower the recipe's batch"
         )
     window = _Window(chosen, reader, state, Curve(every=math.ceil(steps / ROWS)), start, stop, total, threads)
     logger.info(
@@ -65,7 +65,7 @@ def train(
         window.go_on_from(interruption.saved)
         window.run(interruption)
         window.curve.write(curve)
-        _save_checkpoint(checkpoint, chosen, window.state, reader, window.curve.rows[-1], stop, record)
+        _save_checkpoint(checkpoint, chosen, window, record)
         checkpoints.save_tensors(resume, {"state": window.state.to_dict(), "record": record})
 
 
@@ -102,10 +102,9 @@ class _Window:
                 interruption.check(self.to_dict)
         seconds = max(time.perf_counter() - began, 1e-9)
         tokens = (self.steps - first) * self.recipe.batch
-        logger.info(
-            "%d tokens in %.1f s: %.0f tokens/s, %.1f%% of it waiting for the store; %d rows beyond the last batch left out",
-            tokens, seconds, tokens / seconds, 100 * waited / seconds, self.reader.rows % self.recipe.batch,
-        )  # fmt: skip
+        logger.info("%d tokens in %.1f s: %.0f tokens/s", tokens, seconds, tokens / seconds)
+        logger.info("%.1f%% of that waiting for the store", 100 * waited / seconds)
+        logger.info("%d rows beyond the last whole batch left out", self.reader.rows % self.recipe.batch)
 
     def _step(self, rows, interruption: Interruption) -> None:
         recipe, state = self.recipe, self.state
@@ -170,7 +169,8 @@ def _begin(recipe: Recipe, reader, previous: str | Path | None, expected: str | 
     return state
 
 
-def _save_checkpoint(path, recipe: Recipe, state: State, reader, last: dict, tokens: int, record: dict) -> None:
+def _save_checkpoint(path: str | Path, recipe: Recipe, window: _Window, record: dict) -> None:
+    state, reader, rows = window.state, window.reader, window.curve.rows
     module = architecture(recipe.architecture)
     weights, threshold = state.weights, None
     if hasattr(module, "inference"):
@@ -179,22 +179,21 @@ def _save_checkpoint(path, recipe: Recipe, state: State, reader, last: dict, tok
         "recipe": recipe.to_dict(),
         "d_in": reader.d_in,
         "d_sae": recipe.d_sae(reader.d_in),
-        "tokens": tokens,
+        "tokens": window.stop,
         "normaliser": {"mean": state.mean, "scale": state.scale},
-        "activations": {
-            key: value for key, value in reader.attrs.items() if isinstance(value, (str, int, float, dict))
-        },
+        "activations": {key: reader.attrs[key] for key in ("base_model", "site", "layer")},
         "record": record,
     }
     if recipe.architecture in ("relu", "gated"):
-        first = initial_penalty(recipe, reader.d_in, state.scale)
         config["lambda"] = {
             "stated": recipe.l1.coefficient,
             "convention": recipe.l1.convention,
-            "canonical": first,
+            "canonical": window.first_penalty,
             "last": state.penalty,  # canonical; another than the first where a target L0 moved it
         }
-    stats = {"steps": state.steps, "trained_tokens": state.tokens, **last}
+    stats = {"steps": state.steps, "trained_tokens": state.tokens, **rows[-1]}
     if recipe.l1.target_l0 is not None:
-        stats["converged"] = abs(last["l0"] / recipe.l1.target_l0 - 1) <= controller.CONVERGED
+        settled = rows[-max(1, len(rows) // 10) :]
+        l0 = sum(row["l0"] for row in settled) / len(settled)
+        stats |= {"settled_l0": l0, "converged": abs(l0 / recipe.l1.target_l0 - 1) <= controller.CONVERGED}
     checkpoints.save(path, checkpoints.fold(weights, threshold, state.mean, state.scale), config, stats)

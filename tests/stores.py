@@ -1,0 +1,41 @@
+"""Tiny stores for training tests: sparse sums of known directions, so that there is something to learn."""
+
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from sae_atlas.activations.shard import shard_activations
+
+D_IN = 16
+
+
+def activations(rows: int, seed: int = 0) -> np.ndarray:
+    """[rows, D_IN] float32: a few of 48 fixed directions per row, off-centre."""
+    directions = np.random.default_rng(7).normal(size=(48, D_IN))
+    generator = np.random.default_rng(seed)
+    strengths = (generator.random((rows, 48)) < 0.06) * generator.exponential(size=(rows, 48))
+    return (strengths @ directions + 2.0 + 0.05 * generator.normal(size=(rows, D_IN))).astype(np.float32)
+
+
+def make_store(folder: Path, rows: int = 1024, seed: int = 0, values: np.ndarray | None = None) -> Path:
+    """A real store, through the real shard stage."""
+    values = activations(rows, seed) if values is None else values
+    source = zarr.open_group(folder / f"activations_{seed}", mode="w")
+    source.create_array("layer00", data=values)
+    source.attrs.update({"base_model": {"name": "none"}, "site": "resid_post", "window": [0, rows], "masked": 0})
+    source.attrs["record"] = {"identity": "activations"}
+    output = folder / f"store_{seed}.zarr"
+    shard_activations(
+        folder / f"activations_{seed}",
+        output,
+        layer=0,
+        compression="none",
+        outlier_norm=1e6,
+        shard_rows=512,
+        chunk_rows=256,
+        seed=seed,
+        record={"identity": f"store {seed}"},
+        expects={"activations": "activations"},
+    )
+    return output

@@ -1,0 +1,160 @@
+"""The sparse step equals autograd of the architecture's loss, in float64, for every architecture."""
+
+import numpy as np
+import pytest
+import torch
+
+from sae_atlas.kernels import cpu, loops, reference
+from sae_atlas.saes.parts import Control
+from sae_atlas.training.recipe import ARCHITECTURES, Recipe
+from sae_atlas.training.state import initial_state
+
+D_IN, ROWS = 12, 600  # more than one micro-batch, the last one partial
+KEYS = {
+    "relu": {},
+    "gated": {},
+    "topk": {"k": 5},
+    "batch_topk": {"k": 5},
+    "matryoshka": {"k": 5},
+    "jumprelu": {"jumprelu": {"threshold": 0.3, "bandwidth": 0.1, "target_l0": 5}},
+}
+
+
+def problem(architecture, dtype=torch.float64, **keys):
+    """Recipe, weights moved off their symmetric start, a batch, moments of zeros."""
+    recipe = Recipe.from_dict({"architecture": architecture, "expansion": 4, **KEYS[architecture], **keys})
+    generator = torch.Generator().manual_seed(1)
+    state = initial_state(recipe, torch.zeros(D_IN), 1.0, torch.randn(D_IN, generator=generator) / 10)
+    weights = {
+        name: (weight + torch.randn(weight.shape, generator=generator) / 30).to(dtype)
+        for name, weight in state.weights.items()
+    }
+    x = torch.randn(ROWS, D_IN, generator=generator).to(dtype) / D_IN**0.5
+    zeros = [{name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2)]
+    return recipe, weights, x, zeros
+
+
+def sparse(recipe, weights, x, control, threads=1):
+    cpu.use_threads(threads)
+    grads, measured = cpu.gradients(weights, x, recipe, control)
+    return {name: grad.clone() for name, grad in grads.items()}, measured  # the arrays are used again
+
+
+@pytest.mark.parametrize("dead", [0, 30])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_equals_autograd(architecture, dead):
+    recipe, weights, x, _ = problem(architecture)
+    control = Control(penalty=0.1, dead=torch.arange(4 * D_IN) < dead, smallest=0.1, density=0.0)
+    expected, told = reference.gradients(weights, x, recipe, control)
+    found, measured = sparse(recipe, weights, x, control)
+    assert set(found) == set(expected) == set(weights)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-12, atol=1e-14)
+        assert expected[name].abs().max() > 0, f"{name} is not tested"
+    for value in ("loss", "reconstruction", "sparsity", "l0"):
+        assert getattr(measured, value) == pytest.approx(getattr(told, value), rel=1e-12)
+    assert torch.equal(measured.fired, told.fired)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_any_number_of_threads_gives_the_same_bits(architecture):
+    recipe, weights, x, _ = problem(architecture, torch.float32)
+    control = Control(penalty=0.1, smallest=0.1, density=0.0)
+    one, two = (sparse(recipe, weights, x, control, threads)[0] for threads in (1, 2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("architecture", ["relu", "jumprelu", "gated"])
+def test_no_active_latent_is_no_special_case(architecture):
+    recipe, weights, x, _ = problem(architecture)
+    for name in ("b_enc", "b_gate"):
+        if name in weights:
+            weights[name] -= 100
+    control = Control(penalty=0.1, density=0.0)
+    expected, _ = reference.gradients(weights, x, recipe, control)
+    found, measured = sparse(recipe, weights, x, control)
+    assert measured.l0 == 0
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_adam_equals_torch_on_the_clipped_projected_gradient(clip):
+    recipe, weights, x, moments = problem("topk", clip=clip)
+    weights["W_dec"] /= weights["W_dec"].norm(dim=1, keepdim=True)
+    truth = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
+    optimizer = torch.optim.Adam(truth.values(), lr=1e-2)
+    for step in (1, 2, 3):
+        grads, _ = sparse(recipe, weights, x, Control(density=0.0))
+        for name, weight in truth.items():
+            weight.grad = grads[name].clone()
+        decoder = truth["W_dec"]
+        along = (decoder.grad * decoder.data).sum(1, keepdim=True)
+        decoder.grad -= along * decoder.data
+        expected_norm = torch.nn.utils.clip_grad_norm_(truth.values(), clip).item()
+        optimizer.step()
+        decoder.data /= decoder.data.norm(dim=1, keepdim=True)
+        norm = cpu.update(weights, grads, moments, recipe, step, 1e-2)
+        assert norm == pytest.approx(expected_norm, rel=1e-9)
+        for name in weights:
+            torch.testing.assert_close(weights[name], truth[name].data, rtol=1e-5, atol=1e-7)
+
+
+def test_the_backends_update_alike():
+    recipe, weights, x, moments = problem("gated")
+    grads, _ = sparse(recipe, weights, x, Control(0.1, density=0.0))
+    copies = [{name: each.clone() for name, each in part.items()} for part in (weights, *moments)]
+    norm = cpu.update(weights, grads, moments, recipe, 1, 1e-3)
+    assert norm == pytest.approx(reference.update(copies[0], grads, copies[1:], recipe, 1, 1e-3), rel=1e-12)
+    for name in weights:
+        torch.testing.assert_close(weights[name], copies[0][name], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("backend", [cpu, reference])
+def test_a_gradient_that_is_not_finite_changes_nothing(backend):
+    recipe, weights, x, moments = problem("relu")
+    grads, _ = sparse(recipe, weights, x, Control(0.1, density=0.0))
+    grads["W_enc"][3, 2] = float("nan")
+    before = {name: weight.clone() for name, weight in weights.items()}
+    assert not np.isfinite(backend.update(weights, grads, moments, recipe, 1, 1e-3))
+    assert all(torch.equal(weights[name], before[name]) for name in weights)
+
+
+def rows_of_every_kind():
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(40, 300)) * np.exp(2 * generator.normal(size=(40, 1)))  # sizes far apart
+    rows[3] = -1.0  # no positive entry
+    rows[4] = 0.0
+    rows[5] = 1.0  # all equal
+    rows[6, 7:] = -1.0  # fewer positive than k
+    rows[7] = np.round(rows[7])  # ties
+    rows[8, 100] = 1e6
+    return rows.astype(np.float32)
+
+
+@pytest.mark.parametrize("k", [1, 8, 299, 300, 400])
+def test_largest_by_threshold_are_those_of_a_sort(k):
+    z = rows_of_every_kind()
+    counts, columns, values = np.empty(40, np.int64), np.empty(z.size, np.int32), np.empty(z.size, np.float32)
+    end = loops.collect_largest(z, k, counts, columns, values)
+    assert end == counts.sum()
+    for row, part in enumerate(np.split(np.arange(end), np.cumsum(counts)[:-1])):
+        order = np.argsort(-z[row], kind="stable")[:k]  # of equal entries the first
+        assert columns[part].tolist() == sorted(order[z[row, order] > 0].tolist())
+        assert np.array_equal(values[part], z[row, columns[part]])
+
+
+def test_jumprelu_pseudo_derivative_by_hand():
+    """One token, one latent within the band and one above it: df/dtheta = -(theta/eps), dL0/dtheta = -1/eps."""
+    recipe = Recipe.from_dict(
+        {"architecture": "jumprelu", "expansion": 1, "jumprelu": {"bandwidth": 0.2, "threshold": 0.5, "target_l0": 4}}
+    )
+    eye = torch.eye(2, dtype=torch.float64)
+    zeros = torch.zeros(2, dtype=torch.float64)
+    weights = {"W_enc": eye, "W_dec": eye.clone(), "b_enc": zeros, "b_dec": zeros.clone(), "threshold": zeros + 0.5}
+    x = torch.tensor([[0.55, 2.0]], dtype=torch.float64)
+    for backend in (cpu, reference):
+        grads, measured = backend.gradients(weights, x, recipe, Control(penalty=3.0, density=0.0))
+        assert measured.reconstruction == pytest.approx(0, abs=1e-12)
+        by_l0 = 3.0 * 2 * (2 / 4 - 1) / 4 * -(1 / 0.2)
+        assert grads["threshold"].tolist() == pytest.approx([by_l0, 0.0])

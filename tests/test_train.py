@@ -1,0 +1,284 @@
+"""Training a window: snapshots chain, interruptions cost nothing, every key counts, what is not finite stops."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import pytest
+import torch
+import zarr
+from stores import D_IN, activations, make_store
+
+from sae_atlas.activations.store import open_store
+from sae_atlas.errors import AtlasError
+from sae_atlas.saes import architecture as import_architecture
+from sae_atlas.saes.parts import Control, pre_activations, reconstruct
+from sae_atlas.saes.sae import Sae
+from sae_atlas.training import train as training
+from sae_atlas.training.checkpoint import load_checkpoint, load_tensors
+from sae_atlas.training.interruption import EXIT_CODE
+from sae_atlas.training.recipe import ARCHITECTURES, Recipe
+from sae_atlas.training.train import train
+
+SMALL = {"expansion": 4, "batch": 64, "learning_rate": 0.01, "warmup": 4, "dead_after": 128}
+RECIPES = {
+    "relu": SMALL | {"sparsity_warmup": 4, "l1": {"coefficient": 0.03, "target_l0": 6}},
+    "gated": SMALL | {"sparsity_warmup": 4},
+    "topk": SMALL | {"k": 4},
+    "batch_topk": SMALL | {"k": 4},
+    "matryoshka": SMALL | {"k": 4},
+    "jumprelu": SMALL | {"sparsity_warmup": 4, "jumprelu": {"target_l0": 3, "bandwidth": 0.1, "threshold": 0.3}},
+}
+
+
+def recipe_of(architecture, **keys):
+    return {"architecture": architecture, **RECIPES[architecture], **keys}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    return [make_store(folder, seed=seed) for seed in (0, 1)]
+
+
+def run(folder: Path, store, recipe, previous=None, start=0, stop=1024, total=None, threads=1, name="a", **others):
+    paths = {
+        key: folder / f"{name}.{end}"
+        for key, end in (("checkpoint", "pt"), ("resume", "resume.pt"), ("curve", "parquet"))
+    }
+    folder.mkdir(exist_ok=True)
+    record = {"identity": f"{name} {recipe}"}
+    train(store, previous, recipe, start, stop, total, **paths, record=record, threads=threads, **others)
+    return paths
+
+
+def same(one, other) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return one == other
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_it_learns_and_the_checkpoint_works_on_raw_activations(architecture, tmp_path):
+    store = make_store(tmp_path, rows=8192)
+    paths = run(tmp_path, store, recipe_of(architecture, decay=0.0), stop=8192)
+    sae = Sae.load(paths["checkpoint"])
+    x = torch.from_numpy(activations(2000, seed=5))
+    error = (x - sae(x)).square().sum() / (x - x.mean(0)).square().sum()
+    assert error < 0.5  # the mean alone: 1
+    assert sae.stats["trained_tokens"] == 8192
+    last = parquet.read_table(paths["curve"]).to_pylist()[-1]
+    assert last["tokens"] == 8192
+    assert error.item() == pytest.approx(last["reconstruction"], rel=0.35)
+    assert (sae.encode(x) > 0).sum(1).float().mean().item() == pytest.approx(last["l0"], rel=0.35)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_folding_changes_nothing_but_the_unit(architecture, stores, tmp_path):
+    """Latents on raw activations are those on scaled ones / scale; reconstructions likewise."""
+    paths = run(tmp_path, stores[0], recipe_of(architecture))
+    sae, state = Sae.load(paths["checkpoint"]), load_tensors(paths["resume"])["state"]
+    x = torch.from_numpy(activations(200, seed=5))
+    weights, scaled = state["weights"], (x - state["mean"]) * state["scale"]
+    if architecture in ("batch_topk", "matryoshka"):  # training chooses by batch, inference by threshold
+        z = pre_activations(weights, scaled)
+        latents = z * (z > state["smallest"])
+    else:
+        recipe = Recipe.from_dict(recipe_of(architecture))
+        latents = import_architecture(architecture).loss(weights, scaled, recipe, Control()).latents
+    torch.testing.assert_close(sae.encode(x), latents / state["scale"], rtol=1e-4, atol=1e-4)
+    rebuilt = reconstruct(weights, latents) / state["scale"] + state["mean"]
+    torch.testing.assert_close(sae(x), rebuilt, rtol=1e-4, atol=1e-4)
+
+
+def test_batchtopk_threshold_keeps_about_k(tmp_path):
+    store = make_store(tmp_path, rows=8192)
+    paths = run(tmp_path, store, recipe_of("batch_topk", decay=0.5), stop=8192, total=8192)
+    sae = Sae.load(paths["checkpoint"])
+    l0 = (sae.encode(torch.from_numpy(activations(4000, seed=5))) > 0).sum(1).float().mean().item()
+    assert l0 == pytest.approx(4, rel=0.06)
+
+
+def test_windows_chain(stores, tmp_path):
+    """A second window goes on from the first: steps, dead counters, moments and the first window's normaliser."""
+    first = run(tmp_path, stores[0], recipe_of("topk"), name="first")
+    second = run(tmp_path, stores[1], recipe_of("topk"), first["resume"], 1024, 2048, 2048, name="second")
+    one, two = load_tensors(first["resume"])["state"], load_tensors(second["resume"])["state"]
+    assert (one["steps"], two["steps"]) == (16, 32)
+    assert torch.equal(one["mean"], two["mean"]) and one["scale"] == two["scale"] != open_store(stores[1]).scale
+    rates = [row["learning_rate"] for row in parquet.read_table(second["curve"]).to_pylist()]
+    assert rates[0] == pytest.approx(0.01) and rates[-1] < rates[-2] < 0.01
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_two_runs_give_the_same_bytes(stores, tmp_path, threads):
+    one, two = (run(tmp_path / name, stores[0], recipe_of("relu"), threads=threads) for name in "ab")
+    assert one["checkpoint"].read_bytes() == two["checkpoint"].read_bytes()
+    assert one["resume"].read_bytes() == two["resume"].read_bytes()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_interrupted_at_any_step_it_ends_with_the_same_bytes(architecture, stores, tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole", stores[0], recipe_of(architecture))
+    steps = iter([1, 5, 2, 100])
+    left = [next(steps)]
+    original = training._Window._step
+
+    def told_to_stop(self, rows, interruption):
+        original(self, rows, interruption)
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while interruption.told is None:
+                time.sleep(0.001)
+            left[0] = next(steps)
+
+    monkeypatch.setattr(training._Window, "_step", told_to_stop)
+    for _ in range(3):
+        with pytest.raises(SystemExit) as stopped:
+            run(tmp_path / "parts", stores[0], recipe_of(architecture))
+        assert stopped.value.code == EXIT_CODE
+    parts = run(tmp_path / "parts", stores[0], recipe_of(architecture))
+    for key in ("checkpoint", "resume", "curve"):
+        assert whole[key].read_bytes() == parts[key].read_bytes()
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["a.parquet", "a.pt", "a.resume.pt"]
+
+
+def test_a_process_told_to_stop_ends_with_its_own_code(tmp_path):
+    store = make_store(tmp_path, rows=4096)
+    script = f"""
+import sae_atlas.training.train as training
+from pathlib import Path
+from test_train import recipe_of, run
+step = training._Window._step
+def slow(*args):
+    import time
+    print("step", flush=True)
+    time.sleep(0.1)
+    step(*args)
+training._Window._step = slow
+run(Path({str(tmp_path)!r}), {str(store)!r}, recipe_of("topk"), stop=4096)
+"""
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout.readline() == b"step\n"
+    process.send_signal(signal.SIGTERM)
+    process.stdout.close()
+    assert process.wait(10) == EXIT_CODE
+    assert (tmp_path / ".a.resume.pt.interrupted").is_file()
+
+
+def test_an_interruption_of_another_job_is_not_used(stores, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.Interruption, "check", lambda self, state: self.keep(state()) and exit(EXIT_CODE))
+    with pytest.raises(SystemExit):
+        run(tmp_path, stores[0], recipe_of("topk"))
+    monkeypatch.undo()
+    other = run(tmp_path, stores[0], recipe_of("topk", seed=1))
+    fresh = run(tmp_path / "fresh", stores[0], recipe_of("topk", seed=1))
+    assert other["checkpoint"].read_bytes() == fresh["checkpoint"].read_bytes()
+
+
+def test_it_trains_in_a_thread_of_a_notebook(stores, tmp_path):
+    worker = threading.Thread(target=run, args=(tmp_path, stores[0], recipe_of("topk")))
+    worker.start()
+    worker.join()
+    assert (tmp_path / "a.pt").is_file()
+
+
+def test_what_is_not_finite_stops_with_the_step_and_keeps_the_state_before_it(tmp_path):
+    values = activations(1024)
+    store = make_store(tmp_path, values=values)
+    array = zarr.open_array(store, mode="r+")
+    array[3 * 64 + 5, 2] = float("nan")
+    with pytest.raises(AtlasError, match=r"gradient norm nan at step 4 \(token 192\)") as error:
+        run(tmp_path, store, recipe_of("topk"))
+    kept = Path(str(error.value).rsplit(" ", 1)[1])
+    state = load_tensors(kept)["state"]["state"]
+    assert state["steps"] == 3
+    assert all(weight.isfinite().all() for weight in state["weights"].values())
+    assert not (tmp_path / "a.pt").exists()
+
+
+def test_bad_inputs_are_named(stores, tmp_path):
+    with pytest.raises(AtlasError, match="1024 rows are less than a batch"):
+        run(tmp_path, stores[0], recipe_of("topk", batch=2048))
+    with pytest.raises(AtlasError, match="made by other settings"):
+        run(tmp_path, stores[0], recipe_of("topk"), expects={"store": "another"})
+    first = run(tmp_path, stores[0], recipe_of("topk"), name="first")
+    with pytest.raises(AtlasError, match="made by other settings"):
+        run(tmp_path, stores[0], recipe_of("topk"), first["resume"], 1024, 2048, expects={"previous": "another"})
+    with pytest.raises(AtlasError, match="other sizes"):
+        run(tmp_path, stores[0], recipe_of("topk", expansion=2), first["resume"], 1024, 2048)
+
+
+OTHER = {
+    "expansion": 5,
+    "seed": 1,
+    "batch": 32,
+    "learning_rate": 0.011,
+    "adam_betas": [0.8, 0.99],
+    "warmup": 5,
+    "decay": 0.3,
+    "clip": 0.05,
+    "dead_after": 64,
+    "sparsity_warmup": 6,
+    "k": 5,
+    "groups": [0.25, 0.75],
+    "l1.coefficient": 0.04,
+    "l1.convention": "mean-sum",
+    "l1.target_l0": 8.0,
+    "auxk.coefficient": 0.5,
+    "auxk.latents": 1,
+    "jumprelu.target_l0": 6.0,
+    "jumprelu.coefficient": 2.0,
+    "jumprelu.bandwidth": 0.12,
+    "jumprelu.threshold": 0.06,
+}
+
+
+def keys_of(architecture):
+    for key, value in Recipe.from_dict(recipe_of(architecture)).to_dict().items():
+        yield from ([f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_key_changes_what_is_published(architecture, stores, tmp_path):
+    def published(recipe):
+        """Weights and statistics (`dead_after` only counts where there is no AuxK)."""
+        saved = load_checkpoint(run(tmp_path, stores[0], recipe, total=1024)["checkpoint"])
+        return {"weights": saved["model_state"], "stats": saved["stats"]}
+
+    base = Recipe.from_dict(recipe_of(architecture)).to_dict()
+    before = published(base)
+    for key in keys_of(architecture):
+        if key == "architecture":
+            continue
+        outer, _, inner = key.partition(".")
+        changed = base | {outer: base[outer] | {inner: OTHER[key]} if inner else OTHER[key]}
+        assert changed != base
+        assert not same(published(changed), before), key
+
+
+def test_the_curve_has_its_columns_and_at_most_100_rows(stores, tmp_path):
+    table = parquet.read_table(run(tmp_path, stores[0], recipe_of("topk", batch=8))["curve"])
+    assert 40 <= table.num_rows <= 100
+    assert set(table.column_names) == {
+        "step", "tokens", "loss", "reconstruction", "sparsity", "l0", "alive", "dead", "lambda", "learning_rate",
+        "gradient_norm",
+    }  # fmt: skip
+
+
+def test_d_in_is_the_stores(stores):
+    assert open_store(stores[0]).d_in == D_IN
