@@ -83,16 +83,16 @@ def module_paths(model: nn.Module, layer: int) -> list[str]:
 
 
 @contextmanager
-def capture(model: nn.Module, site: str, layers: list[int]) -> Iterator[dict[int, Tensor]]:
+def capture(model: nn.Module, site: str, layers: list[int], stop: bool = True) -> Iterator[dict[int, Tensor]]:
     """Yield a dict that one forward pass inside the `with` fills: layer -> [batch, context, d].
 
-    The pass ends after the last layer needed, and with it the `with` block.
+    Unless `stop` is False, the pass ends after the last layer needed, and with it the `with` block.
     """
     found: dict[int, Tensor] = {}
 
     def keep(layer: int, activation: Tensor) -> None:
         found[layer] = activation.detach()
-        if len(found) == len(layers):
+        if stop and len(found) == len(layers):
             raise _Reached
 
     with ExitStack() as stack:

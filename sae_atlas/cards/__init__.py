@@ -1,0 +1,1 @@
+"""Model cards and release pages, filled from what the run measured."""

@@ -1,0 +1,147 @@
+"""What does not depend on an SAE, once per base model and site: held-out activations, clean and ablated losses.
+
+On disk: a Zarr v3 group. `tokens`, `mask` [contexts, context]; `final` [patched, context, d_model], the stream after the
+last block; `ce_clean` [patched, context - 1]; per layer `layerLL/site` [contexts, context, d_in], `layerLL/stream` where
+the patched pass does not start from the site itself, and `layerLL/{ce,kl}_{zero,mean}` [patched, context - 1].
+
+In every patched pass, masked positions (document starts, padding) keep their own activation. Losses are later averaged
+over predictions made at unmasked positions.
+"""
+
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from torch import Tensor
+
+from sae_atlas.base_models.load import load
+from sae_atlas.corpus import open_corpus
+from sae_atlas.files import atomic
+from sae_atlas.log import progress
+from sae_atlas.metrics.loss_recovered import cross_entropy, kl_divergence
+from sae_atlas.sites import blocks, capture, module_name, patch, start_at
+
+
+def save_held_out(
+    provenance: str | Path,
+    corpus: str | Path,
+    output: str | Path,
+    layers: list[int],
+    site: str,
+    tokens: int,
+    patched_tokens: int,
+    contexts_per_batch: int,
+    model_dtype: str,
+    record: dict,
+    expects: dict,
+) -> None:
+    """Clean pass over the contexts of `tokens` held-out tokens; zero- and mean-ablated passes over the first of them."""
+    model, _ = load(provenance, model_dtype, expects["base_model"])
+    for layer in layers:
+        module_name(model, site, layer)
+    source = open_corpus(corpus, expects["corpus"])
+    rows, patched = source.held_out_rows(tokens), len(source.held_out_rows(patched_tokens))
+    ids, mask = source.tokens[rows.start : rows.stop].astype(np.int64), source.mask[rows.start : rows.stop]
+    batches = [slice(first, first + contexts_per_batch) for first in range(0, len(ids), contexts_per_batch)]
+    ablated = sum(batch.start < patched for batch in batches)
+    work = len(batches) + 2 * len(layers) * ablated
+    with atomic(output) as partial, torch.inference_mode():
+        group = zarr.create_group(partial, zarr_format=3)
+        group.create_array("tokens", data=ids)
+        group.create_array("mask", data=mask)
+        group.attrs.update({"site": site, "patched": patched, "record": record})
+        with progress(work, "passes", "held-out") as bar:
+            for batch in batches:
+                _clean(model, group, batch, layers, bar)
+            means = {layer: _mean(group, layer) for layer in layers}
+            for batch in batches:
+                if batch.start < patched:
+                    _ablated(model, group, slice(batch.start, min(batch.stop, patched)), means, bar)
+
+
+def stream_name(site: str) -> str:
+    """Array a patched pass starts from: the site's own, or the block's input if the site is inside the block."""
+    return "site" if site in ("resid_pre", "resid_post") else "stream"
+
+
+@contextmanager
+def through(model, site: str, layer: int, stream: Tensor, replaced: Tensor):
+    """Inside the `with`, the site of `layer` is `replaced` [batch, context, d_in]; blocks before it are skipped."""
+    with ExitStack() as stack:
+        if site == "resid_post":
+            stack.enter_context(start_at(model, layer + 1, replaced))
+        elif site == "resid_pre":
+            stack.enter_context(start_at(model, layer, replaced))
+        else:
+            stack.enter_context(start_at(model, layer, stream))
+            stack.enter_context(patch(model, site, layer, lambda _: replaced))
+        yield
+
+
+def clean_logits(model, final: Tensor, tokens: Tensor) -> Tensor:
+    """Logits of the clean pass from the stream after the last block."""
+    with start_at(model, len(blocks(model)), final):
+        return model(tokens, use_cache=False).logits
+
+
+def _clean(model, group, batch: slice, layers: list[int], bar) -> None:
+    """The model's own pass over a batch of contexts: activations and losses."""
+    site, patched = group.attrs["site"], group.attrs["patched"]
+    tokens = torch.from_numpy(group["tokens"][batch]).to(model.device)
+    last = len(blocks(model)) - 1
+    with ExitStack() as stack:
+        at_site = stack.enter_context(capture(model, site, layers, stop=False))
+        streams = {}
+        if stream_name(site) == "stream":
+            streams = stack.enter_context(capture(model, "resid_pre", layers, stop=False))
+        final = stack.enter_context(capture(model, "resid_post", [last], stop=False))
+        logits = model(tokens, use_cache=False).logits
+    contexts = group["tokens"].shape[0]
+    batch = slice(batch.start, min(batch.stop, contexts))
+    for layer in layers:
+        _write(group, f"layer{layer:02d}/site", contexts, batch, at_site[layer])
+        if streams:
+            _write(group, f"layer{layer:02d}/stream", contexts, batch, streams[layer])
+    if batch.start < patched:
+        _write(group, "final", patched, batch, final[last])
+        _write(group, "ce_clean", patched, batch, cross_entropy(logits, tokens))
+    bar.update()
+
+
+def _mean(group, layer: int) -> Tensor:
+    """Mean of the site over unmasked held-out tokens, [d_in]; kept beside the activations."""
+    mask = torch.from_numpy(group["mask"][:])
+    mean = torch.from_numpy(group[f"layer{layer:02d}/site"][:])[mask].double().mean(dim=0).float()
+    group[f"layer{layer:02d}"].create_array("mean", data=mean.numpy())
+    return mean
+
+
+def _ablated(model, group, batch: slice, means: dict[int, Tensor], bar) -> None:
+    """Zero- and mean-ablated passes of every layer over a batch of contexts."""
+    site, patched = group.attrs["site"], group.attrs["patched"]
+    tokens = torch.from_numpy(group["tokens"][batch]).to(model.device)
+    mask = torch.from_numpy(group["mask"][batch])[:, :, None]
+    clean = clean_logits(model, torch.from_numpy(group["final"][batch]).to(model.device, model.dtype), tokens)
+    for layer, mean in means.items():
+        name = f"layer{layer:02d}"
+        x = torch.from_numpy(group[f"{name}/site"][batch])
+        stream = torch.from_numpy(group[f"{name}/{stream_name(site)}"][batch]).to(model.device, model.dtype)
+        for ablation, value in (("zero", torch.zeros_like(mean)), ("mean", mean)):
+            with through(model, site, layer, stream, torch.where(mask, value, x).to(model.device, model.dtype)):
+                logits = model(tokens, use_cache=False).logits
+            _write(group, f"{name}/ce_{ablation}", patched, batch, cross_entropy(logits, tokens))
+            _write(group, f"{name}/kl_{ablation}", patched, batch, kl_divergence(clean, logits))
+            bar.update()
+
+
+def _write(group, name: str, rows: int, batch: slice, values: Tensor) -> None:
+    """Write rows of float32 array `name`, made on the first write."""
+    values = values.float().cpu().numpy()
+    if name not in group:
+        group.create_array(
+            name, shape=(rows, *values.shape[1:]), chunks=(min(rows, 64), *values.shape[1:]), dtype="float32", compressors=None
+        )
+    stop = min(batch.stop, rows)
+    group[name][batch.start : stop] = values[: stop - batch.start]

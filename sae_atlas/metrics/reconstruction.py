@@ -1,0 +1,55 @@
+"""How close a reconstruction is: FVU, mean squared error, cosine, norm ratio, relative bias.
+
+Each is built from sums over tokens, so that two halves added give the whole, and a sample of contexts its own value.
+"""
+
+import torch
+from torch import Tensor
+
+SUMS = ("tokens", "error", "variance", "cosine", "norm_ratio", "norm_hat", "product")
+
+
+def token_sums(x: Tensor, x_hat: Tensor, mean: Tensor) -> dict[str, Tensor]:
+    """Per-token terms, each [tokens] in float64, of x and x_hat [tokens, d_in] and the per-dimension mean [d_in]."""
+    x, x_hat = x.double(), x_hat.double()
+    norm, norm_hat = x.norm(dim=1), x_hat.norm(dim=1)
+    product = (x * x_hat).sum(dim=1)
+    tiny = torch.finfo(torch.float64).tiny
+    return {
+        "tokens": torch.ones(len(x), dtype=torch.float64),
+        "error": ((x - x_hat) ** 2).sum(dim=1),
+        "variance": ((x - mean) ** 2).sum(dim=1),
+        "cosine": product / (norm * norm_hat).clamp_min(tiny),
+        "norm_ratio": norm_hat / norm.clamp_min(tiny),
+        "norm_hat": norm_hat**2,
+        "product": product,
+    }
+
+
+def fvu(sums: dict) -> float:
+    """Fraction of variance unexplained: sum ||x - x_hat||^2 / sum ||x - mean||^2, one ratio over all tokens.
+
+    Predicting the per-dimension mean gives 1, a perfect reconstruction 0; worse than the mean exceeds 1. Unitless. Not
+    the mean of per-token or per-batch ratios, which weighs quiet tokens up.
+    """
+    return sums["error"] / sums["variance"]
+
+
+def mse(sums: dict) -> float:
+    """Mean over tokens of ||x - x_hat||^2, in squared units of the activations, summed over dimensions."""
+    return sums["error"] / sums["tokens"]
+
+
+def cosine(sums: dict) -> float:
+    """Mean over tokens of the cosine between x and x_hat (uncentred); -1 to 1."""
+    return sums["cosine"] / sums["tokens"]
+
+
+def norm_ratio(sums: dict) -> float:
+    """Mean over tokens of ||x_hat|| / ||x||; 1 means no shrinkage."""
+    return sums["norm_ratio"] / sums["tokens"]
+
+
+def relative_bias(sums: dict) -> float:
+    """E||x_hat||^2 / E[x . x_hat]: relative reconstruction bias, 1 without shrinkage (arXiv 2404.16014, eq. 10)."""
+    return sums["norm_hat"] / sums["product"]
