@@ -28,7 +28,7 @@ SMALL = {
         "tokens": "8k",
         "held_out_tokens": "2k",
     },
-    "activations": {"layers": [0, 1, 2], "shard_rows": 1024, "chunk_rows": 256, "max_live_stores": 3},
+    "activations": {"layers": [0, 1, 2], "shard_rows": 1024, "chunk_rows": 256, "max_live_stores": 4},
     "training": {"tokens": "3k", "snapshots": ["1k", "2k"]},
     "recipes": {
         "topk": {"architecture": "topk", "expansion": 4, "k": 4, "batch": 128, "warmup": 2, "decay": 0},
@@ -74,20 +74,12 @@ def command(folder: Path, config: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "snakemake", *workflow, "--cores", "2", *arguments]
 
 
-def planned(folder: Path, config: dict | Path) -> Counter:
-    """What `snakemake -n` would run: (rule, wildcards text) -> count; the target rule is left out."""
+def planned(folder: Path, config: dict | Path) -> list[str]:
+    """What `snakemake -n` would run: the message of every job, sorted (`train: topk, layer 02, to 1k tokens`)."""
     text = snakemake(folder, config, "--dry-run").stdout
-    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", text, re.MULTILINE)
-    found = Counter()
-    for rule, body in jobs:
-        wildcards = re.search(r"^    wildcards: (.*)$", body, re.MULTILINE)
-        found[rule, wildcards[1] if wildcards else ""] += 1
-    return Counter({job: count for job, count in found.items() if job[0] != "all"})
+    return sorted(re.findall(r"^Job \d+: (.*)$", text, re.MULTILINE))
 
 
-def rules(jobs: Counter) -> Counter:
-    """Number of jobs of each rule."""
-    counts = Counter()
-    for (rule, _), count in jobs.items():
-        counts[rule] += count
-    return counts
+def kinds(jobs: list[str]) -> dict[str, int]:
+    """Number of jobs of each kind: the word before the colon of its message."""
+    return dict(Counter(job.split(":")[0] for job in jobs))

@@ -1,0 +1,98 @@
+"""Every mistake in a config is one line with its key and the remedy, and all are told at once."""
+
+from dataclasses import fields
+
+import pytest
+import yaml
+from workflow import ROOT, small
+
+from sae_atlas.errors import AtlasError
+from sae_atlas.plan.config import check_config
+from sae_atlas.training.recipe import L1, AuxK, JumpReLU, Recipe
+
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+
+
+def problems(config: dict) -> list[str]:
+    with pytest.raises(AtlasError) as caught:
+        check_config(config, SCHEMA, "config.yaml")
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda file: file.stem)
+def test_worked_configs_are_right(file):
+    check_config(yaml.safe_load(file.read_text()), SCHEMA, file.name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("recipes.topk.expantion", 8, "recipes.topk.expantion: no such key; did you mean `expansion`?"),
+        ("corpus.contex", 8, "corpus.contex: no such key; did you mean `context`?"),
+        ("trainning", {}, "trainning: no such key; did you mean `training`?"),
+        ("recipes.topk.architecture", "tpok", "recipes.topk.architecture: 'tpok' is not one; did you mean `topk`?"),
+        ("base_model.source", "pakage", "base_model.source: 'pakage' is not allowed; did you mean `package`?"),
+        ("base_model.path", "x", "base_model.path: does nothing with source `random`; remove it"),
+        ("corpus.context", "many", "corpus.context: 'many' does not fit; Tokens per context."),
+        ("corpus.context", 1, "corpus.context: 1 is less than the minimum of 8"),
+        ("corpus.context", 9.5, "corpus.context: 9.5 is not a whole number"),
+        ("training.snapshots", ["2k", "1k"], "training.snapshots: not ascending"),
+        ("training.snapshots", ["3k"], "training.snapshots: 3000 is not below training.tokens (3000)"),
+        ("training.tokens", "9k", "training.tokens: 9000 is beyond the corpus (8000)"),
+        ("activations.layers", [0, 4], "activations.layers: no layer 4; small-neox has layers 0 to 3"),
+        ("activations.layers", "2-1", "activations.layers: '2-1' names no layer"),
+        ("activations.site", "resid_pots", "activations.site: no site 'resid_pots'; did you mean `resid_post`?"),
+        ("activations.max_live_stores", 2, "activations.max_live_stores: one pass alone makes 3 stores"),
+        ("activations.shard_rows", 1000, "activations.shard_rows: 1000 is not a multiple of chunk_rows (256)"),
+        ("evaluation.tokens", "9k", "evaluation.tokens: 9000 is more than corpus.held_out_tokens (2000)"),
+        ("evaluation.patched_tokens", "2k", "evaluation.patched_tokens: more than evaluation.tokens (1000)"),
+        ("recipes.topk.learning_rate", "fast", "recipes.topk.learning_rate: 'fast' does not fit; write a number above 0"),
+        ("recipes.topk.l1", {"coefficient": 1.0}, "recipes.topk.l1: does nothing with architecture `topk`; remove it"),
+        ("figures.colour_map", "rainbow", "figures.colour_map: 'rainbow' is not allowed"),
+        ("release.licence", 3, "release.licence: 3 does not fit"),
+    ],
+)
+def test_one_line_with_key_and_remedy(key, value, line):
+    found = problems(small(**{key: value}))
+    assert len(found) == 1
+    assert found[0].startswith(f"config.yaml: {line}")
+
+
+def test_missing_keys_say_what_they_are():
+    config = small()
+    del config["corpus"]["tokens"], config["training"]
+    assert problems(config) == [
+        "config.yaml: training: missing; How long every recipe trains and where its snapshots lie.",
+        "config.yaml: corpus.tokens: missing; Train tokens the corpus holds; training may use fewer, and more of them later.",
+    ]
+
+
+def test_all_problems_at_once():
+    found = problems(small(**{"corpus.contex": 1, "recipes.topk.k": 0, "activations.seed": -1, "figures.color": "x"}))
+    assert len(found) >= 3
+
+
+def test_contradictions_are_told_together_with_each_other():
+    found = problems(small(**{"training.snapshots": ["2k", "1k"], "recipes.topk.k": 0, "activations.site": "nowhere"}))
+    assert [line.split(":")[1].strip() for line in found] == ["training.snapshots", "activations.site", "recipes.topk.k"]
+
+
+PAGE = (ROOT / "config/README.md").read_text()
+
+
+def explained(key: str) -> bool:
+    return any(form in PAGE for form in (f"`{key}`", f"`{key}.", f".{key}`", f"## {key}", f"and {key}\n"))
+
+
+def test_every_key_is_explained():
+    def keys(schema):
+        for name, value in schema.get("properties", {}).items():
+            yield name
+            yield from keys(value)
+
+    assert [key for key in keys(SCHEMA) if not explained(key)] == []
+
+
+@pytest.mark.parametrize("kind", [Recipe, L1, AuxK, JumpReLU])
+def test_every_recipe_key_is_explained(kind):
+    assert [field.name for field in fields(kind) if not explained(field.name)] == []
