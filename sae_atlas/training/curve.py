@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import torch
+from pyarrow import parquet
 from torch import Tensor
 
 from sae_atlas.files import atomic
@@ -40,11 +43,15 @@ class Curve:
         self.sums, self.count, self.fired = [0.0] * len(MEANS), 0, None
 
     def write(self, path: str | Path) -> None:
-        import pyarrow as pa
-        from pyarrow import parquet
-
+        """One column per name. From buffers: any other way makes pyarrow import pandas, 0.3 s of a short job."""
+        names = list(self.rows[0])
+        columns = [np.array([row[name] for row in self.rows]) for name in names]
+        arrays = [
+            pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)])
+            for column in columns
+        ]
         with atomic(path) as partial:
-            parquet.write_table(pa.Table.from_pylist(self.rows), partial)
+            parquet.write_table(pa.Table.from_arrays(arrays, names), partial)
 
     def to_dict(self) -> dict:
         fired = torch.zeros(0, dtype=torch.bool) if self.fired is None else self.fired
