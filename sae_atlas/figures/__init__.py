@@ -1,0 +1,1 @@
+"""Figures: one file each, drawn from the run's tables, PNG and SVG, the same bytes for the same input."""

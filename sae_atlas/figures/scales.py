@@ -1,0 +1,121 @@
+"""How a metric is shown: its name, which direction is better, and its own colour scale."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sae_atlas.figures.style import DECADES
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A metric in figures and tables."""
+
+    name: str
+    better: str  # up | down | one (best at 1) | none (neither direction is better)
+
+    @property
+    def arrow(self) -> str:
+        return {"up": "↑", "down": "↓", "one": "→ 1", "none": ""}[self.better]
+
+
+# In the order a reader asks: what does the model lose, how close is the code, how sparse is it.
+GROUPS = {
+    "Loss of the model that reads the reconstruction": {
+        "ce_recovered": Shown("CE recovered, zero ablation", "up"),
+        "ce_recovered_mean_ablation": Shown("CE recovered, mean ablation", "up"),
+        "ce_increase": Shown("CE increase", "down"),
+        "kl": Shown("KL from the clean model", "down"),
+        "kl_recovered": Shown("KL recovered", "up"),
+    },
+    "Reconstruction": {
+        "fvu": Shown("FVU", "down"),
+        "fvu_without_outliers": Shown("FVU without outlier tokens", "down"),
+        "cosine": Shown("cosine", "up"),
+        "norm_ratio": Shown("norm ratio", "one"),
+        "relative_bias": Shown("relative bias", "one"),
+    },
+    "Latents": {
+        "l0": Shown("L0", "none"),
+        "dead": Shown("dead latents", "down"),
+    },
+}
+SHOWN = {metric: shown for group in GROUPS.values() for metric, shown in group.items()}
+LEAST_SPAN = 0.05  # of the largest value: smaller differences do not get the whole colour scale
+FENCE = 3.0  # interquartile ranges beyond which a value is clipped to the scale's end
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps values of one metric to 0 (worst) .. 1 (best); `low` and `high` are its ends, both finite."""
+
+    better: str
+    low: float
+    high: float
+    log: bool
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values, dtype=float)
+        if self.better == "one":
+            return 1 - np.clip(np.abs(values - 1) / self.high, 0, 1)
+        ends = np.array([self.low, self.high])
+        if self.log:
+            values, ends = np.log(np.maximum(values, self.low)), np.log(ends)
+        place = np.clip((values - ends[0]) / (ends[1] - ends[0]), 0, 1)
+        return 1 - place if self.better == "down" else place
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Values at the left (0) and right (1) end of the colour strip."""
+        if self.better == "one":
+            return 1 - self.high, 1.0
+        return (self.high, self.low) if self.better == "down" else (self.low, self.high)
+
+
+def scale_of(better: str, values: np.ndarray) -> Scale:
+    """The scale of a metric from all its values: log where they span decades, extreme values clipped to its ends."""
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Scale(better, 0.0, 1.0, False)
+    if better == "one":
+        away = np.abs(values - 1)
+        return Scale(better, 0.0, max(_upper_end(away), LEAST_SPAN), False)
+    low, high = -_upper_end(-values), _upper_end(values)
+    if low > 0 and high / low > DECADES:
+        return Scale(better, low, high, True)
+    least = max(LEAST_SPAN * max(abs(low), abs(high)), 1e-9)
+    if high - low < least:  # keep the better end where it is
+        low, high = (low, low + least) if better == "down" else (high - least, high)
+    return Scale(better, low, high, False)
+
+
+def _upper_end(values: np.ndarray) -> float:
+    lower, upper = np.quantile(values, [0.25, 0.75])
+    inside = values[values <= upper + FENCE * max(upper - lower, 1e-12)]
+    return float(inside.max())
+
+
+def value_text(value: float) -> str:
+    """About three digits in at most six characters: 0.953, 32.1, 147, 1204, 12.7k, 3e-4."""
+    size = abs(value)
+    if not np.isfinite(value):
+        return "–"
+    if size >= 9999.5:
+        return f"{value / 1000:.3g}k"
+    if size >= 99.95:
+        return f"{value:.0f}"
+    if size >= 9.995:
+        return f"{value:.1f}"
+    if size >= 0.00095 or value == 0:
+        return f"{value:.3f}" if value else "0"
+    return f"{value:.0e}".replace("e-0", "e-")
+
+
+def pivot(metrics: pd.DataFrame, metric: str, column: str = "value") -> pd.DataFrame:
+    """Snapshots (rows, in order of their tokens) x layers (columns, ascending) of one metric."""
+    rows = metrics[metrics["metric"] == metric]
+    order = metrics.drop_duplicates("snapshot").sort_values("tokens")["snapshot"]
+    table = rows.pivot(index="snapshot", columns="layer", values=column)
+    return table.reindex(index=list(order), columns=sorted(metrics["layer"].unique()))

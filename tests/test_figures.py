@@ -1,0 +1,160 @@
+"""Figures say what the tables say, are the same bytes every time, and can be read by everybody."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+from PIL import Image
+from tables import write_curves, write_metrics
+
+from sae_atlas.errors import AtlasError
+from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap
+from sae_atlas.figures.scales import SHOWN, pivot, scale_of, value_text
+from sae_atlas.figures.style import COLOUR_MAPS, colour_map, layer_colours, short_number
+from sae_atlas.figures.training_curves import plot_training_curves
+from sae_atlas.provenance import make_record
+
+RECORD = make_record("plot", {"recipe": "topk"}, "0", {"metrics": "1"})
+
+
+def draw_curves(folder, layers=3, snapshots=(1000, 2000), adaptive=False, **changes):
+    curves = write_curves(folder, layers, list(snapshots), adaptive, rows=10)
+    look = {"title": "base, resid_post", "recipe": "topk", "target_l0": None, "colour_map": "viridis", "record": RECORD}
+    plot_training_curves(curves, folder / "1.png", folder / "1.svg", **(look | changes))
+    return folder / "1.png", folder / "1.svg"
+
+
+def draw_heatmap(folder, layers=3, snapshots=(1000, 2000), **changes):
+    table = write_metrics(folder / "metrics.parquet", "topk", layers, list(snapshots))
+    look = {"title": "base, resid_post", "recipe": "topk", "colour_map": "viridis", "record": RECORD}
+    plot_metrics_heatmap(table, folder / "2.png", folder / "2.svg", **(look | changes))
+    return folder / "2.png", folder / "2.svg"
+
+
+@pytest.mark.parametrize("draw", [draw_curves, draw_heatmap])
+def test_same_input_same_bytes_and_the_identity_inside(tmp_path, draw):
+    first = [path.read_bytes() for path in draw(tmp_path)]
+    second = [path.read_bytes() for path in draw(tmp_path)]
+    assert first == second
+    assert RECORD["identity"] in Image.open(next(tmp_path.glob("*.png"))).text["Source"]
+    assert RECORD["identity"] in next(tmp_path.glob("*.svg")).read_text()
+
+
+@pytest.mark.parametrize("draw", [draw_curves, draw_heatmap])
+@pytest.mark.parametrize("layers, snapshots", [(1, (1000,)), (24, (1000, 2000, 3000, 4000, 5000, 6000))])
+def test_any_number_of_layers_and_snapshots_is_drawn_inside_the_page(tmp_path, draw, layers, snapshots):
+    """Nothing touches the edge of the picture, so nothing is cut off."""
+    png, _ = draw(tmp_path, layers, snapshots)
+    picture = imread(png)[..., :3]
+    edges = [picture[0], picture[-1], picture[:, 0], picture[:, -1]]
+    assert all((edge == 1).all() for edge in edges)
+
+
+def test_the_users_own_settings_do_not_reach_a_figure(tmp_path):
+    import matplotlib
+
+    png, _ = draw_heatmap(tmp_path)
+    plain = png.read_bytes()
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "savefig.bbox": "tight"}):
+        draw_heatmap(tmp_path)
+    assert png.read_bytes() == plain
+
+
+def test_an_adaptive_run_shows_lambda_and_its_target(tmp_path):
+    _, svg = draw_curves(tmp_path, adaptive=True, target_l0=48.0)
+    comments = svg.read_text()  # matplotlib writes every text as a comment beside its outlines
+    assert "<!-- Lambda -->" in comments and "<!-- target 48 -->" in comments
+    _, svg = draw_curves(tmp_path, adaptive=False)
+    assert "<!-- Lambda -->" not in svg.read_text()
+
+
+def test_every_metric_of_the_heatmap_is_named_with_its_direction(tmp_path):
+    _, svg = draw_heatmap(tmp_path)
+    text = svg.read_text()
+    for shown in SHOWN.values():
+        assert f"<!-- {shown.name} {shown.arrow}".rstrip() in text
+    assert "<!-- final -->" in text and "<!-- 1k -->" in text
+
+
+def test_a_table_without_losses_or_intervals_is_still_drawn(tmp_path):
+    path = write_metrics(tmp_path / "metrics.parquet", "topk", 2, [1000])
+    table = pd.read_parquet(path)
+    table = table[table.metric.isin(["fvu", "dead"])].assign(low=np.nan, high=np.nan)
+    table.loc[table.index[0], "value"] = np.nan
+    table.to_parquet(path)
+    look = {"title": "base", "recipe": "topk", "colour_map": "cividis", "record": RECORD}
+    plot_metrics_heatmap(path, tmp_path / "2.png", tmp_path / "2.svg", **look)
+    assert (tmp_path / "2.png").stat().st_size > 10_000
+
+
+def test_better_is_the_bright_end_whatever_the_direction():
+    values = np.array([0.2, 0.5, 0.9])
+    assert list(scale_of("up", values)(values)) == sorted(scale_of("up", values)(values))
+    assert scale_of("up", values).ends == (0.2, 0.9)
+    assert scale_of("down", values).ends == (0.9, 0.2)
+    np.testing.assert_allclose(scale_of("down", values)(values), 1 - scale_of("up", values)(values))
+    one = scale_of("one", np.array([0.8, 1.1]))
+    np.testing.assert_allclose(one(np.array([1.0, 0.8, 1.1])), [1, 0, 0.5])
+
+
+def test_a_scale_does_not_make_much_of_little_and_is_not_spoilt_by_one_layer():
+    nearly = np.array([32.0, 32.01])
+    assert np.ptp(scale_of("up", nearly)(nearly)) < 0.05
+    spoilt = np.array([0.85, 0.9, 0.95, 0.98, 0.93, 0.88, -40.0])
+    scale = scale_of("up", spoilt)
+    assert scale.low == 0.85 and scale(np.array([-40.0])) == 0
+    decades = np.array([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+    assert scale_of("down", decades).log
+    np.testing.assert_allclose(scale_of("down", decades)(decades), [1, 0.75, 0.5, 0.25, 0], atol=1e-12)
+
+
+def test_pivot_orders_snapshots_by_tokens_and_layers_by_number(tmp_path):
+    table = pd.read_parquet(write_metrics(tmp_path / "m.parquet", "topk", 12, [900, 10_000, 20_000])).sample(
+        frac=1, random_state=0
+    )
+    found = pivot(table, "fvu")
+    assert list(found.index) == ["900", "10k", "final"] and list(found.columns) == list(range(12))
+
+
+@pytest.mark.parametrize("name", COLOUR_MAPS)
+def test_every_allowed_map_rises_in_lightness(name):
+    """Then the order survives any kind of colour vision, and grey printing."""
+    colours = colour_map(name)(np.linspace(0, 1, 64))[:, :3]
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    assert (np.diff(linear @ [0.2126, 0.7152, 0.0722]) > 0).all()
+    assert len(set(layer_colours(name, range(30)).values())) == 30
+
+
+def test_an_unsafe_or_misspelt_map_is_one_line():
+    with pytest.raises(AtlasError, match=r"colour_map: 'viridi' is not .* did you mean `viridis`"):
+        colour_map("viridi")
+    with pytest.raises(AtlasError, match="choose one of viridis, cividis"):
+        colour_map("jet")
+
+
+def test_damaged_curve_is_one_line(tmp_path):
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(AtlasError, match=r"bad.parquet: no readable curve\. Delete it and rerun"):
+        plot_training_curves(
+            {0: [tmp_path / "bad.parquet"]},
+            "a",
+            "b",
+            title="",
+            recipe="",
+            target_l0=None,
+            colour_map="viridis",
+            record=RECORD,
+        )
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(0.9531, "0.953"), (32.07, "32.1"), (147.2, "147"), (1204, "1204"), (12_690, "12.7k"), (3.1e-4, "3e-4"), (0, "0")],
+)
+def test_value_text(value, text):
+    assert value_text(value) == text
+
+
+@pytest.mark.parametrize("value, text", [(0, "0"), (120_000, "120k"), (1.5e6, "1.5M"), (300e6, "300M"), (0.05, "0.05")])
+def test_short_number(value, text):
+    assert short_number(value) == text
