@@ -82,9 +82,12 @@ def scale_of(better: str, values: np.ndarray) -> Scale:
     if better == "one":
         away = np.abs(values - 1)
         return Scale(better, 0.0, max(_upper_end(away), LEAST_SPAN), False)
+    if values.min() > 0 and values.max() / values.min() > DECADES:  # far outside means far on the log axis
+        logs = np.log(values)
+        low, high = np.exp(-_upper_end(-logs)), np.exp(_upper_end(logs))
+        if high / low > DECADES:
+            return Scale(better, float(low), float(high), True)
     low, high = -_upper_end(-values), _upper_end(values)
-    if low > 0 and high / low > DECADES:
-        return Scale(better, low, high, True)
     least = max(LEAST_SPAN * max(abs(low), abs(high)), 1e-9)
     if high - low < least:  # keep the better end where it is
         low, high = (low, low + least) if better == "down" else (high - least, high)
