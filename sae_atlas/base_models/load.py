@@ -23,12 +23,13 @@ def load(provenance: str | Path, dtype: str, expected: str | None = None):
 
     disable_progress_bar()
     found = read_provenance(provenance, expected)
+    folder = Path(provenance).parent / found["path"]
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            found["path"], dtype=getattr(torch, dtype), trust_remote_code=False, local_files_only=True
+            folder, dtype=getattr(torch, dtype), trust_remote_code=False, local_files_only=True
         )
     except (OSError, ValueError) as error:
-        raise AtlasError(f"{found['path']}: does not load ({str(error).splitlines()[0]}); delete it and rerun") from error
+        raise AtlasError(f"{folder}: does not load ({str(error).splitlines()[0]}); delete it and rerun") from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval().requires_grad_(False), found
 
@@ -37,5 +38,5 @@ def load_tokenizer(provenance: str | Path, expected: str | None = None):
     """The tokenizer in the prepared folder."""
     from transformers import AutoTokenizer
 
-    path = read_provenance(provenance, expected)["path"]
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    folder = Path(provenance).parent / read_provenance(provenance, expected)["path"]
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

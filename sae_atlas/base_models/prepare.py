@@ -12,14 +12,14 @@ from sae_atlas.log import logger
 def prepare(provenance: str | Path, settings: dict, record: dict) -> None:
     """Fetch, convert or make the model of `settings` (config section `base_model`) and write its `provenance`.
 
-    The provenance says where the folder is (`path`), where the weights came from, their sha256, licence, quantisation,
+    The provenance says where the folder is (`path`, relative to the provenance itself), where the weights came from, their sha256, licence, quantisation,
     sizes (`n_layers`, `d_model`) and the `record`. Raises AtlasError if the source cannot be had.
     """
     provenance = Path(provenance)
     folder = provenance.parent / "model"
     makers = {"package": _from_package, "hub": _from_hub, "local": _from_local, "random": _at_random}
     origin = makers[settings["source"]](settings, folder)
-    write_json(provenance, {**origin, **_sizes(Path(origin["path"])), "record": record})
+    write_json(provenance, {**origin, **_sizes(provenance.parent / origin["path"]), "record": record})
 
 
 def _from_package(settings: dict, folder: Path) -> dict:
@@ -32,7 +32,7 @@ def _from_package(settings: dict, folder: Path) -> dict:
         read_model(file).save_pretrained(partial)
         read_tokenizer(file).save_pretrained(partial)
     return {
-        "path": str(folder),
+        "path": folder.name,
         "source": f"package {embedded.package}=={embedded.version}, file {embedded.file}",
         "source_sha256": embedded.sha256,
         "licence": embedded.licence,
@@ -58,7 +58,7 @@ def _from_hub(settings: dict, folder: Path) -> dict:
             "the network, or use source `local` with a folder you have. What was fetched is kept."
         ) from error
     return {
-        "path": str(folder),
+        "path": folder.name,
         "source": f"hub {name}",
         "revision": info.sha,
         "licence": (info.card_data or {}).get("license"),
@@ -101,7 +101,7 @@ def _at_random(settings: dict, folder: Path) -> dict:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
     return {
-        "path": str(folder),
+        "path": folder.name,
         "source": f"random {settings['architecture']}, seed {settings['seed']}",
         "licence": None,
         "quantisation": None,

@@ -1,0 +1,43 @@
+"""One finished small atlas, shared by the tests that look at it."""
+
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow import command, small
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A folder in which the small chain ran, what it printed, and the most stores seen at once while it ran."""
+
+    folder: Path
+    output: str
+    most_stores: int
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Finished:
+    folder = tmp_path_factory.mktemp("atlas")
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(small(), sort_keys=False))
+    process = subprocess.Popen(
+        command(folder, config), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    most = [0]
+
+    def watch() -> None:
+        while process.poll() is None:
+            most[0] = max(most[0], sum(1 for _ in (folder / "results" / "stores").glob("layer*/*.zarr")))
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    output, _ = process.communicate()
+    watcher.join()
+    assert process.returncode == 0, output
+    return Finished(folder, output, most[0])

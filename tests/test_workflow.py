@@ -1,0 +1,163 @@
+"""The workflow as a user runs it: what it makes, what a change reruns, what a mistake says."""
+
+import shutil
+
+import pandas as pd
+import pytest
+import yaml
+from workflow import ROOT, SMALL, kinds, planned, small, snakemake
+
+from sae_atlas.saes.sae import Sae
+from sae_atlas.summary import summarise
+
+LAYERS, RECIPES = 3, 2
+CELLS = LAYERS * 3  # snapshots
+
+
+def test_the_chain_makes_what_it_promises(finished):
+    results, models = finished.folder / "results", finished.folder / "models"
+    assert len(list(results.glob("checkpoints/*/sae_layer??_?k.pt"))) == CELLS * RECIPES
+    for recipe in SMALL["recipes"]:
+        for figure in ("1_training_curves", "2_metrics_heatmap"):
+            assert (results / "figures" / recipe / f"{figure}.png").stat().st_size > 10_000
+            assert (results / "figures" / recipe / f"{figure}.svg").is_file()
+        release = models / "releases" / f"small-neox-saes-x4-{recipe}"
+        assert len(list(release.glob("sae_layer??_*.pt"))) == CELLS
+        assert len(list(release.glob("sae_layer??_final.pt"))) == LAYERS
+        assert (release / "README.md").is_file()
+        assert len(list((models / "sae").glob(f"small-neox_resid?_exp4_3k_{recipe}/model_card.md"))) == LAYERS
+
+
+def test_metrics_are_a_tidy_table(finished):
+    table = pd.read_parquet(finished.folder / "results" / "metrics.parquet")
+    assert len(table[["recipe", "layer", "snapshot"]].drop_duplicates()) == CELLS * RECIPES
+    assert set(table.snapshot) == {"1k", "2k", "final"}
+    assert table[table.metric == "l0"].query("recipe == 'topk'").value.between(3.5, 4).all()
+    interval = table[table.metric == "fvu"]
+    assert ((interval.low <= interval.value) & (interval.value <= interval.high)).all()
+
+
+def test_temporary_files_are_gone_and_the_last_resume_points_stay(finished):
+    results = finished.folder / "results"
+    assert not list(results.glob("stores/*/*"))
+    assert not list(results.glob("activations/*"))
+    left = {path.name for path in results.glob("checkpoints/topk/*.resume.pt")}
+    assert left == {f"sae_layer0{layer}_3k.resume.pt" for layer in range(LAYERS)}
+
+
+def test_live_stores_stay_within_the_bound(finished):
+    assert 0 < finished.most_stores <= SMALL["activations"]["max_live_stores"]
+
+
+def test_the_last_lines_say_where_to_look(finished):
+    text = summarise(finished.folder)
+    assert "18 SAEs: 2 recipes x 3 layers x 3 snapshots" in text
+    for place in ("2_metrics_heatmap.png", "model_card.md", "README.md"):
+        assert place in text
+
+
+def test_a_second_run_does_nothing_and_says_so(finished):
+    assert "Nothing to be done" in snakemake(finished.folder, small()).stdout
+
+
+APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens": "4k"})
+
+
+@pytest.mark.parametrize(
+    ("config", "jobs"),
+    [
+        pytest.param(
+            small(**{"recipes.l1.l1.coefficient": 0.02}),
+            {"activations": 3, "store": 9, "train": 9, "evaluate": 3, "table": 2, "figure": 2, "model card": 3, "release": 1},
+            id="lambda of one recipe",
+        ),
+        pytest.param(
+            small(**{"recipes.wide": {**SMALL["recipes"]["topk"], "expansion": 8}}),
+            {"activations": 3, "store": 9, "train": 9, "evaluate": 3, "table": 2, "figure": 2, "model card": 3},
+            id="a new recipe",
+        ),
+        pytest.param(
+            APPENDED,
+            {"activations": 1, "store": 3, "train": 6, "evaluate": 6, "table": 3, "figure": 4, "model card": 6, "release": 2},
+            id="a new snapshot at the end",
+        ),
+        pytest.param(
+            small(**{"activations.layers": [0, 1, 2, 3]}),
+            {"activations": 3, "store": 3, "train": 6, "held-out": 1, "evaluate": 2, "table": 3, "figure": 4}
+            | {"model card": 2, "release": 2},
+            id="one layer more",
+        ),
+        pytest.param(
+            small(**{"evaluation.patched_tokens": 256}),
+            {"held-out": 1, "evaluate": 6, "table": 3, "figure": 2, "model card": 6, "release": 2},
+            id="an evaluation size",
+        ),
+        pytest.param(small(**{"figures.colour_map": "magma"}), {"figure": 4, "release": 2}, id="a colour map"),
+        pytest.param(small(**{"activations.max_live_stores": 6}), {}, id="a bound on the disk"),
+    ],
+)
+def test_only_what_a_change_reaches_runs_again(finished, config, jobs):
+    found = kinds(planned(finished.folder, config))
+    if "wide" in config["recipes"]:  # the releases of the others name their new sister
+        jobs = jobs | {"release": 3}
+    assert found == jobs
+
+
+def test_a_lost_memory_of_snakemake_does_not_hide_a_change(finished, tmp_path):
+    """Without .snakemake/ a changed lambda goes unseen by Snakemake; the next stage to read the checkpoint refuses it."""
+    folder = tmp_path / "copied"
+    shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns(".snakemake"))
+    shutil.rmtree(folder / "results" / "metrics" / "l1")
+    done = snakemake(folder, small(**{"recipes.l1.l1.coefficient": 0.02}), check=False)
+    assert done.returncode != 0
+    assert "made by other settings, code or inputs" in done.stdout
+    assert "Delete it and rerun" in done.stdout
+
+
+def test_a_damaged_checkpoint_is_named(finished, tmp_path):
+    folder = tmp_path / "copied"
+    shutil.copytree(finished.folder, folder)
+    victim = folder / "results" / "checkpoints" / "topk" / "sae_layer01_2k.pt"
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    (folder / "results" / "metrics" / "topk" / "layer01.parquet").unlink()
+    done = snakemake(folder, small(), check=False)
+    assert done.returncode != 0
+    assert "sae_layer01_2k.pt" in done.stdout
+    assert "checksum" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_config_errors_are_told_at_once_before_any_job(tmp_path):
+    config = small(**{"training.snapshots": ["2k", "1k"], "activations.site": "resid_pots"})
+    config["recipes"]["topk"]["expantion"] = 4
+    done = snakemake(tmp_path, config, check=False)
+    assert done.returncode != 0
+    for line in (
+        "training.snapshots: not ascending",
+        "activations.site: no site 'resid_pots'; did you mean `resid_post`?",
+        "recipes.topk.expantion: no such key; did you mean `expansion`?",
+    ):
+        assert line in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "trainings"), [("config", 30 * 3 * 2), ("tiny-neox", 24 * 6), ("pythia-410m", 3 * 24 * 6)]
+)
+def test_worked_configs_plan(tmp_path, file, trainings):
+    assert kinds(planned(tmp_path, ROOT / "config" / f"{file}.yaml"))["train"] == trainings
+
+
+def test_the_environments_hold_the_same_pins():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = set(project["dependencies"])
+    lock = set((ROOT / "requirements.lock").read_text().splitlines())
+    conda = yaml.safe_load((ROOT / "envs" / "atlas.yaml").read_text())["dependencies"][-1]["pip"]
+    assert pins <= set(conda)
+    everything = pins | {pin for extra in project["optional-dependencies"].values() for pin in extra}
+    assert {pin.lower() for pin in everything} <= {line.lower() for line in lock}
