@@ -1,0 +1,124 @@
+"""Contexts: packed, masked, shuffled by seed, held out by whole documents."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
+from sae_atlas.corpus import open_corpus, tokenize
+from sae_atlas.errors import AtlasError
+from sae_atlas.provenance import make_record
+
+TOKENIZER = byte_tokenizer()
+START = TOKENIZER.bos_token_id
+RECORD = make_record("tokenize", {}, "", {})
+
+
+@pytest.fixture
+def documents(tmp_path):
+    """Sixty documents of one letter each, so that a token tells its document."""
+    file = tmp_path / "text.jsonl"
+    letters = [chr(ord("0") + i) for i in range(60)]
+    file.write_text("".join(json.dumps({"text": letter * 50}) + "\n" for letter in letters))
+    return {"source": "local", "path": str(file)}
+
+
+def write(path, text, seed=0, context=16, train=1000, held_out=300):
+    tokenize(path, TOKENIZER, text, context, train, held_out, seed, RECORD)
+    return open_corpus(path)
+
+
+def test_shape_dtype_and_starts(tmp_path, documents):
+    corpus = write(tmp_path / "a.zarr", documents)
+    tokens, mask = corpus.tokens[:], corpus.mask[:]
+    assert tokens.shape[1] == corpus.context == 16
+    assert tokens.dtype == np.uint16  # 257 ids do not fit one byte
+    assert (tokens[:, 0] == START).all()
+    assert (mask == (tokens != START)).all()
+    assert corpus.attributes["train_tokens"] == mask[corpus.held_out :].sum() >= 1000
+    assert corpus.attributes["held_out_tokens"] == mask[: corpus.held_out].sum() >= 300
+
+
+def test_no_document_is_on_both_sides(tmp_path, documents):
+    corpus = write(tmp_path / "a.zarr", documents)
+    tokens = corpus.tokens[:]
+    held_out, train = set(tokens[: corpus.held_out].ravel()), set(tokens[corpus.held_out :].ravel())
+    assert held_out & train == {START}
+
+
+def test_same_seed_same_corpus_other_seed_another(tmp_path, documents):
+    first, same, other = (
+        write(tmp_path / f"{number}.zarr", documents, seed).tokens[:] for number, seed in enumerate((0, 0, 1))
+    )
+    assert (first == same).all()
+    assert first.shape != other.shape or (first != other).any()
+
+
+def test_contexts_are_in_random_order(tmp_path, documents):
+    """Packed in order, each context would share its letter with the one before; shuffled, few do."""
+    corpus = write(tmp_path / "a.zarr", documents)
+    tokens = corpus.tokens[corpus.held_out :]
+    shared = [bool(set(a[1:]) & set(b[1:]) - {START}) for a, b in zip(tokens, tokens[1:], strict=False)]
+    assert np.mean(shared) < 0.3
+
+
+def test_windows_lie_end_to_end_and_hold_their_tokens(tmp_path, documents):
+    corpus = write(tmp_path / "a.zarr", documents)
+    first, second = corpus.window(0, 400), corpus.window(400, 1000)
+    assert first.start == corpus.held_out
+    assert first.stop == second.start
+    counts = corpus.mask[:].sum(axis=1)
+    assert 400 <= counts[first.start : first.stop].sum() < 400 + 16
+    assert 1000 <= counts[first.start : second.stop].sum() < 1000 + 16
+
+
+def test_a_window_beyond_the_corpus_is_refused(tmp_path, documents):
+    with pytest.raises(AtlasError, match=r"the window ends at 5000; lower training\.tokens"):
+        write(tmp_path / "a.zarr", documents).window(0, 5000)
+
+
+def test_held_out_rows_are_the_fewest_that_do(tmp_path, documents):
+    corpus = write(tmp_path / "a.zarr", documents)
+    counts = corpus.mask[: corpus.held_out].sum(axis=1)
+    rows = corpus.held_out_rows(100)
+    assert counts[: rows.stop].sum() >= 100 > counts[: rows.stop - 1].sum()
+
+
+def test_short_text_says_how_much_there_is(tmp_path, documents):
+    with pytest.raises(AtlasError, match=r"corpus\.tokens: the text yields \d+ tokens, not 9000"):
+        write(tmp_path / "a.zarr", documents, train=9000)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ({"source": "local", "path": "/nowhere/text.txt"}, "corpus.path: /nowhere/text.txt is not there"),
+        ({"source": "package", "package": "wiki"}, "corpus.package: no embedded text 'wiki'"),
+    ],
+)
+def test_a_wrong_source_is_one_line(tmp_path, text, line):
+    with pytest.raises(AtlasError, match=line):
+        write(tmp_path / "a.zarr", text)
+
+
+def test_a_wrong_field_names_the_columns(tmp_path, documents):
+    with pytest.raises(AtlasError, match=r"corpus\.field: no column 'body'; there is text"):
+        write(tmp_path / "a.zarr", documents | {"field": "body"})
+
+
+def test_a_text_file_is_parted_by_blank_lines(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("\n\n".join(letter * 40 for letter in "abcdefghijklmnopqrst"))
+    corpus = write(tmp_path / "a.zarr", {"source": "local", "path": str(file)}, train=300, held_out=100)
+    assert corpus.attributes["train_tokens"] >= 300
+
+
+def test_another_corpus_is_refused(tmp_path, documents):
+    write(tmp_path / "a.zarr", documents)
+    open_corpus(tmp_path / "a.zarr", RECORD["identity"])
+    with pytest.raises(AtlasError, match="made by other settings"):
+        open_corpus(tmp_path / "a.zarr", "0" * 16)
+    with pytest.raises(AtlasError, match="no readable corpus"):
+        open_corpus(tmp_path / "b.zarr")
