@@ -63,7 +63,7 @@ def test_lambda_conventions():
 
 
 def test_lambda_conversion_keeps_the_loss():
-    """The loss in the stated convention on raw activations is the canonical one up to a factor, for any error and latents."""
+    """The loss as stated, on raw activations, is the canonical one up to a factor, for any error and latents."""
     d_in, d_sae, scale = 6, 12, 0.3
     for error, latents in ((2.0, 5.0), (0.7, 40.0)):  # raw squared error, raw sum of latents
         for convention, mean_over in (("mean-sum", 1), ("mean-mean", d_sae)):

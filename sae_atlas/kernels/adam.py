@@ -9,7 +9,7 @@ EPSILON = 1e-8
 
 @kernel
 def measure_rows(grads, decoder_rows, squares, along, first, last):
-    """Per row of grads [rows, n]: its square and, where decoder_rows is the decoder itself, its part along the row.
+    """Per row of grads [rows, n]: its square and, if decoder_rows is the decoder, its part along the decoder's row.
 
     The part along is not counted in the square: Adam will not see it. decoder_rows of no rows: nothing is removed.
     """
@@ -31,7 +31,7 @@ def measure_rows(grads, decoder_rows, squares, along, first, last):
 
 @kernel
 def adam_rows(weights, grads, first_moment, second_moment, along, unit_norm, numbers, first, last):
-    """One step of Adam on rows [first, last), in place; `unit_norm` rows lose `along` before and return to norm 1 after.
+    """One step of Adam on rows [first, last), in place; `unit_norm` rows lose `along` and return to norm 1.
 
     numbers: clip factor, the two decay rates, learning rate over the first moment's bias, and 1 over the second's.
     """

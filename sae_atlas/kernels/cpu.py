@@ -1,9 +1,9 @@
 """The exact step on CPU: what the dense gradient is, computed from the active entries alone (numba and MKL).
 
 The encoder product is dense; its result is compacted micro-batch by micro-batch while it is in cache. Decoding,
-both weight gradients and the encoder's gradient then touch active entries only: the gradient of an inactive latent is
-exactly zero. Threads take micro-batches and ranges of latents; no sum is split between them, so any number of threads gives
-the same bits.
+both weight gradients and the encoder's gradient then touch active entries only: the gradient of an inactive latent
+is exactly zero. Threads take micro-batches and ranges of latents; no sum is split between them, so any number of
+threads gives the same bits.
 """
 
 import threading
@@ -11,13 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sae_atlas.kernels import loops, reference
-from sae_atlas.kernels.adam import adam_rows, measure_rows
+from sae_atlas.kernels import adam, loops, reference
 from sae_atlas.kernels.measured import Measured
 from sae_atlas.saes import architecture
 from sae_atlas.saes.parts import Control, Weights
@@ -27,7 +27,7 @@ RANGES = 16  # of latents, shared out over the threads
 
 # Active fraction above which the dense step is the faster one, as measured (benchmarks). A constant, not measured at
 # start: two runs that switch at other steps differ in their last bits, and a resumed run must not.
-DENSE_ABOVE = 0.06
+DENSE_ABOVE = 0.15
 
 
 def gradients(weights: Weights, x: Tensor, recipe, control: Control) -> tuple[Weights, Measured]:
@@ -105,7 +105,7 @@ class Step:
     def accumulate(
         self, entries: Entries, decoded: "Decoded", latents: np.ndarray, encoder: np.ndarray, scale: float
     ) -> Weights:
-        """Gradients of the four weights. scale: of the residual in d loss / d x_hat; encoder [entries]: d loss / d z."""
+        """Gradients of the four weights. scale * residual is d loss / d x_hat; encoder [entries] is d loss / d z."""
         names = ("W_dec", "W_enc", "b_enc")
         grads = {name: _shared(f"gradient of {name}", self.weights[name].shape, self.centred.dtype) for name in names}
         ends = np.zeros(self.d_sae + 1, np.int64)
@@ -122,7 +122,7 @@ class Step:
                 ends, order, rows, scale, centred, group_of, decoded.residuals, latents, encoder, arrays, *part
             )
 
-        run(work, list(zip(cuts, cuts[1:], strict=False)))
+        run(work, pairwise(cuts))
         through_input = torch.mv(self.weights["W_enc"].T, grads["b_enc"])
         return grads | {"b_dec": torch.from_numpy(decoded.total * scale) - through_input}
 
@@ -167,11 +167,11 @@ def update(weights: Weights, grads: Weights, moments, recipe, step: int, learnin
         rows = len(arrays[0])
         square, along = np.empty(rows, arrays[0].dtype), np.empty(rows, arrays[0].dtype)
         cuts = sorted({rows * part // RANGES for part in range(RANGES + 1)})
-        parts += [(name == "W_dec", arrays, square, along, *cut) for cut in zip(cuts, cuts[1:], strict=False)]
+        parts += [(name == "W_dec", arrays, square, along, *cut) for cut in pairwise(cuts)]
 
     def measure(part):
         unit_norm, (weight, grad, *_), square, along, first, last = part
-        measure_rows(grad, weight if unit_norm else weight[:0], square, along, first, last)
+        adam.measure_rows(grad, weight if unit_norm else weight[:0], square, along, first, last)
         return square[first:last].sum(dtype=np.float64)
 
     norm = float(np.sqrt(sum(run(measure, parts))))
@@ -181,15 +181,15 @@ def update(weights: Weights, grads: Weights, moments, recipe, step: int, learnin
     clip = min(1.0, recipe.clip / norm) if norm else 1.0
     numbers = (clip, first_rate, second_rate, learning_rate / (1 - first_rate**step), 1 / (1 - second_rate**step))
 
-    def adam(part):
+    def move(part):
         unit_norm, arrays, _, along, first, last = part
-        adam_rows(*arrays, along, unit_norm, numbers, first, last)
+        adam.adam_rows(*arrays, along, unit_norm, numbers, first, last)
 
-    run(adam, parts)
+    run(move, parts)
     return norm
 
 
-# --- threads and buffers ------------------------------------------------------------------------------------------------
+# --- threads and buffers ----------------------------------------------------------------------------------------
 
 
 def use_threads(threads: int) -> None:
@@ -206,6 +206,12 @@ _buffers: dict[tuple, Tensor] = {}
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "step", initializer=torch.set_num_threads, initargs=(1,))
+
+
+def compiled() -> bool:
+    """Whether this process had to compile a kernel, which takes seconds, and is done once per machine and version."""
+    kernels = [each for room in (loops, adam) for each in vars(room).values() if hasattr(each, "stats")]
+    return any(sum(each.stats.cache_misses.values()) for each in kernels)
 
 
 def run(work: Callable, parts) -> list:

@@ -1,7 +1,8 @@
 """The loops of the sparse step (numba). Each works on a range of rows or latents and releases the interpreter's lock.
 
 Who calls them splits the ranges: a row or a latent belongs to one thread and its sums run in ascending order, so the
-bits do not depend on how many threads there are. `reassoc` lets LLVM sum in vector lanes, in an order fixed when it compiles.
+bits do not depend on how many threads there are. `reassoc` lets LLVM sum in vector lanes, in an order that is fixed
+when it compiles.
 Active entries are CSR: `starts` [rows + 1], `columns` (latents, ascending within a row), `values`.
 """
 
@@ -113,8 +114,8 @@ def kth_largest(values, k, scratch):
 def collect_largest(z, k, counts, columns, values):
     """The k largest positive entries of each row of z [rows, d_sae]; of equal ones the first. Returns how many.
 
-    A guessed threshold, so many root mean squares of the row, leaves a few more than k candidates; quickselect finds the
-    k-th among them. A guess that leaves fewer is lowered: it changes the time, never the result.
+    A guessed threshold, so many root mean squares of the row, leaves a few more than k candidates; quickselect finds
+    the k-th among them. A guess that leaves fewer is lowered: it changes the time, never the result.
     """
     n = z.shape[1]
     scratch = np.empty(n, z.dtype)
@@ -160,9 +161,9 @@ def decode(centred, decoder, starts, columns, values, bounds, residuals, dots, t
     """Residuals and, per entry, their product with the entry's decoder row, of rows [first, last).
 
     bounds [groups]: ascending ends of nested prefixes of the latents (one group, d_sae, unless Matryoshka).
-    residuals [rows, groups, d_in]: on return the sum over the prefixes from a group on of x_hat - x: what the latents of
-    that group see. dots [entries]: that sum times the decoder row. total [d_in]: group 0's, summed over rows. Returns the squared errors summed over prefixes and
-    rows, and of the last prefix alone.
+    residuals [rows, groups, d_in]: on return x_hat - x summed over the prefixes from a group on: what the latents of
+    that group see. dots [entries]: that sum times the entry's decoder row. total [d_in]: group 0's sum over rows.
+    Returns the squared errors summed over prefixes and rows, and of the last prefix alone.
     """
     groups, d_in = residuals.shape[1], residuals.shape[2]
     every, whole = 0.0, 0.0
@@ -207,7 +208,7 @@ def decode(centred, decoder, starts, columns, values, bounds, residuals, dots, t
 
 @kernel
 def transpose(starts, columns, ends, order, rows):
-    """CSC of the entries: `ends` [d_sae + 1] (zeros on entry), `order` and `rows` [entries], ascending by latent, then row."""
+    """CSC of the entries: `ends` [d_sae + 1], zeros before; `order` and `rows` [entries], by latent, then row."""
     for entry in range(len(columns)):
         ends[columns[entry] + 1] += 1
     for latent in range(len(ends) - 1):
@@ -225,7 +226,8 @@ def transpose(starts, columns, ends, order, rows):
 def accumulate(ends, order, rows, factor, centred, group_of, residuals, to_decoder, to_encoder, grads, first, last):
     """Weight gradients of latents [first, last) from their entries, rows ascending.
 
-    factor * to_decoder, to_encoder [entries]: weights of the residual and of the centred input. grads: (W_dec, W_enc, b_enc).
+    factor * to_decoder, to_encoder [entries]: weights of the residual and of the centred input.
+    grads: (W_dec, W_enc, b_enc).
     """
     decoder, encoder, bias = grads
     d_in = centred.shape[1]

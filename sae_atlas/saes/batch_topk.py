@@ -41,14 +41,12 @@ def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
 
 
 def largest_of_batch(step, k: int, smallest: float):
-    """Active entries: candidates above a guessed threshold, lowered until there are enough, then the exact k * batch."""
-    guess = GUESS * smallest
-    while True:
-        entries = step.encode(lambda z, *out: collect_above(z, z.dtype.type(guess), *out))
+    """Active entries: candidates above a guess, lowered until there are enough; of them the exact k * batch."""
+    for guess in (GUESS * smallest, GUESS / 4 * smallest, 0.0):
+        entries = step.encode(lambda z, *out, above=guess: collect_above(z, z.dtype.type(above), *out))
         surplus = len(entries.values) - k * step.rows
-        if surplus >= 0 or guess == 0:
+        if surplus >= 0:
             break
-        guess = guess / 2 if guess > smallest / 10 else 0.0
     if surplus <= 0:
         return entries
     edge = np.partition(entries.values, surplus)[surplus]

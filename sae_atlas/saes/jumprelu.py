@@ -1,6 +1,6 @@
 """JumpReLU: a learnt threshold per latent, trained through pseudo-derivatives (arXiv 2407.14435).
 
-f = z where z > threshold (and z > 0), else 0; loss ||x - x_hat||^2 + coefficient * (L0 / target - 1)^2, L0 the batch mean.
+f = z where z > threshold (and z > 0), else 0. Loss: ||x - x_hat||^2 + coefficient (L0 / target - 1)^2, L0 of the batch.
 With the rectangle K(u) = 1 where |u| < 1/2, u = (z - threshold) / bandwidth: df/dthreshold = -(threshold / bandwidth) K
 and dL0/dthreshold = -(1 / bandwidth) K. The threshold itself is a float32 weight: its logarithm freezes under Adam.
 """

@@ -1,7 +1,7 @@
 """What the architectures share: initial weights, what a step is told, and what a loss returns.
 
-All of it in scaled space, x = (activation - mean) * scale with E||x||^2 = 1. Weights by name: `W_enc` and `W_dec` as rows
-[d_sae, d_in] (one latent per row, in memory order), `b_enc` [d_sae], `b_dec` [d_in], and what an architecture adds.
+All of it in scaled space, x = (activation - mean) * scale with E||x||^2 = 1. Weights by name: `W_enc` and `W_dec` as
+rows [d_sae, d_in] (one latent per row of memory), `b_enc` [d_sae], `b_dec` [d_in], and what an architecture adds.
 Pre-activations are z = (x - b_dec) W_enc^T + b_enc, the reconstruction is f W_dec + b_dec.
 """
 
@@ -20,7 +20,7 @@ class Control:
     penalty: float = 0.0  # weight of the sparsity term: lambda, or the coefficient of the L0 penalty
     dead: Tensor | None = None  # [d_sae] bool: latents AuxK may use; None: none are dead
     smallest: float = 0.0  # smoothed smallest active latent, near which BatchTopK looks for its threshold
-    density: float = 1.0  # fraction of active latents in the step before, by which the sparse step is chosen
+    density: float = 0.5  # fraction of active latents in the step before, by which the sparse step is chosen
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def aux_latents(d_in: int, wanted: int | None) -> int:
 def auxk_loss(weights: Weights, x: Tensor, x_hat: Tensor, z: Tensor, dead: Tensor | None, k: int) -> Tensor:
     """How badly the k largest dead latents rebuild the error, relative to the error's own variance.
 
-    ||e - e_hat||^2 / ||e - mean e||^2 over the batch, e = x - x_hat detached, e_hat without b_dec (arXiv 2406.04093, A.2,
-    in the scale of OpenAI's code). 0 when no latent is dead. Others divide by the variance of the input, or by nothing:
-    the same coefficient is then another strength.
+    ||e - e_hat||^2 / ||e - mean e||^2 over the batch, e = x - x_hat detached, e_hat without b_dec (arXiv 2406.04093,
+    A.2, in the scale of OpenAI's code). 0 when no latent is dead. Others divide by the variance of the input, or by
+    nothing: the same coefficient is then another strength.
     """
     if dead is None or not dead.any():
         return x.new_zeros(())

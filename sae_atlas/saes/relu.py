@@ -1,7 +1,7 @@
 """ReLU with an L1 penalty weighted by decoder norms.
 
 Anthropic, "Update on how we train SAEs" (Circuits Updates, April 2024):
-||x - x_hat||^2 + lambda sum_j f_j ||W_dec_j||, f = ReLU(z). Decoder rows are kept at unit norm here, so the weight is 1.
+||x - x_hat||^2 + lambda sum_j f_j ||W_dec_j||, f = ReLU(z). Decoder rows are kept at unit norm here.
 """
 
 from torch import Tensor

@@ -15,7 +15,7 @@ def smooth(previous: float | None, l0: float) -> float:
 
 
 def adapt(penalty: float, start: float, smoothed_l0: float, target_l0: float) -> float:
-    """The next lambda: log(lambda) moves by the log-ratio of the smoothed L0 to its target, bounded in step and range."""
+    """The next lambda: its log moves by the log-ratio of the smoothed L0 to its target, bounded in step and range."""
     error = math.log(max(smoothed_l0, 1e-3) / target_l0)
     change = max(-LARGEST_STEP, min(LARGEST_STEP, GAIN * error))
     away = math.log(penalty / start) + change

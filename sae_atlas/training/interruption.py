@@ -18,7 +18,7 @@ SAVE_EVERY = 600.0  # seconds between saves without being told, against kills th
 class Interruption:
     """Context of a training loop. SIGTERM and SIGINT take effect at the next `check`, after the step in hand.
 
-    The state lies beside `resume`, is used only if the job's `identity` is the same, and is removed when the job is done.
+    The state lies beside `resume`, is used only if the job's `identity` is the same, and goes when the job is done.
     """
 
     def __init__(self, resume: str | Path, identity: str):

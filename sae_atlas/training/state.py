@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae_atlas.saes import architecture
 from sae_atlas.saes.parts import Weights, initial_weights
-from sae_atlas.training.recipe import Recipe, canonical_lambda
+from sae_atlas.training.recipe import TOPK, Recipe, canonical_lambda
 
 
 @dataclass
@@ -28,7 +28,7 @@ class State:
     tokens: int = 0  # activations trained on
     smoothed_l0: float | None = None  # what the controller steers by
     smallest: float = 0.0  # smoothed smallest active latent: BatchTopK's threshold at inference
-    density: float = 1.0  # active fraction of the latents in the last step
+    density: float = 0.5  # active fraction of the latents in the last step
 
     def to_dict(self) -> dict:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -50,6 +50,7 @@ def initial_state(recipe: Recipe, mean: Tensor, scale: float, geometric_median: 
         scale=scale,
         since_fired=torch.zeros(d_sae, dtype=torch.int64),
         penalty=initial_penalty(recipe, d_in, scale),
+        density=recipe.k / d_sae if recipe.architecture in TOPK else 0.5,
     )
 
 

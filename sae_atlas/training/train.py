@@ -58,8 +58,8 @@ def train(
         )
     window = _Window(chosen, reader, state, Curve(every=math.ceil(steps / ROWS)), start, stop, total, threads)
     logger.info(
-        "%s, %d -> %d latents, %d steps of %d tokens, %d thread(s), backend %s",
-        chosen.architecture, reader.d_in, chosen.d_sae(reader.d_in), steps, chosen.batch, threads, window.backend.__name__,
+        "%s, %d -> %d latents, %d steps of %d tokens, %d thread(s)",
+        chosen.architecture, reader.d_in, chosen.d_sae(reader.d_in), steps, chosen.batch, threads,
     )  # fmt: skip
     with Interruption(resume, record["identity"]) as interruption:
         window.go_on_from(interruption.saved)
@@ -104,6 +104,8 @@ class _Window:
         tokens = (self.steps - first) * self.recipe.batch
         logger.info("%d tokens in %.1f s: %.0f tokens/s", tokens, seconds, tokens / seconds)
         logger.info("%.1f%% of that waiting for the store", 100 * waited / seconds)
+        if self.backend.compiled():
+            logger.info("the kernels were compiled for this machine; the next job finds them in the cache")
         logger.info("%d rows beyond the last whole batch left out", self.reader.rows % self.recipe.batch)
 
     def _step(self, rows, interruption: Interruption) -> None:

@@ -1,0 +1,49 @@
+"""Warm-ups, the decay and the L0 controller."""
+
+import math
+
+import pytest
+
+from sae_atlas.training import controller
+from sae_atlas.training.schedule import decayed, warmed_up
+
+
+def test_warm_up_rises_to_1_and_stays():
+    assert [warmed_up(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert warmed_up(0, 0) == 1
+
+
+def test_decay_is_linear_over_the_last_part():
+    assert [decayed(tokens, 100, 0.2) for tokens in (0, 80, 90, 100)] == pytest.approx([1, 1, 0.5, 0])
+    assert decayed(99, None, 0.2) == decayed(99, 100, 0.0) == 1
+
+
+def test_a_longer_run_is_the_same_before_its_decay():
+    """What lets a run be extended without training its windows again."""
+    assert decayed(40, None, 0.2) == decayed(40, 100, 0.2) == decayed(40, 1000, 0.2)
+
+
+def test_lambda_rises_above_the_target_and_falls_below():
+    assert controller.adapt(0.1, 0.1, 60, 50) > 0.1 > controller.adapt(0.1, 0.1, 40, 50)
+    assert controller.adapt(0.1, 0.1, 50, 50) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("l0", [0.0, 1e9])
+def test_lambda_moves_in_bounded_steps_within_a_bounded_range(l0):
+    penalty = 0.1
+    for _ in range(1000):
+        moved = controller.adapt(penalty, 0.1, l0, 50)
+        assert abs(math.log(moved / penalty)) <= controller.LARGEST_STEP + 1e-12
+        penalty = moved
+    assert abs(math.log(penalty / 0.1)) == pytest.approx(controller.RANGE)
+
+
+@pytest.mark.parametrize("target", [8, 32, 128])
+def test_it_settles_on_a_target_when_l0_follows_lambda_slowly(target):
+    """L0 as a power of lambda, reached with a lag of 20 steps, as weights follow a changed penalty."""
+    penalty, l0, smoothed = 0.01, 2000.0, None
+    for _ in range(2000):
+        l0 += (3 / penalty - l0) / 20
+        smoothed = controller.smooth(smoothed, l0)
+        penalty = controller.adapt(penalty, 0.01, smoothed, target)
+    assert l0 == pytest.approx(target, rel=controller.CONVERGED)
