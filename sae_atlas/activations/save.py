@@ -114,7 +114,7 @@ def _stored(values: torch.Tensor, dtype: str, layer: int) -> np.ndarray:
             "try base_model.dtype: float32, and check the weights"
         )
     largest = values.abs().max().item() if values.numel() else 0.0
-    if dtype == "float16" and largest > np.finfo(np.float16).max:
+    if dtype == "float16" and largest > float(np.finfo(np.float16).max):
         raise AtlasError(
             f"layer {layer}: activation {largest:.0f} does not fit float16 (65504); set activations.dtype: float32"
         )

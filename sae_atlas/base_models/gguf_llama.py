@@ -39,7 +39,7 @@ def read_model(file: Path) -> LlamaForCausalLM:
             weight = _undo_rotary_order(weight, config.num_attention_heads)
         elif ".k_proj." in name:
             weight = _undo_rotary_order(weight, config.num_key_value_heads)
-        state[name] = torch.from_numpy(np.ascontiguousarray(weight)).to(torch.bfloat16)
+        state[name] = torch.from_numpy(np.array(weight)).to(torch.bfloat16)
     if config.tie_word_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model = LlamaForCausalLM(config).to(torch.bfloat16)

@@ -82,6 +82,7 @@ def _from_local(settings: dict, folder: Path) -> dict:
 
 def _at_random(settings: dict, folder: Path) -> dict:
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
@@ -95,8 +96,9 @@ def _at_random(settings: dict, folder: Path) -> dict:
         config = AutoConfig.for_model(settings["architecture"], **{"vocab_size": len(tokenizer), **settings["sizes"]})
         torch.manual_seed(settings["seed"])
         model = AutoModelForCausalLM.from_config(config)
-    except (TypeError, ValueError) as error:
-        raise AtlasError(f"base_model.sizes: no {settings['architecture']} has these sizes ({error})") from error
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        why = str(error).splitlines()[-1].strip()
+        raise AtlasError(f"base_model.sizes: no {settings['architecture']} has these sizes ({why})") from error
     with atomic(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)

@@ -1,0 +1,194 @@
+"""Saving and sharding: what is kept, in which order, with which normaliser; damage is named."""
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from sae_atlas.activations.save import save_activations
+from sae_atlas.activations.shard import geometric_median, shard_activations
+from sae_atlas.activations.store import open_store
+from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
+from sae_atlas.base_models.load import load
+from sae_atlas.base_models.prepare import prepare
+from sae_atlas.corpus import open_corpus, tokenize
+from sae_atlas.errors import AtlasError
+from sae_atlas.provenance import make_record
+
+RECORD = make_record("any", {}, "", {})
+ID = RECORD["identity"]
+EXPECTS = {"base_model": ID, "corpus": ID, "activations": ID}
+MODEL = {
+    "source": "random",
+    "architecture": "gpt_neox",
+    "sizes": {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32},
+    "seed": 0,
+    "tokenizer": "bytes",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A prepared random model and a corpus."""
+    folder = tmp_path_factory.mktemp("model")
+    prepare(folder / "provenance.json", MODEL, RECORD)
+    text = folder / "text.txt"
+    text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(400)))
+    tokenize(folder / "corpus.zarr", byte_tokenizer(), {"source": "local", "path": str(text)}, 16, 3000, 500, 0, RECORD)
+    return folder
+
+
+def save(place, output, start=0, stop=1000, dtype="float16", site="resid_post", layers=(0, 2), batch=7):
+    save_activations(
+        place / "provenance.json",
+        place / "corpus.zarr",
+        output,
+        list(layers),
+        site,
+        start,
+        stop,
+        dtype,
+        "float32",
+        batch,
+        RECORD,
+        EXPECTS,
+    )
+    return zarr.open_group(output, mode="r")
+
+
+def test_all_layers_of_a_pass_are_the_models_own_without_masked_positions(place, tmp_path):
+    saved = save(place, tmp_path / "a.zarr", dtype="float32")
+    model, _ = load(place / "provenance.json", "float32", ID)
+    corpus = open_corpus(place / "corpus.zarr")
+    window = corpus.window(0, 1000)
+    tokens = torch.from_numpy(corpus.tokens[window.start : window.stop].astype(np.int64))
+    mask = corpus.mask[window.start : window.stop]
+    # hidden_states: the embedding, then the stream after every block but the last, then the final norm's output
+    hidden = model(tokens, output_hidden_states=True).hidden_states
+    np.testing.assert_allclose(saved["layer00"][:], hidden[1].numpy()[mask], atol=1e-5)
+    assert saved["layer02"].shape == (mask.sum(), 16)
+    assert saved.attrs["masked"] == (~mask).sum()
+
+
+def test_the_batch_of_contexts_does_not_change_what_is_saved(place, tmp_path):
+    one, other = (save(place, tmp_path / f"{n}.zarr", dtype="float32", batch=n)["layer02"][:] for n in (1, 64))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_overflow_and_nan_are_named(place, tmp_path):
+    import sae_atlas.activations.save as module
+
+    with pytest.raises(AtlasError, match=r"layer 4: activation 70000 does not fit float16.*activations\.dtype: float32"):
+        module._stored(torch.tensor([[70_000.0]]), "float16", 4)
+    assert module._stored(torch.tensor([[70_000.0]]), "float32", 4)[0, 0] == 70_000
+    with pytest.raises(AtlasError, match="layer 4: the model gives NaN"):
+        module._stored(torch.tensor([[float("nan")]]), "float16", 4)
+
+
+def test_an_unknown_module_is_refused_before_the_work(place, tmp_path):
+    with pytest.raises(AtlasError, match=r"no module 'gpt_neox\.layers\.\{layer\}\.mpl'"):
+        save(place, tmp_path / "a.zarr", site="gpt_neox.layers.{layer}.mpl")
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def raw(path, rows: np.ndarray):
+    """Activations as save_activations leaves them, of one layer."""
+    group = zarr.create_group(path, zarr_format=3)
+    group.create_array("layer03", data=rows, chunks=(100, rows.shape[1]), compressors=None)
+    group.attrs.update({"base_model": {}, "site": "resid_post", "window": [0, len(rows)], "masked": 5, "record": RECORD})
+    return path
+
+
+def shard(source, output, compression="none", outlier_norm=10.0, seed=0):
+    shard_activations(source, output, 3, compression, outlier_norm, 400, 100, seed, RECORD, EXPECTS)
+    return open_store(output, ID)
+
+
+@pytest.fixture
+def rows():
+    """1,050 rows; the first value of a row is its number, exact in float16."""
+    values = np.random.default_rng(0).normal(size=(1050, 6)).astype(np.float16) * 20
+    values[:, 0] = np.arange(1050)
+    return values
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_store_holds_every_row_once_shuffled_within_its_shard(rows, tmp_path, compression):
+    store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr", compression)
+    read = np.concatenate(list(store.batches(50)))
+    assert read.dtype == np.float32
+    for first in (0, 400, 800):
+        numbers = read[first : first + 400, 0]
+        assert sorted(numbers) == list(range(first, min(first + 400, 1050)))
+        assert (numbers != np.sort(numbers)).any()
+    np.testing.assert_array_equal(read[np.argsort(read[:, 0])], rows.astype(np.float32))
+
+
+def test_the_normaliser_centres_and_scales_to_one(rows, tmp_path):
+    store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr")
+    scaled = (rows.astype(np.float64) - store.mean) * store.scale
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose((scaled**2).sum(axis=1).mean(), 1, rtol=1e-4)
+
+
+def test_outliers_are_dropped_and_counted(rows, tmp_path):
+    rows = rows.copy()
+    rows[:, 0] = 1
+    rows[[3, 700]] *= 500
+    store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr")
+    assert store.rows == 1048
+    assert store.attrs["dropped"] == {"mask": 5, "outlier": 2}
+    assert np.abs(np.concatenate(list(store.batches(8)))).max() < 200
+
+
+def test_reading_from_a_row_on_is_the_rest_and_a_partial_batch_is_left_out(rows, tmp_path):
+    store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr")
+    whole = list(store.batches(64))
+    assert [len(batch) for batch in whole] == [64] * 16
+    np.testing.assert_array_equal(np.concatenate(list(store.batches(64, 128))), np.concatenate(whole[2:]))
+
+
+def damage_bit(file):
+    content = bytearray(file.read_bytes())
+    content[150] ^= 1
+    file.write_bytes(content)
+
+
+def damage_length(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("damage", [damage_bit, damage_length], ids=["bit flip", "truncated"])
+def test_damage_is_one_line_with_the_remedy(rows, tmp_path, damage):
+    store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr")
+    damage(tmp_path / "store.zarr" / "c" / "1" / "0")
+    with pytest.raises(AtlasError, match=r"store\.zarr: chunk [4-7] .*Delete the store and rerun; it will be rebuilt\."):
+        list(store.batches(50))
+
+
+def test_a_missing_shard_is_not_read_as_zeros(rows, tmp_path):
+    shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr")
+    (tmp_path / "store.zarr" / "c" / "2" / "0").unlink()
+    with pytest.raises(AtlasError, match="shard 2 is missing"):
+        open_store(tmp_path / "store.zarr")
+
+
+def test_no_variance_is_refused(tmp_path):
+    with pytest.raises(AtlasError, match="every token has the same activation"):
+        shard(raw(tmp_path / "raw.zarr", np.ones((500, 4), np.float16)), tmp_path / "store.zarr")
+
+
+def test_geometric_median_is_not_moved_by_a_far_point():
+    points = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1], [1e6, 1e6]])
+    assert np.linalg.norm(geometric_median(points) - [0.5, 0.5]) < 1
+
+
+@pytest.mark.parametrize("stage", ["shard", "train"])
+def test_lean_stages_do_not_import_transformers(stage):
+    import subprocess
+    import sys
+
+    module = {"shard": "sae_atlas.activations.shard", "train": "sae_atlas.training.train"}[stage]
+    heavy = {"shard": ["torch", "transformers", "datasets"], "train": ["transformers", "datasets", "pandas"]}[stage]
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

