@@ -3,6 +3,7 @@
 Each is built from sums over tokens, so that two halves added give the whole, and a sample of contexts its own value.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,5 +52,9 @@ def norm_ratio(sums: dict) -> float:
 
 
 def relative_bias(sums: dict) -> float:
-    """E||x_hat||^2 / E[x . x_hat]: relative reconstruction bias, 1 without shrinkage (arXiv 2404.16014, eq. 10)."""
-    return sums["norm_hat"] / sums["product"]
+    """E||x_hat||^2 / E[x . x_hat]: relative reconstruction bias, 1 without shrinkage (arXiv 2404.16014, eq. 10).
+
+    NaN for an SAE that reconstructs nothing.
+    """
+    with np.errstate(invalid="ignore"):
+        return sums["norm_hat"] / sums["product"]
