@@ -10,6 +10,7 @@ from types import ModuleType
 def backend_for(threads: int) -> ModuleType:
     """The backend of this machine, ready to use that many threads."""
     from sae_atlas.kernels import cpu
+    from sae_atlas.kernels import threads as pool
 
-    cpu.use_threads(threads)
+    pool.use_threads(threads)
     return cpu

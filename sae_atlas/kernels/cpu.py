@@ -6,11 +6,8 @@ is exactly zero. Threads take micro-batches and ranges of latents; no sum is spl
 threads gives the same bits.
 """
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -19,10 +16,10 @@ from torch import Tensor
 
 from sae_atlas.kernels import adam, loops, reference
 from sae_atlas.kernels.measured import Measured
+from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, run, shared_buffer
 from sae_atlas.saes import architecture
 from sae_atlas.saes.parts import Control, Weights
 
-MICRO_BATCH = 256  # rows whose pre-activations stay in cache until they are compacted
 RANGES = 16  # of latents, shared out over the threads
 
 # Active fraction above which the dense step is the faster one, as measured (benchmarks). A constant, not measured at
@@ -60,9 +57,7 @@ class Step:
         self.centred = x - weights["b_dec"]
         self.rows, self.d_in = x.shape
         self.d_sae = len(weights["W_enc"])
-        self.micro_batches = [
-            (first, min(first + MICRO_BATCH, self.rows)) for first in range(0, self.rows, MICRO_BATCH)
-        ]
+        self.micro_batches = parts_of(self.rows, MICRO_BATCH)
 
     def encode(self, collect: Callable, bias: str = "b_enc") -> Entries:
         """Active entries: collect(z, counts, columns, values) -> number, for the pre-activations z of a micro-batch."""
@@ -70,11 +65,11 @@ class Step:
 
         def work(part: tuple[int, int]):
             first, last = part
-            z = _buffer("z", (MICRO_BATCH, self.d_sae), self.centred.dtype)[: last - first]
+            z = own_buffer("z", (MICRO_BATCH, self.d_sae), self.centred.dtype)[: last - first]
             torch.addmm(bias, self.centred[first:last], transposed, out=z)
             z = z.numpy()
-            columns = _buffer("columns", z.size, torch.int32).numpy()
-            values = _buffer("values", z.size, self.centred.dtype).numpy()
+            columns = own_buffer("columns", z.size, torch.int32).numpy()
+            values = own_buffer("values", z.size, self.centred.dtype).numpy()
             counts = np.empty(len(z), np.int64)
             number = collect(z, counts, columns, values)
             return counts, columns[:number].copy(), values[:number].copy()
@@ -88,7 +83,7 @@ class Step:
         """Reconstruct from `latents` [entries]; bounds: ends of nested prefixes (Matryoshka), else one group."""
         bounds = np.array([self.d_sae]) if bounds is None else bounds
         centred, decoder = self.centred.numpy(), self.arrays["W_dec"]
-        residuals = _shared("residuals", (self.rows, len(bounds), self.d_in), self.centred.dtype).numpy()
+        residuals = shared_buffer("residuals", (self.rows, len(bounds), self.d_in), self.centred.dtype).numpy()
         dots = np.empty_like(entries.values)
         totals = np.zeros((len(self.micro_batches), self.d_in), centred.dtype)
 
@@ -107,7 +102,9 @@ class Step:
     ) -> Weights:
         """Gradients of the four weights. scale * residual is d loss / d x_hat; encoder [entries] is d loss / d z."""
         names = ("W_dec", "W_enc", "b_enc")
-        grads = {name: _shared(f"gradient of {name}", self.weights[name].shape, self.centred.dtype) for name in names}
+        grads = {
+            name: shared_buffer(f"gradient of {name}", self.weights[name].shape, self.centred.dtype) for name in names
+        }
         ends = np.zeros(self.d_sae + 1, np.int64)
         order, rows = np.empty(len(latents), np.int32), np.empty(len(latents), np.int32)
         loops.transpose(entries.starts, entries.columns, ends, order, rows)
@@ -189,54 +186,7 @@ def update(weights: Weights, grads: Weights, moments, recipe, step: int, learnin
     return norm
 
 
-# --- threads and buffers ----------------------------------------------------------------------------------------
-
-
-def use_threads(threads: int) -> None:
-    """Share work over this many threads from now on; the products inside one of them stay on it."""
-    global _threads
-    _threads = threads
-
-
-_threads = 1
-_local = threading.local()
-_buffers: dict[tuple, Tensor] = {}
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "step", initializer=torch.set_num_threads, initargs=(1,))
-
-
 def compiled() -> bool:
     """Whether this process had to compile a kernel, which takes seconds, and is done once per machine and version."""
     kernels = [each for room in (loops, adam) for each in vars(room).values() if hasattr(each, "stats")]
     return any(sum(each.stats.cache_misses.values()) for each in kernels)
-
-
-def run(work: Callable, parts) -> list:
-    """Results of work(part), in order."""
-    parts = list(parts)
-    if _threads == 1 or len(parts) == 1:
-        return [work(part) for part in parts]
-    return list(_pool(_threads).map(work, parts))
-
-
-def _buffer(name: str, shape, dtype: torch.dtype) -> Tensor:
-    """Scratch of this thread, kept between steps."""
-    if not hasattr(_local, "buffers"):
-        _local.buffers = {}
-    return _kept(_local.buffers, name, shape, dtype)
-
-
-def _shared(name: str, shape, dtype: torch.dtype) -> Tensor:
-    """An array of the step, kept between steps: its content lasts until the next one."""
-    return _kept(_buffers, name, shape, dtype)
-
-
-def _kept(buffers: dict, name: str, shape, dtype: torch.dtype) -> Tensor:
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    found = buffers.get((name, dtype))
-    if found is None or found.shape != shape:
-        found = buffers[name, dtype] = torch.empty(shape, dtype=dtype)
-    return found

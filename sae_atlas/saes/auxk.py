@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from sae_atlas.kernels.threads import MICRO_BATCH, parts_of, run
 from sae_atlas.saes.parts import Weights, keep_largest
 
-ROWS = 1024  # at a time
+LATENTS = 512  # in one product of the backward pass
 
 
 def add_auxk(
@@ -19,21 +20,28 @@ def add_auxk(
         return 0.0
     places = dead.nonzero()[:, 0]
     encoder, decoder, bias = weights["W_enc"][places], weights["W_dec"][places], weights["b_enc"][places]
-    to_encoder, to_decoder, to_bias = torch.zeros_like(encoder), torch.zeros_like(decoder), torch.zeros_like(bias)
+    missed = torch.empty_like(error)
+    latents, to_z = (error.new_empty(len(error), len(places)) for _ in range(2))
+
+    def forward(part: tuple[int, int]) -> Tensor:
+        rows = slice(*part)
+        latents[rows] = keep_largest(torch.addmm(bias, centred[rows], encoder.T), k)
+        torch.addmm(error[rows], latents[rows], decoder, beta=-1, out=missed[rows])
+        torch.mm(missed[rows], decoder.T, out=to_z[rows]).mul_(latents[rows] > 0)
+        return missed[rows].square().sum()
+
+    total = sum(run(forward, parts_of(len(error), MICRO_BATCH)))
     variance = (error - error.mean(0)).square().sum()
-    total = error.new_zeros(())
-    for first in range(0, len(error), ROWS):
-        x, e = centred[first : first + ROWS], error[first : first + ROWS]
-        latents = keep_largest(torch.addmm(bias, x, encoder.T), k)
-        missed = torch.addmm(e, latents, decoder, beta=-1)
-        total += missed.square().sum()
-        to_decoder.addmm_(latents.T, missed)
-        to_z = (missed @ decoder.T).mul_(latents > 0)
-        to_encoder.addmm_(to_z.T, x)
-        to_bias += to_z.sum(0)
     factor = 2 * weight / variance
-    grads["W_enc"][places] += factor * to_encoder
-    grads["W_dec"][places] += factor * to_decoder
-    grads["b_enc"][places] += factor * to_bias
-    grads["b_dec"] -= factor * (to_bias @ encoder)
+
+    def backward(part: tuple[int, int]) -> None:
+        columns = slice(*part)
+        chosen = places[columns]
+        grads["W_dec"][chosen] += factor * (latents[:, columns].T @ missed)
+        grads["W_enc"][chosen] += factor * (to_z[:, columns].T @ centred)
+
+    run(backward, parts_of(len(places), LATENTS))
+    to_bias = factor * to_z.sum(0)
+    grads["b_enc"][places] += to_bias
+    grads["b_dec"] -= to_bias @ encoder
     return float(weight * total / variance)

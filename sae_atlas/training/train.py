@@ -41,13 +41,12 @@ def train(
     """Carry the SAE of `previous` (a resume file; None: a new one) over the store's window of tokens [start, stop).
 
     total: tokens of the whole run where the learning rate's decay reaches this window, else None. expects: identities
-    of `store` and `previous`. Same bits for the same thread count. On SIGTERM it keeps its state beside `resume` and
-    ends with exit code interruption.EXIT_CODE; the same call goes on from there.
+    of `store` and `previous`. Any number of threads gives the same bits. On SIGTERM it keeps its state beside `resume`
+    and ends with exit code interruption.EXIT_CODE; the same call goes on from there.
 
     Raises AtlasError for damaged or wrong inputs, a store smaller than a batch, a loss or gradient that is not finite.
     """
     expects = expects or {}
-    torch.set_num_threads(threads)
     chosen = Recipe.from_dict(recipe)
     reader = open_store(store, expects.get("store"))
     state = _begin(chosen, reader, previous, expects.get("previous"))

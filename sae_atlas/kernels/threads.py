@@ -1,0 +1,65 @@
+"""Threads of the step and the arrays they keep between steps.
+
+Work is cut into parts by size alone, a part is done by one thread, and products inside it stay on that thread: any
+number of threads gives the same bits, and a busy machine costs no waiting at barriers inside a product.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import torch
+from torch import Tensor
+
+MICRO_BATCH = 256  # rows whose pre-activations stay in cache until they are compacted
+
+
+def use_threads(threads: int) -> None:
+    """Share work over this many threads from now on."""
+    global _threads
+    _threads = threads
+    torch.set_num_threads(1)
+
+
+def run(work: Callable, parts: Iterable) -> list:
+    """Results of work(part), in order."""
+    parts = list(parts)
+    if _threads == 1 or len(parts) == 1:
+        return [work(part) for part in parts]
+    return list(_pool(_threads).map(work, parts))
+
+
+def parts_of(count: int, size: int) -> list[tuple[int, int]]:
+    """Ranges (first, last) of `size`, the last one shorter."""
+    return [(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def own_buffer(name: str, shape, dtype: torch.dtype) -> Tensor:
+    """Scratch of this thread, kept between steps."""
+    if not hasattr(_local, "buffers"):
+        _local.buffers = {}
+    return _kept(_local.buffers, name, shape, dtype)
+
+
+def shared_buffer(name: str, shape, dtype: torch.dtype) -> Tensor:
+    """An array of the step, kept between steps: its content lasts until the next one."""
+    return _kept(_shared, name, shape, dtype)
+
+
+_threads = 1
+_local = threading.local()
+_shared: dict[tuple, Tensor] = {}
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "step", initializer=torch.set_num_threads, initargs=(1,))
+
+
+def _kept(buffers: dict, name: str, shape, dtype: torch.dtype) -> Tensor:
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    found = buffers.get((name, dtype))
+    if found is None or found.shape != shape:
+        found = buffers[name, dtype] = torch.empty(shape, dtype=dtype)
+    return found
