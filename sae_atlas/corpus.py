@@ -134,7 +134,11 @@ def read_documents(text: dict, seed: int) -> Iterator[str]:
     try:
         if text["source"] == "hub":
             rows = datasets.load_dataset(
-                text["id"], text.get("subset"), split=text.get("split", "train"), revision=text.get("revision"), streaming=True
+                text["id"],
+                text.get("subset"),
+                split=text.get("split", "train"),
+                revision=text.get("revision"),
+                streaming=True,
             ).shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
         else:
             rows = _local_rows(datasets, Path(text["path"]).expanduser()).shuffle(seed=seed)
@@ -145,7 +149,9 @@ def read_documents(text: dict, seed: int) -> Iterator[str]:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         place = text.get("id") or text["path"]
         key = "id" if text["source"] == "hub" else "path"
-        raise AtlasError(f"corpus.{key}: {place} cannot be read ({str(error).splitlines()[0]}); check name and network") from error
+        raise AtlasError(
+            f"corpus.{key}: {place} cannot be read ({str(error).splitlines()[0]}); check name and network"
+        ) from error
 
 
 def _local_rows(datasets, path: Path):

@@ -39,7 +39,9 @@ def job_log(path: str | Path) -> Iterator[None]:
                 traceback.print_exc(file=stream)
                 raise
             where = error.filename or "output"
-            _stop(stream, f"{where}: {DISK_ERRORS[error.errno]}. Nothing is lost; mend it and run the same command again.")
+            _stop(
+                stream, f"{where}: {DISK_ERRORS[error.errno]}. Nothing is lost; mend it and run the same command again."
+            )
         except Exception:
             traceback.print_exc(file=stream)
             raise

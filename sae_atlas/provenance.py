@@ -28,21 +28,27 @@ def code_identity(*rooms: str) -> str:
     root = Path(__file__).parent
     digest = hashlib.sha256()
     for room in rooms:
-        files = [root / room] if room.endswith(".py") else sorted((root / room).rglob("*.py"))
+        files = [root / room] if room.endswith(".py") else sorted(_sources(root / room))
         if not files:
             raise ValueError(f"no module under sae_atlas/{room}")
         for file in files:
             digest.update(str(file.relative_to(root)).encode())
-            digest.update(ast.dump(_without_docstrings(ast.parse(file.read_text()))).encode())
+            text = file.read_text()
+            if file.suffix == ".py":
+                text = ast.dump(_without_docstrings(ast.parse(text)))
+            digest.update(text.encode())
     return digest.hexdigest()[:16]
+
+
+def _sources(folder: Path) -> list[Path]:
+    """Modules and the templates they fill."""
+    return [file for file in folder.rglob("*") if file.suffix in (".py", ".jinja")]
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-                body[0].value.value = ""
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body[0].value.value = ""
     return tree
 
 

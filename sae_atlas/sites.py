@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -98,10 +98,8 @@ def capture(model: nn.Module, site: str, layers: list[int], stop: bool = True) -
     with ExitStack() as stack:
         for layer in layers:
             stack.enter_context(_at(model, site, layer, lambda activation, layer=layer: keep(layer, activation)))
-        try:
+        with suppress(_Reached):
             yield found
-        except _Reached:
-            pass
 
 
 @contextmanager
@@ -186,5 +184,3 @@ def _hook_middle(model: nn.Module, block: nn.Module, visit: Callable) -> list:
 
 def _parallel(model: nn.Module) -> bool:
     return bool(getattr(model.config, "use_parallel_residual", False))
-
-

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from workflow import command, small
 
 
@@ -25,9 +26,7 @@ def finished(tmp_path_factory) -> Finished:
     folder = tmp_path_factory.mktemp("atlas")
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(small(), sort_keys=False))
-    process = subprocess.Popen(
-        command(folder, config), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = subprocess.Popen(command(folder, config), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     most = [0]
 
     def watch() -> None:

@@ -78,7 +78,9 @@ def test_the_batch_of_contexts_does_not_change_what_is_saved(place, tmp_path):
 def test_overflow_and_nan_are_named(place, tmp_path):
     import sae_atlas.activations.save as module
 
-    with pytest.raises(AtlasError, match=r"layer 4: activation 70000 does not fit float16.*activations\.dtype: float32"):
+    with pytest.raises(
+        AtlasError, match=r"layer 4: activation 70000 does not fit float16.*activations\.dtype: float32"
+    ):
         module._stored(torch.tensor([[70_000.0]]), "float16", 4)
     assert module._stored(torch.tensor([[70_000.0]]), "float32", 4)[0, 0] == 70_000
     with pytest.raises(AtlasError, match="layer 4: the model gives NaN"):
@@ -95,7 +97,9 @@ def raw(path, rows: np.ndarray):
     """Activations as save_activations leaves them, of one layer."""
     group = zarr.create_group(path, zarr_format=3)
     group.create_array("layer03", data=rows, chunks=(100, rows.shape[1]), compressors=None)
-    group.attrs.update({"base_model": {}, "site": "resid_post", "window": [0, len(rows)], "masked": 5, "record": RECORD})
+    group.attrs.update(
+        {"base_model": {}, "site": "resid_post", "window": [0, len(rows)], "masked": 5, "record": RECORD}
+    )
     return path
 
 
@@ -162,7 +166,9 @@ def damage_length(file):
 def test_damage_is_one_line_with_the_remedy(rows, tmp_path, damage):
     store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr")
     damage(tmp_path / "store.zarr" / "c" / "1" / "0")
-    with pytest.raises(AtlasError, match=r"store\.zarr: chunk [4-7] .*Delete the store and rerun; it will be rebuilt\."):
+    with pytest.raises(
+        AtlasError, match=r"store\.zarr: chunk [4-7] .*Delete the store and rerun; it will be rebuilt\."
+    ):
         list(store.batches(50))
 
 

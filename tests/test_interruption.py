@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import yaml
+
 from workflow import command, small
 
 MOMENTS = {  # what is there when the run is killed
@@ -26,7 +27,11 @@ def checkpoints(results) -> dict[str, bytes]:
 def test_killed_three_times_and_equal_bit_for_bit(finished, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(small(), sort_keys=False))
-    last = [f"results/checkpoints/{recipe}/sae_layer0{layer}_3k.resume.pt" for recipe in ("topk", "l1") for layer in range(3)]
+    last = [
+        f"results/checkpoints/{recipe}/sae_layer0{layer}_3k.resume.pt"
+        for recipe in ("topk", "l1")
+        for layer in range(3)
+    ]
     same_command = command(tmp_path, config, *last)
     results = tmp_path / "results"
     for moment in MOMENTS.values():

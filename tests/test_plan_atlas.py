@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import yaml
-from workflow import ROOT, small
 
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import check_config, resolve_config
+from workflow import ROOT, small
 
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 
@@ -81,7 +81,8 @@ def test_a_longer_run_leaves_the_windows_before_its_decay_alone():
     same = [
         snapshot
         for snapshot in short.snapshots
-        if short.identity("train_sae", **cell, snapshot=snapshot) == long.identity("train_sae", **cell, snapshot=snapshot)
+        if short.identity("train_sae", **cell, snapshot=snapshot)
+        == long.identity("train_sae", **cell, snapshot=snapshot)
     ]
     assert same == ["1k"]
 
@@ -92,6 +93,10 @@ def test_the_headline_is_three_times_144_cells():
 
     validate(config, str(ROOT / "workflow/schemas/config.schema.yaml"))
     grid = Atlas(resolve_config(config))
-    assert (len(grid.recipes), len(grid.layers), grid.snapshots) == (3, 24, ["50M", "100M", "150M", "200M", "250M", "300M"])
+    assert (len(grid.recipes), len(grid.layers), grid.snapshots) == (
+        3,
+        24,
+        ["50M", "100M", "150M", "200M", "250M", "300M"],
+    )
     assert {grid.expansion(recipe) * 1024 for recipe in grid.recipes} == {32_768}
     assert [grid.config["recipes"][recipe]["l1"]["target_l0"] for recipe in grid.recipes] == [None, None, 150]

@@ -4,11 +4,11 @@ from dataclasses import fields
 
 import pytest
 import yaml
-from workflow import ROOT, small
 
 from sae_atlas.errors import AtlasError
 from sae_atlas.plan.config import check_config
 from sae_atlas.training.recipe import L1, AuxK, JumpReLU, Recipe
+from workflow import ROOT, small
 
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 
@@ -46,7 +46,11 @@ def test_worked_configs_are_right(file):
         ("activations.shard_rows", 1000, "activations.shard_rows: 1000 is not a multiple of chunk_rows (256)"),
         ("evaluation.tokens", "9k", "evaluation.tokens: 9000 is more than corpus.held_out_tokens (2000)"),
         ("evaluation.patched_tokens", "2k", "evaluation.patched_tokens: more than evaluation.tokens (1000)"),
-        ("recipes.topk.learning_rate", "fast", "recipes.topk.learning_rate: 'fast' does not fit; write a number above 0"),
+        (
+            "recipes.topk.learning_rate",
+            "fast",
+            "recipes.topk.learning_rate: 'fast' does not fit; write a number above 0",
+        ),
         ("recipes.topk.l1", {"coefficient": 1.0}, "recipes.topk.l1: does nothing with architecture `topk`; remove it"),
         ("figures.colour_map", "rainbow", "figures.colour_map: 'rainbow' is not allowed"),
         ("release.licence", 3, "release.licence: 3 does not fit"),
@@ -74,7 +78,11 @@ def test_all_problems_at_once():
 
 def test_contradictions_are_told_together_with_each_other():
     found = problems(small(**{"training.snapshots": ["2k", "1k"], "recipes.topk.k": 0, "activations.site": "nowhere"}))
-    assert [line.split(":")[1].strip() for line in found] == ["training.snapshots", "activations.site", "recipes.topk.k"]
+    assert [line.split(":")[1].strip() for line in found] == [
+        "training.snapshots",
+        "activations.site",
+        "recipes.topk.k",
+    ]
 
 
 PAGE = (ROOT / "config/README.md").read_text()

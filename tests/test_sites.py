@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from models import SIZES, random_model
 
+from models import SIZES, random_model
 from sae_atlas.errors import AtlasError
 from sae_atlas.sites import blocks, capture, family, module_name, patch, start_at
 

@@ -5,10 +5,9 @@ import shutil
 import pandas as pd
 import pytest
 import yaml
-from workflow import ROOT, SMALL, kinds, planned, small, snakemake
 
-from sae_atlas.saes.sae import Sae
 from sae_atlas.summary import summarise
+from workflow import ROOT, SMALL, kinds, planned, small, snakemake
 
 LAYERS, RECIPES = 3, 2
 CELLS = LAYERS * 3  # snapshots
@@ -68,7 +67,16 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
     [
         pytest.param(
             small(**{"recipes.l1.l1.coefficient": 0.02}),
-            {"activations": 3, "store": 9, "train": 9, "evaluate": 3, "table": 2, "figure": 2, "model card": 3, "release": 1},
+            {
+                "activations": 3,
+                "store": 9,
+                "train": 9,
+                "evaluate": 3,
+                "table": 2,
+                "figure": 2,
+                "model card": 3,
+                "release": 1,
+            },
             id="lambda of one recipe",
         ),
         pytest.param(
@@ -78,7 +86,16 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
         ),
         pytest.param(
             APPENDED,
-            {"activations": 1, "store": 3, "train": 6, "evaluate": 6, "table": 3, "figure": 4, "model card": 6, "release": 2},
+            {
+                "activations": 1,
+                "store": 3,
+                "train": 6,
+                "evaluate": 6,
+                "table": 3,
+                "figure": 4,
+                "model card": 6,
+                "release": 2,
+            },
             id="a new snapshot at the end",
         ),
         pytest.param(

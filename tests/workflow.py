@@ -63,7 +63,9 @@ def snakemake(folder: Path, config: dict | Path, *arguments: str, check: bool = 
         file = folder / "config.yaml"
         file.write_text(yaml.safe_dump(config, sort_keys=False))
         config = file
-    done = subprocess.run(command(folder, config, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command(folder, config, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if check and done.returncode:
         raise AssertionError(f"snakemake ended with {done.returncode}:\n{done.stdout}")
     return done

@@ -108,7 +108,9 @@ class _Moments:
         mean = self.total / self.count
         spread = self.squares / self.count - float(mean @ mean)
         if not spread > 0:
-            raise AtlasError("activations: every token has the same activation; there is nothing to explain at this site")
+            raise AtlasError(
+                "activations: every token has the same activation; there is nothing to explain at this site"
+            )
         return {"mean": mean.tolist(), "mean_squared_norm": self.squares / self.count, "spread": spread}
 
 

@@ -34,7 +34,9 @@ class Embedded:
             raise AtlasError(f"{file}: not there; install {self.package}=={self.version} again")
         found = sha256(file)
         if found != self.sha256:
-            raise AtlasError(f"{file}: sha256 is {found}, expected {self.sha256}; install {self.package}=={self.version} again")
+            raise AtlasError(
+                f"{file}: sha256 is {found}, expected {self.sha256}; install {self.package}=={self.version} again"
+            )
         return file
 
 

@@ -182,7 +182,9 @@ class _Sums:
             low, high = interval(sums, of)
             value = float(of({name: each.sum() for name, each in sums.items()}))
             window = predictions if metric in LOSSES else tokens
-            found.append({"metric": metric, "value": value, "low": low, "high": high, "unit": unit, "held_out_tokens": window})
+            found.append(
+                {"metric": metric, "value": value, "low": low, "high": high, "unit": unit, "held_out_tokens": window}
+            )
         l0, dead = torch.cat(self.l0), sparsity.dead(self.counts)
         plain = {
             "l0_median": (sparsity.median(l0), "latents per token"),

@@ -141,7 +141,11 @@ def _write(group, name: str, rows: int, batch: slice, values: Tensor) -> None:
     values = values.float().cpu().numpy()
     if name not in group:
         group.create_array(
-            name, shape=(rows, *values.shape[1:]), chunks=(min(rows, 64), *values.shape[1:]), dtype="float32", compressors=None
+            name,
+            shape=(rows, *values.shape[1:]),
+            chunks=(min(rows, 64), *values.shape[1:]),
+            dtype="float32",
+            compressors=None,
         )
     stop = min(batch.stop, rows)
     group[name][batch.start : stop] = values[: stop - batch.start]

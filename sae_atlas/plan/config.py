@@ -1,6 +1,7 @@
 """The config: every problem found at once, each with its key and remedy; then sizes as numbers, layers as a list."""
 
 import difflib
+import itertools
 import json
 from pathlib import Path
 
@@ -60,7 +61,9 @@ def resolve_config(config: dict) -> dict:
             "tokens": parse_size(config["training"]["tokens"]),
             "snapshots": [parse_size(size) for size in config["training"]["snapshots"]],
         },
-        "recipes": {name: Recipe.from_dict(recipe, f"recipes.{name}").to_dict() for name, recipe in config["recipes"].items()},
+        "recipes": {
+            name: Recipe.from_dict(recipe, f"recipes.{name}").to_dict() for name, recipe in config["recipes"].items()
+        },
         "evaluation": {
             **evaluation,
             "tokens": parse_size(evaluation["tokens"]),
@@ -89,7 +92,9 @@ def _schema_problems(config: dict, schema: dict):
         elif error.validator in ("enum", "const"):
             allowed = error.schema.get("enum") or [error.schema["const"]]
             yield f"{key}: {error.instance!r} is not allowed; {nearest(error.instance, allowed)}"
-        elif error.validator == "type" and "integer" in str(error.validator_value) and isinstance(error.instance, float):
+        elif (
+            error.validator == "type" and "integer" in str(error.validator_value) and isinstance(error.instance, float)
+        ):
             yield f"{key}: {error.instance!r} is not a whole number"
         elif error.validator in ("pattern", "oneOf", "type", "minProperties"):
             yield f"{key}: {error.instance!r} does not fit; {error.schema.get('description') or error.message}"
@@ -131,7 +136,7 @@ def _source_problems(section: str, values: dict, keys: dict, shared: tuple):
 
 def _snapshot_problems(config: dict):
     snapshots = [parse_size(size) for size in config["training"].get("snapshots", [])]
-    if any(later <= earlier for earlier, later in zip(snapshots, snapshots[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(snapshots)):
         yield "training.snapshots: not ascending; list the token counts from small to large, each once"
     tokens = parse_size(config["training"]["tokens"])
     corpus = parse_size(config["corpus"]["tokens"])
@@ -148,7 +153,9 @@ def _activation_problems(config: dict):
         yield f"activations.site: no site {site!r}; {nearest(site, SITES)} Or give a module path with {{layer}} in it"
     layers = activations.get("layers", "all")
     try:
-        count = count_layers(config["base_model"]) if layers == "all" or config["base_model"]["source"] != "hub" else None
+        count = (
+            count_layers(config["base_model"]) if layers == "all" or config["base_model"]["source"] != "hub" else None
+        )
         chosen = _layers(layers, config["base_model"])
     except AtlasError as error:
         yield str(error)
@@ -210,7 +217,9 @@ def _hub_config(base_model: dict) -> dict:
     from huggingface_hub import hf_hub_download
 
     try:
-        return json.loads(Path(hf_hub_download(base_model["id"], "config.json", revision=base_model.get("revision"))).read_text())
+        return json.loads(
+            Path(hf_hub_download(base_model["id"], "config.json", revision=base_model.get("revision"))).read_text()
+        )
     except Exception as error:
         raise AtlasError(
             f"activations.layers: `all` needs the config of {base_model['id']} from the hub, which gave "

@@ -10,7 +10,7 @@ from snakemake.utils import validate
 # Scripts run in processes of their own (and in conda environments); they find the library beside this workflow.
 LIBRARY = str(Path(str(workflow.current_basedir)).parents[1])
 sys.path.insert(0, LIBRARY)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [LIBRARY, os.environ.get("PYTHONPATH")]))
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 
 from sae_atlas.cards.names import release_name, sae_name
 from sae_atlas.errors import AtlasError
@@ -59,6 +59,8 @@ def cell(wildcards):
     """The cell a job stands for, as arguments of Atlas: layers are numbers there."""
     if "sae" in wildcards.keys():
         return SAES[wildcards.sae]
+    if "release" in wildcards.keys():
+        return {"recipe": RELEASES[wildcards.release]}
     return {name: int(value) if name == "layer" else value for name, value in wildcards.items()}
 
 
@@ -80,6 +82,23 @@ def code(stage):
 def growing(amount):
     """A resource that grows with every attempt at the job."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def trained(cells):
+    """Checkpoints of all recipes for these (layer, snapshot) cells."""
+    return [
+        f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt"
+        for recipe in atlas.recipes
+        for layer, snapshot in cells
+    ]
+
+
+def previous_resume_point(wildcards):
+    """Where the chain stands before this window; nothing for the first."""
+    previous = atlas.previous(wildcards.snapshot)
+    if previous is None:
+        return []
+    return f"results/checkpoints/{wildcards.recipe}/sae_layer{wildcards.layer}_{previous}.resume.pt"
 
 
 # One run at a time in a folder. Snakemake's own lock outlives a killed run; this one ends with its process.

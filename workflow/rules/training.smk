@@ -1,23 +1,6 @@
 # Training: one job per recipe, layer and snapshot. The chain of snapshots is the resume point.
 
 
-def trained(cells):
-    """Checkpoints of all recipes for these (layer, snapshot) cells."""
-    return [
-        f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt"
-        for recipe in atlas.recipes
-        for layer, snapshot in cells
-    ]
-
-
-def previous_resume_point(wildcards):
-    """Where the chain stands before this window; nothing for the first."""
-    previous = atlas.previous(wildcards.snapshot)
-    if previous is None:
-        return []
-    return f"results/checkpoints/{wildcards.recipe}/sae_layer{wildcards.layer}_{previous}.resume.pt"
-
-
 rule train_sae:
     """Carry one SAE from the previous snapshot to this one on one window of activations.
 
