@@ -9,7 +9,8 @@ from tables import write_curves, write_metrics
 
 from sae_atlas.errors import AtlasError
 from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap
-from sae_atlas.figures.scales import SHOWN, pivot, scale_of, value_text
+from sae_atlas.figures.scales import pivot, scale_of, value_text
+from sae_atlas.figures.shown import SHOWN
 from sae_atlas.figures.style import COLOUR_MAPS, colour_map, layer_colours, short_number
 from sae_atlas.figures.training_curves import plot_training_curves
 from sae_atlas.provenance import make_record

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sae_atlas.errors import AtlasError
-from sae_atlas.figures.scales import GROUPS, SHOWN, Scale, pivot, scale_of, value_text
+from sae_atlas.figures.scales import Scale, pivot, scale_of, value_text
+from sae_atlas.figures.shown import GROUPS, SHOWN
 from sae_atlas.figures.style import FAINT, GREY, INK, colour_map, headline, save, short_number, spread, style
 
 OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead")

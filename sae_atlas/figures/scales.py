@@ -1,4 +1,4 @@
-"""How a metric is shown: its name, which direction is better, and its own colour scale."""
+"""The colour scale of a metric: worst to best, in the direction that is better for it."""
 
 from dataclasses import dataclass
 
@@ -7,41 +7,6 @@ import pandas as pd
 
 from sae_atlas.figures.style import DECADES
 
-
-@dataclass(frozen=True)
-class Shown:
-    """A metric in figures and tables."""
-
-    name: str
-    better: str  # up | down | one (best at 1) | none (neither direction is better)
-
-    @property
-    def arrow(self) -> str:
-        return {"up": "↑", "down": "↓", "one": "→ 1", "none": ""}[self.better]
-
-
-# In the order a reader asks: what does the model lose, how close is the code, how sparse is it.
-GROUPS = {
-    "Loss of the model that reads the reconstruction": {
-        "ce_recovered": Shown("CE recovered, zero ablation", "up"),
-        "ce_recovered_mean_ablation": Shown("CE recovered, mean ablation", "up"),
-        "ce_increase": Shown("CE increase", "down"),
-        "kl": Shown("KL from the clean model", "down"),
-        "kl_recovered": Shown("KL recovered", "up"),
-    },
-    "Reconstruction": {
-        "fvu": Shown("FVU", "down"),
-        "fvu_without_outliers": Shown("FVU without outlier tokens", "down"),
-        "cosine": Shown("cosine", "up"),
-        "norm_ratio": Shown("norm ratio", "one"),
-        "relative_bias": Shown("relative bias", "one"),
-    },
-    "Latents": {
-        "l0": Shown("L0", "none"),
-        "dead": Shown("dead latents", "down"),
-    },
-}
-SHOWN = {metric: shown for group in GROUPS.values() for metric, shown in group.items()}
 LEAST_SPAN = 0.05  # of the largest value: smaller differences do not get the whole colour scale
 FENCE = 3.0  # interquartile ranges beyond which a value is clipped to the scale's end
 

@@ -17,6 +17,10 @@ CODE = {  # the modules that determine a stage's numbers
     "train_sae": ("saes", "kernels", "training"),
     "save_held_out": ("metrics/held_out.py", "sites.py"),
     "evaluate_sae": ("metrics", "saes"),
+    "plot_training_curves": ("figures/training_curves.py", "figures/style.py"),
+    "plot_metrics_heatmap": ("figures/metrics_heatmap.py", "figures/scales.py", "figures/shown.py", "figures/style.py"),
+    "model_card": ("cards", "figures/shown.py"),
+    "release": ("cards", "figures/shown.py"),
 }
 
 
@@ -96,7 +100,11 @@ class Atlas:
 
     def _tokenize(self) -> dict:
         corpus = self.config["corpus"]
-        text = {key: value for key, value in corpus.items() if key not in ("name", "context", "tokens", "held_out_tokens", "seed")}
+        text = {
+            key: value
+            for key, value in corpus.items()
+            if key not in ("name", "context", "tokens", "held_out_tokens", "seed")
+        }
         return {
             "text": text,
             "context": corpus["context"],
@@ -149,6 +157,37 @@ class Atlas:
             "outlier_norm": evaluation["outlier_norm"],
         }
 
+    def _plot_training_curves(self, recipe: str) -> dict:
+        target = self.config["recipes"][recipe].get("l1", {}).get("target_l0")
+        return {**self._plot_metrics_heatmap(recipe), "target_l0": target}
+
+    def _plot_metrics_heatmap(self, recipe: str) -> dict:
+        title = f"{self.config['base_model']['name']}, {self.config['activations']['site']}"
+        return {"title": title, "recipe": recipe, "colour_map": self.config["figures"]["colour_map"]}
+
+    def _model_card(self, recipe: str, layer: int) -> dict:
+        names = {"base": self.config["base_model"]["name"], "text": self.config["corpus"]["name"]}
+        return {**names, "author": self.config["release"]["author"]}
+
+    def _release(self, recipe: str) -> dict:
+        """What its page says; `config` is what makes this recipe again, without what only bounds disk or memory."""
+        activations, base, text = self.config["activations"], self.config["base_model"], self.config["corpus"]
+        keys = ("site", "layers", "dtype", "outlier_norm", "shard_rows", "chunk_rows", "seed")
+        return {
+            "base": base["name"],
+            "text": text["name"],
+            "licence": self.config["release"]["licence"],
+            "author": self.config["release"]["author"],
+            "config": {
+                "base_model": base,
+                "corpus": text,
+                "activations": {key: activations[key] for key in keys},
+                "training": self.config["training"],
+                "recipes": {recipe: self.config["recipes"][recipe]},
+                "evaluation": self.config["evaluation"],
+            },
+        }
+
     # --- identities -------------------------------------------------------------------------------------------------
 
     def inputs(self, stage: str, **cell) -> dict:
@@ -176,7 +215,20 @@ class Atlas:
                     for snapshot in self.snapshots
                 },
             }
+        if stage == "plot_training_curves":
+            last = {layer: self.identity("train_sae", **cell, layer=layer, snapshot=self.last) for layer in self.layers}
+            return {f"layer{layer:02d}": found for layer, found in last.items()}
+        if stage == "plot_metrics_heatmap":
+            return self._evaluations(**cell)
+        published = {"base_model": self.identity("prepare_model"), "corpus": self.identity("tokenize")}
+        if stage == "model_card":
+            return {**published, "metrics": self.identity("evaluate_sae", **cell)}
+        if stage == "release":
+            return {**published, **self._evaluations(**cell)}
         raise ValueError(f"no stage {stage}")
+
+    def _evaluations(self, recipe: str) -> dict:
+        return {f"layer{layer:02d}": self.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in self.layers}
 
     def code(self, stage: str) -> str:
         return code_identity(*CODE[stage])

@@ -29,8 +29,10 @@ rule plot_training_curves:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
+        settings=settings("plot_training_curves"),
         layers=atlas.layers,
-        colour_map=atlas.config["figures"]["colour_map"],
+        code=code("plot_training_curves"),
+        inputs=inputs("plot_training_curves"),
     message:
         "figure: training curves of {wildcards.recipe}"
     script:
@@ -60,8 +62,9 @@ rule plot_metrics_heatmap:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        title=f"{BASE}, {SITE}",
-        colour_map=atlas.config["figures"]["colour_map"],
+        settings=settings("plot_metrics_heatmap"),
+        code=code("plot_metrics_heatmap"),
+        inputs=inputs("plot_metrics_heatmap"),
     message:
         "figure: metrics heatmap of {wildcards.recipe}"
     script:

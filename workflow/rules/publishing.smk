@@ -27,9 +27,9 @@ rule model_card:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        recipe=lambda wildcards: SAES[wildcards.sae]["recipe"],
-        layer=lambda wildcards: SAES[wildcards.sae]["layer"],
-        author=atlas.config["release"]["author"],
+        settings=settings("model_card"),
+        code=code("model_card"),
+        inputs=inputs("model_card"),
     message:
         "model card: {wildcards.sae}"
     script:
@@ -47,7 +47,9 @@ rule release:
             layer=atlas.layers,
             snapshot=atlas.snapshots,
         ),
-        metrics=lambda wildcards: f"results/metrics/{RELEASES[wildcards.release]}.parquet",
+        metrics=lambda wildcards: expand(
+            "results/metrics/{recipe}/layer{layer:02d}.json", recipe=RELEASES[wildcards.release], layer=atlas.layers
+        ),
         figures=lambda wildcards: expand(
             "results/figures/{recipe}/{figure}.png", recipe=RELEASES[wildcards.release], figure=FIGURES
         ),
@@ -64,10 +66,14 @@ rule release:
         mem_mb=growing(1000),
         runtime=growing(30),
     params:
-        recipe=lambda wildcards: RELEASES[wildcards.release],
-        sisters=lambda wildcards: {name: recipe for name, recipe in RELEASES.items() if name != wildcards.release},
-        licence=atlas.config["release"]["licence"],
-        author=atlas.config["release"]["author"],
+        settings=settings("release"),
+        layers=atlas.layers,
+        snapshots=[atlas.published(snapshot) for snapshot in atlas.snapshots],
+        sisters=lambda wildcards: {
+            name: atlas.config["recipes"][recipe] for name, recipe in RELEASES.items() if name != wildcards.release
+        },
+        code=code("release"),
+        inputs=inputs("release"),
     message:
         "release: {wildcards.release}"
     script:

@@ -1,0 +1,21 @@
+"""Publish the SAE of one layer with its card (rule model_card)."""
+
+from pathlib import Path
+
+from sae_atlas.cards.model_card import write_model_card
+from sae_atlas.log import job_log
+from sae_atlas.provenance import make_record
+
+with job_log(snakemake.log[0]):
+    settings, inputs = snakemake.params.settings, snakemake.params.inputs
+    write_model_card(
+        snakemake.input.checkpoint,
+        snakemake.input.metrics,
+        snakemake.input.base_model,
+        snakemake.input.corpus,
+        Path(snakemake.output.card).parent,
+        name=snakemake.wildcards.sae,
+        **settings,
+        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        expects=inputs,
+    )

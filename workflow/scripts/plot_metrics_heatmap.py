@@ -2,13 +2,14 @@
 
 from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap
 from sae_atlas.log import job_log
+from sae_atlas.provenance import make_record
 
 with job_log(snakemake.log[0]):
+    settings = snakemake.params.settings
     plot_metrics_heatmap(
         snakemake.input.metrics,
         snakemake.output.png,
         snakemake.output.svg,
-        recipe=snakemake.wildcards.recipe,
-        title=snakemake.params.title,
-        colour_map=snakemake.params.colour_map,
+        **settings,
+        record=make_record(snakemake.rule, settings, snakemake.params.code, snakemake.params.inputs),
     )

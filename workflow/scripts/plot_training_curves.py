@@ -2,14 +2,15 @@
 
 from sae_atlas.figures.training_curves import plot_training_curves
 from sae_atlas.log import job_log
+from sae_atlas.provenance import make_record
 
 with job_log(snakemake.log[0]):
-    layers = snakemake.params.layers
+    settings, layers = snakemake.params.settings, snakemake.params.layers
     windows = len(snakemake.input.curves) // len(layers)
     plot_training_curves(
         {layer: snakemake.input.curves[place * windows : (place + 1) * windows] for place, layer in enumerate(layers)},
         snakemake.output.png,
         snakemake.output.svg,
-        recipe=snakemake.wildcards.recipe,
-        colour_map=snakemake.params.colour_map,
+        **settings,
+        record=make_record(snakemake.rule, settings, snakemake.params.code, snakemake.params.inputs),
     )

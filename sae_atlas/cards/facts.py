@@ -1,0 +1,145 @@
+"""What cards and release pages say, from the run's own files. Without torch: many cards are written, each by a job."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sae_atlas.base_models.packages import find_text
+from sae_atlas.errors import AtlasError
+from sae_atlas.files import read_json
+from sae_atlas.provenance import check_record
+
+SITE_WORDS = {
+    "resid_pre": "residual stream before block {layer}",
+    "resid_mid": "residual stream between attention and MLP of block {layer}",
+    "resid_post": "residual stream after block {layer}",
+    "attn_out": "attention output of block {layer}",
+    "mlp_out": "MLP output of block {layer}",
+}
+ARCHITECTURES = {
+    "relu": "ReLU with L1 penalty",
+    "topk": "TopK",
+    "batch_topk": "BatchTopK",
+    "jumprelu": "JumpReLU",
+    "gated": "Gated",
+    "matryoshka": "Matryoshka BatchTopK",
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Base model and text, the same for every SAE of an atlas."""
+
+    base: str
+    model: dict  # what base_models.prepare wrote
+    text: str
+    corpus: dict  # attributes of the corpus
+
+    @property
+    def model_source(self) -> str:
+        """Where the weights came from, in words."""
+        revision = self.model.get("revision")
+        return f"{self.model['source']}, revision {revision}" if revision else self.model["source"]
+
+    @property
+    def hub_id(self) -> str | None:
+        """The base model's id on the hub, if it came from there."""
+        source = self.model["source"]
+        return source.removeprefix("hub ") if source.startswith("hub ") else None
+
+    @property
+    def text_source(self) -> str:
+        """Where the text came from, in words."""
+        text = self.corpus["text"]
+        if text["source"] == "package":
+            embedded = find_text(text["package"])
+            return f"package {embedded.package}=={embedded.version}, file {embedded.file}"
+        place = text.get("id") or Path(text["path"]).name
+        details = [f"{key} {text[key]}" for key in ("revision", "subset", "split", "field") if key in text]
+        return ", ".join([f"{text['source']} {place}", *details])
+
+    @property
+    def text_licence(self) -> str | None:
+        text = self.corpus["text"]
+        return find_text(text["package"]).licence if text["source"] == "package" else None
+
+    @property
+    def context(self) -> int:
+        return self.corpus["record"]["settings"]["context"]
+
+
+def read_origin(provenance: str | Path, corpus: str | Path, base: str, text: str, expects: dict) -> Origin:
+    """Base model and text named `base` and `text`. Raises AtlasError if a file is of another run."""
+    model = read_json(provenance)
+    check_record(provenance, model.get("record"), expects["base_model"])
+    # Zarr v3 keeps a group's attributes here; to import zarr takes longer than to write the card.
+    attributes = read_json(Path(corpus) / "zarr.json")["attributes"]
+    check_record(corpus, attributes.get("record"), expects["corpus"])
+    return Origin(base, model, text, attributes)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One layer of a recipe: what its checkpoints are and what was measured of them (metrics.evaluate's JSON)."""
+
+    path: Path
+    checkpoints: dict[str, dict]  # snapshot -> sha256, config, stats
+    rows: list[dict]
+    record: dict
+
+    @property
+    def last(self) -> dict:
+        return self.checkpoints["final"]
+
+    @property
+    def config(self) -> dict:
+        """Config of the final checkpoint."""
+        return self.last["config"]
+
+    @property
+    def recipe_name(self) -> str:
+        return self.rows[0]["recipe"]
+
+    @property
+    def layer(self) -> int:
+        return self.config["activations"]["layer"]
+
+    @property
+    def site(self) -> str:
+        return self.config["activations"]["site"]
+
+    @property
+    def site_words(self) -> str:
+        return SITE_WORDS.get(self.site, "output of module {site}").format(site=self.site, layer=self.layer)
+
+    def metrics(self, snapshot: str = "final") -> dict[str, dict]:
+        """Metric -> its row."""
+        return {row["metric"]: row for row in self.rows if row["snapshot"] == snapshot}
+
+
+def read_measured(path: str | Path, expected: str) -> Measured:
+    """Raises AtlasError if the file is of another run."""
+    found = read_json(path)
+    check_record(path, found.get("record"), expected)
+    return Measured(Path(path), found["checkpoints"], found["metrics"], found["record"])
+
+
+def sparsity_words(recipe: dict) -> str:
+    """What makes the recipe sparse, in a few words."""
+    architecture = recipe["architecture"]
+    if architecture in ("relu", "gated"):
+        l1 = recipe["l1"]
+        start = f"L1 coefficient {l1['coefficient']:g} ({l1['convention']})"
+        return f"{start}, fixed" if l1["target_l0"] is None else f"{start}, adapted to L0 {l1['target_l0']:g}"
+    if architecture == "jumprelu":
+        return f"L0 penalty with target {recipe['jumprelu']['target_l0']:g}"
+    return f"k = {recipe['k']} latents per token" + ("" if architecture == "topk" else " on average")
+
+
+def check_weights(path: str | Path, sha256: str, measured: Measured, snapshot: str) -> None:
+    """Raise AtlasError unless the file's hash is that of the checkpoint which was measured."""
+    expected = measured.checkpoints[snapshot]["sha256"]
+    if sha256 != expected:
+        raise AtlasError(
+            f"{path}: not the checkpoint that {measured.path} measured (sha256 {sha256[:12]}, expected "
+            f"{expected[:12]}). Delete both and rerun; they will be rebuilt."
+        )

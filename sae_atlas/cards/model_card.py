@@ -1,0 +1,171 @@
+"""The published SAE of one layer: model.pt, config.json and model_card.md, checked against each other."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sae_atlas.cards.facts import (
+    ARCHITECTURES,
+    Measured,
+    Origin,
+    check_weights,
+    read_measured,
+    read_origin,
+    sparsity_words,
+)
+from sae_atlas.cards.markdown import fill, number
+from sae_atlas.cards.names import parse_sae_name, spelled_site
+from sae_atlas.cards.weights import copy, sha256
+from sae_atlas.errors import AtlasError
+from sae_atlas.figures.shown import SHOWN
+from sae_atlas.files import atomic, write_json
+
+
+def write_model_card(
+    checkpoint: str | Path,
+    metrics: str | Path,
+    provenance: str | Path,
+    corpus: str | Path,
+    folder: str | Path,
+    name: str,
+    base: str,
+    text: str,
+    author: str,
+    record: dict,
+    expects: dict,
+) -> None:
+    """Write the folder of the final `checkpoint` of one layer.
+
+    metrics: the layer's JSON (metrics.evaluate). base, text: names of base model and corpus. The date is the
+    checkpoint's, so the same run gives the same card. Raises AtlasError if name, weights, metrics and inputs
+    do not belong together.
+    """
+    folder = Path(folder)
+    origin = read_origin(provenance, corpus, base, text, expects)
+    measured = read_measured(metrics, expects["metrics"])
+    _check_name(name, measured, base)
+    copy(checkpoint, folder / "model.pt")
+    weights = sha256(folder / "model.pt")
+    check_weights(checkpoint, weights, measured, "final")
+    date = datetime.fromtimestamp(os.stat(checkpoint).st_mtime, UTC).date().isoformat()
+    card = _card(name, origin, measured, weights, date, author)
+    with atomic(folder / "model_card.md") as partial:
+        partial.write_text(card)
+    files = {"model.pt": weights, "model_card.md": sha256(folder / "model_card.md")}
+    write_json(folder / "config.json", _config(name, origin, measured, date, files, record))
+
+
+def _check_name(name: str, measured: Measured, base: str) -> None:
+    """Raise AtlasError unless every part of the name is what the checkpoint says."""
+    parts, config = parse_sae_name(name), measured.config
+    expected = {
+        "base": (parts.base, base),
+        "site": (spelled_site(parts.site), spelled_site(measured.site)),
+        "layer": (parts.layer, measured.layer),
+        "expansion": (parts.expansion, config["recipe"]["expansion"]),
+        "tokens": (parts.tokens, config["tokens"]),
+        "recipe": (parts.recipe, measured.recipe_name),
+    }
+    for key, (said, true) in expected.items():
+        if said != true:
+            raise AtlasError(f"{name}: the name says {key} {said}, {measured.path} says {true}. Rename or rebuild it.")
+
+
+def _card(name: str, origin: Origin, measured: Measured, weights: str, date: str, author: str) -> str:
+    config, rows = measured.config, measured.metrics()
+    recipe = config["recipe"]
+    return fill(
+        "model_card.md.jinja",
+        name=name,
+        origin=origin,
+        measured=measured,
+        config=config,
+        recipe=recipe,
+        stats=measured.last["stats"],
+        architecture=ARCHITECTURES[recipe["architecture"]],
+        schedule=_schedule(recipe),
+        l1=_l1(measured),
+        sparsity=sparsity_words(recipe),
+        l0=rows["l0"],
+        rows=[{**row, "name": SHOWN[metric].name if metric in SHOWN else metric} for metric, row in rows.items()],
+        limitations=list(_limitations(origin, measured)),
+        sha256=weights,
+        date=date,
+        author=author,
+    )
+
+
+def _config(name: str, origin: Origin, measured: Measured, date: str, files: dict, record: dict) -> dict:
+    config = measured.config
+    keys = ("source", "revision", "licence", "quantisation", "architecture", "n_layers", "d_model", "weights_sha256")
+    return {
+        "name": name,
+        "base_model": {"name": origin.base, **{key: origin.model.get(key) for key in keys}},
+        "site": measured.site,
+        "layer": measured.layer,
+        "d_in": config["d_in"],
+        "d_sae": config["d_sae"],
+        "recipe": {"name": measured.recipe_name, **config["recipe"]},
+        "lambda": config.get("lambda"),
+        "tokens": config["tokens"],
+        "corpus": {
+            "name": origin.text,
+            "source": origin.text_source,
+            "licence": origin.text_licence,
+            "context": origin.context,
+            "held_out_tokens": origin.corpus["held_out_tokens"],
+        },
+        "stats": measured.last["stats"],
+        "metrics": measured.metrics(),
+        "date": date,
+        "files_sha256": files,
+        "records": {"training": config["record"], "evaluation": measured.record, "card": record},
+    }
+
+
+def _schedule(recipe: dict) -> str:
+    low, high = recipe["adam_betas"]
+    warmup = f"warm-up of {number(recipe['warmup'])} steps" if recipe["warmup"] else "no warm-up"
+    decay = f"linear decay to 0 over the last {recipe['decay']:.0%} of the tokens" if recipe["decay"] else "no decay"
+    return f"Adam, betas {low:g} and {high:g}, {warmup}, {decay}, gradient norm clipped at {recipe['clip']:g}"
+
+
+def _l1(measured: Measured) -> str:
+    """Lambda as stated and in the canonical convention, and where a controller left it."""
+    penalty = measured.config.get("lambda")
+    if penalty is None:
+        return "none, the architecture has no L1 penalty"
+    words = f"{penalty['stated']:g} in the convention {penalty['convention']}, {number(penalty['canonical'])} canonical"
+    target = measured.config["recipe"]["l1"]["target_l0"]
+    if target is None:
+        return f"{words}, fixed"
+    stats = measured.last["stats"]
+    reached = "reached" if stats["converged"] else "NOT reached"
+    l0 = f"at the end {number(stats['settled_l0'])} on the training stream"
+    last = number(penalty["last"])
+    return f"starts at {words}; steered to an L0 of {target:g}, which was {reached} ({l0}); ends at {last} canonical"
+
+
+def _limitations(origin: Origin, measured: Measured):
+    rows, config = measured.metrics(), measured.config
+    if origin.model["source"].startswith("random"):
+        yield "The base model's weights are random: this is a control or a test, its latents mean nothing."
+    if origin.model.get("quantisation"):
+        yield f"The base model is the one stored as {origin.model['quantisation']}, not the original in full precision."
+    yield (
+        f"Trained on {number(config['tokens'])} tokens of {origin.text} and measured on the same kind of text; what it "
+        "does on other text is not known."
+    )
+    dead = rows["dead"]
+    yield (
+        f"{number(dead['value'])} of {number(config['d_sae'])} latents did not fire on "
+        f"{number(dead['held_out_tokens'])} held-out tokens. On more tokens some of them may."
+    )
+    loss = rows["ce_increase"]
+    yield (
+        f"A base model that reads the reconstruction instead loses {number(loss['value'])} nats per token "
+        f"({number(loss['held_out_tokens'])} held-out tokens)."
+    )
+    yield "Document starts and padding were left out of training and measurement; latents on them mean nothing."
+    if measured.last["stats"].get("converged") is False:
+        yield "The controller of lambda did not reach its L0 target; compare it with other runs by the measured L0."

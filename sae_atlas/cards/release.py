@@ -1,0 +1,199 @@
+"""A release: all layers and snapshots of a recipe in one folder, with figures, hashes and a README for the hub."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from sae_atlas.cards.facts import (
+    ARCHITECTURES,
+    Measured,
+    Origin,
+    check_weights,
+    read_measured,
+    read_origin,
+    sparsity_words,
+)
+from sae_atlas.cards.markdown import Plain, code, escape, fill, number
+from sae_atlas.cards.names import checkpoint_name
+from sae_atlas.cards.weights import link, sha256
+from sae_atlas.figures.shown import SHOWN
+from sae_atlas.files import atomic
+
+QUALITY = ("ce_recovered", "ce_increase", "fvu", "l0", "dead")
+
+
+def write_release(
+    checkpoints: dict[int, dict[str, str | Path]],
+    metrics: dict[int, str | Path],
+    figures: Sequence[str | Path],
+    provenance: str | Path,
+    corpus: str | Path,
+    readme: str | Path,
+    name: str,
+    base: str,
+    text: str,
+    sisters: dict[str, dict],
+    config: dict,
+    licence: str,
+    author: str,
+    record: dict,
+    expects: dict,
+) -> None:
+    """Fill the folder of `readme`; the README comes last, so a folder that has one is whole.
+
+    checkpoints: layer -> snapshot (`final` for the last) -> file; metrics: layer -> JSON of metrics.evaluate. sisters:
+    release name -> recipe. config: what reproduces this recipe. Weights are hard links. Raises AtlasError if a file is
+    of another run or not the one that was measured.
+    """
+    readme = Path(readme)
+    folder = readme.parent
+    origin = read_origin(provenance, corpus, base, text, expects)
+    measured = [read_measured(path, expects[f"layer{layer:02d}"]) for layer, path in metrics.items()]
+    hashes, size = {}, 0
+    for each in measured:
+        for snapshot, path in checkpoints[each.layer].items():
+            target = checkpoint_name(each.layer, snapshot)
+            hashes[target] = sha256(path)
+            check_weights(path, hashes[target], each, snapshot)
+            size += Path(path).stat().st_size
+            link(path, folder / target)
+    for stale in folder.glob("sae_layer*.pt"):
+        if stale.name not in hashes:
+            stale.unlink()
+    for figure in figures:
+        link(figure, folder / "plots" / Path(figure).name)
+    with atomic(folder / "SHA256SUMS") as partial:
+        partial.write_text("".join(f"{digest}  {file}\n" for file, digest in hashes.items()))
+    page = _page(name, origin, measured, size, sisters, config, licence, author, record)
+    with atomic(readme) as partial:
+        partial.write_text(page)
+
+
+def _page(
+    name: str,
+    recipe: str,
+    origin: Origin,
+    measured: list[Measured],
+    size: int,
+    sisters: dict[str, dict],
+    config: dict,
+    licence: str,
+    author: str,
+    record: dict,
+) -> str:
+    first, layers = measured[0], [each.layer for each in measured]
+    snapshots, values = list(first.checkpoints), first.config["recipe"]
+    middle = layers[len(layers) // 2]
+    examples = [checkpoint_name(layers[0], snapshots[0]), checkpoint_name(middle, "final")]
+    return fill(
+        "release.md.jinja",
+        name=name,
+        front_matter=_yaml(_front_matter(origin, licence, values, record)),
+        origin=origin,
+        base_link=Plain(f"[{escape(origin.hub_id)}](https://huggingface.co/{origin.hub_id})")
+        if origin.hub_id
+        else origin.base,
+        site=first.site,
+        config=first.config,
+        recipe=values,
+        layers=layers,
+        layer_words=_ranges(layers),
+        snapshots=snapshots,
+        snapshot_words=", ".join(f"{s} ({number(first.checkpoints[s]['config']['tokens'])} tokens)" for s in snapshots),
+        snapshot_list=Plain(", ".join(map(code, snapshots))),
+        examples=list(dict.fromkeys(examples)),
+        activation=_activation(values),
+        architecture=ARCHITECTURES[values["architecture"]],
+        sparsity=sparsity_words(values),
+        quality=[_quality(metric, measured) for metric in QUALITY],
+        penalty=_penalty(measured),
+        runs=list(_runs({name: values, **sisters}, name)),
+        reproduce=_yaml(config),
+        licence=licence,
+        author=author,
+        size=size,
+    )
+
+
+def _front_matter(origin: Origin, licence: str, recipe: dict, record: dict) -> dict:
+    """What the hub reads: https://huggingface.co/docs/hub/model-cards."""
+    matter = {
+        "license": licence,
+        "base_model": origin.hub_id or origin.base,
+        "library_name": "pytorch",
+        "tags": ["sparse-autoencoder", "sae", "interpretability", "sae-atlas", recipe["architecture"], origin.base],
+    }
+    if origin.corpus["text"]["source"] == "hub":
+        matter["datasets"] = [origin.corpus["text"]["id"]]
+    return matter | {"sae_atlas_identity": record["identity"]}
+
+
+def _yaml(value: dict) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110).rstrip()
+
+
+def _ranges(layers: list[int]) -> str:
+    """`0 to 23`, or the list where layers are left out."""
+    if layers == list(range(layers[0], layers[-1] + 1)) and len(layers) > 1:
+        return f"{layers[0]} to {layers[-1]}"
+    return ", ".join(map(str, layers))
+
+
+def _activation(recipe: dict) -> str:
+    """The line of Python that turns pre-activations into latents (saes/sae.py)."""
+    if recipe["architecture"] == "topk":
+        return (
+            f"values, kept = latents.relu().topk({recipe['k']})\n"
+            "latents = torch.zeros_like(latents).scatter(-1, kept, values)"
+        )
+    if recipe["architecture"] == "relu":
+        return "latents = latents.relu()"
+    return 'latents = torch.where(latents > weights["threshold"], latents, 0).relu()'
+
+
+def _quality(metric: str, measured: list[Measured]) -> dict:
+    shown = SHOWN[metric]
+    rows = {each.layer: each.metrics()[metric] for each in measured}
+    ordered = sorted(rows, key=lambda layer: rows[layer]["value"], reverse=shown.better == "down")
+    worst, best = (f"{number(rows[layer]['value'])} (layer {layer})" for layer in (ordered[0], ordered[-1]))
+    if shown.better == "none":
+        worst = best = ""
+    return {
+        "name": shown.name,
+        "median": statistics.median(row["value"] for row in rows.values()),
+        "worst": worst,
+        "best": best,
+        "unit": rows[ordered[0]]["unit"],
+        "tokens": rows[ordered[0]]["held_out_tokens"],
+    }
+
+
+def _penalty(measured: list[Measured]) -> dict | None:
+    """Lambda as stated, and what it is in the canonical convention over the layers."""
+    found = [each.config["lambda"] for each in measured if "lambda" in each.config]
+    if not found:
+        return None
+    adapted = measured[0].config["recipe"]["l1"]["target_l0"] is not None
+    return {
+        **{key: found[0][key] for key in ("stated", "convention")},
+        "canonical": _spread([each["canonical"] for each in found]),
+        "last": _spread([each["last"] for each in found]) if adapted else None,
+    }
+
+
+def _spread(values: list[float]) -> str:
+    low, high = number(min(values)), number(max(values))
+    return low if low == high else f"{low} to {high} (by layer)"
+
+
+def _runs(runs: dict[str, dict], this: str):
+    """Rows of the sister runs in the order of their names, this one in bold."""
+    for name, recipe in sorted(runs.items()):
+        yield {
+            "link": Plain(f"**{escape(name)}**" if name == this else f"[{escape(name)}](../{name})"),
+            "architecture": ARCHITECTURES[recipe["architecture"]],
+            "expansion": recipe["expansion"],
+            "sparsity": sparsity_words(recipe),
+        }

@@ -1,0 +1,39 @@
+"""How metrics are called where people read them, and which direction is better. Light: cards read it too."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A metric in figures and tables."""
+
+    name: str
+    better: str  # up | down | one (best at 1) | none (neither direction is better)
+
+    @property
+    def arrow(self) -> str:
+        return {"up": "↑", "down": "↓", "one": "→ 1", "none": ""}[self.better]
+
+
+# In the order a reader asks: what does the model lose, how close is the code, how sparse is it.
+GROUPS = {
+    "Loss of the model that reads the reconstruction": {
+        "ce_recovered": Shown("CE recovered, zero ablation", "up"),
+        "ce_recovered_mean_ablation": Shown("CE recovered, mean ablation", "up"),
+        "ce_increase": Shown("CE increase", "down"),
+        "kl": Shown("KL from the clean model", "down"),
+        "kl_recovered": Shown("KL recovered", "up"),
+    },
+    "Reconstruction": {
+        "fvu": Shown("FVU", "down"),
+        "fvu_without_outliers": Shown("FVU without outlier tokens", "down"),
+        "cosine": Shown("cosine", "up"),
+        "norm_ratio": Shown("norm ratio", "one"),
+        "relative_bias": Shown("relative bias", "one"),
+    },
+    "Latents": {
+        "l0": Shown("L0", "none"),
+        "dead": Shown("dead latents", "down"),
+    },
+}
+SHOWN = {metric: shown for group in GROUPS.values() for metric, shown in group.items()}
