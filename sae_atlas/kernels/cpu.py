@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae_atlas.kernels import adam, loops, reference
 from sae_atlas.kernels.measured import Measured
-from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, run, shared_buffer
+from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 from sae_atlas.saes import architecture
 from sae_atlas.saes.parts import Control, Weights
 
