@@ -13,7 +13,8 @@ def prepare(provenance: str | Path, settings: dict, record: dict) -> None:
     """Fetch, convert or make the model of `settings` (config section `base_model`) and write its `provenance`.
 
     The provenance says where the folder is (`path`, relative to the provenance itself), where the weights came from,
-    their sha256, licence, quantisation, sizes (`n_layers`, `d_model`) and the `record`. Raises AtlasError if the source cannot be had.
+    their sha256, licence, quantisation, sizes (`n_layers`, `d_model`) and the `record`. Raises AtlasError if the source
+    cannot be had.
     """
     provenance = Path(provenance)
     folder = provenance.parent / "model"
