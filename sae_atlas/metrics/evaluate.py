@@ -16,8 +16,8 @@ from sae_atlas.files import atomic, write_json
 from sae_atlas.log import progress
 from sae_atlas.metrics import reconstruction, sparsity
 from sae_atlas.metrics.bootstrap import interval
-from sae_atlas.metrics.held_out import clean_logits, stream_name, through
-from sae_atlas.metrics.loss_recovered import cross_entropy, kl_divergence, recovered
+from sae_atlas.metrics.held_out import predictions, stream_name, through
+from sae_atlas.metrics.loss_recovered import Clean, losses, recovered
 from sae_atlas.provenance import check_record
 from sae_atlas.saes.sae import Sae
 
@@ -78,7 +78,7 @@ def evaluate(
         for first in range(0, contexts, contexts_per_batch):
             batch = slice(first, min(first + contexts_per_batch, contexts))
             layer_data.read(batch)
-            clean = layer_data.clean_logits(model, batch) if first < layer_data.patched else None
+            clean = layer_data.predictions(model, batch) if first < layer_data.patched else None
             for snapshot, sae in saes.items():
                 x_hat = sums[snapshot].add(sae, batch)
                 if clean is not None:
@@ -124,10 +124,10 @@ class _LayerData:
     def read(self, batch: slice) -> None:
         self.batch_x, self.batch_mask = self.x[batch], self.mask[batch]
 
-    def clean_logits(self, model, batch: slice) -> Tensor:
+    def predictions(self, model, batch: slice) -> Clean:
         stop = min(batch.stop, self.patched)
         final = torch.from_numpy(self.group["final"][batch.start : stop]).to(model.device, model.dtype)
-        return clean_logits(model, final, self.tokens[batch.start : stop].to(model.device))
+        return predictions(model, final, self.tokens[batch.start : stop].to(model.device))
 
 
 class _Sums:
@@ -161,7 +161,7 @@ class _Sums:
         replaced[mask] = x_hat
         return replaced
 
-    def add_losses(self, model, layer: int, clean: Tensor, replaced: Tensor, batch: slice) -> None:
+    def add_losses(self, model, layer: int, clean: Clean, replaced: Tensor, batch: slice) -> None:
         data = self.data
         rows = slice(batch.start, min(batch.stop, data.patched))
         tokens = data.tokens[rows].to(model.device)
@@ -170,7 +170,7 @@ class _Sums:
         with through(model, data.site, layer, stream, replaced):
             logits = model(tokens, use_cache=False).logits
         kept = data.predicted[rows]
-        for name, each in (("ce_sae", cross_entropy(logits, tokens)), ("kl_sae", kl_divergence(clean, logits))):
+        for name, each in zip(("ce_sae", "kl_sae"), losses(logits, tokens, clean), strict=True):
             self.losses[name][rows] = torch.where(kept, each.cpu(), 0).sum(dim=1, dtype=torch.float64).numpy()
 
     def rows(self) -> list[dict]:

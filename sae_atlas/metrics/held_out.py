@@ -20,7 +20,7 @@ from sae_atlas.base_models.load import load
 from sae_atlas.corpus import open_corpus
 from sae_atlas.files import atomic
 from sae_atlas.log import progress
-from sae_atlas.metrics.loss_recovered import cross_entropy, kl_divergence
+from sae_atlas.metrics.loss_recovered import Clean, clean_predictions, losses
 from sae_atlas.sites import blocks, capture, module_name, patch, start_at
 
 
@@ -80,10 +80,10 @@ def through(model, site: str, layer: int, stream: Tensor, replaced: Tensor):
         yield
 
 
-def clean_logits(model, final: Tensor, tokens: Tensor) -> Tensor:
-    """Logits of the clean pass from the stream after the last block."""
+def predictions(model, final: Tensor, tokens: Tensor) -> Clean:
+    """The clean pass's predictions from the stream after the last block."""
     with start_at(model, len(blocks(model)), final):
-        return model(tokens, use_cache=False).logits
+        return clean_predictions(model(tokens, use_cache=False).logits)
 
 
 def _clean(model, group, batch: slice, layers: list[int], bar) -> None:
@@ -97,7 +97,7 @@ def _clean(model, group, batch: slice, layers: list[int], bar) -> None:
         if stream_name(site) == "stream":
             streams = stack.enter_context(capture(model, "resid_pre", layers, stop=False))
         final = stack.enter_context(capture(model, "resid_post", [last], stop=False))
-        logits = model(tokens, use_cache=False).logits
+        logits = model(tokens, use_cache=False, logits_to_keep=0 if batch.start < patched else 1).logits
     contexts = group["tokens"].shape[0]
     batch = slice(batch.start, min(batch.stop, contexts))
     for layer in layers:
@@ -106,7 +106,7 @@ def _clean(model, group, batch: slice, layers: list[int], bar) -> None:
             _write(group, f"layer{layer:02d}/stream", contexts, batch, streams[layer])
     if batch.start < patched:
         _write(group, "final", patched, batch, final[last])
-        _write(group, "ce_clean", patched, batch, cross_entropy(logits, tokens))
+        _write(group, "ce_clean", patched, batch, losses(logits, tokens, clean_predictions(logits))[0])
     bar.update()
 
 
@@ -123,7 +123,7 @@ def _ablated(model, group, batch: slice, means: dict[int, Tensor], bar) -> None:
     site, patched = group.attrs["site"], group.attrs["patched"]
     tokens = torch.from_numpy(group["tokens"][batch]).to(model.device)
     mask = torch.from_numpy(group["mask"][batch])[:, :, None]
-    clean = clean_logits(model, torch.from_numpy(group["final"][batch]).to(model.device, model.dtype), tokens)
+    clean = predictions(model, torch.from_numpy(group["final"][batch]).to(model.device, model.dtype), tokens)
     for layer, mean in means.items():
         name = f"layer{layer:02d}"
         x = torch.from_numpy(group[f"{name}/site"][batch])
@@ -131,8 +131,8 @@ def _ablated(model, group, batch: slice, means: dict[int, Tensor], bar) -> None:
         for ablation, value in (("zero", torch.zeros_like(mean)), ("mean", mean)):
             with through(model, site, layer, stream, torch.where(mask, value, x).to(model.device, model.dtype)):
                 logits = model(tokens, use_cache=False).logits
-            _write(group, f"{name}/ce_{ablation}", patched, batch, cross_entropy(logits, tokens))
-            _write(group, f"{name}/kl_{ablation}", patched, batch, kl_divergence(clean, logits))
+            for loss, values in zip(("ce", "kl"), losses(logits, tokens, clean), strict=True):
+                _write(group, f"{name}/{loss}_{ablation}", patched, batch, values)
             bar.update()
 
 

@@ -1,19 +1,39 @@
 """What the base model loses when it reads the reconstruction: cross-entropy and KL."""
 
-import torch.nn.functional as F
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 
-def cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Nats of every next token, [contexts, context - 1]: logits [contexts, context, vocabulary], tokens [contexts, context]."""
-    flat = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none")
-    return flat.view(len(tokens), -1)
+@dataclass(frozen=True)
+class Clean:
+    """The clean pass's predictions: what every patched pass over the same contexts is compared with."""
+
+    probabilities: Tensor  # [contexts, context - 1, vocabulary]
+    negentropy: Tensor  # [contexts, context - 1], sum p log p in nats
 
 
-def kl_divergence(clean: Tensor, patched: Tensor) -> Tensor:
-    """KL(clean || patched) of the next-token distributions in nats, [contexts, context - 1], from logits."""
-    p, q = F.log_softmax(clean[:, :-1].float(), dim=-1), F.log_softmax(patched[:, :-1].float(), dim=-1)
-    return (p.exp() * (p - q)).sum(dim=-1)
+def clean_predictions(logits: Tensor) -> Clean:
+    """From logits [contexts, context, vocabulary]."""
+    logs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
+    probabilities = logs.exp()
+    return Clean(probabilities, torch.linalg.vecdot(probabilities, logs))
+
+
+def losses(logits: Tensor, tokens: Tensor, clean: Clean) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of every next token, and KL(clean || patched), both [contexts, context - 1] in nats.
+
+    logits: [contexts, context, vocabulary]; tokens: [contexts, context]. With z the patched logits and p the clean
+    probabilities, CE = lse(z) - z[next] and KL = sum p log p - p . z + lse(z): two passes over the logits in all.
+    """
+    entropies, divergences = [], []
+    for row, context in enumerate(logits):  # one context's logits stay in cache
+        z = context[:-1].float()
+        total = torch.logsumexp(z, dim=-1)
+        entropies.append(total - z.gather(1, tokens[row, 1:, None])[:, 0])
+        divergences.append(clean.negentropy[row] - torch.linalg.vecdot(clean.probabilities[row], z) + total)
+    return torch.stack(entropies), torch.stack(divergences)
 
 
 def recovered(ablated: float, patched: float, clean: float) -> float:
