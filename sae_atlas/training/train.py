@@ -76,6 +76,7 @@ class _Window:
         self.start, self.stop, self.total = start, stop, total
         self.steps = reader.rows // recipe.batch
         self.done = 0  # steps of this window
+        self.dense = 0  # of those done by this process, how many took the dense path
         self.backend = backend_for(threads)
         self.first_penalty = initial_penalty(recipe, reader.d_in, state.scale)
 
@@ -103,6 +104,9 @@ class _Window:
         tokens = (self.steps - first) * self.recipe.batch
         logger.info("%d tokens in %.1f s: %.0f tokens/s", tokens, seconds, tokens / seconds)
         logger.info("%.1f%% of that waiting for the store", 100 * waited / seconds)
+        if self.dense:
+            share = 100 * self.backend.DENSE_ABOVE
+            logger.info("%d steps were dense: more than %.0f%% of the latents active before them", self.dense, share)
         if self.backend.compiled():
             logger.info("the kernels were compiled for this machine; the next job finds them in the cache")
         logger.info("%d rows beyond the last whole batch left out", self.reader.rows % self.recipe.batch)
@@ -116,6 +120,7 @@ class _Window:
         )
         penalty = state.penalty * warmed_up(state.steps, recipe.sparsity_warmup)
         dead = state.since_fired >= recipe.dead_after
+        self.dense += state.density > self.backend.DENSE_ABOVE
         control = Control(penalty, dead, state.smallest, state.density)
         grads, measured = self.backend.gradients(state.weights, x, recipe, control)
         norm = math.nan
