@@ -17,7 +17,7 @@ from sae_atlas.cards.markdown import fill, number
 from sae_atlas.cards.names import parse_sae_name, spelled_site
 from sae_atlas.cards.weights import copy, sha256
 from sae_atlas.errors import AtlasError
-from sae_atlas.figures.shown import SHOWN
+from sae_atlas.figures.shown import name_of
 from sae_atlas.files import atomic, write_json
 
 
@@ -87,7 +87,7 @@ def _card(name: str, origin: Origin, measured: Measured, weights: str, date: str
         l1=_l1(measured),
         sparsity=sparsity_words(recipe),
         l0=rows["l0"],
-        rows=[{**row, "name": SHOWN[metric].name if metric in SHOWN else metric} for metric, row in rows.items()],
+        rows=[{**row, "name": name_of(metric)} for metric, row in rows.items()],
         limitations=list(_limitations(origin, measured)),
         sha256=weights,
         date=date,
@@ -157,10 +157,11 @@ def _limitations(origin: Origin, measured: Measured):
         "does on other text is not known."
     )
     dead = rows["dead"]
-    yield (
-        f"{number(dead['value'])} of {number(config['d_sae'])} latents did not fire on "
-        f"{number(dead['held_out_tokens'])} held-out tokens. On more tokens some of them may."
-    )
+    if dead["value"]:
+        yield (
+            f"{number(dead['value'])} of {number(config['d_sae'])} latents did not fire on "
+            f"{number(dead['held_out_tokens'])} held-out tokens. On more tokens some of them may."
+        )
     loss = rows["ce_increase"]
     yield (
         f"A base model that reads the reconstruction instead loses {number(loss['value'])} nats per token "

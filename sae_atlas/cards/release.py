@@ -73,7 +73,6 @@ def write_release(
 
 def _page(
     name: str,
-    recipe: str,
     origin: Origin,
     measured: list[Measured],
     size: int,
@@ -110,7 +109,7 @@ def _page(
         quality=[_quality(metric, measured) for metric in QUALITY],
         penalty=_penalty(measured),
         runs=list(_runs({name: values, **sisters}, name)),
-        reproduce=_yaml(config),
+        reproduce=_yaml(_public(config)),
         licence=licence,
         author=author,
         size=size,
@@ -132,6 +131,14 @@ def _front_matter(origin: Origin, licence: str, recipe: dict, record: dict) -> d
 
 def _yaml(value: dict) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110).rstrip()
+
+
+def _public(config: dict) -> dict:
+    """The config without the folders of this machine: of local models and texts only the last part of the path."""
+    return {
+        section: {**values, "path": Path(values["path"]).name} if "path" in values else values
+        for section, values in config.items()
+    }
 
 
 def _ranges(layers: list[int]) -> str:

@@ -37,3 +37,19 @@ GROUPS = {
     },
 }
 SHOWN = {metric: shown for group in GROUPS.values() for metric, shown in group.items()}
+OTHERS = {
+    "mse": "MSE",
+    "ce_clean": "CE, clean",
+    "ce_zero": "CE, zero ablation",
+    "ce_mean": "CE, mean ablation",
+    "ce_sae": "CE, through the SAE",
+    "l0_median": "L0, median of tokens",
+    "l0_std": "L0, standard deviation over tokens",
+    "alive": "alive latents",
+    "dead_share": "dead share of the latents",
+}
+
+
+def name_of(metric: str) -> str:
+    """What people read for a metric; its own name if it is a new one."""
+    return SHOWN[metric].name if metric in SHOWN else OTHERS.get(metric, metric)
