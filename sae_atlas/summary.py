@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from sae_atlas.cards.names import parse_sae_name
 from sae_atlas.errors import AtlasError
 
 
@@ -35,6 +36,7 @@ def _places(folder: Path, final: pd.DataFrame):
     for recipe in final.recipe.unique():
         yield "heatmap", folder / "results" / "figures" / recipe / "2_metrics_heatmap.png"
     middle = sorted(final.layer.unique())[final.layer.nunique() // 2]
-    cards = sorted((folder / "models" / "sae").glob(f"*{middle:02d}_exp*/model_card.md"))
-    yield from (("model card", card) for card in cards)
+    for card in sorted((folder / "models" / "sae").glob("*/model_card.md")):
+        if parse_sae_name(card.parent.name).layer == middle:
+            yield "model card", card
     yield from (("release", page) for page in sorted((folder / "models" / "releases").glob("*/README.md")))

@@ -38,6 +38,7 @@ SMALL = {
             "l1": {"coefficient": 0.01, "convention": "canonical"},
             "batch": 128,
             "warmup": 2,
+            "sparsity_warmup": 2,
             "decay": 0,
         },
     },
