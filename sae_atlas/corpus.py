@@ -1,8 +1,8 @@
 """Text to contexts: documents in a seeded random order, packed, cut into contexts, held-out documents split off first.
 
-On disk: a Zarr v3 group with `tokens [contexts, context]` (smallest unsigned integer that holds the vocabulary) and `mask
-[contexts, context]` (False for document starts and padding). Held-out contexts come first; each part is in a seeded random
-order, so any contiguous range of contexts is a random sample.
+On disk: a Zarr v3 group with `tokens [contexts, context]` (smallest unsigned integer that holds the vocabulary) and
+`mask [contexts, context]` (False for document starts; there is no padding, what fills no context is left out). Held-out
+contexts come first; each part is in a seeded random order, so any contiguous range of contexts is a random sample.
 """
 
 import hashlib
@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.arrays import Rows
+from sae_atlas.errors import AtlasError, reason
 from sae_atlas.files import atomic
-from sae_atlas.log import progress
+from sae_atlas.log import DISK_ERRORS, progress
 from sae_atlas.provenance import check_record
 
 DOCUMENTS_PER_BATCH = 512
+TOKENS_PER_CHUNK = 2**20
 SHUFFLE_BUFFER = 10_000  # documents of a stream that are shuffled together
 
 
@@ -27,8 +30,8 @@ SHUFFLE_BUFFER = 10_000  # documents of a stream that are shuffled together
 class Corpus:
     """An opened corpus: arrays that read from disk, and where windows lie."""
 
-    tokens: zarr.Array
-    mask: zarr.Array
+    tokens: Rows
+    mask: Rows
     attributes: dict
 
     @property
@@ -63,7 +66,8 @@ def open_corpus(path: str | Path, expected: str | None = None) -> Corpus:
     """Open a corpus. Raises AtlasError if it is not there, not whole or not the `expected` one."""
     try:
         group = zarr.open_group(path, mode="r")
-        corpus = Corpus(group["tokens"], group["mask"], dict(group.attrs))
+        tokens, mask = (Rows(Path(path) / name, group[name], "corpus") for name in ("tokens", "mask"))
+        corpus = Corpus(tokens, mask, dict(group.attrs))
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise AtlasError(f"{path}: no readable corpus; delete it and rerun") from error
     if expected is not None:
@@ -84,31 +88,42 @@ def tokenize(
     """Write the corpus of `text` (config section `corpus`: source and its keys).
 
     Documents are held out whole until `held_out_tokens` unmasked tokens are reached; the rest gives `train_tokens`.
-    Documents are joined with the document start; every context begins with one too. Raises AtlasError if the text is short.
+    Documents are joined with the document start; every context begins with one too. Raises AtlasError if the text is
+    short.
     """
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         raise AtlasError("base_model: its tokenizer has neither a start nor an end token to part documents with")
     dtype = np.min_scalar_type(max(len(tokenizer) - 1, 255))
     documents = _encoded(read_documents(text, seed), tokenizer)
+    digest = hashlib.sha256()
+    held_out = _pack(documents, held_out_tokens, context, start, dtype, digest, "corpus.held_out_tokens")
+    train = _pack(documents, train_tokens, context, start, dtype, digest, "corpus.tokens")
     generator = np.random.default_rng(seed)
-    parts, digest = [], hashlib.sha256()
-    for name, wanted in (("corpus.held_out_tokens", held_out_tokens), ("corpus.tokens", train_tokens)):
-        contexts = _pack(documents, wanted, context, start, dtype, digest, name)
-        parts.append(contexts[generator.permutation(len(contexts))])
-    tokens = np.concatenate(parts)
-    mask = tokens != start
-    held_out = len(parts[0])
+    order = np.concatenate([generator.permutation(len(held_out)), len(held_out) + generator.permutation(len(train))])
+    contexts = np.concatenate([held_out, train])
+    counts = (contexts != start).sum(axis=1)
     with atomic(output) as partial:
         group = zarr.create_group(partial, zarr_format=3)
-        chunks = (min(len(tokens), max(1, 2**20 // context)), context)
-        group.create_array("tokens", data=tokens, chunks=chunks)
-        group.create_array("mask", data=mask, chunks=chunks)
+        rows = min(len(order), max(1, TOKENS_PER_CHUNK // context))
+        for name, kind in (("tokens", dtype), ("mask", bool)):
+            group.create_array(
+                name,
+                shape=contexts.shape,
+                chunks=(rows, context),
+                dtype=kind,
+                compressors=[ZstdCodec(level=3), Crc32cCodec()],
+                config={"write_empty_chunks": True},  # a missing chunk is damage, never zeros
+            )
+        for first in range(0, len(order), rows):
+            chosen = contexts[order[first : first + rows]]
+            group["tokens"][first : first + rows] = chosen
+            group["mask"][first : first + rows] = chosen != start
         group.attrs.update(
             {
-                "held_out_contexts": held_out,
-                "held_out_tokens": int(mask[:held_out].sum()),
-                "train_tokens": int(mask[held_out:].sum()),
+                "held_out_contexts": len(held_out),
+                "held_out_tokens": int(counts[: len(held_out)].sum()),
+                "train_tokens": int(counts[len(held_out) :].sum()),
                 "tokenizer": _tokenizer_hash(tokenizer),
                 "document_start": int(start),
                 "text_sha256": digest.hexdigest(),
@@ -145,13 +160,14 @@ def read_documents(text: dict, seed: int) -> Iterator[str]:
         for row in rows:
             if field not in row:
                 raise AtlasError(f"corpus.field: no column {field!r}; there is {', '.join(row)}")
+            if not isinstance(row[field], str):
+                raise AtlasError(f"corpus.field: column {field!r} holds {row[field]!r}, which is no text")
             yield row[field]
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        place = text.get("id") or text["path"]
-        key = "id" if text["source"] == "hub" else "path"
-        raise AtlasError(
-            f"corpus.{key}: {place} cannot be read ({str(error).splitlines()[0]}); check name and network"
-        ) from error
+    except Exception as error:  # datasets and the hub's client raise errors of many libraries
+        if isinstance(error, AtlasError) or getattr(error, "errno", None) in DISK_ERRORS:
+            raise
+        key, check = ("id", "id and network") if text["source"] == "hub" else ("path", "the file")
+        raise AtlasError(f"corpus.{key}: {text[key]} cannot be read ({reason(error)}); check {check}") from error
 
 
 def _local_rows(datasets, path: Path):
@@ -186,17 +202,23 @@ def _pack(documents, wanted: int, context: int, start: int, dtype, digest, name:
         for document in documents:
             if not document:
                 continue
-            digest.update(np.asarray(document, np.int64).tobytes())
-            waiting.extend(document if not waiting else [start, *document])
-            while len(waiting) >= body:
-                piece = np.array([start, *waiting[:body]], dtype)
-                pieces.append(piece)
-                waiting = waiting[body:]
-                unmasked = int((piece != start).sum())
-                found += unmasked
-                bar.update(unmasked)
-                if found >= wanted:
-                    return np.stack(pieces)
+            ids = np.asarray(document, np.int64)
+            digest.update(ids.tobytes())
+            waiting.extend([[start], ids] if waiting else [ids])
+            if sum(map(len, waiting)) < body:
+                continue
+            stream = np.concatenate(waiting)
+            count = len(stream) // body
+            piece = np.full((count, context), start, dtype)
+            piece[:, 1:] = stream[: count * body].reshape(count, body)
+            waiting = [stream[count * body :]] if len(stream) > count * body else []
+            reached = np.cumsum((piece != start).sum(axis=1))
+            last = min(int(np.searchsorted(reached, wanted - found)), count - 1)
+            pieces.append(piece[: last + 1])
+            bar.update(int(reached[last]))
+            found += int(reached[last])
+            if found >= wanted:
+                return np.concatenate(pieces)
     raise AtlasError(f"{name}: the text yields {found} tokens, not {wanted}; lower it or give more text")
 
 

@@ -7,3 +7,9 @@ class AtlasError(Exception):
     Raised for everything a user can cause or cure (config, files, disk, network). Jobs print it without
     a traceback; any other exception is a defect of ours and keeps its traceback.
     """
+
+
+def reason(error: BaseException) -> str:
+    """Type and first line of another library's error, to be quoted in one of ours."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,11 +1,15 @@
 """Saving and sharding: what is kept, in which order, with which normaliser; damage is named."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 import zarr
+from zarr.codecs import Crc32cCodec
 
-from sae_atlas.activations.save import save_activations
+from sae_atlas.activations.save import _stored, save_activations
 from sae_atlas.activations.shard import geometric_median, shard_activations
 from sae_atlas.activations.store import open_store
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
@@ -13,6 +17,7 @@ from sae_atlas.base_models.load import load
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.corpus import open_corpus, tokenize
 from sae_atlas.errors import AtlasError
+from sae_atlas.log import job_log
 from sae_atlas.provenance import make_record
 
 RECORD = make_record("any", {}, "", {})
@@ -75,16 +80,14 @@ def test_the_batch_of_contexts_does_not_change_what_is_saved(place, tmp_path):
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_overflow_and_nan_are_named(place, tmp_path):
-    import sae_atlas.activations.save as module
-
+def test_overflow_and_nan_are_named():
     with pytest.raises(
         AtlasError, match=r"layer 4: activation 70000 does not fit float16.*activations\.dtype: float32"
     ):
-        module._stored(torch.tensor([[70_000.0]]), "float16", 4)
-    assert module._stored(torch.tensor([[70_000.0]]), "float32", 4)[0, 0] == 70_000
+        _stored(torch.tensor([[70_000.0]]), "float16", 4)
+    assert _stored(torch.tensor([[70_000.0]]), "float32", 4)[0, 0] == 70_000
     with pytest.raises(AtlasError, match="layer 4: the model gives NaN"):
-        module._stored(torch.tensor([[float("nan")]]), "float16", 4)
+        _stored(torch.tensor([[float("nan")]]), "float16", 4)
 
 
 def test_an_unknown_module_is_refused_before_the_work(place, tmp_path):
@@ -96,7 +99,7 @@ def test_an_unknown_module_is_refused_before_the_work(place, tmp_path):
 def raw(path, rows: np.ndarray):
     """Activations as save_activations leaves them, of one layer."""
     group = zarr.create_group(path, zarr_format=3)
-    group.create_array("layer03", data=rows, chunks=(100, rows.shape[1]), compressors=None)
+    group.create_array("layer03", data=rows, chunks=(100, rows.shape[1]), compressors=[Crc32cCodec()])
     group.attrs.update(
         {"base_model": {}, "site": "resid_post", "window": [0, len(rows)], "masked": 5, "record": RECORD}
     )
@@ -179,6 +182,50 @@ def test_a_missing_shard_is_not_read_as_zeros(rows, tmp_path):
         open_store(tmp_path / "store.zarr")
 
 
+def test_damaged_attributes_are_never_believed(rows, tmp_path):
+    """Any byte of the metadata altered: refused, or (white space) nothing changed."""
+    store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr")
+    file = tmp_path / "store.zarr" / "zarr.json"
+    whole, refused = file.read_bytes(), 0
+    for place in range(0, len(whole), 37):
+        content = bytearray(whole)
+        content[place] ^= 1
+        file.write_bytes(content)
+        try:
+            found = open_store(tmp_path / "store.zarr")
+            assert (found.attrs, found.rows, found.scale) == (store.attrs, store.rows, store.scale)
+        except AtlasError as error:
+            assert "Delete the store and rerun" in str(error)
+            refused += 1
+    assert refused > 10
+
+
+@pytest.mark.parametrize("how", ["flip", "remove"])
+def test_damaged_activations_make_no_store(rows, tmp_path, how):
+    source = raw(tmp_path / "raw.zarr", rows)
+    file = source / "layer03" / "c" / "4" / "0"
+    damage_bit(file) if how == "flip" else file.unlink()
+    with pytest.raises(AtlasError, match=r"layer03: chunk 4 .* Delete the activations and rerun"):
+        shard(source, tmp_path / "store.zarr")
+    assert not (tmp_path / "store.zarr").exists()
+
+
+def test_a_full_disk_leaves_the_log_one_line_and_the_disk_clean(rows, tmp_path):
+    """A file system of 64 kB, and a store that does not fit."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        source = raw(tmp_path / "raw.zarr", np.repeat(rows, 10, axis=0))
+        with pytest.raises(SystemExit), job_log(tmp_path / "log"):
+            shard(source, small / "store.zarr")
+        assert "the disk is full" in (tmp_path / "log").read_text()
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
 def test_no_variance_is_refused(tmp_path):
     with pytest.raises(AtlasError, match="every token has the same activation"):
         shard(raw(tmp_path / "raw.zarr", np.ones((500, 4), np.float16)), tmp_path / "store.zarr")
@@ -191,9 +238,6 @@ def test_geometric_median_is_not_moved_by_a_far_point():
 
 @pytest.mark.parametrize("stage", ["shard", "train"])
 def test_lean_stages_do_not_import_transformers(stage):
-    import subprocess
-    import sys
-
     module = {"shard": "sae_atlas.activations.shard", "train": "sae_atlas.training.train"}[stage]
     heavy = {"shard": ["torch", "transformers", "datasets"], "train": ["transformers", "datasets", "pandas"]}[stage]
     code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"

@@ -1,7 +1,10 @@
 """Contexts: packed, masked, shuffled by seed, held out by whole documents."""
 
-import itertools
 import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -60,7 +63,7 @@ def test_contexts_are_in_random_order(tmp_path, documents):
     """Packed in order, each context would share its letter with the one before; shuffled, few do."""
     corpus = write(tmp_path / "a.zarr", documents)
     tokens = corpus.tokens[corpus.held_out :]
-    shared = [bool(set(a[1:]) & set(b[1:]) - {START}) for a, b in itertools.pairwise(tokens)]
+    shared = [bool(set(a[1:]) & set(b[1:]) - {START}) for a, b in pairwise(tokens)]
     assert np.mean(shared) < 0.3
 
 
@@ -123,3 +126,55 @@ def test_another_corpus_is_refused(tmp_path, documents):
         open_corpus(tmp_path / "a.zarr", "0" * 16)
     with pytest.raises(AtlasError, match="no readable corpus"):
         open_corpus(tmp_path / "b.zarr")
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("array", ["tokens", "mask"])
+def test_damage_is_one_line(tmp_path, documents, array):
+    write(tmp_path / "a.zarr", documents)
+    file = tmp_path / "a.zarr" / array / "c" / "0" / "0"
+    flip(file)
+    corpus = open_corpus(tmp_path / "a.zarr")
+    with pytest.raises(AtlasError, match=rf"{array}: chunk 0 fails its checksum .*Delete the corpus and rerun"):
+        getattr(corpus, array)[:]
+    file.unlink()
+    with pytest.raises(AtlasError, match=f"{array}: chunk 0 is missing"):
+        open_corpus(tmp_path / "a.zarr")
+
+
+def test_packing_loses_and_moves_no_token(tmp_path):
+    """Two long documents: one is held out, the other is train, each cut into bodies of 15 tokens from its beginning."""
+    file = tmp_path / "text.jsonl"
+    longs = ["".join(chr(first + i % 40) for i in range(15 * 7)) for first in (ord("!"), ord("K"))]
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in longs))
+    corpus = write(tmp_path / "a.zarr", {"source": "local", "path": str(file)}, train=15 * 7, held_out=15 * 3)
+    assert corpus.held_out == 3
+    ids = [TOKENIZER(text)["input_ids"] for text in longs]
+    bodies = [{tuple(document[i : i + 15]) for i in range(0, count * 15, 15)} for document in ids for count in (3, 7)]
+    rows = (
+        {tuple(row[1:]) for row in corpus.tokens[: corpus.held_out]},
+        {tuple(row[1:]) for row in corpus.tokens[corpus.held_out :]},
+    )
+    assert rows in [(bodies[0], bodies[3]), (bodies[2], bodies[1])]
+
+
+def test_a_text_hub_that_cannot_be_reached_is_one_line(tmp_path):
+    code = (
+        "from sae_atlas.corpus import read_documents\n"
+        "next(read_documents({'source': 'hub', 'id': 'some/text', 'revision': 'main'}, 0))"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "AtlasError: corpus.id: some/text cannot be read" in ran.stderr.splitlines()[-1]
+
+
+def test_a_value_that_is_no_text_is_named(tmp_path):
+    file = tmp_path / "text.jsonl"
+    file.write_text('{"text": null}\n')
+    with pytest.raises(AtlasError, match=r"corpus\.field: column 'text' holds None"):
+        write(tmp_path / "a.zarr", {"source": "local", "path": str(file)})

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import zarr
+from zarr.codecs import Crc32cCodec
 
 from sae_atlas.base_models.load import load
 from sae_atlas.corpus import open_corpus
@@ -86,7 +87,12 @@ class _Column:
         width = like.shape[1]
         chunks = (min(rows, ROWS_PER_CHUNK), width)
         self.array = group.create_array(
-            f"layer{layer:02d}", shape=(rows, width), chunks=chunks, dtype=like.dtype, compressors=None
+            f"layer{layer:02d}",
+            shape=(rows, width),
+            chunks=chunks,
+            dtype=like.dtype,
+            compressors=[Crc32cCodec()],
+            config={"write_empty_chunks": True},  # a missing chunk is damage, never zeros
         )
         self.waiting = np.empty(chunks, like.dtype)
         self.count = self.written = 0

@@ -7,12 +7,15 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from sae_atlas.activations.store import seal
+from sae_atlas.arrays import Rows
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic
 from sae_atlas.log import logger, progress
 from sae_atlas.provenance import check_record
 
 SAMPLE = 8192  # rows for the geometric median
+ROWS_PER_READ = 16384
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 COMPRESSORS = {"none": [], "zstd": [ZstdCodec(level=3)]}
 
@@ -40,12 +43,13 @@ def shard_activations(
     name = f"layer{layer:02d}"
     if name not in source:
         raise AtlasError(f"{activations}: holds no {name}; delete it and rerun")
-    rows = source[name]
+    rows = Rows(Path(activations) / name, source[name], "activations")
     started = time.monotonic()
-    norms = np.concatenate([np.linalg.norm(block, axis=1) for block in _blocks(rows, shard_rows)])
+    norms = np.concatenate([np.linalg.norm(block, axis=1) for block in _blocks(rows)])
     kept = np.flatnonzero(norms <= outlier_norm * np.median(norms))
     moments = _Moments(rows.shape[1])
-    sample = np.random.default_rng(seed).permutation(kept)[:SAMPLE]
+    sample = np.random.default_rng(seed).choice(kept, min(SAMPLE, len(kept)), replace=False)
+    sampled = []
     with atomic(output) as partial, progress(len(kept), "tokens", name) as bar:
         store = zarr.create_array(
             partial,
@@ -58,23 +62,29 @@ def shard_activations(
         )
         for number, first in enumerate(range(0, len(kept), shard_rows)):
             chosen = kept[first : first + shard_rows]
-            block = rows[chosen[0] : chosen[-1] + 1][chosen - chosen[0]]
-            moments.add(block)
-            order = np.random.default_rng([seed, number]).permutation(len(block))
-            store[first : first + len(block)] = block[order]
-            bar.update(len(block))
+            places = np.argsort(np.random.default_rng([seed, number]).permutation(len(chosen)))
+            shard = np.empty((len(chosen), rows.shape[1]), rows.dtype)
+            for part in range(0, len(chosen), ROWS_PER_READ):
+                taken = chosen[part : part + ROWS_PER_READ]
+                values = rows[taken[0] : taken[-1] + 1][taken - taken[0]]
+                shard[places[part : part + len(taken)]] = values
+                moments.add(values)
+                sampled.append(values[np.isin(taken, sample)].astype(np.float64))
+            store[first : first + len(chosen)] = shard
+            bar.update(len(chosen))
         store.attrs.update(
             {
                 **{key: source.attrs[key] for key in ("base_model", "site", "window")},
                 "layer": layer,
                 "dropped": {"mask": source.attrs["masked"], "outlier": int(len(norms) - len(kept))},
                 "outlier_norm": outlier_norm,
-                "norm_quantiles": {str(q): float(np.quantile(norms, q)) for q in QUANTILES},
+                "norm_quantiles": dict(zip(map(str, QUANTILES), np.quantile(norms, QUANTILES).tolist(), strict=True)),
                 **moments.attributes(),
-                "geometric_median": geometric_median(rows.oindex[np.sort(sample)].astype(np.float64)).tolist(),
+                "geometric_median": geometric_median(np.concatenate(sampled)).tolist(),
                 "record": record,
             }
         )
+        store.attrs["seal"] = seal(store)
     seconds, size = time.monotonic() - started, _size(Path(output))
     logger.info("%d tokens kept, %d outliers dropped, in %.1f s", len(kept), len(norms) - len(kept), seconds)
     logger.info("%.1f bytes per token, %.1f MB/s", size / len(kept), size / seconds / 1e6)
@@ -114,9 +124,9 @@ class _Moments:
         return {"mean": mean.tolist(), "mean_squared_norm": self.squares / self.count, "spread": spread}
 
 
-def _blocks(rows: zarr.Array, size: int):
-    for first in range(0, rows.shape[0], size):
-        yield rows[first : first + size].astype(np.float32)
+def _blocks(rows: Rows):
+    for first in range(0, rows.shape[0], ROWS_PER_READ):
+        yield rows[first : first + ROWS_PER_READ].astype(np.float32)
 
 
 def _size(folder: Path) -> int:

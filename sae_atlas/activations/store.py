@@ -2,9 +2,11 @@
 
 Zarr v3 array `[tokens, d_in]` of float16 or float32 in shards of checksummed chunks. Attributes: where the activations
 come from (`base_model`, `site`, `layer`, `window`), what was `dropped`, `mean`, `spread` = E||x - mean||^2,
-`geometric_median`, `norm_quantiles`, `record`.
+`geometric_median`, `norm_quantiles`, `record`, and `seal`, the hash of all these and of the array's shape.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from sae_atlas.arrays import Rows
 from sae_atlas.errors import AtlasError
 from sae_atlas.provenance import check_record
 
@@ -25,7 +28,7 @@ class Store:
     """An opened store. `mean` and `scale` make the activations centred with mean squared norm 1: (x - mean) * scale."""
 
     path: Path
-    array: zarr.Array
+    array: Rows
     attrs: dict
     mean: np.ndarray  # [d_in] float32
     scale: float
@@ -44,12 +47,12 @@ class Store:
         return self.attrs["record"]
 
     def batches(self, batch: int, start_row: int = 0) -> Iterator[np.ndarray]:
-        """Raw activations in stored order, float32 [batch, d_in], from `start_row` on; a last partial batch is left out.
+        """Raw activations in stored order, float32 [batch, d_in], from `start_row` on, whole batches only.
 
         The next rows are read by a background thread. Raises AtlasError for a damaged chunk.
         """
         stop = start_row + (self.rows - start_row) // batch * batch
-        step = max(1, CHUNKS_PER_READ * self.array.chunks[0] // batch) * batch
+        step = max(1, CHUNKS_PER_READ * self.array.chunk_rows // batch) * batch
         with ThreadPoolExecutor(1, "store") as reader:
             ahead = reader.submit(self._read, start_row, min(start_row + step, stop))
             for first in range(start_row, stop, step):
@@ -60,20 +63,14 @@ class Store:
                     yield block[row : row + batch]
 
     def _read(self, first: int, last: int) -> np.ndarray:
-        try:
-            return self.array[first:last].astype(np.float32)
-        except Exception as error:  # damage shows as errors of many kinds: checksum, index, decompression
-            raise AtlasError(f"{self.path}: {self._damage(first, last)} {REMEDY}") from error
+        return self.array[first:last].astype(np.float32)
 
-    def _damage(self, first: int, last: int) -> str:
-        size = self.array.chunks[0]
-        for chunk in range(first // size, -(-last // size)):
-            try:
-                self.array[chunk * size : (chunk + 1) * size]
-            except Exception as error:
-                what = "fails its checksum (crc32c)" if "checksum" in str(error) else "is not readable"
-                return f"chunk {chunk} {what}."
-        return "cannot be read."
+
+def seal(array: zarr.Array) -> str:
+    """Hash of the attributes and the shape: chunks have checksums of their own, Zarr's metadata has none."""
+    attributes = {key: value for key, value in array.attrs.items() if key != "seal"}
+    text = json.dumps([attributes, array.shape, array.chunks, array.shards, str(array.dtype)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def open_store(path: str | Path, expected: str | None = None) -> Store:
@@ -82,12 +79,12 @@ def open_store(path: str | Path, expected: str | None = None) -> Store:
     try:
         array = zarr.open_array(path, mode="r")
         attrs = dict(array.attrs)
-        mean, spread, median = np.array(attrs["mean"]), attrs["spread"], np.array(attrs["geometric_median"])
-    except (FileNotFoundError, KeyError, ValueError) as error:
+        whole = attrs["seal"] == seal(array)
+    except Exception as error:  # damaged metadata shows as errors of many kinds
         raise AtlasError(f"{path}: no readable store. {REMEDY}") from error
+    if not whole:
+        raise AtlasError(f"{path}: its attributes fail their checksum. {REMEDY}")
     if expected is not None:
         check_record(path, attrs.get("record"), expected)
-    for shard in range(-(-array.shape[0] // array.shards[0])):
-        if not (path / "c" / str(shard) / "0").is_file():
-            raise AtlasError(f"{path}: shard {shard} is missing. {REMEDY}")
-    return Store(path, array, attrs, mean.astype(np.float32), spread**-0.5, median.astype(np.float32))
+    mean, median = (np.array(attrs[key], np.float32) for key in ("mean", "geometric_median"))
+    return Store(path, Rows(path, array, "store"), attrs, mean, attrs["spread"] ** -0.5, median)
