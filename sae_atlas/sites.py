@@ -14,18 +14,22 @@ SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 @dataclass(frozen=True)
 class Family:
-    """Where a model family keeps its blocks, and their attention and MLP."""
+    """Where a model family keeps its blocks, their attention and MLP, and the norm before the unembedding."""
 
     blocks: str
     attention: str
     mlp: str
+    norm: str
 
 
 FAMILIES = (
-    Family("model.layers", "self_attn", "mlp"),  # Llama and what follows its names: SmolLM2, Mistral, Qwen, Bielik
-    Family("gpt_neox.layers", "attention", "mlp"),  # Pythia
-    Family("transformer.h", "attn", "mlp"),  # GPT-2
+    Family(
+        "model.layers", "self_attn", "mlp", "model.norm"
+    ),  # Llama and what follows its names: SmolLM2, Mistral, Qwen, Bielik
+    Family("gpt_neox.layers", "attention", "mlp", "gpt_neox.final_layer_norm"),  # Pythia
+    Family("transformer.h", "attn", "mlp", "transformer.ln_f"),  # GPT-2
 )
+PLAIN = {"gpt2", "llama", "mistral", "qwen2", "qwen3"}  # a block adds the bare outputs of attention, then of the MLP
 
 
 class _Reached(Exception):
@@ -58,10 +62,10 @@ def module_name(model: nn.Module, site: str, layer: int) -> str:
     kind = family(model)
     block = f"{kind.blocks}.{layer}"
     if site in SITES:
-        if site == "resid_mid" and _parallel(model):
+        if site == "resid_mid" and not _sequential(model):
             raise AtlasError(
-                "activations.site: resid_mid does not exist here: attention and MLP are parallel and read the same "
-                "stream; choose resid_pre or resid_post"
+                f"activations.site: resid_mid is not known for {model.config.model_type}: attention and MLP are "
+                "parallel or their outputs are changed before they are added; choose resid_pre or resid_post"
             )
         return {"attn_out": f"{block}.{kind.attention}", "mlp_out": f"{block}.{kind.mlp}"}.get(site, block)
     path = site.replace("{layer}", str(layer))
@@ -113,23 +117,19 @@ def patch(model: nn.Module, site: str, layer: int, change: Callable[[Tensor], Te
 def start_at(model: nn.Module, layer: int, residual: Tensor) -> Iterator[None]:
     """Inside the `with`, the blocks before `layer` are skipped and block `layer` reads `residual` [batch, context, d].
 
-    `layer` may be the number of blocks: then only the final norm and the unembedding are run. The blocks stay where they
-    are (some models choose masks by block index); only their forward is replaced.
+    `layer` may be the number of blocks: then only the final norm and the unembedding are run. The blocks stay where
+    they are (some models choose masks by block index); only their forward is replaced.
     """
     all_blocks = blocks(model)
-    if layer == 0:
-        handle = all_blocks[0].register_forward_pre_hook(lambda _, arguments: (residual, *arguments[1:]))
-        try:
-            yield
-        finally:
-            handle.remove()
-        return
     skipped = all_blocks[:layer]
+    reader = all_blocks[layer] if layer < len(all_blocks) else model.get_submodule(family(model).norm)
+    handle = reader.register_forward_pre_hook(lambda _, arguments: (residual, *arguments[1:]))
     for block in skipped:
         block.forward = lambda *_, **__: residual
     try:
         yield
     finally:
+        handle.remove()
         for block in skipped:
             del block.forward
 
@@ -182,5 +182,8 @@ def _hook_middle(model: nn.Module, block: nn.Module, visit: Callable) -> list:
     ]
 
 
-def _parallel(model: nn.Module) -> bool:
-    return bool(getattr(model.config, "use_parallel_residual", False))
+def _sequential(model: nn.Module) -> bool:
+    """Whether a block's stream is input + attention, then + MLP, and nothing else."""
+    if model.config.model_type == "gpt_neox":
+        return not model.config.use_parallel_residual
+    return model.config.model_type in PLAIN

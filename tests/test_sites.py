@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from models import SIZES, random_model
 from sae_atlas.errors import AtlasError
@@ -101,9 +102,23 @@ def test_a_pass_stops_after_the_last_layer_needed():
 
 
 def test_there_is_no_middle_in_a_parallel_block():
-    with pytest.raises(AtlasError, match="resid_mid does not exist"):
+    with pytest.raises(AtlasError, match="resid_mid is not known for gpt_neox"):
         module_name(random_model("gpt_neox"), "resid_mid", 0)
-    assert module_name(random_model("gpt_neox", use_parallel_residual=False), "resid_mid", 0)
+    model = random_model("gpt_neox", use_parallel_residual=False)
+    middle, pre, attention = (captured(model, site)[1] for site in ("resid_mid", "resid_pre", "attn_out"))
+    torch.testing.assert_close(middle, pre + attention)
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "gptj"])
+def test_no_middle_is_claimed_where_blocks_do_more_than_add(architecture):
+    """gemma2 has a norm between attention and the stream, gptj is parallel without saying so in its config."""
+    sizes = {"gemma2": SIZES["llama"] | {"head_dim": 16}, "gptj": SIZES["gpt2"] | {"rotary_dim": 4}}[architecture]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, vocab_size=64, **sizes)).eval()
+    with pytest.raises(AtlasError, match="choose resid_pre or resid_post"):
+        module_name(model, "resid_mid", 0)
+    with start_at(model, 1, captured(model, "resid_pre")[1]):
+        later = plain(model)
+    torch.testing.assert_close(later, plain(model))
 
 
 def test_an_unknown_site_names_the_nearest_modules():
