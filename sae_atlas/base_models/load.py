@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import AtlasError, reason
 from sae_atlas.files import read_json
 from sae_atlas.provenance import check_record
 
@@ -18,6 +18,7 @@ def read_provenance(provenance: str | Path, expected: str | None = None) -> dict
 def load(provenance: str | Path, dtype: str, expected: str | None = None):
     """(model in evaluation mode, provenance): on the GPU where there is one. Code from the folder is never run."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
@@ -25,11 +26,17 @@ def load(provenance: str | Path, dtype: str, expected: str | None = None):
     found = read_provenance(provenance, expected)
     folder = Path(provenance).parent / found["path"]
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), trust_remote_code=False, local_files_only=True
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
-        raise AtlasError(f"{folder}: does not load ({str(error).splitlines()[0]}); delete it and rerun") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise AtlasError(f"{folder}: does not load ({reason(error)}); delete it and rerun") from error
+    if loading["missing_keys"]:  # transformers would fill them with random numbers
+        raise AtlasError(f"{folder}: its weights lack {sorted(loading['missing_keys'])[0]}; delete it and rerun")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval().requires_grad_(False), found
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sae_atlas.base_models.packages import find_model, sha256
 from sae_atlas.errors import AtlasError
-from sae_atlas.files import atomic, write_json
-from sae_atlas.log import logger
+from sae_atlas.files import atomic, remove, write_json
+from sae_atlas.log import DISK_ERRORS, logger
 
 
 def prepare(provenance: str | Path, settings: dict, record: dict) -> None:
@@ -50,14 +50,18 @@ def _from_hub(settings: dict, folder: Path) -> dict:
         info = HfApi().model_info(name, revision=revision)
         safetensors = any(file.rfilename.endswith(".safetensors") for file in info.siblings)
         weights = "*.safetensors*" if safetensors else "*.bin*"
-        snapshot_download(
-            name, revision=info.sha, local_dir=folder, allow_patterns=["*.json", "*.txt", "*.model", weights]
-        )
+        fetched = folder.with_name(f".fetch-{info.sha}")  # of this commit alone; goes on where it was cut off
+        patterns = ["*.json", "*.txt", "*.model", weights]
+        snapshot_download(name, revision=info.sha, local_dir=fetched, allow_patterns=patterns)
     except Exception as error:  # the hub's client raises errors of many libraries
+        if getattr(error, "errno", None) in DISK_ERRORS:
+            raise
         raise AtlasError(
-            f"base_model.id: {name} at {revision} cannot be had from the hub ({type(error).__name__}); check the id and "
-            "the network, or use source `local` with a folder you have. What was fetched is kept."
+            f"base_model.id: {name} at {revision} cannot be had from the hub ({type(error).__name__}); check id and "
+            "network, or use source `local` with a folder you have. What was fetched is kept."
         ) from error
+    remove(folder)
+    fetched.rename(folder)
     return {
         "path": folder.name,
         "source": f"hub {name}",
