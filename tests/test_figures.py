@@ -96,6 +96,8 @@ def test_better_is_the_bright_end_whatever_the_direction():
     np.testing.assert_allclose(scale_of("down", values)(values), 1 - scale_of("up", values)(values))
     one = scale_of("one", np.array([0.8, 1.1]))
     np.testing.assert_allclose(one(np.array([1.0, 0.8, 1.1])), [1, 0, 0.5])
+    assert one.ends == (0.8, 1.0)
+    assert scale_of("one", np.array([1.3, 1.2])).ends == (1.3, 1.0)
 
 
 def test_a_scale_does_not_make_much_of_little_and_is_not_spoilt_by_one_layer():
@@ -150,7 +152,17 @@ def test_damaged_curve_is_one_line(tmp_path):
 
 @pytest.mark.parametrize(
     "value, text",
-    [(0.9531, "0.953"), (32.07, "32.1"), (147.2, "147"), (1204, "1204"), (12_690, "12.7k"), (3.1e-4, "3e-4"), (0, "0")],
+    [
+        (0.9531, "0.953"),
+        (32.07, "32.1"),
+        (147.2, "147"),
+        (1204, "1204"),
+        (12_690, "12.7k"),
+        (0.00431, "0.0043"),
+        (3.1e-4, "3e-4"),
+        (0, "0"),
+        (8.0, "8"),
+    ],
 )
 def test_value_text(value, text):
     assert value_text(value) == text

@@ -13,7 +13,10 @@ FENCE = 3.0  # interquartile ranges beyond which a value is clipped to the scale
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values of one metric to 0 (worst) .. 1 (best); `low` and `high` are its ends, both finite."""
+    """Maps values of one metric to 0 (worst) .. 1 (best).
+
+    `low` and `high` are its ends, both finite; where 1 is best, `low` is the end away from it and `high` is 1.
+    """
 
     better: str
     low: float
@@ -23,7 +26,7 @@ class Scale:
     def __call__(self, values: np.ndarray) -> np.ndarray:
         values = np.asarray(values, dtype=float)
         if self.better == "one":
-            return 1 - np.clip(np.abs(values - 1) / self.high, 0, 1)
+            return 1 - np.clip(np.abs(values - 1) / abs(self.low - 1), 0, 1)
         ends = np.array([self.low, self.high])
         if self.log:
             values, ends = np.log(np.maximum(values, self.low)), np.log(ends)
@@ -34,7 +37,7 @@ class Scale:
     def ends(self) -> tuple[float, float]:
         """Values at the left (0) and right (1) end of the colour strip."""
         if self.better == "one":
-            return 1 - self.high, 1.0
+            return self.low, self.high
         return (self.high, self.low) if self.better == "down" else (self.low, self.high)
 
 
@@ -45,8 +48,8 @@ def scale_of(better: str, values: np.ndarray) -> Scale:
     if not len(values):
         return Scale(better, 0.0, 1.0, False)
     if better == "one":
-        away = np.abs(values - 1)
-        return Scale(better, 0.0, max(_upper_end(away), LEAST_SPAN), False)
+        span = max(_upper_end(np.abs(values - 1)), LEAST_SPAN)
+        return Scale(better, 1 + span if np.median(values) > 1 else 1 - span, 1.0, False)
     if values.min() > 0 and values.max() / values.min() > DECADES:  # far outside means far on the log axis
         logs = np.log(values)
         low, high = np.exp(-_upper_end(-logs)), np.exp(_upper_end(logs))
@@ -66,18 +69,20 @@ def _upper_end(values: np.ndarray) -> float:
 
 
 def value_text(value: float) -> str:
-    """About three digits in at most six characters: 0.953, 32.1, 147, 1204, 12.7k, 3e-4."""
+    """About three digits in at most six characters: 0.953, 0.0043, 32.1, 147, 1204, 12.7k, 3e-4."""
     size = abs(value)
     if not np.isfinite(value):
         return "–"
     if size >= 9999.5:
         return f"{value / 1000:.3g}k"
-    if size >= 99.95:
+    if size >= 99.95 or float(value).is_integer():
         return f"{value:.0f}"
     if size >= 9.995:
         return f"{value:.1f}"
-    if size >= 0.00095 or value == 0:
-        return f"{value:.3f}" if value else "0"
+    if size >= 0.00995:
+        return f"{value:.3f}"
+    if size >= 0.000995:
+        return f"{value:.4f}"
     return f"{value:.0e}".replace("e-0", "e-")
 
 
