@@ -17,7 +17,7 @@ from sae_atlas.figures.style import FAINT, GREY, INK, colour_map, headline, save
 
 OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead")
 # Everything is placed in inches.
-CELL_HEIGHT, LEFT, RIGHT, TOP = 0.27, 3.0, 2.75, 1.02
+CELL_HEIGHT, LEFT, RIGHT, TOP = 0.27, 3.0, 2.9, 1.02
 FOOT = (
     "Colour: each metric on its own scale, worst to best, at the right; values far outside are drawn in the colour of "
     "its end. Grey, from low to high: neither direction is better.",
@@ -124,7 +124,7 @@ class _Page:
     @property
     def columns(self) -> tuple[float, float, float]:
         """Centres of the columns right of the cells: median, half interval, colour strip."""
-        return self.right + 0.38, self.right + 0.93, self.right + 1.95
+        return self.right + 0.38, self.right + 0.93, self.right + 2.08
 
     def row(self, metric: str, snapshots: list[int]) -> None:
         """Cells of one metric, one line per snapshot, with its own scale."""

@@ -63,14 +63,13 @@ def plot_training_curves(
         figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.85 / 7.6), w_pad=0.12, h_pad=0.1, hspace=0.05)
         grid = figure.subplots(-(-len(panels) // columns), columns, sharex=True, squeeze=False)
         for axes, column in zip(grid.flat, panels, strict=False):
-            _draw(axes, column, whole, colours, smoothing)
+            target = target_l0 if column == "l0" else None
+            _draw(axes, column, whole, colours, smoothing, target)
             axes.set_ylabel(_label(column, axes, interval))
             _mark_snapshots(axes, snapshots, labels=axes in grid[0])
             tokens_axis(axes, snapshots[-1])
         for axes in grid[:-1].flat:
             axes.set_xlabel("")
-        if target_l0 is not None:
-            _mark_target(grid.flat[panels.index("l0")], target_l0)
         if len(colours) > 1:
             layer_bar(figure, grid, colours)
         name = f"Training curves: {title}, recipe {recipe}"
@@ -110,7 +109,14 @@ def _smoothing(rows: int) -> int:
     return 2 * (rows // 60) + 1
 
 
-def _draw(axes: Axes, column: str, whole: dict[int, pd.DataFrame], colours: dict[int, tuple], smoothing: int) -> None:
+def _draw(
+    axes: Axes,
+    column: str,
+    whole: dict[int, pd.DataFrame],
+    colours: dict[int, tuple],
+    smoothing: int,
+    target: float | None,
+) -> None:
     for layer, rows in whole.items():
         smooth = rows[column].rolling(smoothing, center=True, min_periods=1).median()
         if smoothing > 1:
@@ -118,7 +124,11 @@ def _draw(axes: Axes, column: str, whole: dict[int, pd.DataFrame], colours: dict
             axes.plot(rows["tokens"], rows[column], color=colours[layer], **raw)
         axes.plot(rows["tokens"], smooth, color=colours[layer], linewidth=1.1, zorder=2.5)
     values = np.concatenate([rows[column].to_numpy(dtype=float) for rows in whole.values()])
-    value_axis(axes, values[values > 0] if column == "lambda" else values)
+    shown = values[values > 0] if column == "lambda" else values
+    value_axis(axes, shown if target is None else np.append(shown, target))
+    if target is not None:
+        line = axes.axhline(target, color=INK, linewidth=1.0, linestyle=(0, (5, 3)), zorder=3)
+        axes.legend([line], [f"target {target:g}"], loc="upper right", frameon=False, fontsize=8)
     axes.set_title(PANELS[column][0], pad=14)
 
 
@@ -139,10 +149,3 @@ def _mark_snapshots(axes: Axes, snapshots: list[int], labels: bool) -> None:
         axes.text(
             tokens, 1.01, text, transform=axes.get_xaxis_transform(), ha=at_edge, va="bottom", fontsize=7, color=GREY
         )
-
-
-def _mark_target(axes: Axes, target: float) -> None:
-    low, high = axes.get_ylim()
-    line = axes.axhline(target, color=INK, linewidth=1.0, linestyle=(0, (5, 3)), zorder=3)
-    axes.set_ylim(min(low, target / 1.25), max(high, target * 1.25))
-    axes.legend([line], [f"target {target:g}"], loc="upper right", frameon=False, fontsize=8)
