@@ -15,7 +15,7 @@ from sae_atlas.log import logger, progress
 from sae_atlas.provenance import check_record
 
 SAMPLE = 8192  # rows for the geometric median
-ROWS_PER_READ = 16384
+ROWS_PER_READ = 8192
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 COMPRESSORS = {"none": [], "zstd": [ZstdCodec(level=3)]}
 
@@ -45,11 +45,10 @@ def shard_activations(
         raise AtlasError(f"{activations}: holds no {name}; delete it and rerun")
     rows = Rows(Path(activations) / name, source[name], "activations")
     started = time.monotonic()
-    norms = np.concatenate([np.linalg.norm(block, axis=1) for block in _blocks(rows)])
+    norms = np.concatenate([np.sqrt(np.einsum("ij,ij->i", block, block)) for block in _blocks(rows)])
     kept = np.flatnonzero(norms <= outlier_norm * np.median(norms))
-    moments = _Moments(rows.shape[1])
     sample = np.random.default_rng(seed).choice(kept, min(SAMPLE, len(kept)), replace=False)
-    sampled = []
+    sampled, total = [], np.zeros(rows.shape[1])
     with atomic(output) as partial, progress(len(kept), "tokens", name) as bar:
         store = zarr.create_array(
             partial,
@@ -68,7 +67,7 @@ def shard_activations(
                 taken = chosen[part : part + ROWS_PER_READ]
                 values = rows[taken[0] : taken[-1] + 1][taken - taken[0]]
                 shard[places[part : part + len(taken)]] = values
-                moments.add(values)
+                total += values.astype(np.float32).sum(axis=0, dtype=np.float64)
                 sampled.append(values[np.isin(taken, sample)].astype(np.float64))
             store[first : first + len(chosen)] = shard
             bar.update(len(chosen))
@@ -79,7 +78,7 @@ def shard_activations(
                 "dropped": {"mask": source.attrs["masked"], "outlier": int(len(norms) - len(kept))},
                 "outlier_norm": outlier_norm,
                 "norm_quantiles": dict(zip(map(str, QUANTILES), np.quantile(norms, QUANTILES).tolist(), strict=True)),
-                **moments.attributes(),
+                **_moments(total / len(kept), norms[kept]),
                 "geometric_median": geometric_median(np.concatenate(sampled)).tolist(),
                 "record": record,
             }
@@ -102,26 +101,13 @@ def geometric_median(points: np.ndarray, steps: int = 100, tolerance: float = 1e
     return median
 
 
-class _Moments:
-    """Mean and mean squared distance from it, over blocks, in float64."""
-
-    def __init__(self, width: int):
-        self.count, self.total, self.squares = 0, np.zeros(width), 0.0
-
-    def add(self, block: np.ndarray) -> None:
-        block = block.astype(np.float64)
-        self.count += len(block)
-        self.total += block.sum(axis=0)
-        self.squares += float((block**2).sum())
-
-    def attributes(self) -> dict:
-        mean = self.total / self.count
-        spread = self.squares / self.count - float(mean @ mean)
-        if not spread > 0:
-            raise AtlasError(
-                "activations: every token has the same activation; there is nothing to explain at this site"
-            )
-        return {"mean": mean.tolist(), "mean_squared_norm": self.squares / self.count, "spread": spread}
+def _moments(mean: np.ndarray, norms: np.ndarray) -> dict:
+    """Mean, mean squared norm, and mean squared distance from the mean (`spread`)."""
+    squared = float(np.mean(norms.astype(np.float64) ** 2))
+    spread = squared - float(mean @ mean)
+    if not spread > 1e-6 * squared:  # what rounding leaves of nothing
+        raise AtlasError("activations: every token has the same activation; there is nothing to explain at this site")
+    return {"mean": mean.tolist(), "mean_squared_norm": squared, "spread": spread}
 
 
 def _blocks(rows: Rows):
