@@ -75,6 +75,14 @@ def check_record(path: str | Path, record: dict | None, expected: str) -> None:
         )
 
 
+def found_identity(path: str | Path) -> str | None:
+    """Identity in the `record` of a JSON file, or None if the file is not there or not readable."""
+    try:
+        return json.loads(Path(path).read_text())["record"]["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _plain(value: object) -> object:
     return json.loads(json.dumps(value, allow_nan=False))
 

@@ -58,6 +58,10 @@ class Atlas:
         place = self.snapshots.index(snapshot)
         return self.snapshots[place - 1] if place else None
 
+    def following(self, snapshot: str) -> str | None:
+        place = self.snapshots.index(snapshot) + 1
+        return self.snapshots[place] if place < len(self.snapshots) else None
+
     def window(self, snapshot: str) -> tuple[int, int]:
         """Train tokens [start, stop) between the previous snapshot and this one."""
         previous = self.previous(snapshot)

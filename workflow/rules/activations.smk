@@ -7,9 +7,9 @@ rule save_activations:
     A pass waits for the training that frees the disk of an earlier one (activations.max_live_stores).
     """
     input:
-        base_model=ancient(PROVENANCE),
-        corpus=ancient(CORPUS),
-        freed=lambda wildcards: ancient(trained(atlas.freed_by(**cell(wildcards)))),
+        base_model=PROVENANCE,
+        corpus=CORPUS,
+        freed=lambda wildcards: trained(atlas.freed_by(**cell(wildcards))),
     output:
         activations=temp(directory("results/activations/{snapshot}_{group}.zarr")),
     log:

@@ -2,6 +2,7 @@
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -17,6 +18,7 @@ from sae_atlas.errors import AtlasError
 from sae_atlas.files import hold_lock
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import check_config, resolve_config
+from sae_atlas.provenance import found_identity
 
 SCHEMA = workflow.source_path("../schemas/config.schema.yaml")
 FIGURES = ["1_training_curves", "2_metrics_heatmap"]
@@ -99,6 +101,43 @@ def previous_resume_point(wildcards):
     if previous is None:
         return []
     return f"results/checkpoints/{wildcards.recipe}/sae_layer{wildcards.layer}_{previous}.resume.pt"
+
+
+# A store is temporary, so to make it again for one recipe is "an updated input" to the training of all others, and ancient()
+# does not stop that: Snakemake heeds it only for files that exist, and then overlooks the job's own changed params. So an
+# input that has been used up is left out where the output made of it carries the identity asked for.
+FORCED = workflow.dag_settings and (workflow.dag_settings.forceall or workflow.dag_settings.forcerun)
+
+
+def made(record, stage, **cell):
+    """Is the output whose record lies at `record` there, and the one asked for?"""
+    return not FORCED and found_identity(record) == atlas.identity(stage, **cell)
+
+
+def store_to_train_on(wildcards):
+    """The window's store, unless this snapshot and what follows it are made."""
+    if must_train(**cell(wildcards)):
+        return f"results/stores/layer{wildcards.layer}/{wildcards.snapshot}.zarr"
+    return []
+
+
+@cache
+def must_train(recipe, layer, snapshot):
+    """Is the snapshot missing, of another identity, or is its deleted resume point needed for a later one?"""
+    stem = f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}"
+    if not Path(f"{stem}.pt").is_file() or not made(
+        f"{stem}.json", "train_sae", recipe=recipe, layer=layer, snapshot=snapshot
+    ):
+        return True
+    if Path(f"{stem}.resume.pt").is_file():
+        return False
+    return snapshot == atlas.last or must_train(recipe, layer, atlas.following(snapshot))
+
+
+def held_out_to_measure_on(wildcards):
+    """The held-out data, unless the layer has been measured on them."""
+    record = f"results/metrics/{wildcards.recipe}/layer{wildcards.layer}.json"
+    return [] if made(record, "evaluate_sae", **cell(wildcards)) else "results/held_out.zarr"
 
 
 # One run at a time in a folder. Snakemake's own lock outlives a killed run; this one ends with its process.

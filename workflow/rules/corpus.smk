@@ -4,7 +4,7 @@
 rule tokenize:
     """Turn the text into contexts of token ids with a mask."""
     input:
-        base_model=ancient(PROVENANCE),
+        base_model=PROVENANCE,
     output:
         corpus=directory(CORPUS),
     log:

@@ -4,8 +4,8 @@
 rule save_held_out:
     """Clean pass over the held-out contexts and ablated passes of every layer, kept for all recipes and snapshots."""
     input:
-        base_model=ancient(PROVENANCE),
-        corpus=ancient(CORPUS),
+        base_model=PROVENANCE,
+        corpus=CORPUS,
     output:
         held_out=directory("results/held_out.zarr"),
     log:
@@ -32,8 +32,8 @@ rule save_held_out:
 rule evaluate_sae:
     """Measure every snapshot of one layer: reconstruction, sparsity, and the model's loss through the SAE."""
     input:
-        base_model=ancient(PROVENANCE),
-        held_out=ancient("results/held_out.zarr"),
+        base_model=PROVENANCE,
+        held_out=held_out_to_measure_on,
         checkpoints=lambda wildcards: expand(
             "results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
             recipe=wildcards.recipe,
@@ -83,6 +83,8 @@ rule collect_metrics:
     resources:
         mem_mb=growing(1000),
         runtime=growing(10),
+    params:
+        layers=atlas.layers,
     message:
         "table: {wildcards.recipe}"
     script:
@@ -98,5 +100,7 @@ use rule collect_metrics as collect_recipes with:
         "results/logs/collect_recipes.log",
     benchmark:
         "results/benchmarks/collect_recipes.tsv"
+    params:
+        recipes=atlas.recipes,
     message:
         "table: all recipes"

@@ -4,8 +4,8 @@
 rule model_card:
     """The SAE of one layer as others expect to find it: weights, config and card, checked against each other."""
     input:
-        base_model=ancient(PROVENANCE),
-        corpus=ancient(CORPUS),
+        base_model=PROVENANCE,
+        corpus=CORPUS,
         checkpoint=lambda wildcards: (
             "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt".format(
                 **cell(wildcards), snapshot=atlas.last
@@ -39,8 +39,8 @@ rule model_card:
 rule release:
     """All layers and snapshots of a recipe in one folder, ready for the hub, with figures and a README."""
     input:
-        base_model=ancient(PROVENANCE),
-        corpus=ancient(CORPUS),
+        base_model=PROVENANCE,
+        corpus=CORPUS,
         checkpoints=lambda wildcards: expand(
             "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt",
             recipe=RELEASES[wildcards.release],

@@ -4,14 +4,14 @@
 rule train_sae:
     """Carry one SAE from the previous snapshot to this one on one window of activations.
 
-    The store is ancient(): one made again for a new recipe is newer than what other recipes made of it, and the
-    same. That it is the same is checked by identity, in params and in the job.
+    The record beside the checkpoint says what made it, so that a store need not be made again to know.
     """
     input:
-        store=ancient("results/stores/layer{layer}/{snapshot}.zarr"),
+        store=store_to_train_on,
         previous=previous_resume_point,
     output:
         checkpoint="results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
+        record="results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.json",
         resume=temp("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.resume.pt"),
         curve="results/curves/{recipe}/layer{layer}_{snapshot}.parquet",
     log:

@@ -1,5 +1,6 @@
 """Train one SAE on one window (rule train_sae)."""
 
+from sae_atlas.files import write_json
 from sae_atlas.log import job_log
 from sae_atlas.provenance import make_record
 
@@ -7,6 +8,7 @@ with job_log(snakemake.log[0]):
     from sae_atlas.training.train import train
 
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
+    record = make_record(snakemake.rule, settings, snakemake.params.code, inputs)
     train(
         store=snakemake.input.store,
         previous=snakemake.input.get("previous") or None,
@@ -14,7 +16,8 @@ with job_log(snakemake.log[0]):
         checkpoint=snakemake.output.checkpoint,
         resume=snakemake.output.resume,
         curve=snakemake.output.curve,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=record,
         expects=inputs,
         threads=snakemake.threads,
     )
+    write_json(snakemake.output.record, {"record": record})
