@@ -11,9 +11,9 @@ from sae_atlas.sizes import format_size
 
 CODE = {  # the modules that determine a stage's numbers
     "prepare_model": ("base_models",),
-    "tokenize": ("corpus.py",),
-    "save_activations": ("activations/save.py", "sites.py"),
-    "shard_activations": ("activations/shard.py", "activations/store.py"),
+    "tokenize": ("corpus.py", "arrays.py"),
+    "save_activations": ("activations/save.py", "arrays.py", "sites.py"),
+    "shard_activations": ("activations/shard.py", "activations/store.py", "arrays.py"),
     "train_sae": ("saes", "kernels", "training"),
     "save_held_out": ("metrics/held_out.py", "metrics/loss_recovered.py", "sites.py"),
     "evaluate_sae": ("metrics", "saes", "sites.py"),
