@@ -125,6 +125,8 @@ def test_a_lost_memory_of_snakemake_does_not_hide_a_change(finished, tmp_path):
     folder = tmp_path / "copied"
     shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns(".snakemake"))
     shutil.rmtree(folder / "results" / "metrics" / "l1")
+    (folder / "results" / "metrics" / "l1.parquet").unlink()
+    (folder / "results" / "metrics.parquet").unlink()
     done = snakemake(folder, small(**{"recipes.l1.l1.coefficient": 0.02}), check=False)
     assert done.returncode != 0
     assert "made by other settings, code or inputs" in done.stdout
@@ -138,7 +140,8 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path):
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
     victim.write_bytes(content)
-    (folder / "results" / "metrics" / "topk" / "layer01.parquet").unlink()
+    for table in ("topk/layer01.parquet", "topk.parquet"):
+        (folder / "results" / "metrics" / table).unlink()
     done = snakemake(folder, small(), check=False)
     assert done.returncode != 0
     assert "sae_layer01_2k.pt" in done.stdout

@@ -3,6 +3,7 @@ import os
 import re
 import sys
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import yaml
@@ -105,39 +106,46 @@ def previous_resume_point(wildcards):
 
 # A store is temporary, so to make it again for one recipe is "an updated input" to the training of all others, and ancient()
 # does not stop that: Snakemake heeds it only for files that exist, and then overlooks the job's own changed params. So an
-# input that has been used up is left out where the output made of it carries the identity asked for.
+# input that has been used up is left out where the outputs made of it are there and carry the identity asked for.
 FORCED = workflow.dag_settings and (workflow.dag_settings.forceall or workflow.dag_settings.forcerun)
 
 
-def made(record, stage, **cell):
-    """Is the output whose record lies at `record` there, and the one asked for?"""
-    return not FORCED and found_identity(record) == atlas.identity(stage, **cell)
+def made(stage, record, *others, **cell):
+    """Are the outputs of a job there, and is the one that holds the record of the identity asked for?"""
+    there = all(Path(path).is_file() for path in others)
+    return there and not FORCED and found_identity(record) == atlas.identity(stage, **cell)
 
 
 def store_to_train_on(wildcards):
-    """The window's store, unless this snapshot and what follows it are made."""
-    if must_train(**cell(wildcards)):
-        return f"results/stores/layer{wildcards.layer}/{wildcards.snapshot}.zarr"
-    return []
+    """The window's store, unless the chain is made up to here."""
+    if atlas.snapshots.index(wildcards.snapshot) < chain_made(wildcards.recipe, int(wildcards.layer)):
+        return []
+    return f"results/stores/layer{wildcards.layer}/{wildcards.snapshot}.zarr"
 
 
 @cache
-def must_train(recipe, layer, snapshot):
-    """Is the snapshot missing, of another identity, or is its deleted resume point needed for a later one?"""
-    stem = f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}"
-    if not Path(f"{stem}.pt").is_file() or not made(
-        f"{stem}.json", "train_sae", recipe=recipe, layer=layer, snapshot=snapshot
-    ):
-        return True
-    if Path(f"{stem}.resume.pt").is_file():
-        return False
-    return snapshot == atlas.last or must_train(recipe, layer, atlas.following(snapshot))
+def chain_made(recipe, layer):
+    """Number of snapshots of the chain that need no training: made, and with a resume point to go on from."""
+
+    def stem(snapshot):
+        return f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}"
+
+    def is_made(snapshot):
+        outputs = f"{stem(snapshot)}.pt", f"results/curves/{recipe}/layer{layer:02d}_{snapshot}.parquet"
+        return made("train_sae", f"{stem(snapshot)}.json", *outputs, recipe=recipe, layer=layer, snapshot=snapshot)
+
+    count = len(list(takewhile(is_made, atlas.snapshots)))
+    while count and not Path(f"{stem(atlas.snapshots[count - 1])}.resume.pt").is_file():
+        count -= 1
+    return count
 
 
 def held_out_to_measure_on(wildcards):
     """The held-out data, unless the layer has been measured on them."""
-    record = f"results/metrics/{wildcards.recipe}/layer{wildcards.layer}.json"
-    return [] if made(record, "evaluate_sae", **cell(wildcards)) else "results/held_out.zarr"
+    stem = f"results/metrics/{wildcards.recipe}/layer{wildcards.layer}"
+    if made("evaluate_sae", f"{stem}.json", f"{stem}.parquet", **cell(wildcards)):
+        return []
+    return "results/held_out.zarr"
 
 
 # One run at a time in a folder. Snakemake's own lock outlives a killed run; this one ends with its process.

@@ -1,5 +1,6 @@
 """Train one SAE on one window (rule train_sae)."""
 
+from sae_atlas.errors import AtlasError
 from sae_atlas.files import write_json
 from sae_atlas.log import job_log
 from sae_atlas.provenance import make_record
@@ -9,6 +10,10 @@ with job_log(snakemake.log[0]):
 
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
     record = make_record(snakemake.rule, settings, snakemake.params.code, inputs)
+    if not snakemake.input.get("store"):
+        raise AtlasError(
+            f"{snakemake.output.checkpoint}: was made from this very store; to make it again, delete it and rerun"
+        )
     train(
         store=snakemake.input.store,
         previous=snakemake.input.get("previous") or None,
