@@ -106,7 +106,7 @@ def previous_resume_point(wildcards):
 
 # A store is temporary, so to make it again for one recipe is "an updated input" to the training of all others, and ancient()
 # does not stop that: Snakemake heeds it only for files that exist, and then overlooks the job's own changed params. So an
-# input that has been used up is left out where the outputs made of it are there and carry the identity asked for.
+# input is ancient, and left out once it is gone, where the outputs made of it are there with the identity asked for.
 FORCED = workflow.dag_settings and (workflow.dag_settings.forceall or workflow.dag_settings.forcerun)
 
 
@@ -116,11 +116,16 @@ def made(stage, record, *others, **cell):
     return there and not FORCED and found_identity(record) == atlas.identity(stage, **cell)
 
 
+def if_there(path):
+    """An input that has been used up: still named while it is there, for a job that was cut off is run again."""
+    return ancient(path) if Path(path).exists() else []
+
+
 def store_to_train_on(wildcards):
     """The window's store, unless the chain is made up to here."""
-    if atlas.snapshots.index(wildcards.snapshot) < chain_made(wildcards.recipe, int(wildcards.layer)):
-        return []
-    return f"results/stores/layer{wildcards.layer}/{wildcards.snapshot}.zarr"
+    store = f"results/stores/layer{wildcards.layer}/{wildcards.snapshot}.zarr"
+    used_up = atlas.snapshots.index(wildcards.snapshot) < chain_made(wildcards.recipe, int(wildcards.layer))
+    return if_there(store) if used_up else store
 
 
 @cache
@@ -143,9 +148,8 @@ def chain_made(recipe, layer):
 def held_out_to_measure_on(wildcards):
     """The held-out data, unless the layer has been measured on them."""
     stem = f"results/metrics/{wildcards.recipe}/layer{wildcards.layer}"
-    if made("evaluate_sae", f"{stem}.json", f"{stem}.parquet", **cell(wildcards)):
-        return []
-    return "results/held_out.zarr"
+    used_up = made("evaluate_sae", f"{stem}.json", f"{stem}.parquet", **cell(wildcards))
+    return if_there("results/held_out.zarr") if used_up else "results/held_out.zarr"
 
 
 # One run at a time in a folder. Snakemake's own lock outlives a killed run; this one ends with its process.
