@@ -49,7 +49,7 @@ rule shard_activations:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=growing(8000),
         runtime=growing(60),
     params:
         settings=settings("shard_activations"),

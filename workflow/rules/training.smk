@@ -23,7 +23,7 @@ rule train_sae:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=growing(8000),
         runtime=growing(240),
     params:
         settings=settings("train_sae"),

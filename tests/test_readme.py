@@ -1,0 +1,50 @@
+"""What the README shows works as shown."""
+
+import re
+import subprocess
+import sys
+
+import yaml
+
+from workflow import ROOT, kinds, planned
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_checkpoint_snippet_runs(finished):
+    """With the README's file name and layer replaced by those of the small atlas."""
+    (snippet,) = blocks("python")
+    snippet = snippet.replace("topk-32/sae_layer14_120k.pt", "topk/sae_layer01_3k.pt")
+    code = "import torch; activations = torch.randn(4, 32)\n" + snippet + "\nprint(tuple(reconstruction.shape))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=finished.folder, capture_output=True, text=True)
+    assert done.stdout.strip() == "(4, 32)", done.stderr
+
+
+def test_the_config_snippet_is_a_config(tmp_path):
+    from workflow import small
+
+    (snippet,) = blocks("yaml")
+    shown = yaml.safe_load(snippet)
+    assert set(shown["base_model"]) == {"name", "source", "path"}
+    (tmp_path / "my-model").mkdir()
+    (tmp_path / "my-model" / "config.json").write_text('{"num_hidden_layers": 3}')
+    config = small(
+        **{"base_model": shown["base_model"] | {"path": str(tmp_path / "my-model")}, "corpus": shown["corpus"]}
+    )
+    assert kinds(planned(tmp_path, config))["train"] == 18
+
+
+def test_every_link_and_file_is_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_every_make_target_is_there():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"\bmake ([a-z]+)\b", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
