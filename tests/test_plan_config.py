@@ -24,6 +24,13 @@ def test_worked_configs_are_right(file):
     check_config(yaml.safe_load(file.read_text()), SCHEMA, file.name)
 
 
+def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
+    text = (ROOT / "config/config.yaml").read_text().replace("#  ", "  ")
+    config = yaml.safe_load(text)
+    check_config(config, SCHEMA, "config.yaml")
+    assert list(config["recipes"]) == ["topk-32", "l1-adaptive"]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
