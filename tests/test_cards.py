@@ -234,6 +234,16 @@ def test_a_card_has_every_line_of_the_template(tmp_path, recipe):
     assert "[Value]" not in card and "None" not in card and "nan" not in card
 
 
+def test_a_recipe_without_l1_says_what_makes_it_sparse(tmp_path):
+    card = (Run(tmp_path).card() / "model_card.md").read_text()
+    assert "- L1 Coefficient: none (TopK, k = 3 latents per token)\n" in card
+
+
+def test_an_l1_recipe_states_both_conventions(tmp_path):
+    card = (Run(tmp_path, "fixed").card() / "model_card.md").read_text()
+    assert "- L1 Coefficient: 0.0003 in the convention mean-sum, 1.001 canonical, fixed\n" in card
+
+
 def test_a_card_shows_every_metric_with_unit_window_and_interval(tmp_path):
     run = Run(tmp_path)
     card = (run.card() / "model_card.md").read_text()

@@ -3,12 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from PIL import Image
 from tables import write_curves, write_metrics
 
 from sae_atlas.errors import AtlasError
-from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap
+from sae_atlas.figures.metrics_heatmap import _readable_on, plot_metrics_heatmap
 from sae_atlas.figures.scales import pivot, scale_of, value_text
 from sae_atlas.figures.shown import SHOWN
 from sae_atlas.figures.style import COLOUR_MAPS, colour_map, layer_colours, short_number
@@ -69,6 +70,18 @@ def test_an_adaptive_run_shows_lambda_and_its_target(tmp_path):
     assert "<!-- Lambda -->" not in svg.read_text()
 
 
+def test_a_lambda_that_stands_still_has_no_panel(tmp_path):
+    for path in (
+        path for paths in write_curves(tmp_path, 2, [1000], adaptive=True, rows=10).values() for path in paths
+    ):
+        pd.read_parquet(path).assign(**{"lambda": 0.03}).to_parquet(path)
+    look = {"title": "base", "recipe": "l1", "target_l0": None, "colour_map": "viridis", "record": RECORD}
+    curves = {layer: [tmp_path / f"layer{layer:02d}_1k.parquet"] for layer in range(2)}
+    plot_training_curves(curves, tmp_path / "1.png", tmp_path / "1.svg", **look)
+    text = (tmp_path / "1.svg").read_text()
+    assert "<!-- Squared error -->" in text and "<!-- Lambda -->" not in text
+
+
 def test_every_metric_of_the_heatmap_is_named_with_its_direction(tmp_path):
     _, svg = draw_heatmap(tmp_path)
     text = svg.read_text()
@@ -80,7 +93,7 @@ def test_every_metric_of_the_heatmap_is_named_with_its_direction(tmp_path):
 def test_a_table_without_losses_or_intervals_is_still_drawn(tmp_path):
     path = write_metrics(tmp_path / "metrics.parquet", "topk", 2, [1000])
     table = pd.read_parquet(path)
-    table = table[table.metric.isin(["fvu", "dead"])].assign(low=np.nan, high=np.nan)
+    table = table[table.metric.isin(["fvu", "dead_share"])].assign(low=np.nan, high=np.nan)
     table.loc[table.index[0], "value"] = np.nan
     table.to_parquet(path)
     look = {"title": "base", "recipe": "topk", "colour_map": "cividis", "record": RECORD}
@@ -119,12 +132,25 @@ def test_pivot_orders_snapshots_by_tokens_and_layers_by_number(tmp_path):
     assert list(found.index) == ["900", "10k", "final"] and list(found.columns) == list(range(12))
 
 
+def luminance(colours) -> np.ndarray:
+    """Relative luminance of sRGB colours (WCAG 2.2)."""
+    colours = np.asarray(colours)
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("name", COLOUR_MAPS)
+def test_every_value_can_be_read_on_its_cell(name):
+    """4.5 to 1 is what WCAG 2.2 asks of small text."""
+    for fill in colour_map(name)(np.linspace(0, 1, 256)):
+        ink, cell = luminance(to_rgb(_readable_on(fill))), luminance(fill[:3])
+        assert (max(ink, cell) + 0.05) / (min(ink, cell) + 0.05) >= 4.5
+
+
 @pytest.mark.parametrize("name", COLOUR_MAPS)
 def test_every_allowed_map_rises_in_lightness(name):
     """Then the order survives any kind of colour vision, and grey printing."""
-    colours = colour_map(name)(np.linspace(0, 1, 64))[:, :3]
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    assert (np.diff(linear @ [0.2126, 0.7152, 0.0722]) > 0).all()
+    assert (np.diff(luminance(colour_map(name)(np.linspace(0, 1, 64))[:, :3])) > 0).all()
     assert len(set(layer_colours(name, range(30)).values())) == 30
 
 

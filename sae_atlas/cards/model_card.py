@@ -13,7 +13,7 @@ from sae_atlas.cards.facts import (
     read_origin,
     sparsity_words,
 )
-from sae_atlas.cards.markdown import fill, number
+from sae_atlas.cards.markdown import fill, interval, number
 from sae_atlas.cards.names import parse_sae_name, spelled_site
 from sae_atlas.cards.weights import copy, sha256
 from sae_atlas.errors import AtlasError
@@ -85,7 +85,6 @@ def _card(name: str, origin: Origin, measured: Measured, weights: str, date: str
         architecture=ARCHITECTURES[recipe["architecture"]],
         schedule=_schedule(recipe),
         l1=_l1(measured),
-        sparsity=sparsity_words(recipe),
         l0=rows["l0"],
         rows=[{**row, "name": name_of(metric)} for metric, row in rows.items()],
         limitations=list(_limitations(origin, measured)),
@@ -134,7 +133,8 @@ def _l1(measured: Measured) -> str:
     """Lambda as stated and in the canonical convention, and where a controller left it."""
     penalty = measured.config.get("lambda")
     if penalty is None:
-        return "none, the architecture has no L1 penalty"
+        recipe = measured.config["recipe"]
+        return f"none ({ARCHITECTURES[recipe['architecture']]}, {sparsity_words(recipe)})"
     words = f"{penalty['stated']:g} in the convention {penalty['convention']}, {number(penalty['canonical'])} canonical"
     target = measured.config["recipe"]["l1"]["target_l0"]
     if target is None:
@@ -165,7 +165,7 @@ def _limitations(origin: Origin, measured: Measured):
     loss = rows["ce_increase"]
     yield (
         f"A base model that reads the reconstruction instead loses {number(loss['value'])} nats per token "
-        f"({number(loss['held_out_tokens'])} held-out tokens)."
+        f"(95% interval {interval(loss)}, {number(loss['held_out_tokens'])} held-out tokens)."
     )
     yield "Document starts and padding were left out of training and measurement; latents on them mean nothing."
     if measured.last["stats"].get("converged") is False:

@@ -21,7 +21,7 @@ from sae_atlas.cards.weights import link, sha256
 from sae_atlas.figures.shown import SHOWN
 from sae_atlas.files import atomic
 
-QUALITY = ("ce_recovered", "ce_increase", "fvu", "l0", "dead")
+QUALITY = ("ce_recovered", "ce_increase", "fvu", "l0", "dead_share")
 
 
 def write_release(
@@ -165,8 +165,8 @@ def _quality(metric: str, measured: list[Measured]) -> dict:
     rows = {each.layer: each.metrics()[metric] for each in measured}
     ordered = sorted(rows, key=lambda layer: rows[layer]["value"], reverse=shown.better == "down")
     worst, best = (f"{number(rows[layer]['value'])} (layer {layer})" for layer in (ordered[0], ordered[-1]))
-    if shown.better == "none":
-        worst = best = ""
+    if shown.better == "none" or len({row["value"] for row in rows.values()}) == 1:
+        worst = best = ""  # no layer is
     return {
         "name": shown.name,
         "median": statistics.median(row["value"] for row in rows.values()),

@@ -15,12 +15,12 @@ from sae_atlas.figures.scales import Scale, pivot, scale_of, value_text
 from sae_atlas.figures.shown import GROUPS, SHOWN
 from sae_atlas.figures.style import FAINT, GREY, INK, colour_map, headline, save, short_number, spread, style
 
-OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead")
+OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead_share")
 # Everything is placed in inches.
 CELL_HEIGHT, LEFT, RIGHT, TOP = 0.27, 3.0, 2.9, 1.02
 FOOT = (
-    "Colour: each metric on its own scale, worst to best, at the right; values far outside are drawn in the colour of "
-    "its end. Grey, from low to high: neither direction is better.",
+    "Colour: each metric on its own scale, worst to best, at the right; log where it spans more than a factor of 10; "
+    "values far outside have the colour of its end. Grey, from low to high: neither direction is better.",
     "↑ higher is better, ↓ lower is better, → 1 best at 1. Median: over layers. ± : half of the 95% bootstrap interval "
     "over held-out contexts, median over layers.",
 )
@@ -211,7 +211,7 @@ def _greys() -> Colormap:
 
 
 def _readable_on(fill: tuple) -> str:
-    """Dark ink on light cells, white on dark ones (WCAG relative luminance)."""
+    """Black on light cells, white on dark ones: at least 4.5 to 1 on any colour (WCAG 2.2, contrast minimum)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in fill[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return INK if luminance > 0.2 else "white"
+    return "black" if luminance > 0.179 else "white"  # there both contrasts are equal

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sae_atlas.figures.style import DECADES
+from sae_atlas.figures.style import DECADE
 
 LEAST_SPAN = 0.05  # of the largest value: smaller differences do not get the whole colour scale
 FENCE = 3.0  # interquartile ranges beyond which a value is clipped to the scale's end
@@ -50,10 +50,10 @@ def scale_of(better: str, values: np.ndarray) -> Scale:
     if better == "one":
         span = max(_upper_end(np.abs(values - 1)), LEAST_SPAN)
         return Scale(better, 1 + span if np.median(values) > 1 else 1 - span, 1.0, False)
-    if values.min() > 0 and values.max() / values.min() > DECADES:  # far outside means far on the log axis
+    if values.min() > 0 and values.max() / values.min() > DECADE:  # far outside means far on the log axis
         logs = np.log(values)
         low, high = np.exp(-_upper_end(-logs)), np.exp(_upper_end(logs))
-        if high / low > DECADES:
+        if high / low > DECADE:
             return Scale(better, float(low), float(high), True)
     low, high = -_upper_end(-values), _upper_end(values)
     least = max(LEAST_SPAN * max(abs(low), abs(high)), 1e-9)

@@ -33,7 +33,7 @@ GROUPS = {
     },
     "Latents": {
         "l0": Shown("L0", "none"),
-        "dead": Shown("dead latents", "down"),
+        "dead_share": Shown("dead share of the latents", "down"),
     },
 }
 SHOWN = {metric: shown for group in GROUPS.values() for metric, shown in group.items()}
@@ -46,7 +46,7 @@ OTHERS = {
     "l0_median": "L0, median of tokens",
     "l0_std": "L0, standard deviation over tokens",
     "alive": "alive latents",
-    "dead_share": "dead share of the latents",
+    "dead": "dead latents",
 }
 
 

@@ -20,7 +20,7 @@ from sae_atlas.files import atomic
 INK, GREY, FAINT = "#1c2127", "#5f6b76", "#d9dee3"
 # Ordered in lightness and told apart with any kind of colour vision.
 COLOUR_MAPS = ("viridis", "cividis", "plasma", "inferno", "magma")
-DECADES = 20.0  # a quantity that spans more than this factor gets a log axis
+DECADE = 10.0  # a quantity that spans more than this factor gets a log axis
 RESOLUTION = 160  # dots per inch of the PNG
 
 STYLE = {
@@ -111,7 +111,7 @@ def value_axis(axes: Axes, values: np.ndarray) -> None:
     if not len(values):
         return
     low, high = float(values.min()), float(values.max())
-    if low > 0 and high / low > DECADES:
+    if low > 0 and high / low > DECADE:
         axes.set_yscale("log")
         few = math.log10(high / low) < 2.5
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=12))

@@ -55,7 +55,7 @@ def plot_training_curves(
     snapshots = [int(part["tokens"].iloc[-1]) for part in next(iter(windows.values()))]
     interval = float(np.median(np.diff(next(iter(whole.values()))["tokens"]))) if len(whole) else 0.0
     colours = layer_colours(colour_map, list(whole))
-    panels = _panels(pd.concat(whole.values()))
+    panels = _panels(list(whole.values()))
     columns = 3 if len(panels) > 4 else 2
     smoothing = _smoothing(min(map(len, whole.values())))
     with style():
@@ -93,13 +93,13 @@ def _read(path: str | Path) -> pd.DataFrame:
     return curve
 
 
-def _panels(rows: pd.DataFrame) -> list[str]:
-    """Columns worth a panel: the squared error where it is not the loss, lambda where there is one; an even number."""
-    panels = ["loss"]
+def _panels(layers: list[pd.DataFrame]) -> list[str]:
+    """Columns worth a panel: the squared error where it is not the loss, lambda where it moves; an even number."""
+    rows, panels = pd.concat(layers), ["loss"]
     if not np.allclose(rows["loss"], rows["reconstruction"], rtol=0.01):
         panels.append("reconstruction")
     panels += ["l0", "alive"]
-    if (rows["lambda"] > 0).any():
+    if any(np.ptp(layer["lambda"]) > 0.01 * layer["lambda"].max() for layer in layers):
         panels.append("lambda")
     return panels if len(panels) % 2 == 0 else [*panels, "gradient_norm"]
 
