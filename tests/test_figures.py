@@ -119,6 +119,8 @@ def test_a_scale_does_not_make_much_of_little_and_is_not_spoilt_by_one_layer():
     spoilt = np.array([0.85, 0.9, 0.95, 0.98, 0.93, 0.88, -40.0])
     scale = scale_of("up", spoilt)
     assert scale.low == 0.85 and scale(np.array([-40.0])) == 0
+    nothing = scale_of("down", np.zeros(3))
+    assert nothing.ends == (0.05, 0) and (nothing(np.zeros(3)) == 1).all()
     decades = np.array([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
     assert scale_of("down", decades).log
     np.testing.assert_allclose(scale_of("down", decades)(decades), [1, 0.75, 0.5, 0.25, 0], atol=1e-12)

@@ -20,9 +20,9 @@ OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead_share")
 CELL_HEIGHT, LEFT, RIGHT, TOP = 0.27, 3.0, 2.9, 1.02
 FOOT = (
     "Colour: each metric on its own scale, worst to best, at the right; log where it spans more than a factor of 10; "
-    "values far outside have the colour of its end. Grey, from low to high: neither direction is better.",
-    "↑ higher is better, ↓ lower is better, → 1 best at 1. Median: over layers. ± : half of the 95% bootstrap interval "
-    "over held-out contexts, median over layers.",
+    "values far outside have the colour of its end.",
+    "↑ higher is better, ↓ lower is better, → 1 best at 1, grey: neither. Median: over layers. ± : half of the 95% "
+    "bootstrap interval over held-out contexts, median over layers.",
 )
 
 

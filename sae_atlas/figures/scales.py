@@ -56,7 +56,7 @@ def scale_of(better: str, values: np.ndarray) -> Scale:
         if high / low > DECADE:
             return Scale(better, float(low), float(high), True)
     low, high = -_upper_end(-values), _upper_end(values)
-    least = max(LEAST_SPAN * max(abs(low), abs(high)), 1e-9)
+    least = LEAST_SPAN * (max(abs(low), abs(high)) or 1.0)
     if high - low < least:  # keep the better end where it is
         low, high = (low, low + least) if better == "down" else (high - least, high)
     return Scale(better, low, high, False)
