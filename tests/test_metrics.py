@@ -1,6 +1,8 @@
 """Metrics on cases whose answer is known, and the evaluation of SAEs whose effect is known."""
 
 import json
+import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -12,8 +14,9 @@ from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.corpus import tokenize
 from sae_atlas.errors import AtlasError
-from sae_atlas.metrics import reconstruction, sparsity
+from sae_atlas.metrics import importance, reconstruction, sparsity
 from sae_atlas.metrics.bootstrap import interval
+from sae_atlas.metrics.collect import collect
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import save_held_out
 from sae_atlas.metrics.loss_recovered import clean_predictions, losses, recovered
@@ -71,6 +74,39 @@ def test_sparsity_by_hand():
     assert sparsity.l0(latents).tolist() == [2, 1]
     assert sparsity.firing_counts(latents).tolist() == [1, 0, 0, 2]
     assert sparsity.dead(sparsity.firing_counts(latents)) == 2
+
+
+def test_importance_by_hand():
+    latents = torch.tensor([[1.0, 0, 0, 2], [0, 0, 0, 4]])
+    energy = importance.energy(latents, torch.tensor([2.0, 1, 1, 1]))
+    assert energy.tolist() == [4, 0, 0, 20]
+    torch.testing.assert_close(  # a latent scaled up and its decoder row down is the same latent
+        importance.energy(latents * 5, torch.tensor([2.0, 1, 1, 1]) / 5), energy
+    )
+    spectrum = importance.spectrum(energy)
+    assert spectrum.tolist() == [20, 4, 0, 0]
+    assert importance.participation_ratio(spectrum) == pytest.approx(24**2 / 416)
+    assert [importance.rank(spectrum, share) for share in (0.5, 0.83, 0.84, 0.99)] == [1, 1, 2, 2]
+
+
+def test_equal_importances_are_as_many_as_there_are_and_none_is_no_number():
+    level = torch.full((100,), 0.3, dtype=torch.float64)
+    assert importance.participation_ratio(level) == pytest.approx(100)
+    assert importance.rank(level, 0.99) == 99
+    assert math.isnan(importance.participation_ratio(level * 0)) and math.isnan(importance.rank(level * 0, 0.99))
+
+
+def test_superposition_numbers_are_the_published_ones():
+    # Pythia-410M, layers 12 and 16: F, L0 -> alpha, g, d*
+    for alive, l0, alpha, g, d_star in (
+        (28665, 218.29, 0.99238, 26.92, 1064.7),
+        (29169, 248.96, 0.99146, 24.60, 1185.9),
+    ):
+        assert importance.alpha(l0, alive) == pytest.approx(alpha, abs=5e-6)
+        assert importance.capacity(importance.alpha(l0, alive)) == pytest.approx(g, abs=5e-3)
+        assert alive / importance.capacity(importance.alpha(l0, alive)) == pytest.approx(d_star, abs=0.1)
+    assert importance.capacity(1 - 1 / math.e) == pytest.approx(math.e)  # the least it can be
+    assert importance.capacity(0.0) == importance.capacity(1.0) == math.inf
 
 
 def test_losses_by_hand():
@@ -146,9 +182,9 @@ def identity_sae(path, scale=1.0, bias=0.0):
     return path
 
 
-def measure(place, folder, site, layer, **saes) -> pd.DataFrame:
+def measure(place, folder, site, layer, outlier_norm=10, held_out=None, **saes) -> pd.DataFrame:
     evaluate(
-        place / f"{site}.zarr",
+        held_out or place / f"{site}.zarr",
         place / "provenance.json",
         saes,
         folder / "t.parquet",
@@ -156,7 +192,7 @@ def measure(place, folder, site, layer, **saes) -> pd.DataFrame:
         recipe="r",
         layer=layer,
         contexts_per_batch=8,
-        outlier_norm=10,
+        outlier_norm=outlier_norm,
         record=RECORD,
         expects={"base_model": ID, "held_out": ID, **dict.fromkeys(saes, ID)},
     )
@@ -185,6 +221,51 @@ def test_a_perfect_sae_loses_nothing_and_a_zero_one_everything(place, tmp_path, 
     assert table.zero["kl_recovered"] == pytest.approx(0, abs=1e-4)
     assert table["mean"]["fvu"] == pytest.approx(1, abs=1e-5)
     assert table["mean"]["ce_sae"] == pytest.approx(table["mean"]["ce_mean"], abs=1e-4)
+
+
+def test_without_outliers_the_mean_of_the_other_tokens_explains_nothing(place, tmp_path):
+    group = zarr.open_group(place / "resid_post.zarr")
+    x = group["layer00/site"][:][group["mask"][:]]
+    norms = np.linalg.norm(x, axis=1)
+    inside = norms <= 1.3 * np.median(norms)
+    assert 20 < (~inside).sum() < inside.sum()
+    mean = torch.from_numpy(x[inside].mean(axis=0))
+    sae = identity_sae(tmp_path / "m.pt", scale=0.0, bias=mean)
+    table = measure(place, tmp_path, "resid_post", 0, outlier_norm=1.3, final=sae)
+    assert table.final["fvu_without_outliers"] == pytest.approx(1, abs=1e-5)
+    assert table.final["fvu"] > 1.001
+    windows = pd.read_parquet(tmp_path / "t.parquet").set_index("metric").held_out_tokens
+    assert windows["fvu_without_outliers"] == inside.sum() < windows["fvu"] == len(x)
+
+
+@pytest.mark.parametrize("array", ["mask", "final", "layer00/site", "layer00/kl_zero"])
+@pytest.mark.parametrize("damage", ["gone", "flipped"])
+def test_damaged_held_out_data_are_an_error_not_zeros(place, tmp_path, array, damage):
+    shutil.copytree(place / "resid_post.zarr", tmp_path / "h.zarr")
+    chunk = next(file for file in sorted((tmp_path / "h.zarr" / array / "c").rglob("*")) if file.is_file())
+    if damage == "gone":
+        chunk.unlink()
+    else:
+        chunk.write_bytes(bytes([chunk.read_bytes()[0] ^ 1]) + chunk.read_bytes()[1:])
+    with pytest.raises(AtlasError, match=rf"h\.zarr/{array}: chunk 0 .*Delete the held-out data and rerun"):
+        measure(place, tmp_path, "", 0, held_out=tmp_path / "h.zarr", final=identity_sae(tmp_path / "p.pt"))
+
+
+def test_tables_are_joined_in_order_and_one_of_another_run_is_refused(place, tmp_path):
+    sae = identity_sae(tmp_path / "p.pt")
+    parts = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    for part, layer in zip(parts, (0, 2), strict=True):
+        measure(place, tmp_path, "resid_post", layer, final=sae)
+        shutil.move(tmp_path / "t.parquet", part)
+    collect(parts, tmp_path / "recipe.parquet", expects=[ID, ID])
+    collect([tmp_path / "recipe.parquet", parts[0]], tmp_path / "all.parquet", expects=[ID, ID, ID])
+    layers = pd.read_parquet(tmp_path / "all.parquet").layer
+    assert layers[layers.diff() != 0].tolist() == [0, 2, 0]
+    with pytest.raises(AtlasError, match=r"b\.parquet: made by other settings"):
+        collect(parts, tmp_path / "no.parquet", expects=[ID, "0" * 16])
+    with pytest.raises(AtlasError, match="1 evaluations are in none"):
+        collect(parts, tmp_path / "no.parquet", expects=[ID, ID, ID])
+    assert not (tmp_path / "no.parquet").exists()
 
 
 def test_the_table_and_the_json_say_the_same_and_name_their_window(place, tmp_path):

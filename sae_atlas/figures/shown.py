@@ -47,6 +47,12 @@ OTHERS = {
     "l0_std": "L0, standard deviation over tokens",
     "alive": "alive latents",
     "dead": "dead latents",
+    "importance": "importance, total",
+    "participation_ratio": "importance, participation ratio",
+    "rank_99": "importance, latents that hold 99%",
+    "alpha": "alpha = 1 - L0 / alive",
+    "g": "g(alpha)",
+    "d_star": "d* = alive / g(alpha)",
 }
 
 

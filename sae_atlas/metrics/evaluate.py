@@ -1,24 +1,23 @@
 """Measure all snapshots of one layer on held-out text, in one job: what they share is computed once."""
 
 import hashlib
+import math
+from json import dumps as to_json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import torch
-import zarr
 from torch import Tensor
 
 from sae_atlas.base_models.load import load
-from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic, write_json
 from sae_atlas.log import progress
-from sae_atlas.metrics import reconstruction, sparsity
+from sae_atlas.metrics import importance, reconstruction, sparsity
 from sae_atlas.metrics.bootstrap import interval
-from sae_atlas.metrics.held_out import predictions, stream_name, through
+from sae_atlas.metrics.held_out import HeldOut, open_held_out, predictions, stream_name, through
 from sae_atlas.metrics.loss_recovered import Clean, losses, recovered
-from sae_atlas.provenance import check_record
 from sae_atlas.saes.sae import Sae
 
 # metric -> (unit, function of the sums over contexts)
@@ -64,17 +63,13 @@ def evaluate(
     Reconstruction and sparsity over all unmasked held-out tokens; losses over predictions at unmasked positions of the
     first `patched` contexts, with the SAE's reconstruction at every unmasked position. Intervals: bootstrap over contexts.
     """
-    group = zarr.open_group(held_out, mode="r")
-    check_record(held_out, group.attrs.get("record"), expects["held_out"])
-    name = f"layer{layer:02d}"
-    if name not in group:
-        raise AtlasError(f"{held_out}: holds no {name}; delete it and rerun")
+    source = open_held_out(held_out, expects["held_out"])
     saes = {snapshot: Sae.load(path, expects[snapshot]) for snapshot, path in checkpoints.items()}
-    layer_data = _LayerData(group, name, outlier_norm)
+    layer_data = _LayerData(source, f"layer{layer:02d}", outlier_norm)
     sums = {snapshot: _Sums(layer_data, sae) for snapshot, sae in saes.items()}
-    model, _ = load(provenance, record_dtype(group), expects["base_model"])
+    model, _ = load(provenance, source.model_dtype, expects["base_model"])
     contexts = len(layer_data.mask)
-    with torch.inference_mode(), progress(contexts, "contexts", name) as bar:
+    with torch.inference_mode(), progress(contexts, "contexts", layer_data.name) as bar:
         for first in range(0, contexts, contexts_per_batch):
             batch = slice(first, min(first + contexts_per_batch, contexts))
             layer_data.read(batch)
@@ -93,29 +88,25 @@ def evaluate(
     _write(table, json, rows, measured, record)
 
 
-def record_dtype(group: zarr.Group) -> str:
-    """Arithmetic of the held-out passes; the patched passes must use the same."""
-    return group.attrs["record"]["settings"]["model_dtype"]
-
-
 class _LayerData:
     """Held-out data of one layer: what all snapshots are measured against."""
 
-    def __init__(self, group: zarr.Group, name: str, outlier_norm: float):
-        self.group, self.layer, self.site = group, group[name], group.attrs["site"]
-        self.patched: int = group.attrs["patched"]
-        self.mask = torch.from_numpy(group["mask"][:])
-        self.tokens = torch.from_numpy(group["tokens"][:])
-        everything = torch.from_numpy(self.layer["site"][:])
-        norms = everything.norm(dim=-1)
-        self.inside = norms <= outlier_norm * norms[self.mask].median()  # not an outlier
-        self.mean = torch.from_numpy(self.layer["mean"][:]).double()
+    def __init__(self, source: HeldOut, name: str, outlier_norm: float):
+        self.name, self.site = name, source.attrs["site"]
+        self.patched: int = source.attrs["patched"]
+        self.mask = torch.from_numpy(source.rows("mask")[:])
+        self.tokens = torch.from_numpy(source.rows("tokens")[:])
+        self.x = torch.from_numpy(source.rows(f"{name}/site")[:])
+        self.final, self.stream = source.rows("final"), source.rows(f"{name}/{stream_name(self.site)}")
+        norms = self.x.norm(dim=-1)
+        self.inside = self.mask & (norms <= outlier_norm * norms[self.mask].median())  # not an outlier
+        self.mean = torch.from_numpy(source.rows(f"{name}/mean")[:]).double()
+        self.mean_inside = self.x[self.inside].double().mean(dim=0)
         self.predicted = self.mask[: self.patched, :-1]
         self.shared = {"predictions": self.predicted.sum(dim=1).double().numpy()}
         for loss in ("ce_zero", "ce_mean", "kl_zero"):
-            self.shared[loss] = self.per_context(self.layer[loss][:])
-        self.shared["ce_clean"] = self.per_context(group["ce_clean"][:])
-        self.x = everything
+            self.shared[loss] = self.per_context(source.rows(f"{name}/{loss}")[:])
+        self.shared["ce_clean"] = self.per_context(source.rows("ce_clean")[:])
 
     def per_context(self, losses: np.ndarray) -> np.ndarray:
         """Sum of [patched, context - 1] losses over the predictions that count, [patched]."""
@@ -126,7 +117,7 @@ class _LayerData:
 
     def predictions(self, model, batch: slice) -> Clean:
         stop = min(batch.stop, self.patched)
-        final = torch.from_numpy(self.group["final"][batch.start : stop]).to(model.device, model.dtype)
+        final = torch.from_numpy(self.final[batch.start : stop]).to(model.device, model.dtype)
         return predictions(model, final, self.tokens[batch.start : stop].to(model.device))
 
 
@@ -135,10 +126,12 @@ class _Sums:
 
     def __init__(self, data: _LayerData, sae: Sae):
         self.data = data
-        names = (*reconstruction.SUMS, "error_inside", "variance_inside", "l0")
+        names = (*reconstruction.SUMS, "tokens_inside", "error_inside", "variance_inside", "l0")
         self.sums = {name: np.zeros(len(data.mask)) for name in names}
         self.losses = {name: np.zeros(data.patched) for name in ("ce_sae", "kl_sae")}
         self.counts = torch.zeros(sae.d_sae, dtype=torch.int64)
+        self.energy = torch.zeros(sae.d_sae, dtype=torch.float64)
+        self.decoder_norms = sae.W_dec.norm(dim=1)
         self.l0 = []
 
     def add(self, sae: Sae, batch: slice) -> Tensor:
@@ -149,11 +142,12 @@ class _Sums:
         x_hat = sae.decode(latents)
         active = sparsity.l0(latents)
         self.counts += sparsity.firing_counts(latents)
+        self.energy += importance.energy(latents, self.decoder_norms)
         self.l0.append(active)
         terms = reconstruction.token_sums(x[mask], x_hat, data.mean)
         inside = data.inside[batch][mask].double()
-        terms |= {"l0": active.double(), "error_inside": terms["error"] * inside}
-        terms["variance_inside"] = terms["variance"] * inside
+        terms |= {"l0": active.double(), "tokens_inside": inside, "error_inside": terms["error"] * inside}
+        terms["variance_inside"] = ((x[mask].double() - data.mean_inside) ** 2).sum(dim=1) * inside
         context = torch.arange(batch.start, batch.stop).repeat_interleave(mask.sum(dim=1)).numpy()
         for name, each in terms.items():
             np.add.at(self.sums[name], context, each.numpy())
@@ -165,7 +159,7 @@ class _Sums:
         data = self.data
         rows = slice(batch.start, min(batch.stop, data.patched))
         tokens = data.tokens[rows].to(model.device)
-        stream = torch.from_numpy(data.layer[stream_name(data.site)][rows]).to(model.device, model.dtype)
+        stream = torch.from_numpy(data.stream[rows]).to(model.device, model.dtype)
         replaced = replaced[: rows.stop - rows.start].to(model.device, model.dtype)
         with through(model, data.site, layer, stream, replaced):
             logits = model(tokens, use_cache=False).logits
@@ -176,22 +170,31 @@ class _Sums:
     def rows(self) -> list[dict]:
         losses = {**self.data.shared, **self.losses}
         tokens, predictions = int(self.sums["tokens"].sum()), int(losses["predictions"].sum())
+        inside = int(self.sums["tokens_inside"].sum())
         found = []
         for metric, (unit, of) in HEADLINES.items():
             sums = losses if metric in LOSSES else self.sums
             low, high = interval(sums, of)
             value = float(of({name: each.sum() for name, each in sums.items()}))
-            window = predictions if metric in LOSSES else tokens
+            window = predictions if metric in LOSSES else inside if metric == "fvu_without_outliers" else tokens
             found.append(
                 {"metric": metric, "value": value, "low": low, "high": high, "unit": unit, "held_out_tokens": window}
             )
         l0, dead = torch.cat(self.l0), sparsity.dead(self.counts)
+        alive, spectrum = len(self.counts) - dead, importance.spectrum(self.energy / tokens)
+        alpha = importance.alpha(float(l0.double().mean()), alive)
         plain = {
             "l0_median": (sparsity.median(l0), "latents per token"),
             "l0_std": (float(l0.double().std()), "latents per token"),
             "dead": (dead, "latents"),
-            "alive": (len(self.counts) - dead, "latents"),
+            "alive": (alive, "latents"),
             "dead_share": (dead / len(self.counts), ""),
+            "importance": (float(spectrum.sum()), "squared activation"),
+            "participation_ratio": (importance.participation_ratio(spectrum), "latents"),
+            "rank_99": (importance.rank(spectrum, 0.99), "latents"),
+            "alpha": (alpha, ""),
+            "g": (importance.capacity(alpha), "latents per dimension"),
+            "d_star": (alive / importance.capacity(alpha), "dimensions"),
         }
         nan = float("nan")
         return found + [
@@ -211,6 +214,12 @@ def _about(sae: Sae, path: str | Path) -> dict:
 def _write(table: str | Path, json: str | Path, rows: list[dict], measured: dict, record: dict) -> None:
     columns = {name: [row[name] for row in rows] for name in COLUMNS}
     with atomic(table) as partial:
-        parquet.write_table(pa.table(columns).replace_schema_metadata({"identity": record["identity"]}), partial)
-    metrics = [{key: None if value != value else value for key, value in row.items()} for row in rows]
+        identities = {"identities": to_json([record["identity"]])}
+        parquet.write_table(pa.table(columns).replace_schema_metadata(identities), partial)
+    metrics = [{key: _json(value) for key, value in row.items()} for row in rows]
     write_json(json, {"metrics": metrics, "checkpoints": measured, "record": record})
+
+
+def _json(value: object) -> object:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,6 +4,8 @@ On disk: a Zarr v3 group. `tokens`, `mask` [contexts, context]; `final` [patched
 last block; `ce_clean` [patched, context - 1]; per layer `layerLL/site` [contexts, context, d_in], `layerLL/stream` where
 the patched pass does not start from the site itself, and `layerLL/{ce,kl}_{zero,mean}` [patched, context - 1].
 
+Chunks carry checksums and are never left out, so that damage is an error (`open_held_out`), not zeros.
+
 In every patched pass, masked positions (document starts, padding) keep their own activation. Losses are later averaged
 over predictions made at unmasked positions.
 """
@@ -15,12 +17,16 @@ import numpy as np
 import torch
 import zarr
 from torch import Tensor
+from zarr.codecs import Crc32cCodec
 
+from sae_atlas.arrays import Rows
 from sae_atlas.base_models.load import load
 from sae_atlas.corpus import open_corpus
+from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic
 from sae_atlas.log import progress
 from sae_atlas.metrics.loss_recovered import Clean, clean_predictions, losses
+from sae_atlas.provenance import check_record
 from sae_atlas.sites import blocks, capture, module_name, patch, start_at
 
 
@@ -49,8 +55,8 @@ def save_held_out(
     work = len(batches) + 2 * len(layers) * ablated
     with atomic(output) as partial, torch.inference_mode():
         group = zarr.create_group(partial, zarr_format=3)
-        group.create_array("tokens", data=ids)
-        group.create_array("mask", data=mask)
+        for name, values in (("tokens", ids), ("mask", mask)):
+            _create(group, name, values.shape, len(values), values.dtype)[:] = values
         group.attrs.update({"site": site, "patched": patched, "record": record})
         with progress(work, "passes", "held-out") as bar:
             for batch in batches:
@@ -59,6 +65,34 @@ def save_held_out(
             for batch in batches:
                 if batch.start < patched:
                     _ablated(model, group, slice(batch.start, min(batch.stop, patched)), means, bar)
+
+
+class HeldOut:
+    """Held-out data on disk: `rows(name)` reads an array, `attrs` holds `site`, `patched` and the record."""
+
+    def __init__(self, path: Path, group: zarr.Group):
+        self.path, self.group, self.attrs = path, group, dict(group.attrs)
+
+    @property
+    def model_dtype(self) -> str:
+        """Arithmetic of the clean and ablated passes; patched passes must use the same."""
+        return self.attrs["record"]["settings"]["model_dtype"]
+
+    def rows(self, name: str) -> Rows:
+        """An array by name. Raises AtlasError if it, or a chunk of it, is missing."""
+        if name not in self.group:
+            raise AtlasError(f"{self.path}: holds no {name}. Delete the held-out data and rerun; they will be rebuilt.")
+        return Rows(self.path / name, self.group[name], "held-out data")
+
+
+def open_held_out(path: str | Path, expected: str) -> HeldOut:
+    """Raises AtlasError if the data are not there, not readable or not the `expected` ones."""
+    try:
+        group = zarr.open_group(path, mode="r")
+    except Exception as error:  # damaged metadata shows as errors of many kinds
+        raise AtlasError(f"{path}: no readable held-out data. Delete them and rerun; they will be rebuilt.") from error
+    check_record(path, group.attrs.get("record"), expected)
+    return HeldOut(Path(path), group)
 
 
 def stream_name(site: str) -> str:
@@ -114,7 +148,7 @@ def _mean(group, layer: int) -> Tensor:
     """Mean of the site over unmasked held-out tokens, [d_in]; kept beside the activations."""
     mask = torch.from_numpy(group["mask"][:])
     mean = torch.from_numpy(group[f"layer{layer:02d}/site"][:])[mask].double().mean(dim=0).float()
-    group[f"layer{layer:02d}"].create_array("mean", data=mean.numpy())
+    _create(group, f"layer{layer:02d}/mean", mean.shape, len(mean), np.float32)[:] = mean.numpy()
     return mean
 
 
@@ -140,12 +174,17 @@ def _write(group, name: str, rows: int, batch: slice, values: Tensor) -> None:
     """Write rows of float32 array `name`, made on the first write."""
     values = values.float().cpu().numpy()
     if name not in group:
-        group.create_array(
-            name,
-            shape=(rows, *values.shape[1:]),
-            chunks=(min(rows, 64), *values.shape[1:]),
-            dtype="float32",
-            compressors=None,
-        )
+        _create(group, name, (rows, *values.shape[1:]), min(rows, len(values)), np.float32)
     stop = min(batch.stop, rows)
     group[name][batch.start : stop] = values[: stop - batch.start]
+
+
+def _create(group, name: str, shape: tuple, rows_per_chunk: int, dtype) -> zarr.Array:
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=(rows_per_chunk, *shape[1:]),
+        dtype=dtype,
+        compressors=[Crc32cCodec()],
+        config={"write_empty_chunks": True},  # a missing chunk is damage, never zeros
+    )

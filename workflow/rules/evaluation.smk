@@ -64,6 +64,11 @@ rule evaluate_sae:
         "../scripts/evaluate_sae.py"
 
 
+def evaluations(recipe):
+    """Identities of a recipe's evaluations, in the order of its table."""
+    return [atlas.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in atlas.layers]
+
+
 rule collect_metrics:
     """One tidy table of a recipe: layer, snapshot, metric, value, interval."""
     input:
@@ -84,7 +89,7 @@ rule collect_metrics:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        layers=atlas.layers,
+        evaluations=lambda wildcards: evaluations(wildcards.recipe),
     message:
         "table: {wildcards.recipe}"
     script:
@@ -101,6 +106,6 @@ use rule collect_metrics as collect_recipes with:
     benchmark:
         "results/benchmarks/collect_recipes.tsv"
     params:
-        recipes=atlas.recipes,
+        evaluations=[identity for recipe in atlas.recipes for identity in evaluations(recipe)],
     message:
         "table: all recipes"

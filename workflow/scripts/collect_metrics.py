@@ -4,4 +4,4 @@ from sae_atlas.log import job_log
 from sae_atlas.metrics.collect import collect
 
 with job_log(snakemake.log[0]):
-    collect(snakemake.input.tables, snakemake.output.table)
+    collect(snakemake.input.tables, snakemake.output.table, expects=snakemake.params.evaluations)
