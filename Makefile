@@ -6,7 +6,7 @@ CONFIG ?= config/config.yaml
 DIRECTORY ?= .
 BIN := $(CURDIR)/.venv/bin
 
-.PHONY: run test lint format
+.PHONY: run test lint format bench
 
 run: .venv/ready
 	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --cores $(CORES)
@@ -32,4 +32,15 @@ format: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-embedded.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+# One training step beside other libraries' (minutes): benchmarks/RESULTS.md. TOY=--toy does it in seconds, at toy size.
+bench: .bench-venv/ready
+	.bench-venv/bin/python -m benchmarks.steps $(TOY)
+
+# torch comes first and alone: asked for by anything else, it may be a build of gigabytes.
+.bench-venv/ready: benchmarks/requirements.lock
+	$(PYTHON) -m venv .bench-venv
+	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements.lock
 	touch $@

@@ -1,0 +1,58 @@
+"""sae_atlas: the training loop's own step, bookkeeping and curve included."""
+
+from types import SimpleNamespace
+
+import torch
+
+from benchmarks.works import LEARNING_RATE, PENALTY, Work
+from sae_atlas.kernels import backend_for
+from sae_atlas.kernels.threads import use_threads
+from sae_atlas.saes.parts import Control, Weights
+from sae_atlas.training.curve import Curve
+from sae_atlas.training.recipe import Recipe
+from sae_atlas.training.state import State
+from sae_atlas.training.train import _Window
+
+
+class Atlas:
+    def __init__(self, work: Work, weights: Weights, threads: int):
+        self.threads = threads
+        keys = {"k": work.l0} if work.kind == "topk" else {"l1": {"coefficient": PENALTY}, "sparsity_warmup": 0}
+        self.recipe = Recipe.from_dict(
+            {
+                "architecture": "topk" if work.kind == "topk" else "relu",
+                "expansion": work.d_sae // work.d_in,
+                "batch": work.batch,
+                "learning_rate": LEARNING_RATE,
+                "warmup": 0,
+                "decay": 0,
+                **keys,
+            }
+        )
+        self.state = State(
+            weights={name: weight.clone() for name, weight in weights.items()},
+            first={name: torch.zeros_like(weight) for name, weight in weights.items()},
+            second={name: torch.zeros_like(weight) for name, weight in weights.items()},
+            mean=torch.zeros(work.d_in),
+            scale=1.0,
+            since_fired=torch.zeros(work.d_sae, dtype=torch.int64),
+            penalty=PENALTY if work.kind == "l1" else 0.0,
+            density=work.l0 / work.d_sae,
+        )
+        rows = 1000 * work.batch
+        reader = SimpleNamespace(rows=rows, d_in=work.d_in, path="benchmark")
+        self.window = _Window(self.recipe, reader, self.state, Curve(every=1000), 0, rows, None, threads)
+
+    def gradients(self, x) -> Weights:
+        use_threads(self.threads)
+        control = Control(self.state.penalty, density=self.state.density)
+        grads, _ = backend_for(self.threads).gradients(self.state.weights, x, self.recipe, control)
+        return {name: grad.clone() for name, grad in grads.items()}
+
+    def step(self, x) -> None:
+        use_threads(self.threads)
+        self.window._step(x.numpy(), None)
+
+    @property
+    def l0(self) -> float:
+        return self.state.density * len(self.state.since_fired)

@@ -1,0 +1,93 @@
+"""What stands in results.json beside the rows, and RESULTS.md, made from it."""
+
+import datetime
+import os
+import platform
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("sae-atlas", "sae-lens", "dictionary-learning", "eai-sparsify", "torch", "numba", "numpy")
+NAMES = ("sae_atlas", "sae_lens", "dictionary_learning", "sparsify", "encoder product")
+
+
+def about(rounds: int, threads: int) -> dict:
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{_cpu()}, {os.cpu_count()} cores",
+        "threads": threads,
+        "rounds": rounds,
+        "unit": "ms per training step, median of the rounds; low and high are the fastest and the slowest round",
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+    }
+
+
+def markdown(results: dict) -> str:
+    rows = {(row["work"], row["implementation"]): row for row in results["rows"]}
+    works = list(dict.fromkeys(row["work"] for row in results["rows"]))
+    lines = [
+        "# One training step",
+        "",
+        "`make bench` measures this table: the whole step (gradient, clip, Adam, norms, counts of what fired) at batch",
+        "4,096 in float32. Milliseconds, median of the rounds (fastest to slowest); each round times every",
+        "implementation once, in one process. All start from the same weights and batch; the learning rate is tiny, so",
+        "the sparsity stays as stated. \"Encoder product\" is one `(x - b_dec) W_enc^T + b_enc`.",
+        "",
+        f"{results['machine']}, {results['threads']} threads, {results['rounds']} rounds, {results['date']}.",
+        "",
+        "| work | " + " | ".join(NAMES) + " | sae_atlas / encoder product |",
+        "|---|" + "---|" * (len(NAMES) + 1),
+    ]  # fmt: skip
+    for work in works:
+        cells = [_cell(rows[work, name]) for name in NAMES]
+        ratio = rows[work, "sae_atlas"]["ms"] / rows[work, "encoder product"]["ms"]
+        lines.append(f"| {work} | " + " | ".join(cells) + f" | {ratio:.2f} |")
+    reasons = [row for row in results["rows"] if "reason" in row]
+    lines += ["", *(f"* {row['implementation']}, {row['work']}: {row['reason']}." for row in reasons)]
+    lines += [
+        "",
+        "## What a step is",
+        "sae_lens: `SAETrainer.step` (its decoder norms are free). dictionary_learning: `TopKTrainer.update`;",
+        "`StandardTrainer.update` for L1, which does not clip. sparsify: the body of `Trainer.fit` with Adam; it does",
+        "not clip. sae_atlas: the training loop's own step. All with the settings of the table, everything else default.",
+        "",
+        "## Gradients",
+        "Checked before timing, at the same weights and batch. Convention: mean over tokens of the squared error summed",
+        "over dimensions, plus lambda times the mean of the sum of latents times decoder norms. sparsify's loss is that",
+        "over the variance of the batch. The decoder's gradient is compared without its part along the decoder rows.",
+        "AuxK is 0 in all of them: no latent is dead yet. Largest relative difference of the four weights:",
+        "",
+        "| work | implementation | difference | agree |",
+        "|---|---|---|---|",
+        *(
+            f"| {each['work']} | {each['implementation']} | {max(each['differences'].values()):.1e} |"
+            f" {'yes' if each['agree'] else 'no'} |"
+            for each in results["gradients"]
+        ),
+        "",
+        "Versions: " + ", ".join(f"{name} {number}" for name, number in results["versions"].items() if number) + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict) -> str:
+    return "-" if row["ms"] is None else f"{row['ms']:,.0f} ({row['low']:,.0f} to {row['high']:,.0f})"
+
+
+def _version(name: str) -> str | None:
+    if name == "sae-atlas":  # run from its source, not installed
+        return tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]["version"]
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    """Model name of the processor."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,53 @@
+"""The works that are timed: sizes, starting weights in the sparse regime, and the batch, the same for everyone."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sae_atlas.saes.parts import Weights, initial_weights
+
+LEARNING_RATE = 1e-5  # small, so that L0 stays what it is while a step is repeated
+PENALTY = 0.01  # lambda of the L1 works, on E||x||^2 = 1 and the sum over latents
+ACTIVE = 8  # decoder directions a token is made of
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row of the table. `l0` is k for TopK and the mean number of active latents for L1."""
+
+    kind: str  # topk | l1
+    d_in: int
+    d_sae: int
+    l0: int
+    batch: int = 4096
+
+    @property
+    def name(self) -> str:
+        number = f"k {self.l0}" if self.kind == "topk" else f"L0 {self.l0}"
+        return f"{'TopK' if self.kind == 'topk' else 'L1'} d {self.d_in}, M {self.d_sae:,}, {number}"
+
+
+WORKS = (
+    Work("topk", 576, 4608, 32),
+    Work("topk", 512, 16384, 64),
+    Work("l1", 512, 16384, 64),
+    Work("l1", 576, 4608, 32),
+)
+TOY = (Work("topk", 16, 64, 4, 300), Work("l1", 16, 64, 4, 300))
+
+
+def start(work: Work) -> tuple[Weights, Tensor]:
+    """Weights and batch [batch, d_in] with E||x||^2 = 1: tokens are sums of decoder directions, and noise.
+
+    For L1 one encoder bias, the same for all latents, is put where `l0` pre-activations per token are positive.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weights = initial_weights(work.d_in, work.d_sae, torch.randn(work.d_in, generator=generator) / 1e3, seed=0)
+    active = torch.randint(work.d_sae, (work.batch, ACTIVE), generator=generator)
+    x = weights["W_dec"][active].sum(1) + 0.5 * torch.randn(work.batch, work.d_in, generator=generator) / work.d_in**0.5
+    x /= x.square().sum(1).mean().sqrt()
+    if work.kind == "l1":
+        z = (x - weights["b_dec"]) @ weights["W_enc"].T
+        weights["b_enc"] -= z.flatten().kthvalue(z.numel() - work.batch * work.l0).values
+    return weights, x

@@ -1,0 +1,56 @@
+"""The benchmark's table is whole and the gradients it compares agree; what it times is not tested."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PEERS = {"sae_lens", "dictionary_learning", "sparsify"}  # tests run without them, `make bench TOY=--toy` has them
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict:
+    out = tmp_path_factory.mktemp("bench")
+    command = [sys.executable, "-m", "benchmarks.steps", "--toy", "--threads", "1", "--out", out]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    assert (out / "RESULTS.md").read_text().startswith("# One training step")
+    return json.loads((out / "results.json").read_text())
+
+
+def test_every_work_has_every_implementation(results):
+    works = {row["work"] for row in results["rows"]}
+    names = {row["implementation"] for row in results["rows"]}
+    assert names == {"sae_atlas", "encoder product"} | PEERS
+    assert len(results["rows"]) == len(works) * len(names)
+    for row in results["rows"]:
+        if row["ms"] is None:
+            assert row["implementation"] in PEERS and row["reason"]
+        else:
+            assert 0 < row["low"] <= row["ms"] <= row["high"]
+    for row in results["rows"]:
+        if row["implementation"] == "sae_atlas":
+            assert row["l0"] == pytest.approx(4, rel=0.1)
+
+
+def test_gradients_agree(results):
+    compared = {each["implementation"] for each in results["gradients"]}
+    assert compared == {name for name in PEERS if importlib.util.find_spec(name)}
+    assert all(each["agree"] for each in results["gradients"]), results["gradients"]
+
+
+def test_the_stated_convention_tells_other_losses_apart():
+    import torch
+
+    from benchmarks.agreement import TOLERANCE, difference
+
+    decoder = torch.eye(3)
+    ours = {"W_dec": torch.arange(9.0).reshape(3, 3), "b_dec": torch.ones(3)}
+    along = {"W_dec": ours["W_dec"] + 5 * decoder, "b_dec": torch.ones(3)}
+    assert max(difference(ours, along, decoder, 1.0).values()) < TOLERANCE
+    doubled = {name: 2 * each for name, each in ours.items()}
+    assert max(difference(ours, doubled, decoder, 2.0).values()) < TOLERANCE
+    assert min(difference(ours, doubled, decoder, 1.0).values()) > TOLERANCE
