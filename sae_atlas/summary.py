@@ -35,7 +35,7 @@ def _places(folder: Path, final: pd.DataFrame):
     yield "table", folder / "results" / "metrics.parquet"
     for recipe in final.recipe.unique():
         yield "heatmap", folder / "results" / "figures" / recipe / "2_metrics_heatmap.png"
-    middle = sorted(final.layer.unique())[final.layer.nunique() // 2]
+    middle = sorted(final.layer.unique())[(final.layer.nunique() - 1) // 2]
     for card in sorted((folder / "models" / "sae").glob("*/model_card.md")):
         if parse_sae_name(card.parent.name).layer == middle:
             yield "model card", card
