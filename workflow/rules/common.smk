@@ -152,6 +152,11 @@ def held_out_to_measure_on(wildcards):
     return if_there("results/held_out.zarr") if used_up else "results/held_out.zarr"
 
 
+def evaluations(recipe):
+    """Identities of a recipe's evaluations, in the order of its table."""
+    return [atlas.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in atlas.layers]
+
+
 # One run at a time in a folder. Snakemake's own lock outlives a killed run; this one ends with its process.
 onstart:
     try:

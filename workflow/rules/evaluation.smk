@@ -64,11 +64,6 @@ rule evaluate_sae:
         "../scripts/evaluate_sae.py"
 
 
-def evaluations(recipe):
-    """Identities of a recipe's evaluations, in the order of its table."""
-    return [atlas.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in atlas.layers]
-
-
 rule collect_metrics:
     """One tidy table of a recipe: layer, snapshot, metric, value, interval."""
     input:
