@@ -23,8 +23,8 @@ from sae_atlas.figures.shown import name_of
 from sae_atlas.files import read_json, write_json
 from sae_atlas.plan.config import check_config
 from sae_atlas.provenance import make_record
+from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.sae import Sae
-from sae_atlas.training import checkpoint as checkpoints
 from sae_atlas.training.recipe import Recipe
 from workflow import ROOT, small
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sae_atlas.errors import AtlasError
+from sae_atlas.saes import checkpoint
 from sae_atlas.saes.sae import Sae
-from sae_atlas.training import checkpoint
 
 
 def write(path, architecture="topk", **changes):

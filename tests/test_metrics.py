@@ -21,7 +21,7 @@ from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import save_held_out
 from sae_atlas.metrics.loss_recovered import clean_predictions, losses, recovered
 from sae_atlas.provenance import make_record
-from sae_atlas.training import checkpoint as checkpoints
+from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.training.recipe import Recipe
 
 RECORD = make_record("any", {"model_dtype": "float32"}, "", {})

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sae_atlas.saes.checkpoint import load_checkpoint
 from sae_atlas.saes.parts import keep_largest
-from sae_atlas.training.checkpoint import load_checkpoint
 
 
 class Sae:

@@ -9,7 +9,7 @@ from pathlib import Path
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import remove
 from sae_atlas.log import logger
-from sae_atlas.training.checkpoint import load_tensors, save_tensors
+from sae_atlas.saes.checkpoint import load_tensors, save_tensors
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again
 SAVE_EVERY = 600.0  # seconds between saves without being told, against kills that give no notice

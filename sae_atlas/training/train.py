@@ -12,8 +12,8 @@ from sae_atlas.kernels import backend_for
 from sae_atlas.log import logger, progress
 from sae_atlas.provenance import check_record
 from sae_atlas.saes import architecture
+from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.parts import Control
-from sae_atlas.training import checkpoint as checkpoints
 from sae_atlas.training import controller
 from sae_atlas.training.curve import ROWS, Curve
 from sae_atlas.training.interruption import Interruption
