@@ -5,7 +5,7 @@ Convention: ours is the gradient of E||x - x_hat||^2 (sum over dimensions, mean 
 rows is left out on both sides: it only changes their norm, and libraries differ in whether the norm is part of the loss.
 """
 
-from sae_atlas.saes.parts import Weights
+from sae_atlas.kernels.measured import Weights
 
 TOLERANCE = 1e-4  # float32 sums in another order
 

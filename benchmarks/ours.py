@@ -6,8 +6,9 @@ import torch
 
 from benchmarks.works import LEARNING_RATE, PENALTY, Work
 from sae_atlas.kernels import backend_for
+from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.kernels.threads import use_threads
-from sae_atlas.saes.parts import Control, Weights
+from sae_atlas.saes import architecture
 from sae_atlas.training.curve import Curve
 from sae_atlas.training.recipe import Recipe
 from sae_atlas.training.state import State
@@ -46,7 +47,9 @@ class Atlas:
     def gradients(self, x) -> Weights:
         use_threads(self.threads)
         control = Control(self.state.penalty, density=self.state.density)
-        grads, _ = backend_for(self.threads).gradients(self.state.weights, x, self.recipe, control)
+        grads, _ = backend_for(self.threads).gradients(
+            architecture(self.recipe.architecture), self.state.weights, x, self.recipe, control
+        )
         return {name: grad.clone() for name, grad in grads.items()}
 
     def step(self, x) -> None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sae_atlas.saes.parts import Weights, initial_weights
+from sae_atlas.kernels.measured import Weights
+from sae_atlas.saes.parts import initial_weights
 
 LEARNING_RATE = 1e-5  # small, so that L0 stays what it is while a step is repeated
 PENALTY = 0.01  # lambda of the L1 works, on E||x||^2 = 1 and the sum over latents

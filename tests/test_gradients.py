@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from sae_atlas.kernels import cpu, loops, reference
+from sae_atlas.kernels.measured import Control
 from sae_atlas.kernels.threads import use_threads
-from sae_atlas.saes.parts import Control
+from sae_atlas.saes import architecture as module_of
 from sae_atlas.training.recipe import ARCHITECTURES, Recipe
 from sae_atlas.training.state import initial_state
 
@@ -37,7 +38,7 @@ def problem(architecture, dtype=torch.float64, **keys):
 
 def sparse(recipe, weights, x, control, threads=1):
     use_threads(threads)
-    grads, measured = cpu.gradients(weights, x, recipe, control)
+    grads, measured = cpu.gradients(module_of(recipe.architecture), weights, x, recipe, control)
     return {name: grad.clone() for name, grad in grads.items()}, measured  # the arrays are used again
 
 
@@ -46,7 +47,7 @@ def sparse(recipe, weights, x, control, threads=1):
 def test_equals_autograd(architecture, dead):
     recipe, weights, x, _ = problem(architecture)
     control = Control(penalty=0.1, dead=torch.arange(4 * D_IN) < dead, smallest=0.1, density=0.0)
-    expected, told = reference.gradients(weights, x, recipe, control)
+    expected, told = reference.gradients(module_of(recipe.architecture), weights, x, recipe, control)
     found, measured = sparse(recipe, weights, x, control)
     assert set(found) == set(expected) == set(weights)
     for name in expected:
@@ -72,7 +73,7 @@ def test_no_active_latent_is_no_special_case(architecture):
         if name in weights:
             weights[name] -= 100
     control = Control(penalty=0.1, density=0.0)
-    expected, _ = reference.gradients(weights, x, recipe, control)
+    expected, _ = reference.gradients(module_of(recipe.architecture), weights, x, recipe, control)
     found, measured = sparse(recipe, weights, x, control)
     assert measured.l0 == 0
     for name in expected:
@@ -155,7 +156,9 @@ def test_jumprelu_pseudo_derivative_by_hand():
     weights = {"W_enc": eye, "W_dec": eye.clone(), "b_enc": zeros, "b_dec": zeros.clone(), "threshold": zeros + 0.5}
     x = torch.tensor([[0.55, 2.0]], dtype=torch.float64)
     for backend in (cpu, reference):
-        grads, measured = backend.gradients(weights, x, recipe, Control(penalty=3.0, density=0.0))
+        grads, measured = backend.gradients(
+            module_of(recipe.architecture), weights, x, recipe, Control(penalty=3.0, density=0.0)
+        )
         assert measured.reconstruction == pytest.approx(0, abs=1e-12)
         by_l0 = 3.0 * 2 * (2 / 4 - 1) / 4 * -(1 / 0.2)
         assert grads["threshold"].tolist() == pytest.approx([by_l0, 0.0])

@@ -16,9 +16,10 @@ from stores import D_IN, activations, make_store
 
 from sae_atlas.activations.store import open_store
 from sae_atlas.errors import AtlasError
+from sae_atlas.kernels.measured import Control
 from sae_atlas.saes import architecture as import_architecture
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors
-from sae_atlas.saes.parts import Control, pre_activations, reconstruct
+from sae_atlas.saes.parts import pre_activations, reconstruct
 from sae_atlas.saes.sae import Sae
 from sae_atlas.training import train as training
 from sae_atlas.training.interruption import EXIT_CODE

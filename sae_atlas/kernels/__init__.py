@@ -1,6 +1,6 @@
 """Backends of the training step: `reference` (torch autograd) and `cpu` (exact sparse gradients, numba). One interface:
 
-gradients(weights, x, recipe, control) -> (gradients by name, Measured)
+gradients(architecture, weights, x, recipe, control) -> (gradients by name, Measured)
 update(weights, gradients, moments, recipe, step, learning_rate) -> norm of the gradient before clipping
 """
 

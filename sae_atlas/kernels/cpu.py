@@ -9,16 +9,15 @@ threads gives the same bits.
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sae_atlas.kernels import adam, loops, reference
-from sae_atlas.kernels.measured import Measured
+from sae_atlas.kernels.measured import Control, Measured, Weights
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
-from sae_atlas.saes import architecture
-from sae_atlas.saes.parts import Control, Weights
 
 RANGES = 16  # of latents, shared out over the threads
 
@@ -27,11 +26,13 @@ RANGES = 16  # of latents, shared out over the threads
 DENSE_ABOVE = 0.15
 
 
-def gradients(weights: Weights, x: Tensor, recipe, control: Control) -> tuple[Weights, Measured]:
-    """Gradient of the architecture's loss on the scaled batch x [batch, d_in]."""
+def gradients(
+    architecture: ModuleType, weights: Weights, x: Tensor, recipe, control: Control
+) -> tuple[Weights, Measured]:
+    """Gradient of the loss of `architecture` (a module of sae_atlas/saes) on the scaled batch x [batch, d_in]."""
     if control.density > DENSE_ABOVE:
-        return reference.gradients(weights, x, recipe, control)
-    return architecture(recipe.architecture).sparse_gradients(Step(weights, x), weights, x, recipe, control)
+        return reference.gradients(architecture, weights, x, recipe, control)
+    return architecture.sparse_gradients(Step(weights, x), weights, x, recipe, control)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
 """The step by torch autograd: dense, any device and dtype, the truth the sparse backends are tested against."""
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
-from sae_atlas.kernels.measured import Measured
-from sae_atlas.saes import architecture
-from sae_atlas.saes.parts import Control, Weights
+from sae_atlas.kernels.measured import Control, Measured, Weights
 
 EPSILON = 1e-8  # Adam's
 
 
-def gradients(weights: Weights, x: Tensor, recipe, control: Control) -> tuple[Weights, Measured]:
-    """Gradient of the architecture's loss on the scaled batch x [batch, d_in]."""
+def gradients(
+    architecture: ModuleType, weights: Weights, x: Tensor, recipe, control: Control
+) -> tuple[Weights, Measured]:
+    """Gradient of the loss of `architecture` (a module of sae_atlas/saes) on the scaled batch x [batch, d_in]."""
     leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
-    loss = architecture(recipe.architecture).loss(leaves, x, recipe, control)
+    loss = architecture.loss(leaves, x, recipe, control)
     grads = torch.autograd.grad(loss.total, list(leaves.values()), allow_unused=True)
     found = {
         name: torch.zeros_like(leaf) if grad is None else grad

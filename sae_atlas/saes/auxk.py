@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from sae_atlas.kernels.measured import Weights
 from sae_atlas.kernels.threads import MICRO_BATCH, parts_of, run
-from sae_atlas.saes.parts import Weights, keep_largest
+from sae_atlas.saes.parts import keep_largest
 
 LATENTS = 512  # in one product of the backward pass
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sae_atlas.kernels.loops import collect_above
-from sae_atlas.saes.parts import Control, Loss, Weights, reconstruct, squared_error
+from sae_atlas.kernels.measured import Control, Weights
+from sae_atlas.saes.parts import Loss, reconstruct, squared_error
 
 
 def extra_weights(recipe, d_sae: int) -> Weights:

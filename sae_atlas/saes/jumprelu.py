@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sae_atlas.kernels.loops import collect_above_each
-from sae_atlas.saes.parts import Control, Loss, Weights, pre_activations, reconstruct, squared_error
+from sae_atlas.kernels.measured import Control, Weights
+from sae_atlas.saes.parts import Loss, pre_activations, reconstruct, squared_error
 
 
 class _Jump(torch.autograd.Function):

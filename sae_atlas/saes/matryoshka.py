@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.saes.auxk import add_auxk
 from sae_atlas.saes.batch_topk import inference, keep_largest_of_batch, largest_of_batch
-from sae_atlas.saes.parts import Control, Loss, Weights, aux_latents, auxk_loss, pre_activations, squared_error
+from sae_atlas.saes.parts import Loss, aux_latents, auxk_loss, pre_activations, squared_error
 
 __all__ = ["ends", "inference", "loss", "sparse_gradients"]
 

@@ -1,4 +1,4 @@
-"""What the architectures share: initial weights, what a step is told, and what a loss returns.
+"""What the architectures share: initial weights, what a loss returns, and its parts.
 
 All of it in scaled space, x = (activation - mean) * scale with E||x||^2 = 1. Weights by name: `W_enc` and `W_dec` as
 rows [d_sae, d_in] (one latent per row of memory), `b_enc` [d_sae], `b_dec` [d_in], and what an architecture adds.
@@ -10,17 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Control:
-    """What changes from step to step beside the weights."""
-
-    penalty: float = 0.0  # weight of the sparsity term: lambda, or the coefficient of the L0 penalty
-    dead: Tensor | None = None  # [d_sae] bool: latents AuxK may use; None: none are dead
-    smallest: float = 0.0  # smoothed smallest active latent, near which BatchTopK looks for its threshold
-    density: float = 0.5  # fraction of active latents in the step before, by which the sparse step is chosen
+from sae_atlas.kernels.measured import Weights
 
 
 @dataclass(frozen=True)

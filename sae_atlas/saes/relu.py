@@ -7,7 +7,8 @@ Anthropic, "Update on how we train SAEs" (Circuits Updates, April 2024):
 from torch import Tensor
 
 from sae_atlas.kernels.loops import collect_above
-from sae_atlas.saes.parts import Control, Loss, Weights, pre_activations, reconstruct, squared_error
+from sae_atlas.kernels.measured import Control, Weights
+from sae_atlas.saes.parts import Loss, pre_activations, reconstruct, squared_error
 
 
 def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:

@@ -4,18 +4,9 @@ import torch
 from torch import Tensor
 
 from sae_atlas.kernels.loops import collect_largest
+from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.saes.auxk import add_auxk
-from sae_atlas.saes.parts import (
-    Control,
-    Loss,
-    Weights,
-    aux_latents,
-    auxk_loss,
-    keep_largest,
-    pre_activations,
-    reconstruct,
-    squared_error,
-)
+from sae_atlas.saes.parts import Loss, aux_latents, auxk_loss, keep_largest, pre_activations, reconstruct, squared_error
 
 
 def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:

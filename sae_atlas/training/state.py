@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from sae_atlas.kernels.measured import Weights
 from sae_atlas.saes import architecture
-from sae_atlas.saes.parts import Weights, initial_weights
+from sae_atlas.saes.parts import initial_weights
 from sae_atlas.training.recipe import TOPK, Recipe, canonical_lambda
 
 

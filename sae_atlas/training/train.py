@@ -9,11 +9,11 @@ import torch
 from sae_atlas.activations.store import open_store
 from sae_atlas.errors import AtlasError
 from sae_atlas.kernels import backend_for
+from sae_atlas.kernels.measured import Control
 from sae_atlas.log import logger, progress
 from sae_atlas.provenance import check_record
 from sae_atlas.saes import architecture
 from sae_atlas.saes import checkpoint as checkpoints
-from sae_atlas.saes.parts import Control
 from sae_atlas.training import controller
 from sae_atlas.training.curve import ROWS, Curve
 from sae_atlas.training.interruption import Interruption
@@ -122,7 +122,7 @@ class _Window:
         dead = state.since_fired >= recipe.dead_after
         self.dense += state.density > self.backend.DENSE_ABOVE
         control = Control(penalty, dead, state.smallest, state.density)
-        grads, measured = self.backend.gradients(state.weights, x, recipe, control)
+        grads, measured = self.backend.gradients(architecture(recipe.architecture), state.weights, x, recipe, control)
         norm = math.nan
         if math.isfinite(measured.loss):
             moments = (state.first, state.second)
