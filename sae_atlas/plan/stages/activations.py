@@ -1,0 +1,27 @@
+"""Saved activations depend on the window of the corpus, stores on how they are shuffled and written."""
+
+from sae_atlas.plan.stages.declare import stage
+
+
+@stage("activations/save.py", "arrays.py", "sites.py")
+def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
+    # Which layers share the pass is left out: one layer more changes nothing for the others.
+    activations = atlas.config["activations"]
+    start, stop = atlas.window(snapshot)
+    settings = {
+        "site": activations["site"],
+        "start": start,
+        "stop": stop,
+        "dtype": activations["dtype"],
+        "model_dtype": atlas.config["base_model"]["dtype"],
+        "contexts_per_batch": activations["contexts_per_batch"],
+    }
+    return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+
+
+@stage("activations/shard.py", "activations/store.py", "arrays.py")
+def shard_activations(atlas, snapshot: str, layer: int) -> tuple[dict, dict]:
+    activations = atlas.config["activations"]
+    keys = ("compression", "outlier_norm", "shard_rows", "chunk_rows", "seed")
+    settings = {"layer": layer, **{key: activations[key] for key in keys}}
+    return settings, {"activations": atlas.identity("save_activations", snapshot=snapshot)}

@@ -1,0 +1,38 @@
+"""The measurement depends on the held-out passes and on every snapshot of the layer."""
+
+from sae_atlas.plan.stages.declare import stage
+
+
+@stage("metrics/held_out.py", "metrics/loss_recovered.py", "arrays.py", "sites.py")
+def save_held_out(atlas) -> tuple[dict, dict]:
+    evaluation = atlas.config["evaluation"]
+    settings = {
+        "site": atlas.config["activations"]["site"],
+        "tokens": evaluation["tokens"],
+        "patched_tokens": evaluation["patched_tokens"],
+        "contexts_per_batch": evaluation["contexts_per_batch"],
+        "model_dtype": atlas.config["base_model"]["dtype"],
+    }
+    return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+
+
+@stage("metrics", "saes", "arrays.py", "sites.py")
+def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
+    evaluation = atlas.config["evaluation"]
+    settings = {
+        "recipe": recipe,
+        "layer": layer,
+        "contexts_per_batch": evaluation["contexts_per_batch"],
+        "outlier_norm": evaluation["outlier_norm"],
+    }
+    checkpoints = {
+        atlas.published(snapshot): atlas.identity("train_sae", recipe=recipe, layer=layer, snapshot=snapshot)
+        for snapshot in atlas.snapshots
+    }
+    passes = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.identity("save_held_out")}
+    return settings, {**passes, **checkpoints}
+
+
+def evaluations(atlas, recipe: str) -> dict:
+    """Identities of a recipe's evaluations by layer, for the stages that read its table."""
+    return {f"layer{layer:02d}": atlas.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in atlas.layers}

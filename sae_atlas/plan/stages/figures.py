@@ -1,0 +1,25 @@
+"""A figure depends on what it shows and how."""
+
+from sae_atlas.plan.stages.declare import stage
+from sae_atlas.plan.stages.evaluation import evaluations
+
+
+def look(atlas, recipe: str) -> dict:
+    """What every figure of a recipe says and wears."""
+    title = f"{atlas.config['base_model']['name']}, {atlas.config['activations']['site']}"
+    return {"title": title, "recipe": recipe, "colour_map": atlas.config["figures"]["colour_map"]}
+
+
+@stage("figures/training_curves.py", "figures/style.py")
+def plot_training_curves(atlas, recipe: str) -> tuple[dict, dict]:
+    target = atlas.config["recipes"][recipe].get("l1", {}).get("target_l0")
+    last = {
+        f"layer{layer:02d}": atlas.identity("train_sae", recipe=recipe, layer=layer, snapshot=atlas.last)
+        for layer in atlas.layers
+    }
+    return {**look(atlas, recipe), "target_l0": target}, last
+
+
+@stage("figures/metrics_heatmap.py", "figures/scales.py", "figures/shown.py", "figures/style.py")
+def plot_metrics_heatmap(atlas, recipe: str) -> tuple[dict, dict]:
+    return look(atlas, recipe), evaluations(atlas, recipe)
