@@ -14,7 +14,7 @@ NAMES = ("sae_atlas", "sae_lens", "dictionary_learning", "sparsify", "encoder pr
 def about(rounds: int, threads: int) -> dict:
     return {
         "date": datetime.date.today().isoformat(),
-        "machine": f"{_cpu()}, {os.cpu_count()} cores",
+        "machine": f"{cpu()}, {os.cpu_count()} cores",
         "threads": threads,
         "rounds": rounds,
         "unit": "ms per training step, median of the rounds; low and high are the fastest and the slowest round",
@@ -83,7 +83,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
+def cpu() -> str:
     """Model name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -1,5 +1,8 @@
 """Errors a user can mend: one line that names the key or file and the remedy."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class AtlasError(Exception):
     """What is wrong, where, and what to do about it, in one line.
@@ -13,3 +16,14 @@ def reason(error: BaseException) -> str:
     """Type and first line of another library's error, to be quoted in one of ours."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def nearest(word: object, words: Iterable[object]) -> str:
+    """The remedy for a word that does not exist: "did you mean `topk`?", or the list of `words` that do."""
+    words = [str(each) for each in words]
+    close = difflib.get_close_matches(str(word), words, 1, 0.5)
+    return f"did you mean `{close[0]}`?" if close else f"valid are {listed(words)}"
+
+
+def listed(words: Iterable[object]) -> str:
+    return ", ".join(f"`{word}`" for word in words)

@@ -1,6 +1,5 @@
 """What all figures share: type, colours, layers as an ordered colour scale, axes in tokens, reproducible files."""
 
-import difflib
 import json
 import math
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import AtlasError, nearest
 from sae_atlas.files import atomic
 
 INK, GREY, FAINT = "#1c2127", "#5f6b76", "#d9dee3"
@@ -55,9 +54,7 @@ def style():
 def colour_map(name: str) -> Colormap:
     """The colour map, if it is one that everybody can read. Raises AtlasError otherwise."""
     if name not in COLOUR_MAPS:
-        close = difflib.get_close_matches(str(name), COLOUR_MAPS, 1, 0.5)
-        remedy = f"did you mean `{close[0]}`?" if close else f"choose one of {', '.join(COLOUR_MAPS)}"
-        raise AtlasError(f"figures.colour_map: {name!r} is not a colour-blind safe map; {remedy}")
+        raise AtlasError(f"figures.colour_map: {name!r} is not a colour-blind safe map; {nearest(name, COLOUR_MAPS)}")
     return matplotlib.colormaps[name]
 
 

@@ -1,13 +1,12 @@
 """The config: every problem found at once, each with its key and remedy; then sizes as numbers, layers as a list."""
 
-import difflib
 import itertools
 import json
 from pathlib import Path
 
 import jsonschema
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import AtlasError, nearest
 from sae_atlas.sizes import parse_size
 from sae_atlas.training.recipe import Recipe
 
@@ -70,12 +69,6 @@ def resolve_config(config: dict) -> dict:
             "patched_tokens": parse_size(evaluation["patched_tokens"]),
         },
     }
-
-
-def nearest(word: str, words) -> str:
-    """` did you mean ...?` or the list of what exists."""
-    close = difflib.get_close_matches(str(word), list(words), 1, 0.5)
-    return f"did you mean `{close[0]}`?" if close else "valid are " + ", ".join(f"`{each}`" for each in words)
 
 
 def _schema_problems(config: dict, schema: dict):

@@ -1,9 +1,8 @@
 """The recipe: one SAE training configuration. It is the config's keys, what is saved, and what is checked."""
 
-import difflib
 from dataclasses import asdict, dataclass, fields
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import AtlasError, listed, nearest
 from sae_atlas.sizes import parse_size
 
 ARCHITECTURES = ("relu", "topk", "batch_topk", "jumprelu", "gated", "matryoshka")
@@ -93,17 +92,17 @@ class Recipe:
         values = dict(values)
         preset = values.pop("preset", "standard")
         if preset not in PRESETS:
-            problems.append(f"{where}.preset: {preset!r} is not a preset; {_nearest(preset, PRESETS)}")
+            problems.append(f"{where}.preset: {preset!r} is not a preset; {nearest(preset, PRESETS)}")
         name = values.get("architecture")
         if name not in ARCHITECTURES:
-            problems.append(f"{where}.architecture: {name!r} is not one; {_nearest(name, ARCHITECTURES)}")
+            problems.append(f"{where}.architecture: {name!r} is not one; {nearest(name, ARCHITECTURES)}")
             raise AtlasError("\n".join(problems))
         chosen = {key: value for key, value in PRESETS.get(preset, {}).items() if _used(key, name)} | values
         known = [field.name for field in fields(cls)]
         parsed = {}
         for key, value in chosen.items():
             if key not in known:
-                problems.append(f"{where}.{key}: no such key; {_nearest(key, known)}")
+                problems.append(f"{where}.{key}: no such key; {nearest(key, known)}")
             elif not _used(key, name):
                 problems.append(f"{where}.{key}: does nothing with architecture `{name}`; remove it")
             else:
@@ -147,14 +146,14 @@ def _parse(key: str, value: object, where: str, problems: list[str]) -> object:
         return _checked(key, value, where, problems)
     if not isinstance(value, dict):
         problems.append(
-            f"{where}: {value!r} does not fit; it has the keys {_listed(f.name for f in fields(GROUPED[key]))}"
+            f"{where}: {value!r} does not fit; it has the keys {listed(f.name for f in fields(GROUPED[key]))}"
         )
         return None
     known = [field.name for field in fields(GROUPED[key])]
     parsed = {}
     for inner, inner_value in value.items():
         if inner not in known:
-            problems.append(f"{where}.{inner}: no such key; {_nearest(inner, known)}")
+            problems.append(f"{where}.{inner}: no such key; {nearest(inner, known)}")
         else:
             parsed[inner] = _checked(f"{key}.{inner}", inner_value, f"{where}.{inner}", problems)
     if key == "auxk" and parsed.get("coefficient") == 0 and parsed.get("latents") is not None:
@@ -194,7 +193,7 @@ def _checked(key: str, value: object, where: str, problems: list[str]) -> object
         return value
     if key == "l1.convention":
         if value not in CONVENTIONS:
-            problems.append(f"{where}: {value!r} is not one; {_nearest(value, CONVENTIONS)}")
+            problems.append(f"{where}: {value!r} is not one; {nearest(value, CONVENTIONS)}")
         return value
     if key == "adam_betas":
         numbers = _numbers(value)
@@ -232,12 +231,3 @@ def _numbers(value: object) -> tuple[float, ...] | None:
         return None
     numbers = [_number(each, float) for each in value]
     return None if None in numbers else tuple(numbers)
-
-
-def _nearest(word: object, words) -> str:
-    close = difflib.get_close_matches(str(word), list(words), 1, 0.5)
-    return f"did you mean `{close[0]}`?" if close else f"valid are {_listed(words)}"
-
-
-def _listed(words) -> str:
-    return ", ".join(f"`{word}`" for word in words)

@@ -1,0 +1,131 @@
+"""Capture and training of every layer of a small model: `python -m benchmarks.all_layers [--toy]`.
+
+The same config twice: all in this process, and as the workflow with two cores (a process per job). Preparing the model
+and the text is left out of both.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from snakemake.utils import validate
+
+from benchmarks.report import cpu
+from sae_atlas.activations.save import save_activations
+from sae_atlas.activations.shard import shard_activations
+from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.base_models.prepare import prepare
+from sae_atlas.corpus import tokenize
+from sae_atlas.plan.atlas import Atlas
+from sae_atlas.plan.config import resolve_config
+from sae_atlas.provenance import make_record
+from sae_atlas.training.train import train
+
+ROOT = Path(__file__).parent.parent
+RECIPE = "l1"
+
+
+def config_of(layers: int, tokens: int, d_model: int, expansion: int) -> dict:
+    sizes = {"hidden_size": d_model, "num_hidden_layers": layers, "num_attention_heads": 4}
+    config = {
+        "base_model": {
+            "name": "neox",
+            "source": "random",
+            "architecture": "gpt_neox",
+            "sizes": sizes | {"intermediate_size": 4 * d_model},
+            "seed": 0,
+            "tokenizer": "bytes",
+        },
+        "corpus": {
+            "name": "wikipedia-introductions",
+            "source": "package",
+            "package": "wikipedia-introductions",
+            "context": 128,
+            "tokens": tokens,
+            "held_out_tokens": 1024,
+        },
+        "training": {"tokens": tokens},
+        "recipes": {RECIPE: {"architecture": "relu", "expansion": expansion, "batch": 2048, "warmup": 10, "decay": 0}},
+        "evaluation": {"tokens": 1024, "patched_tokens": 1024},
+    }
+    validate(config, str(ROOT / "workflow/schemas/config.schema.yaml"))
+    return config
+
+
+def in_one_process(atlas: Atlas, folder: Path) -> dict[str, float]:
+    """Seconds by stage."""
+    seconds: dict[str, float] = {}
+
+    def job(stage: str, function, *arguments, **more) -> None:
+        cell = {name: more.pop(name) for name in ("recipe", "layer", "snapshot") if name in more}
+        settings, inputs = atlas.settings(stage, **cell), atlas.inputs(stage, **cell)
+        record = make_record(stage, settings, atlas.code(stage), inputs)
+        began = time.perf_counter()
+        function(*arguments, **settings, **more, record=record)
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
+
+    def expects(stage: str, **cell) -> dict:
+        return {**cell, "expects": atlas.inputs(stage, **cell)}
+
+    model, corpus, saved = (folder / name for name in ("model/provenance.json", "corpus.zarr", "saved.zarr"))
+    job("prepare_model", prepare, model)
+    job("tokenize", tokenize, corpus, tokenizer=load_tokenizer(model))
+    window = {"snapshot": atlas.last}
+    job("save_activations", save_activations, model, corpus, saved, layers=atlas.layers,
+        **expects("save_activations", **window))  # fmt: skip
+    for layer in atlas.layers:
+        store = folder / f"{layer}.zarr"
+        job("shard_activations", shard_activations, saved, store, **expects("shard_activations", **window, layer=layer))
+        outputs = {"checkpoint": f"{store}.pt", "resume": f"{store}.resume.pt", "curve": f"{store}.parquet"}
+        job("train_sae", train, store, None, threads=2, **outputs,
+            **expects("train_sae", **window, layer=layer, recipe=RECIPE))  # fmt: skip
+    return {stage: seconds[stage] for stage in ("save_activations", "shard_activations", "train_sae")}
+
+
+def as_workflow(atlas: Atlas, config: dict, folder: Path) -> float:
+    """Seconds from the finished corpus to the last checkpoint."""
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
+    command += ["--configfile", file, "--cores", "2"]
+    text = [f"results/corpus/{config['corpus']['name']}.zarr"]
+    every = [f"results/checkpoints/{RECIPE}/sae_layer{layer:02d}_{atlas.last}.pt" for layer in atlas.layers]
+    subprocess.run([*command, "--", *text], check=True, capture_output=True)
+    began = time.perf_counter()
+    subprocess.run([*command, "--", *every], check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--toy", action="store_true", help="tiny sizes, seconds; writes nothing unless --out is given")
+    parser.add_argument("--out", type=Path, help="folder of all_layers.json; default benchmarks/")
+    chosen = parser.parse_args()
+    config = config_of(2, 4096, 16, 4) if chosen.toy else config_of(24, 100_000, 64, 32)
+    atlas = Atlas(resolve_config(config))
+    with tempfile.TemporaryDirectory() as folder:
+        stages = in_one_process(atlas, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        workflow = as_workflow(atlas, config, Path(folder))
+    found = {
+        "work": f"{len(atlas.layers)} layers, {atlas.tokens:,} tokens, "
+        f"d {config['base_model']['sizes']['hidden_size']}, L1, expansion {atlas.expansion(RECIPE)}",
+        "machine": f"{cpu()}, {os.cpu_count()} cores",
+        "date": datetime.date.today().isoformat(),
+        "seconds": {"one process": sum(stages.values()), **stages, "workflow, 2 cores": workflow},
+    }
+    print(json.dumps(found, indent=1))
+    out = chosen.out or (None if chosen.toy else Path(__file__).parent)
+    if out:
+        (out / "all_layers.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
