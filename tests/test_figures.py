@@ -159,7 +159,7 @@ def test_every_allowed_map_rises_in_lightness(name):
 def test_an_unsafe_or_misspelt_map_is_one_line():
     with pytest.raises(AtlasError, match=r"colour_map: 'viridi' is not .* did you mean `viridis`"):
         colour_map("viridi")
-    with pytest.raises(AtlasError, match="choose one of viridis, cividis"):
+    with pytest.raises(AtlasError, match="valid are `viridis`, `cividis`"):
         colour_map("jet")
 
 
