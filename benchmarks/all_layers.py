@@ -68,7 +68,8 @@ def in_one_process(atlas: Atlas, folder: Path) -> dict[str, float]:
         settings, inputs = atlas.settings(stage, **cell), atlas.inputs(stage, **cell)
         record = make_record(stage, settings, atlas.code(stage), inputs)
         began = time.perf_counter()
-        function(*arguments, **settings, **more, record=record)
+        given = {"settings": settings} if stage == "prepare_model" else settings
+        function(*arguments, **given, **more, record=record)
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
 
     def expects(stage: str, **cell) -> dict:
