@@ -18,16 +18,18 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/publishing.smk"
+include: "workflow/rules/report.smk"
 
 
 rule all:
-    """The whole atlas: tables, figures, a card for every final SAE, a release folder for every recipe."""
+    """The whole atlas: tables, figures, a card for every final SAE, a release folder for every recipe, a page of it all."""
     default_target: True
     input:
         "results/metrics.parquet",
         expand("results/figures/{recipe}/{figure}.png", recipe=atlas.recipes, figure=FIGURES),
         expand("models/sae/{sae}/model_card.md", sae=SAES),
         expand("models/releases/{release}/README.md", release=RELEASES),
+        "results/index.html",
         # Resume points are temporary; asked for here, the last ones stay, so that a longer run can append.
         expand(
             "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.resume.pt",

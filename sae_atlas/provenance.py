@@ -41,8 +41,8 @@ def code_identity(*rooms: str) -> str:
 
 
 def _sources(folder: Path) -> list[Path]:
-    """Modules and the templates they fill."""
-    return [file for file in folder.rglob("*") if file.suffix in (".py", ".jinja")]
+    """Modules, and the templates they fill with what goes into them."""
+    return [file for file in folder.rglob("*") if file.suffix in (".py", ".jinja", ".css", ".js")]
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

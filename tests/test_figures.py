@@ -9,7 +9,7 @@ from PIL import Image
 from tables import write_curves, write_metrics
 
 from sae_atlas.errors import AtlasError
-from sae_atlas.figures.metrics_heatmap import _readable_on, plot_metrics_heatmap
+from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap, readable_on
 from sae_atlas.figures.scales import pivot, scale_of, value_text
 from sae_atlas.figures.shown import SHOWN
 from sae_atlas.figures.style import COLOUR_MAPS, colour_map, layer_colours, short_number
@@ -145,7 +145,7 @@ def luminance(colours) -> np.ndarray:
 def test_every_value_can_be_read_on_its_cell(name):
     """4.5 to 1 is what WCAG 2.2 asks of small text."""
     for fill in colour_map(name)(np.linspace(0, 1, 256)):
-        ink, cell = luminance(to_rgb(_readable_on(fill))), luminance(fill[:3])
+        ink, cell = luminance(to_rgb(readable_on(fill))), luminance(fill[:3])
         assert (max(ink, cell) + 0.05) / (min(ink, cell) + 0.05) >= 4.5
 
 

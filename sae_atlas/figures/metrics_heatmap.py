@@ -74,7 +74,7 @@ class _Page:
 
     def __post_init__(self):
         self.colours = colour_map(self.map_name)
-        self.greys = _greys()
+        self.greys = greys()
         self.layers = sorted(self.table["layer"].unique())
         self.cell = min(max(11.5 / len(self.layers), 0.2), 0.6)
         self.width = max(LEFT + self.cell * len(self.layers) + RIGHT, 11.0)
@@ -167,7 +167,7 @@ class _Page:
             box = Rectangle((x, self.y), self.cell, CELL_HEIGHT, facecolor=fill, edgecolor="white", linewidth=0.8)
             self.axes.add_patch(box)
             if fontsize >= 5.5:
-                ink = _readable_on(fill) if known else GREY
+                ink = readable_on(fill) if known else GREY
                 self.text(
                     x + self.cell / 2,
                     self.y + CELL_HEIGHT / 2,
@@ -205,12 +205,12 @@ class _Page:
         return self.figure
 
 
-def _greys() -> Colormap:
+def greys() -> Colormap:
     """Light greys, so that cells without a better direction never look like a verdict."""
     return LinearSegmentedColormap.from_list("neutral", ["#f3f5f7", "#b4bdc6"])
 
 
-def _readable_on(fill: tuple) -> str:
+def readable_on(fill: tuple) -> str:
     """Black on light cells, white on dark ones: at least 4.5 to 1 on any colour (WCAG 2.2, contrast minimum)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in fill[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

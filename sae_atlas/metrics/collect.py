@@ -20,7 +20,7 @@ def collect(tables: Sequence[str | Path], output: str | Path, expects: Sequence[
     """
     found, left = [], list(expects)
     for table in tables:
-        identities = _identities(table)
+        identities = identities_of(table)
         if not identities or identities != left[: len(identities)]:
             raise AtlasError(
                 f"{table}: made by other settings, code or inputs (identities {identities}). "
@@ -35,7 +35,7 @@ def collect(tables: Sequence[str | Path], output: str | Path, expects: Sequence[
         parquet.write_table(whole.replace_schema_metadata({"identities": json.dumps(list(expects))}), partial)
 
 
-def _identities(table: str | Path) -> list[str]:
+def identities_of(table: str | Path) -> list[str]:
     """Of the evaluations in a table: one in what evaluate writes, several in what collect writes."""
     try:
         return json.loads((parquet.read_schema(table).metadata or {}).get(b"identities", b"[]"))

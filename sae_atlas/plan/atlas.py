@@ -6,6 +6,7 @@ inputs' identities, so it is known before anything runs and can be checked in wh
 
 from functools import cached_property, lru_cache
 
+from sae_atlas.cards.names import release_name, sae_name
 from sae_atlas.plan.stages import STAGES
 from sae_atlas.provenance import code_identity, identity
 from sae_atlas.sizes import format_size
@@ -40,6 +41,15 @@ class Atlas:
     def published(self, snapshot: str) -> str:
         """Name of a snapshot in tables and releases: the last one is `final`."""
         return "final" if snapshot == self.last else snapshot
+
+    def sae_name(self, recipe: str, layer: int) -> str:
+        """Folder of the final SAE of a layer under models/sae."""
+        base, site = self.config["base_model"]["name"], self.config["activations"]["site"]
+        return sae_name(base, site, layer, self.expansion(recipe), self.tokens, recipe)
+
+    def release_name(self, recipe: str) -> str:
+        """Folder of a recipe under models/releases."""
+        return release_name(self.config["base_model"]["name"], self.expansion(recipe), recipe)
 
     def previous(self, snapshot: str) -> str | None:
         place = self.snapshots.index(snapshot)

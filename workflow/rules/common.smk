@@ -14,11 +14,11 @@ LIBRARY = str(Path(str(workflow.current_basedir)).parents[1])
 sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 
-from sae_atlas.cards.names import release_name, sae_name
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import hold_lock
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import check_config, resolve_config
+from sae_atlas.plan.jobs import jobs
 from sae_atlas.provenance import found_identity
 
 SCHEMA = workflow.source_path("../schemas/config.schema.yaml")
@@ -40,10 +40,9 @@ def read_config():
 atlas = Atlas(read_config())
 CORPUS = f"results/corpus/{atlas.config['corpus']['name']}.zarr"
 PROVENANCE = "results/base_model/provenance.json"
-BASE, SITE = atlas.config["base_model"]["name"], atlas.config["activations"]["site"]
-RELEASES = {release_name(BASE, atlas.expansion(recipe), recipe): recipe for recipe in atlas.recipes}
+RELEASES = {atlas.release_name(recipe): recipe for recipe in atlas.recipes}
 SAES = {
-    sae_name(BASE, SITE, layer, atlas.expansion(recipe), atlas.tokens, recipe): {"recipe": recipe, "layer": layer}
+    atlas.sae_name(recipe, layer): {"recipe": recipe, "layer": layer}
     for recipe in atlas.recipes
     for layer in atlas.layers
 }

@@ -20,21 +20,42 @@ def model_card(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
 
 @stage("cards", "figures/shown.py")
 def release(atlas, recipe: str) -> tuple[dict, dict]:
-    """What its page says; `config` is what makes this recipe again, without what only bounds disk or memory."""
-    activations, base, text = atlas.config["activations"], atlas.config["base_model"], atlas.config["corpus"]
-    keys = ("site", "layers", "dtype", "outlier_norm", "shard_rows", "chunk_rows", "seed")
     settings = {
-        "base": base["name"],
-        "text": text["name"],
+        "base": atlas.config["base_model"]["name"],
+        "text": atlas.config["corpus"]["name"],
         "licence": atlas.config["release"]["licence"],
         "author": atlas.config["release"]["author"],
-        "config": {
-            "base_model": base,
-            "corpus": text,
-            "activations": {key: activations[key] for key in keys},
-            "training": atlas.config["training"],
-            "recipes": {recipe: atlas.config["recipes"][recipe]},
-            "evaluation": atlas.config["evaluation"],
-        },
+        "config": what_makes(atlas, [recipe]),
     }
     return settings, {**sources(atlas), **evaluations(atlas, recipe)}
+
+
+# What its numbers are drawn from: the names of figures and cards, and the sums of the benchmark files.
+PAGE = ("report", "cards", "costs.py", "plan/jobs.py", "metrics/collect.py")
+LOOK = ("figures/metrics_heatmap.py", "figures/scales.py", "figures/shown.py", "figures/style.py")
+
+
+@stage(*PAGE, *LOOK)
+def index(atlas) -> tuple[dict, dict]:
+    """The page of the whole atlas, and the cards as pages beside it."""
+    settings = {"config": what_makes(atlas, atlas.recipes), "colour_map": atlas.config["figures"]["colour_map"]}
+    cards = {
+        atlas.sae_name(recipe, layer): atlas.identity("model_card", recipe=recipe, layer=layer)
+        for recipe in atlas.recipes
+        for layer in atlas.layers
+    }
+    return settings, {**sources(atlas), **cards}
+
+
+def what_makes(atlas, recipes: list[str]) -> dict:
+    """The config that makes these recipes again, without what only bounds disk or memory or says how things look."""
+    activations = atlas.config["activations"]
+    keys = ("site", "layers", "dtype", "outlier_norm", "shard_rows", "chunk_rows", "seed")
+    return {
+        "base_model": atlas.config["base_model"],
+        "corpus": atlas.config["corpus"],
+        "activations": {key: activations[key] for key in keys},
+        "training": atlas.config["training"],
+        "recipes": {recipe: atlas.config["recipes"][recipe] for recipe in recipes},
+        "evaluation": atlas.config["evaluation"],
+    }

@@ -1,0 +1,49 @@
+"""Every job of an atlas, by rule, under the name that its log and benchmark have."""
+
+import inspect
+import itertools
+
+from sae_atlas.plan.stages import STAGES
+
+FLOW = (
+    "base_model",
+    "corpus",
+    "activations",
+    "training",
+    "evaluation",
+    "figures",
+    "publishing",
+)  # files of plan/stages
+
+
+def jobs(atlas) -> dict[str, list[str]]:
+    """Rule -> names of its jobs, in the order data flows. Without a cell of its own a rule has one job, named ``.
+
+    The arguments of a stage say what it is made for: one job per recipe, layer and snapshot where it takes all three.
+    """
+    found = {rule: _names(atlas, rule) for rule in sorted(STAGES, key=_place)}
+    tables = {"collect_metrics": list(atlas.recipes), "collect_recipes": [""]}
+    return {**found, **tables}
+
+
+def benchmark(rule: str, job: str) -> str:
+    """File of a job under results/benchmarks."""
+    return f"{rule}/{job}.tsv" if job else f"{rule}.tsv"
+
+
+def _place(rule: str) -> int:
+    return FLOW.index(STAGES[rule].of.__module__.rpartition(".")[2])
+
+
+def _names(atlas, rule: str) -> list[str]:
+    if rule == "save_activations":
+        return [f"{snapshot}_{group}" for snapshot, group in atlas.passes]
+    cell = set(inspect.signature(STAGES[rule].of).parameters) - {"atlas"}
+    if rule == "model_card":
+        return [atlas.sae_name(recipe, layer) for recipe in atlas.recipes for layer in atlas.layers]
+    if rule == "release":
+        return [atlas.release_name(recipe) for recipe in atlas.recipes]
+    recipes = [f"{recipe}/" for recipe in atlas.recipes] if "recipe" in cell else [""]
+    layers = [f"layer{layer:02d}" for layer in atlas.layers] if "layer" in cell else [""]
+    snapshots = [f"_{snapshot}" for snapshot in atlas.snapshots] if "snapshot" in cell else [""]
+    return ["".join(parts).rstrip("/") for parts in itertools.product(recipes, layers, snapshots)]

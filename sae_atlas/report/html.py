@@ -1,0 +1,40 @@
+"""Fill HTML templates: every value is escaped; style and script stand inside the page, so that it is one file."""
+
+from functools import cache
+
+import jinja2
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from sae_atlas.cards.markdown import number
+from sae_atlas.figures.style import short_number
+
+
+def seconds(value: float) -> str:
+    """`8.4 s`, `12 min`, `3.2 h`."""
+    if value < 100:
+        return f"{value:.1f} s"
+    return f"{value / 60:.1f} min" if value < 6000 else f"{value / 3600:.1f} h"
+
+
+def rendered(markdown: str) -> Markup:
+    """Markdown as HTML. HTML in it is shown as text, links to scripts stay text."""
+    return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown))
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sae_atlas.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "seconds": seconds, "short": short_number}
+    return environment
+
+
+def fill(template: str, **facts) -> str:
+    """The template of that name in report/templates, filled."""
+    return _environment().get_template(template).render(**facts)

@@ -1,0 +1,155 @@
+"""The atlas on one page: table, heatmaps that link to the cards, figures, and how it was made."""
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from sae_atlas import costs
+from sae_atlas.cards.facts import ARCHITECTURES, read_origin, sparsity_words
+from sae_atlas.errors import AtlasError
+from sae_atlas.files import atomic, read_json
+from sae_atlas.metrics.collect import identities_of
+from sae_atlas.provenance import check_record
+from sae_atlas.report import table
+from sae_atlas.report.heat import final_lines, snapshot_lines
+from sae_atlas.report.html import fill, rendered
+
+
+def write_page(
+    metrics: str | Path,
+    provenance: str | Path,
+    corpus: str | Path,
+    cards: list[str | Path],
+    releases: list[str | Path],
+    figures: dict[str, list[str | Path]],
+    benchmarks: str | Path,
+    jobs: dict[str, list[str]],
+    page: str | Path,
+    folder: str | Path,
+    config: dict,
+    colour_map: str,
+    record: dict,
+    expects: dict[str, str],
+    evaluations: list[str],
+) -> None:
+    """Write `page` and, into `folder` beside it, every card as HTML. All links are relative.
+
+    metrics: the table of all recipes. cards, releases: Markdown files. figures: recipe -> PNGs. jobs: plan.jobs.jobs.
+    expects: identities of base_model, corpus and, by its name, of every card; evaluations: those in the table.
+
+    Raises AtlasError if one of the files is of another run.
+    """
+    origin = read_origin(provenance, corpus, config["base_model"]["name"], config["corpus"]["name"], expects)
+    if identities_of(metrics) != evaluations:
+        raise AtlasError(f"{metrics}: a table of other measurements. Delete it and rerun; it will be rebuilt.")
+    saes = [_read_sae(card, expects) for card in cards]
+    where = Path(page).parent
+    _write_cards(saes, Path(folder), page)
+    measured = pd.read_parquet(metrics)
+    shown = table.columns(measured)
+    text = fill(
+        "index.html.jinja",
+        origin=origin,
+        config=config,
+        recipes=[_recipe(name, measured, saes, figures, colour_map, where) for name in config["recipes"]],
+        columns=shown,
+        rows=table.rows(measured, shown),
+        snapshots=list(dict.fromkeys(map(str, measured.sort_values("tokens")["snapshot"]))),
+        layers=sorted(set(measured["layer"].tolist())),
+        links={(sae.recipe, sae.layer): _relative(Path(folder) / f"{sae.name}.html", where) for sae in saes},
+        saes=saes,
+        releases={Path(path).parent.name: _relative(path, where) for path in releases},
+        held_out=measured.groupby("metric")["held_out_tokens"].max().to_dict(),
+        costs=costs.read_costs(benchmarks, jobs),
+        config_text=yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
+        versions=_versions(
+            [origin.model["record"], origin.corpus["record"], *(each for sae in saes for each in sae.records)]
+        ),
+        record=record,
+    )
+    with atomic(page) as partial:
+        partial.write_text(text)
+
+
+@dataclass(frozen=True)
+class Published:
+    """One card and what its config.json says of the SAE."""
+
+    card: Path
+    name: str
+    recipe: str
+    layer: int
+    sha256: str  # of model.pt
+    training: str  # identity
+    records: list[dict]
+
+
+def _read_sae(card: str | Path, expects: dict[str, str]) -> Published:
+    card = Path(card)
+    config, name = read_json(card.with_name("config.json")), card.parent.name
+    check_record(card, config["records"]["card"], expects[name])
+    records = config["records"]
+    return Published(
+        card=card,
+        name=name,
+        recipe=config["recipe"]["name"],
+        layer=config["layer"],
+        sha256=config["files_sha256"]["model.pt"],
+        training=records["training"]["identity"],
+        records=list(records.values()),
+    )
+
+
+def _write_cards(saes: list[Published], folder: Path, page: str | Path) -> None:
+    """A page per card; cards of SAEs that are no more go."""
+    with atomic(folder) as partial:
+        partial.mkdir()
+        for sae in saes:
+            text = fill(
+                "card.html.jinja",
+                name=sae.name,
+                body=rendered(sae.card.read_text()),
+                page=_relative(page, folder),
+                files=_relative(sae.card.parent, folder),
+            )
+            (partial / f"{sae.name}.html").write_text(text)
+
+
+def _recipe(name: str, measured: pd.DataFrame, saes: list, figures: dict, colour_map: str, where: Path) -> dict:
+    """What the page says and shows of one recipe."""
+    rows = measured[measured["recipe"] == name]
+    values = next(sae for sae in saes if sae.recipe == name).records[0]["settings"]["recipe"]
+    return {
+        "name": name,
+        "architecture": ARCHITECTURES[values["architecture"]],
+        "expansion": values["expansion"],
+        "sparsity": sparsity_words(values),
+        "medians": rows[rows["snapshot"] == "final"].groupby("metric")["value"].median().to_dict(),
+        "layers": sorted(set(rows["layer"].tolist())),
+        "final": final_lines(rows, colour_map),
+        "over_snapshots": snapshot_lines(rows, colour_map),
+        "figures": [_figure(path, where) for path in figures[name]],
+    }
+
+
+def _figure(path: str | Path, where: Path) -> dict:
+    """`2_metrics_heatmap.png` is the figure `metrics heatmap`."""
+    name = Path(path).stem.partition("_")[2].replace("_", " ")
+    return {"name": name, "png": _relative(path, where), "svg": _relative(Path(path).with_suffix(".svg"), where)}
+
+
+def _versions(records: list[dict]) -> dict[str, str]:
+    """Package -> versions that made the outputs: more than one where a run went on in another environment."""
+    found: dict[str, set] = {}
+    for record in records:
+        for package, version in record["versions"].items():
+            found.setdefault(package, set()).add(version)
+    return {"Python (this page)": platform.python_version()} | {each: ", ".join(sorted(found[each])) for each in found}
+
+
+def _relative(path: str | Path, where: str | Path) -> str:
+    return Path(os.path.relpath(path, where)).as_posix()

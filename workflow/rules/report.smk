@@ -1,0 +1,37 @@
+# The page of the whole atlas: what a reader opens first.
+
+
+rule index:
+    """Every number, the heatmaps with links to the cards, the figures, and how it was made; the cards as pages beside it."""
+    input:
+        base_model=PROVENANCE,
+        corpus=CORPUS,
+        metrics="results/metrics.parquet",
+        cards=expand("models/sae/{sae}/model_card.md", sae=SAES),
+        releases=expand("models/releases/{release}/README.md", release=RELEASES),
+        figures=expand("results/figures/{recipe}/{figure}.png", recipe=atlas.recipes, figure=FIGURES),
+    output:
+        page="results/index.html",
+        cards=directory("results/cards"),
+    log:
+        "results/logs/index.log",
+    benchmark:
+        "results/benchmarks/index.tsv"
+    localrule: True
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        settings=settings("index"),
+        recipes=atlas.recipes,
+        jobs=jobs(atlas),
+        evaluations=[identity for recipe in atlas.recipes for identity in evaluations(recipe)],
+        code=code("index"),
+        inputs=inputs("index"),
+    message:
+        "page: {output.page}"
+    script:
+        "../scripts/index.py"
