@@ -6,14 +6,32 @@ CONFIG ?= config/config.yaml
 DIRECTORY ?= .
 BIN := $(CURDIR)/.venv/bin
 
-.PHONY: run test lint format bench
+# The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
+GPU ?= H200
+
+.PHONY: run plan report test lint format bench browser
 
 run: .venv/ready
 	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --cores $(CORES)
 	@$(BIN)/sae-atlas summary $(DIRECTORY)
 
-test: .venv/ready
+# Before a run: jobs, disk, arithmetic, time. After it: the same beside what it took.
+plan: .venv/ready
+	$(BIN)/sae-atlas plan $(CONFIG) --directory $(DIRECTORY) --gpu $(GPU)
+
+# Snakemake's own page of a finished run, one file: results/report.html
+report: .venv/ready
+	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --report results/report.html
+
+test: .venv/ready browser
 	$(BIN)/python -m pytest
+
+# The page of the atlas is tested in Chromium; where it cannot be installed those tests are skipped and say so.
+browser:
+	@command -v chromium > /dev/null || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } || \
+	echo "no chromium here: the tests that need it will be skipped"
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,9 +1,12 @@
-"""Command line: `sae-atlas summary` says what a finished atlas holds and where to look."""
+"""Command line: `sae-atlas plan` says what a config will take, `summary` what a finished atlas holds and where to look."""
 
 import argparse
 import sys
+from pathlib import Path
 
 from sae_atlas.errors import AtlasError
+
+SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -11,11 +14,21 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     summary = commands.add_parser("summary", help="what a finished atlas holds and where to look")
     summary.add_argument("folder", nargs="?", default=".", help="where the workflow ran")
+    plan = commands.add_parser("plan", help="jobs, disk, arithmetic and time of a config; beside them what a run took")
+    plan.add_argument("config", nargs="?", default="config/config.yaml")
+    plan.add_argument("--directory", default=".", help="where the workflow runs or ran")
+    plan.add_argument("--gpu", default="H200", help="a GPU to compare with: L4, RTX4090, A100, H100, H200")
+    plan.add_argument("--cores", type=int, help="default: all")
     chosen = parser.parse_args(arguments)
     try:
-        from sae_atlas.summary import summarise
+        if chosen.command == "plan":
+            from sae_atlas.plan.show import show_plan
 
-        print(summarise(chosen.folder))
+            show_plan(chosen.config, SCHEMA, chosen.directory, chosen.gpu, chosen.cores)
+        else:
+            from sae_atlas.summary import summarise
+
+            print(summarise(chosen.folder))
     except AtlasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

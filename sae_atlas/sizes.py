@@ -1,4 +1,4 @@
-"""Sizes as people write them: `300M`, `1.5B`, `4096`."""
+"""Sizes and times as people write them: `300M`, `1.5B`, `4096`; `12 min`."""
 
 import re
 
@@ -26,3 +26,11 @@ def format_size(number: int) -> str:
         if number and number % UNITS[unit] == 0:
             return f"{number // UNITS[unit]}{unit}"
     return str(number)
+
+
+def format_seconds(seconds: float) -> str:
+    """`8.4 s`, `12.0 min`, `3.2 h`, `12.5 days`."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.95 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} s"

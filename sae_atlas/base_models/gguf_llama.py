@@ -47,6 +47,11 @@ def read_model(file: Path) -> LlamaForCausalLM:
     return model
 
 
+def read_config(file: Path) -> LlamaConfig:
+    """The model's sizes alone."""
+    return _config(GGUFReader(file))
+
+
 def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     """The byte-level BPE tokenizer in the file. Id 0 (`<|endoftext|>`) begins documents; none is added by itself."""
     reader = GGUFReader(file)

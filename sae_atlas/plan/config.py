@@ -1,12 +1,14 @@
 """The config: every problem found at once, each with its key and remedy; then sizes as numbers, layers as a list."""
 
+import copy
 import itertools
 import json
 from pathlib import Path
 
 import jsonschema
+import yaml
 
-from sae_atlas.errors import AtlasError, nearest
+from sae_atlas.errors import AtlasError, nearest, reason
 from sae_atlas.sizes import parse_size
 from sae_atlas.training.recipe import Recipe
 
@@ -31,6 +33,32 @@ def check_config(config: dict, schema: dict, file: str) -> None:
         problems = list(_contradictions(config))
     if problems:
         raise AtlasError("\n".join(f"{file}: {problem}" for problem in problems))
+
+
+def read_config(file: str | Path, schema: str | Path) -> dict:
+    """The config in `file`, checked, complete and resolved. Raises AtlasError for every mistake in it, also of YAML."""
+    try:
+        config = yaml.safe_load(Path(file).read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise AtlasError(f"{file}: no readable YAML ({reason(error)})") from error
+    return complete_config(config, yaml.safe_load(Path(schema).read_text()), str(file))
+
+
+def complete_config(config: dict, schema: dict, file: str) -> dict:
+    """`config` checked, with the defaults of `schema`, resolved. `file` is named in errors."""
+    check_config(config, schema, file)
+    return resolve_config(with_defaults(config, schema))
+
+
+def with_defaults(config: dict, schema: dict) -> dict:
+    """A copy in which every key that is not given has the default of the schema, sections included."""
+    filled = dict(config)
+    for key, about in schema.get("properties", {}).items():
+        if key not in filled and "default" in about:
+            filled[key] = copy.deepcopy(about["default"])
+        if isinstance(filled.get(key), dict):
+            filled[key] = with_defaults(filled[key], about)
+    return filled
 
 
 def resolve_config(config: dict) -> dict:

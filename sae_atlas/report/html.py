@@ -8,13 +8,7 @@ from markupsafe import Markup
 
 from sae_atlas.cards.markdown import number
 from sae_atlas.figures.style import short_number
-
-
-def seconds(value: float) -> str:
-    """`8.4 s`, `12 min`, `3.2 h`."""
-    if value < 100:
-        return f"{value:.1f} s"
-    return f"{value / 60:.1f} min" if value < 6000 else f"{value / 3600:.1f} h"
+from sae_atlas.sizes import format_seconds
 
 
 def rendered(markdown: str) -> Markup:
@@ -31,7 +25,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "seconds": seconds, "short": short_number}
+    environment.filters |= {"number": number, "seconds": format_seconds, "short": short_number}
     return environment
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -37,12 +38,13 @@ def train(
     record: dict,
     expects: dict[str, str] | None = None,
     threads: int = 1,
+    watch: Callable[[dict], None] | None = None,
 ) -> None:
     """Carry the SAE of `previous` (a resume file; None: a new one) over the store's window of tokens [start, stop).
 
     total: tokens of the whole run where the learning rate's decay reaches this window, else None. expects: identities
-    of `store` and `previous`. Any number of threads gives the same bits. On SIGTERM it keeps its state beside `resume`
-    and ends with exit code interruption.EXIT_CODE; the same call goes on from there.
+    of `store` and `previous`. watch: told every new row of the curve. Any number of threads gives the same bits. On
+    SIGTERM it keeps its state beside `resume` and ends with exit code interruption.EXIT_CODE; the same call goes on from there.
 
     Raises AtlasError for damaged or wrong inputs, a store smaller than a batch, a loss or gradient that is not finite.
     """
@@ -55,7 +57,7 @@ def train(
         raise AtlasError(
             f"{store}: {reader.rows} rows are less than a batch ({chosen.batch}); lower the recipe's batch"
         )
-    window = _Window(chosen, reader, state, Curve(every=math.ceil(steps / ROWS)), start, stop, total, threads)
+    window = _Window(chosen, reader, state, Curve(every=math.ceil(steps / ROWS)), start, stop, total, threads, watch)
     logger.info(
         "%s, %d -> %d latents, %d steps of %d tokens, %d thread(s)",
         chosen.architecture, reader.d_in, chosen.d_sae(reader.d_in), steps, chosen.batch, threads,
@@ -71,9 +73,11 @@ def train(
 class _Window:
     """The loop over one window's batches and what it carries."""
 
-    def __init__(self, recipe: Recipe, reader, state: State, curve: Curve, start: int, stop: int, total, threads: int):
+    def __init__(
+        self, recipe: Recipe, reader, state: State, curve: Curve, start: int, stop: int, total, threads: int, watch
+    ):
         self.recipe, self.reader, self.state, self.curve = recipe, reader, state, curve
-        self.start, self.stop, self.total = start, stop, total
+        self.start, self.stop, self.total, self.watch = start, stop, total, watch
         self.steps = reader.rows // recipe.batch
         self.done = 0  # steps of this window
         self.dense = 0  # of those done by this process, how many took the dense path
@@ -151,6 +155,8 @@ class _Window:
                 "dead": int((state.since_fired >= recipe.dead_after).sum()),
             }
             self.curve.close(now)
+            if self.watch:
+                self.watch(self.curve.rows[-1])
         self._adapt(measured.l0)
 
     def _adapt(self, l0: float) -> None:

@@ -7,7 +7,6 @@ from itertools import takewhile
 from pathlib import Path
 
 import yaml
-from snakemake.utils import validate
 
 # Scripts run in processes of their own (and in conda environments); they find the library beside this workflow.
 LIBRARY = str(Path(str(workflow.current_basedir)).parents[1])
@@ -17,7 +16,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("P
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import hold_lock
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import check_config, resolve_config
+from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.provenance import found_identity
 
@@ -30,9 +29,7 @@ def read_config():
     with open(SCHEMA) as file:
         schema = yaml.safe_load(file)
     try:
-        check_config(config, schema, (workflow.configfiles or ["config"])[-1])
-        validate(config, SCHEMA)  # fills in the defaults
-        return resolve_config(config)
+        return complete_config(config, schema, str((workflow.configfiles or ["config"])[-1]))
     except AtlasError as error:
         sys.exit(f"{error}")
 

@@ -95,7 +95,12 @@ use rule collect_metrics as collect_recipes with:
     input:
         tables=expand("results/metrics/{recipe}.parquet", recipe=atlas.recipes),
     output:
-        table="results/metrics.parquet",
+        table=report(
+            "results/metrics.parquet",
+            caption="../report/metrics_table.rst",
+            category="2 Is it good",
+            labels={"recipe": "all", "figure": "table of all metrics (Parquet)"},
+        ),
     log:
         "results/logs/collect_recipes.log",
     benchmark:

@@ -14,7 +14,7 @@ rule plot_training_curves:
         png=report(
             "results/figures/{recipe}/1_training_curves.png",
             caption="../report/training_curves.rst",
-            category="How did it get there",
+            category="4 How did it get there",
             labels={"recipe": "{recipe}", "figure": "training curves"},
         ),
         svg="results/figures/{recipe}/1_training_curves.svg",
@@ -47,7 +47,7 @@ rule plot_metrics_heatmap:
         png=report(
             "results/figures/{recipe}/2_metrics_heatmap.png",
             caption="../report/metrics_heatmap.rst",
-            category="Is it good",
+            category="2 Is it good",
             labels={"recipe": "{recipe}", "figure": "metrics heatmap"},
         ),
         svg="results/figures/{recipe}/2_metrics_heatmap.svg",

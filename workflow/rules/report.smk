@@ -12,7 +12,13 @@ rule index:
         figures=expand("results/figures/{recipe}/{figure}.png", recipe=atlas.recipes, figure=FIGURES),
     output:
         page="results/index.html",
-        cards=directory("results/cards"),
+        cards=report(
+            directory("results/cards"),
+            patterns=["{sae}.html"],
+            caption="../report/model_card.rst",
+            category="1 What was trained",
+            labels={"SAE": "{sae}"},
+        ),
     log:
         "results/logs/index.log",
     benchmark:

@@ -4,6 +4,7 @@ from sae_atlas.errors import AtlasError
 from sae_atlas.files import write_json
 from sae_atlas.log import job_log
 from sae_atlas.provenance import make_record
+from sae_atlas.tracking import tracked
 
 with job_log(snakemake.log[0]):
     from sae_atlas.training.train import train
@@ -14,15 +15,21 @@ with job_log(snakemake.log[0]):
         raise AtlasError(
             f"{snakemake.output.checkpoint}: was made from this very store; to make it again, delete it and rerun"
         )
-    train(
-        store=snakemake.input.store,
-        previous=snakemake.input.get("previous") or None,
-        **settings,
-        checkpoint=snakemake.output.checkpoint,
-        resume=snakemake.output.resume,
-        curve=snakemake.output.curve,
-        record=record,
-        expects=inputs,
-        threads=snakemake.threads,
-    )
+    # Not a param: what watches the training changes no number, and must not make it run again.
+    tracker = snakemake.config["training"].get("tracker")
+    cell = snakemake.wildcards
+    run = f"{cell.recipe}/layer{cell.layer}"
+    with tracked(tracker, run, cell.snapshot, "results/tracker") as watch:
+        train(
+            store=snakemake.input.store,
+            previous=snakemake.input.get("previous") or None,
+            **settings,
+            checkpoint=snakemake.output.checkpoint,
+            resume=snakemake.output.resume,
+            curve=snakemake.output.curve,
+            record=record,
+            expects=inputs,
+            threads=snakemake.threads,
+            watch=watch,
+        )
     write_json(snakemake.output.record, {"record": record})

@@ -1,0 +1,54 @@
+"""What an atlas will take, before anything runs: the time of every rule on this machine and with a GPU."""
+
+from dataclasses import dataclass
+
+from sae_atlas.plan.machine import GPU_START, Gpu, Machine
+from sae_atlas.plan.work import Work
+
+THREADS = {"save_activations": 8, "save_held_out": 8, "tokenize": 2}  # as the rules ask for; the others take one
+START = {
+    "prepare_model": "model",
+    "tokenize": "model",
+    "save_activations": "model",
+    "save_held_out": "model",
+    "evaluate_sae": "model",
+    "shard_activations": "torch",
+    "train_sae": "torch",
+    "model_card": "light",
+    "release": "light",
+}  # kind of start (machine.STARTS); the others are figures and tables
+# Share of the speed of one large product that the rule's own products reach: SmolLM2-135M and the default config on two cores
+# with AVX-512. Masks, softmax, top-k and the sparse step's loops are in it.
+EFFICIENCY = {"save_activations": 0.65, "save_held_out": 0.65, "evaluate_sae": 0.55, "train_sae": 0.35}
+GPU_EFFICIENCY = {"save_activations": 0.4, "save_held_out": 0.4, "evaluate_sae": 0.3, "train_sae": 0.25}  # assumed
+TOKENISED = 0.4e6  # tokens/s a core
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of a rule, summed over its jobs."""
+
+    here: float
+    elapsed: float  # of the whole machine: jobs that leave cores to others count by the share they take
+    gpu: float  # one GPU, its jobs one after the other
+
+
+def estimate(work: Work, machine: Machine, gpu: Gpu) -> Estimate:
+    """Time of a rule's jobs on this machine with all its cores at work, and on `gpu` in this machine."""
+    part = share(work.rule, machine.cores)
+    start = work.jobs * machine.starts[START.get(work.rule, "figure")]
+    disk = work.written / machine.writing + work.read / machine.reading
+    text = work.tokens / TOKENISED / machine.cores if work.rule == "tokenize" else 0.0
+    busy = text + work.moved / machine.memory
+    if work.products:
+        busy += work.products / machine.products / EFFICIENCY[work.rule]
+    here = start + disk + busy / part
+    if work.rule not in GPU_EFFICIENCY:
+        return Estimate(here, here * part, here * part)
+    on_gpu = work.products / gpu.products / GPU_EFFICIENCY[work.rule] + work.moved / gpu.memory
+    return Estimate(here, here * part, start + work.jobs * GPU_START + disk + on_gpu)
+
+
+def share(rule: str, cores: int) -> float:
+    """Share of the cores that one job of the rule takes."""
+    return min(THREADS.get(rule, 1), cores) / cores

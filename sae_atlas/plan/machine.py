@@ -1,0 +1,113 @@
+"""How fast this machine is: a probe of a few seconds. And a table of GPUs to compare it with."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+PROBE_BYTES = 2**28
+PRODUCT = (2048, 1024, 4096)  # sizes of the product that is timed
+# What a job of each kind imports before it works.
+STARTS = {
+    "light": "sae_atlas.cards.model_card",
+    "figure": "sae_atlas.figures.metrics_heatmap",
+    "torch": "sae_atlas.training.train",
+    "model": "sae_atlas.metrics.evaluate, transformers.models.auto.modeling_auto, transformers.generation.utils",
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Of the whole machine; jobs that run side by side share it."""
+
+    name: str
+    cores: int
+    products: float  # FLOP/s of a large matrix product
+    memory: float  # bytes/s moved by an addition
+    writing: float  # bytes/s to disk, flushed
+    reading: float  # bytes/s from disk, not from its cache
+    starts: dict[str, float]  # s before a job of that kind works, with all cores starting jobs
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Dense bfloat16 products and memory bandwidth by the maker's data sheet."""
+
+    products: float  # FLOP/s
+    memory: float  # bytes/s
+
+
+GPUS = {
+    "L4": Gpu(121e12, 0.30e12),
+    "RTX4090": Gpu(165e12, 1.01e12),
+    "A100": Gpu(312e12, 2.04e12),
+    "H100": Gpu(989e12, 3.35e12),
+    "H200": Gpu(989e12, 4.80e12),
+}
+GPU_START = 10.0  # s that a job with a GPU takes longer to begin: CUDA's libraries, and the model to the card
+
+
+def probe(folder: str | Path, dtype: str, cores: int | None = None) -> Machine:
+    """Measure this machine: about 15 s. folder: where the atlas will be. dtype: of the base model's passes."""
+    import torch
+
+    cores = cores or len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
+    rows, inner, columns = PRODUCT
+    kind = getattr(torch, dtype)
+    left, right, out = (torch.ones(size, dtype=kind) for size in ((rows, inner), (inner, columns), (rows, columns)))
+    total, term = torch.zeros(2**25), torch.ones(2**25)
+    writing, reading = _disk(Path(folder))
+    return Machine(
+        name=f"this machine, {cores} cores",
+        cores=cores,
+        products=2 * rows * inner * columns * _rate(lambda: torch.mm(left, right, out=out)),
+        memory=3 * total.nbytes * _rate(lambda: total.add_(term)),
+        writing=writing,
+        reading=reading,
+        starts={kind: _start(modules, cores) for kind, modules in STARTS.items()},
+    )
+
+
+def _rate(work: Callable, seconds: float = 1.0) -> float:
+    """Calls per second, after one that is not counted."""
+    work()
+    began, calls = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        work()
+        calls += 1
+    return calls / (time.perf_counter() - began)
+
+
+def _start(modules: str, cores: int) -> float:
+    """Seconds until a new process has the modules, as many starting at once as there are cores; the second time."""
+    command = [sys.executable, "-c", f"import {modules}"]
+    for _ in range(2):
+        began = time.perf_counter()
+        for process in [subprocess.Popen(command) for _ in range(cores)]:
+            process.wait()
+    return time.perf_counter() - began
+
+
+def _disk(folder: Path) -> tuple[float, float]:
+    """Bytes per second written and read, flushed to the disk and read back from it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file, block = folder / f".probe-{os.getpid()}", os.urandom(2**24)
+    try:
+        began = time.perf_counter()
+        with file.open("wb") as stream:
+            for _ in range(PROBE_BYTES // len(block)):
+                stream.write(block)
+            os.fsync(stream.fileno())
+            written = time.perf_counter()
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        opened = time.perf_counter()
+        with file.open("rb") as stream:
+            while stream.read(len(block)):
+                pass
+        return PROBE_BYTES / (written - began), PROBE_BYTES / (time.perf_counter() - opened)
+    finally:
+        file.unlink(missing_ok=True)

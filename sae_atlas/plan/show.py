@@ -1,0 +1,110 @@
+"""The plan as a table for the terminal (`make plan`): what will be done, how long it takes, and what a run took."""
+
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from sae_atlas.costs import read_costs
+from sae_atlas.errors import AtlasError, nearest
+from sae_atlas.plan.atlas import Atlas
+from sae_atlas.plan.config import read_config
+from sae_atlas.plan.estimate import GPU_EFFICIENCY, estimate, share
+from sae_atlas.plan.jobs import jobs
+from sae_atlas.plan.machine import GPUS, Machine, probe
+from sae_atlas.plan.shape import read_shape
+from sae_atlas.plan.work import count, disk
+from sae_atlas.sizes import format_seconds
+
+
+def show_plan(config: str | Path, schema: str | Path, folder: str | Path, gpu: str, cores: int | None) -> None:
+    """Print the plan of `config` for a run in `folder`. gpu: one of machine.GPUS.
+
+    Raises AtlasError for a mistake in the config or an unknown GPU. Where the base model's sizes cannot be had, only jobs
+    and tokens are printed, and why.
+    """
+    if gpu not in GPUS:
+        raise AtlasError(f"--gpu: {gpu!r} is not in the table; {nearest(gpu, GPUS)}")
+    atlas, folder = Atlas(read_config(config, schema)), Path(folder)
+    console = Console()
+    console.print(_headline(atlas, config))
+    try:
+        shape = read_shape(atlas.config["base_model"], folder / "results" / "base_model" / "model")
+    except AtlasError as error:
+        console.print(_table(atlas, None, None, folder, gpu))
+        console.print(f"Arithmetic, disk and time are unknown. {error}", markup=False)
+        return
+    machine = probe(folder, atlas.config["base_model"]["dtype"], cores)
+    console.print(_table(atlas, shape, machine, folder, gpu))
+    console.print(_below(atlas, shape, machine, folder, gpu))
+
+
+def _headline(atlas: Atlas, config: str | Path) -> Text:
+    sizes = len(atlas.recipes), len(atlas.layers), len(atlas.snapshots)
+    recipes, layers, snapshots = sizes
+    grid = f"{recipes} recipes x {layers} layers x {snapshots} snapshots"
+    return Text(f"{config}: {grid} = {recipes * layers * snapshots} SAEs", style="bold")
+
+
+def _table(atlas: Atlas, shape, machine: Machine | None, folder: Path, gpu: str) -> Table:
+    costs = {cost.rule: cost for cost in read_costs(folder / "results" / "benchmarks", jobs(atlas))}
+    ran = any(cost.measured for cost in costs.values())
+    heads = ["rule", "jobs", "tokens"]
+    if machine:
+        heads += ["FLOPs", "written", "job time here", f"on {gpu}", *(["took", "predicted / took"] if ran else [])]
+    table = Table(*heads, box=None, pad_edge=False, header_style="dim")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for work in count(atlas, shape):
+        row = [work.rule, f"{work.jobs:,}", f"{work.tokens:,}" if work.tokens else ""]
+        if machine:
+            time, cost = estimate(work, machine, GPUS[gpu]), costs[work.rule]
+            row += [f"{work.products:.2g}" if work.products else "", _bytes(work.written) if work.written else ""]
+            row += [format_seconds(time.here), format_seconds(time.gpu)]
+            row += _beside(time.here, cost) if ran else []
+        table.add_row(*row)
+    return table
+
+
+def _beside(predicted: float, cost) -> list[str]:
+    """What the rule's jobs took, and how the prediction for as many jobs compares."""
+    if not cost.measured:
+        return ["", ""]
+    part = "" if cost.measured == cost.jobs else f" ({cost.measured} of {cost.jobs})"
+    return [format_seconds(cost.wall) + part, f"{predicted * cost.measured / cost.jobs / cost.wall:.2f}"]
+
+
+def _below(atlas: Atlas, shape, machine: Machine, folder: Path, gpu: str) -> Group:
+    works = count(atlas, shape)
+    times = {work.rule: estimate(work, machine, GPUS[gpu]) for work in works}
+    room = disk(atlas, works)
+    live = atlas.config["activations"]["max_live_stores"]
+    lines = [
+        "",
+        f"Disk: {_bytes(room.stays)} stay; at most {_bytes(room.peak)} at once (activations.max_live_stores: {live}).",
+        f"Time: {format_seconds(sum(time.elapsed for time in times.values()))} on {machine.name}; "
+        f"{format_seconds(sum(time.gpu for time in times.values()))} with one {gpu} in it (by its data sheet, at "
+        f"{GPU_EFFICIENCY['train_sae']:.0%} to {GPU_EFFICIENCY['save_activations']:.0%} of its peak).",
+    ]
+    costs = [cost for cost in read_costs(folder / "results" / "benchmarks", jobs(atlas)) if cost.measured]
+    if costs:
+        predicted = sum(times[cost.rule].elapsed * cost.measured / cost.jobs for cost in costs)
+        took = sum(cost.wall * share(cost.rule, machine.cores) for cost in costs)
+        lines.append(
+            f"The jobs that ran here took {format_seconds(took)} of it; predicted for them: {format_seconds(predicted)}, "
+            f"{predicted / took:.2f} times that."
+        )
+    lines.append(
+        f"Probe: {machine.products / 1e9:,.0f} GFLOP/s in {atlas.config['base_model']['dtype']}, memory "
+        f"{_bytes(machine.memory)}/s, disk {_bytes(machine.writing)}/s written and {_bytes(machine.reading)}/s read; a job "
+        f"starts in {min(machine.starts.values()):.1f} to {max(machine.starts.values()):.1f} s."
+    )
+    return Group(*(Text(line) for line in lines))
+
+
+def _bytes(number: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= size:
+            return f"{number / size:,.1f} {unit}"
+    return f"{number / 1e3:.1f} kB"

@@ -1,0 +1,168 @@
+"""What every rule has to do: jobs, tokens, arithmetic, bytes. Counted from the config alone, for no machine in particular."""
+
+from dataclasses import dataclass
+
+from sae_atlas.plan.jobs import jobs
+from sae_atlas.plan.shape import Shape
+
+BYTES = {"float16": 2, "float32": 4}
+MASTER = 4  # bytes of a float32 weight
+ADAM = 28  # bytes moved per weight and step: weight and two averages read and written, gradient read
+MEMORY_BOUND = 6  # FLOPs per active entry and dimension that the sparse step adds: decode and two gradients, 2 each
+DENSER = 0.05  # share of the latents taken as active where the config does not say
+WITHOUT_SHAPE = ("jobs", "tokens")  # what is known of a model whose sizes are not
+
+
+@dataclass(frozen=True)
+class Work:
+    """All jobs of a rule together."""
+
+    rule: str
+    jobs: int
+    tokens: int = 0  # that pass through it, each time it passes
+    products: float = 0.0  # FLOPs in matrix products
+    moved: float = 0.0  # bytes through memory beside the products
+    written: float = 0.0  # bytes to disk
+    read: float = 0.0  # bytes from disk
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes. `stays`: what is there at the end. `peak`: what may be there at once."""
+
+    stays: float
+    peak: float
+
+
+def count(atlas, shape: Shape | None) -> list[Work]:
+    """Work of every rule in the order data flows. Without a shape only jobs and tokens are counted."""
+    grid = _Grid(atlas, shape)
+    found = []
+    for rule, names in jobs(atlas).items():
+        known = getattr(grid, rule, dict)()
+        if shape is None:
+            known = {key: value for key, value in known.items() if key in WITHOUT_SHAPE}
+        found.append(Work(rule, len(names), **known))
+    return found
+
+
+class _Grid:
+    """One method per rule whose work grows with the config; the others only start."""
+
+    def __init__(self, atlas, shape: Shape | None):
+        self.atlas, self.config = atlas, atlas.config
+        self.shape = shape or Shape(0, 0, 0, 0, 0, 0)
+        self.d_in = self.shape.d_model  # of every site we name; a module path may have another
+        self.cells = len(atlas.layers) * len(atlas.snapshots)
+        self.context = self.config["corpus"]["context"]
+        self.held_out, self.patched = (self.config["evaluation"][key] for key in ("tokens", "patched_tokens"))
+
+    @property
+    def activations(self) -> float:
+        """Bytes of all stores together; raw activations are as large."""
+        return atlas_tokens(self.atlas) * self.d_in * BYTES[self.config["activations"]["dtype"]]
+
+    def latents(self, recipe: str) -> int:
+        return self.atlas.expansion(recipe) * self.d_in
+
+    def weights(self, recipe: str) -> int:
+        """Of encoder and decoder."""
+        return 2 * self.latents(recipe) * self.d_in
+
+    def prepare_model(self) -> dict:
+        return {"written": self.shape.parameters * self.shape.value_bytes}
+
+    def tokenize(self) -> dict:
+        tokens = self.config["corpus"]["tokens"] + self.config["corpus"]["held_out_tokens"]
+        return {
+            "tokens": tokens,
+            "written": tokens
+            * (1 + (1 if self.shape.vocabulary <= 256 else 2 if self.shape.vocabulary <= 65536 else 4)),
+        }
+
+    def save_activations(self) -> dict:
+        tokens = self.atlas.tokens
+        products = sum(
+            tokens * self.shape.forward(layers[-1] + 1, self.context, False) for layers in self.atlas.groups.values()
+        )
+        return {"tokens": tokens * len(self.atlas.groups), "products": products, "written": self.activations}
+
+    def shard_activations(self) -> dict:
+        return {
+            "tokens": atlas_tokens(self.atlas),
+            "moved": 8 * self.activations,
+            "read": 2 * self.activations,
+            "written": self.activations,
+        }
+
+    def train_sae(self) -> dict:
+        products = moved = written = 0.0
+        tokens = atlas_tokens(self.atlas)
+        for name in self.atlas.recipes:
+            recipe, weights = self.config["recipes"][name], self.weights(name)
+            active = _active(recipe, self.latents(name))
+            products += tokens * (weights + MEMORY_BOUND * active * self.d_in)
+            moved += tokens / recipe["batch"] * ADAM * weights
+            written += self.cells * MASTER * 4 * weights  # checkpoint, and the resume file with both averages
+        runs = len(self.atlas.recipes)
+        return {
+            "tokens": tokens * runs,
+            "products": products,
+            "moved": moved,
+            "written": written,
+            "read": runs * self.activations,
+        }
+
+    def save_held_out(self) -> dict:
+        clean = self.held_out * self.shape.forward(self.shape.n_layers, self.context, False)
+        logits = self.patched * self.shape.forward(0, self.context, True)
+        passes = 2 * self._patched_passes()
+        written = MASTER * self.d_in * (self.held_out * len(self.atlas.layers) + self.patched)
+        tokens = self.held_out + 2 * self.patched * len(self.atlas.layers)
+        return {"tokens": tokens, "products": clean + 2 * logits + passes, "written": written}
+
+    def evaluate_sae(self) -> dict:
+        snapshots, runs, layers = len(self.atlas.snapshots), len(self.atlas.recipes), len(self.atlas.layers)
+        clean = runs * layers * self.patched * self.shape.forward(0, self.context, True)
+        passes = runs * snapshots * self._patched_passes()
+        codes = sum(2 * self.weights(name) for name in self.atlas.recipes) * self.cells * self.held_out
+        read = runs * MASTER * self.d_in * (self.held_out * layers + self.patched)
+        return {"tokens": self.held_out * self.cells * runs, "products": clean + passes + codes, "read": read}
+
+    def _patched_passes(self) -> float:
+        """FLOPs of one pass of the patched tokens through what lies above each layer."""
+        above = (self.shape.forward(self.shape.n_layers - 1 - layer, self.context, True) for layer in self.atlas.layers)
+        return self.patched * sum(above)
+
+    def model_card(self) -> dict:
+        return {"written": len(self.atlas.layers) * sum(MASTER * self.weights(name) for name in self.atlas.recipes)}
+
+
+def atlas_tokens(atlas) -> int:
+    """Tokens of all stores: of every layer as many as are trained on."""
+    return atlas.tokens * len(atlas.layers)
+
+
+def disk(atlas, work: list[Work]) -> Disk:
+    """What stays is the model, corpus, held-out data, checkpoints, the last resume files and the published weights.
+
+    On top of it, while it runs: the stores that may live at once (activations.max_live_stores), and as many raw activations,
+    for a pass goes only when all its layers are sharded.
+    """
+    by_rule = {each.rule: each for each in work}
+    written = {rule: by_rule[rule].written for rule in by_rule}
+    snapshots = len(atlas.snapshots)
+    checkpoints = written["train_sae"] / 4
+    resumes = written["train_sae"] * 3 / 4 / snapshots
+    kept = ("prepare_model", "tokenize", "save_held_out", "model_card")
+    stays = sum(written[rule] for rule in kept) + checkpoints + resumes
+    longest = max(stop - start for start, stop in map(atlas.window, atlas.snapshots))
+    store = written["shard_activations"] / atlas_tokens(atlas) * longest
+    live = min(atlas.config["activations"]["max_live_stores"], len(atlas.layers) * snapshots)
+    return Disk(stays, stays + 2 * live * store)
+
+
+def _active(recipe: dict, latents: int) -> float:
+    """Latents active per token, as far as the recipe says."""
+    target = recipe.get("l1", {}).get("target_l0") or recipe.get("jumprelu", {}).get("target_l0")
+    return recipe.get("k") or target or DENSER * latents
