@@ -1,5 +1,6 @@
 """One finished small atlas, shared by the tests that look at it."""
 
+import shutil
 import subprocess
 import threading
 import time
@@ -40,3 +41,16 @@ def finished(tmp_path_factory) -> Finished:
     watcher.join()
     assert process.returncode == 0, output
     return Finished(folder, output, most[0])
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium, driven by playwright; without one the tests that need it are skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make .venv/ready")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium here: `make browser` installs it as root on Debian")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])  # root has no sandbox
+        yield browser
+        browser.close()

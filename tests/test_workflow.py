@@ -76,12 +76,14 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
                 "figure": 2,
                 "model card": 3,
                 "release": 2,  # the other one's page states the lambda of its sister
+                "page": 1,
             },
             id="lambda of one recipe",
         ),
         pytest.param(
             small(**{"recipes.wide": {**SMALL["recipes"]["topk"], "expansion": 8}}),
-            {"activations": 3, "store": 9, "train": 9, "evaluate": 3, "table": 2, "figure": 2, "model card": 3},
+            {"activations": 3, "store": 9, "train": 9, "evaluate": 3, "table": 2, "figure": 2, "model card": 3}
+            | {"page": 1},
             id="a new recipe",
         ),
         pytest.param(
@@ -95,22 +97,26 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
                 "figure": 4,
                 "model card": 6,
                 "release": 2,
+                "page": 1,
             },
             id="a new snapshot at the end",
         ),
         pytest.param(
             small(**{"activations.layers": [0, 1, 2, 3]}),
             {"activations": 3, "store": 3, "train": 6, "held-out": 1, "evaluate": 2, "table": 3, "figure": 4}
-            | {"model card": 2, "release": 2},
+            | {"model card": 2, "release": 2, "page": 1},
             id="one layer more",
         ),
         pytest.param(
             small(**{"evaluation.patched_tokens": 256}),
-            {"held-out": 1, "evaluate": 6, "table": 3, "figure": 2, "model card": 6, "release": 2},
+            {"held-out": 1, "evaluate": 6, "table": 3, "figure": 2, "model card": 6, "release": 2, "page": 1},
             id="an evaluation size",
         ),
-        pytest.param(small(**{"figures.colour_map": "magma"}), {"figure": 4, "release": 2}, id="a colour map"),
+        pytest.param(
+            small(**{"figures.colour_map": "magma"}), {"figure": 4, "release": 2, "page": 1}, id="a colour map"
+        ),
         pytest.param(small(**{"activations.max_live_stores": 6}), {}, id="a bound on the disk"),
+        pytest.param(small(**{"training.tracker": "tensorboard"}), {}, id="a tracker"),
     ],
 )
 def test_only_what_a_change_reaches_runs_again(finished, config, jobs):

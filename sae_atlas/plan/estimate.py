@@ -12,16 +12,18 @@ START = {
     "save_activations": "model",
     "save_held_out": "model",
     "evaluate_sae": "model",
-    "shard_activations": "torch",
+    "shard_activations": "store",
     "train_sae": "torch",
     "model_card": "light",
     "release": "light",
 }  # kind of start (machine.STARTS); the others are figures and tables
 # Share of the speed of one large product that the rule's own products reach: SmolLM2-135M and the default config on two cores
 # with AVX-512. Masks, softmax, top-k and the sparse step's loops are in it.
-EFFICIENCY = {"save_activations": 0.65, "save_held_out": 0.65, "evaluate_sae": 0.55, "train_sae": 0.35}
+EFFICIENCY = {"save_activations": 0.6, "save_held_out": 0.6, "evaluate_sae": 0.5, "train_sae": 0.33}
 GPU_EFFICIENCY = {"save_activations": 0.4, "save_held_out": 0.4, "evaluate_sae": 0.3, "train_sae": 0.25}  # assumed
 TOKENISED = 0.4e6  # tokens/s a core
+SCRIPT = 0.1  # s that Snakemake takes to start a script
+DRAWN = 2.0  # s to draw a figure and write it twice
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Estimate:
 def estimate(work: Work, machine: Machine, gpu: Gpu) -> Estimate:
     """Time of a rule's jobs on this machine with all its cores at work, and on `gpu` in this machine."""
     part = share(work.rule, machine.cores)
-    start = work.jobs * machine.starts[START.get(work.rule, "figure")]
+    drawn = DRAWN if work.rule.startswith("plot_") else 0.0
+    start = work.jobs * (SCRIPT + machine.starts[START.get(work.rule, "figure")] + drawn)
     disk = work.written / machine.writing + work.read / machine.reading
     text = work.tokens / TOKENISED / machine.cores if work.rule == "tokenize" else 0.0
     busy = text + work.moved / machine.memory

@@ -1,0 +1,142 @@
+"""The plan before a run: the jobs are Snakemake's, the counts those of a case done by hand, the disk a bound that holds."""
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+import yaml
+from test_plan_atlas import atlas
+
+from sae_atlas.plan.atlas import Atlas
+from sae_atlas.plan.config import read_config
+from sae_atlas.plan.estimate import THREADS, estimate
+from sae_atlas.plan.jobs import benchmark, jobs
+from sae_atlas.plan.machine import GPUS, STARTS, Machine, probe
+from sae_atlas.plan.shape import Shape, read_shape
+from sae_atlas.plan.work import count, disk
+from workflow import ROOT, small, snakemake
+
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+MACHINE = Machine("a machine", 2, 1e11, 1e10, 1e9, 1e9, dict.fromkeys(STARTS, 1.0))
+H200 = GPUS["H200"]
+
+
+@pytest.mark.parametrize("name", ["small", "pythia-410m", "tiny-neox"])
+def test_jobs_are_those_of_a_dry_run(tmp_path, name):
+    file = ROOT / "config" / f"{name}.yaml"
+    if name == "small":
+        file = tmp_path / "config.yaml"
+        file.write_text(yaml.safe_dump(small()))
+    stats = dict(re.findall(r"^(\w+) +(\d+)$", snakemake(tmp_path, file, "--dry-run").stdout, re.MULTILINE))
+    counted = {rule: str(len(names)) for rule, names in jobs(Atlas(read_config(file, SCHEMA))).items()}
+    assert counted == {rule: number for rule, number in stats.items() if rule not in ("all", "total")}
+
+
+def test_a_run_leaves_a_benchmark_of_every_job_and_of_no_other(finished):
+    found = (finished.folder / "results" / "benchmarks").rglob("*.tsv")
+    named = {benchmark(rule, name) for rule, names in jobs(Atlas(finished_config(finished))).items() for name in names}
+    assert {str(file.relative_to(finished.folder / "results" / "benchmarks")) for file in found} == named
+
+
+def finished_config(finished) -> dict:
+    return read_config(finished.folder / "config.yaml", SCHEMA)
+
+
+def test_threads_are_those_of_the_rules():
+    text = "".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
+    asked = {
+        rule: int(threads)
+        for rule, threads in re.findall(r"^rule (\w+):.*?threads: (\d+)$", text, re.MULTILINE | re.DOTALL)
+    }
+    assert {rule: threads for rule, threads in asked.items() if threads > 1} == THREADS
+
+
+SHAPE = Shape(n_layers=4, d_model=32, vocabulary=257, block_weights=1000, parameters=5000, value_bytes=4)
+
+
+def work(**changes) -> dict:
+    return {each.rule: each for each in count(atlas(**changes), SHAPE)}
+
+
+def test_a_forward_pass_by_hand():
+    """2 FLOPs per weight, 4 x context x d_model of attention per block, 2 x vocabulary x d_model for the logits."""
+    assert SHAPE.forward(3, context=32, head=False) == 3 * (2 * 1000 + 4 * 32 * 32)
+    assert SHAPE.forward(0, context=32, head=True) == 2 * 257 * 32
+
+
+def test_the_small_atlas_by_hand():
+    """3 layers (the last is block 2), 3k tokens, 2 recipes of 128 latents on 32 dimensions."""
+    found = work()
+    assert found["save_activations"].tokens == 3000
+    assert found["save_activations"].products == 3000 * SHAPE.forward(3, 32, False)
+    assert found["shard_activations"].written == 3000 * 3 * 32 * 2
+    assert found["train_sae"].tokens == 3000 * 3 * 2
+    topk = 9000 * (2 * 128 * 32 + 6 * 4 * 32)  # the encoder's product, and four active latents
+    relu = 9000 * (2 * 128 * 32 + 6 * 0.05 * 128 * 32)
+    assert found["train_sae"].products == pytest.approx(topk + relu)
+
+
+@pytest.mark.parametrize(
+    "rule", ["save_activations", "shard_activations", "train_sae", "save_held_out", "evaluate_sae"]
+)
+def test_a_rule_takes_more_where_more_is_asked(rule):
+    more = {"training.tokens": "6k", "evaluation.tokens": "2k", "evaluation.patched_tokens": "1k"}
+    (before, after) = (estimate(found[rule], MACHINE, H200).here for found in (work(), work(**more)))
+    assert after > before
+
+
+def test_fewer_layers_a_pass_cost_passes_and_save_disk():
+    less = {"activations.layers_per_pass": 1, "activations.max_live_stores": 1}
+    (all_at_once, one_by_one) = work(), work(**less)
+    assert one_by_one["save_activations"].products > all_at_once["save_activations"].products
+    assert disk(atlas(**less), list(one_by_one.values())).peak < disk(atlas(), list(all_at_once.values())).peak
+
+
+def test_what_stays_on_disk_is_what_was_counted(finished):
+    """Within a quarter: metadata, biases and figures are not counted, and these weights are small."""
+    grid = Atlas(finished_config(finished))
+    shape = read_shape(grid.config["base_model"], finished.folder / "results" / "base_model" / "model")
+    there = sum(
+        file.stat().st_blocks and file.stat().st_size
+        for folder in ("checkpoints", "corpus", "held_out.zarr")
+        for file in (finished.folder / "results" / folder).rglob("*")
+        if file.is_file()
+    )
+    works = {each.rule: each.written for each in count(grid, shape)}
+    counted = disk(grid, count(grid, shape)).stays - works["prepare_model"] - works["model_card"]
+    assert there == pytest.approx(counted, rel=0.25)
+
+
+@pytest.mark.parametrize("name", ["package", "random"])
+def test_sizes_are_known_before_the_model_is_there(tmp_path, name):
+    """SmolLM2-135M: 30 blocks of 576 dimensions; 134,515,008 parameters, embedding counted once."""
+    config = small()["base_model"] if name == "random" else {"source": "package", "package": "smollm2-135m-instruct"}
+    shape = read_shape(config, tmp_path)
+    if name == "package":
+        assert (shape.n_layers, shape.d_model, shape.vocabulary) == (30, 576, 49152)
+        assert (shape.parameters, shape.value_bytes) == (134_515_008, 2)
+        assert shape.block_weights == 576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536
+    else:
+        assert (shape.n_layers, shape.d_model, shape.vocabulary) == (4, 32, 257)
+
+
+def test_jobs_are_told_where_nothing_else_is_known():
+    found = {each.rule: each for each in count(atlas(), None)}
+    assert found["train_sae"].jobs == 18 and found["train_sae"].tokens == 18000
+    assert not any(each.products or each.written or each.moved or each.read for each in found.values())
+
+
+def test_twice_the_cores_halve_what_shares_them():
+    one = work()["train_sae"]
+    fast = replace(MACHINE, starts=dict.fromkeys(STARTS, 0.0), writing=math.inf, reading=math.inf)
+    (two, four) = (estimate(replace(one, jobs=0), replace(fast, cores=cores), H200) for cores in (2, 4))
+    assert four.here == pytest.approx(2 * two.here)  # a job has one thread: a quarter of the machine in place of half
+    assert four.elapsed == pytest.approx(two.elapsed)
+
+
+def test_the_probe_finds_a_machine(tmp_path):
+    machine = probe(tmp_path, "float32", 1)
+    assert machine.products > 1e8 and machine.memory > 1e8 and machine.writing > 1e6 and machine.reading > 1e6
+    assert 0 < machine.starts["light"] < machine.starts["model"] < 120
+    assert not list(tmp_path.iterdir())
