@@ -141,6 +141,7 @@ class Made:
 
     def __init__(self, folder: Path, name: str):
         self.folder, self.name = folder, name
+        self.base = {"name": name}
         self.expects = {"base_model": "b", "corpus": "c"}
         record = {"identity": "b", "versions": {"torch": name}, "settings": {"context": 32}}
         model = {
@@ -182,7 +183,7 @@ class Made:
 
     def write(self, evaluations=("e",), **expects) -> Path:
         config = {
-            "base_model": {"name": self.name},
+            "base_model": self.base,
             "corpus": {"name": self.name},
             "activations": {"site": self.name},
             "training": {"tokens": 2000},
@@ -223,6 +224,13 @@ def test_hostile_names_are_shown_as_text(tmp_path, chromium):
     ) or "owned" not in page.title()
     assert page.locator("script, main img, [onerror], main a[href^=javascript]").count() == 0
     page.close()
+
+
+def test_the_folders_of_this_machine_are_not_told(tmp_path):
+    made = Made(tmp_path, "plain")
+    made.base = {"name": "plain", "source": "local", "path": "/home/me/models/mine"}
+    text = made.write().read_text()
+    assert "/home/me" not in text and "path: mine" in text
 
 
 def test_cards_of_saes_that_are_no_more_go(tmp_path):

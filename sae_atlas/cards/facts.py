@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from sae_atlas.base_models.packages import find_text
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import read_json
@@ -143,3 +145,16 @@ def check_weights(path: str | Path, sha256: str, measured: Measured, snapshot: s
             f"{path}: not the checkpoint that {measured.path} measured (sha256 {sha256[:12]}, expected "
             f"{expected[:12]}). Delete both and rerun; they will be rebuilt."
         )
+
+
+def as_yaml(value: dict) -> str:
+    """A config or front matter as a page shows it."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110).rstrip()
+
+
+def without_folders(config: dict) -> dict:
+    """The config without the folders of this machine: of local models and texts only the last part of the path."""
+    return {
+        section: {**values, "path": Path(values["path"]).name} if "path" in values else values
+        for section, values in config.items()
+    }

@@ -4,16 +4,16 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from sae_atlas.cards.facts import (
     ARCHITECTURES,
     Measured,
     Origin,
+    as_yaml,
     check_weights,
     read_measured,
     read_origin,
     sparsity_words,
+    without_folders,
 )
 from sae_atlas.cards.markdown import Plain, code, escape, fill, number
 from sae_atlas.cards.names import checkpoint_name
@@ -89,7 +89,7 @@ def _page(
     return fill(
         "release.md.jinja",
         name=name,
-        front_matter=_yaml(_front_matter(origin, licence, values, record)),
+        front_matter=as_yaml(_front_matter(origin, licence, values, record)),
         origin=origin,
         base_link=Plain(f"[{escape(origin.hub_id)}](https://huggingface.co/{origin.hub_id})")
         if origin.hub_id
@@ -109,7 +109,7 @@ def _page(
         quality=[_quality(metric, measured) for metric in QUALITY],
         penalty=_penalty(measured),
         runs=list(_runs({name: values, **sisters}, name)),
-        reproduce=_yaml(_public(config)),
+        reproduce=as_yaml(without_folders(config)),
         licence=licence,
         author=author,
         size=size,
@@ -127,18 +127,6 @@ def _front_matter(origin: Origin, licence: str, recipe: dict, record: dict) -> d
     if origin.corpus["text"]["source"] == "hub":
         matter["datasets"] = [origin.corpus["text"]["id"]]
     return matter | {"sae_atlas_identity": record["identity"]}
-
-
-def _yaml(value: dict) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110).rstrip()
-
-
-def _public(config: dict) -> dict:
-    """The config without the folders of this machine: of local models and texts only the last part of the path."""
-    return {
-        section: {**values, "path": Path(values["path"]).name} if "path" in values else values
-        for section, values in config.items()
-    }
 
 
 def _ranges(layers: list[int]) -> str:

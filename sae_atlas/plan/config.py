@@ -40,7 +40,7 @@ def read_config(file: str | Path, schema: str | Path) -> dict:
     try:
         config = yaml.safe_load(Path(file).read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
-        raise AtlasError(f"{file}: no readable YAML ({reason(error)})") from error
+        raise AtlasError(f"{file}: cannot be read as YAML ({reason(error)})") from error
     return complete_config(config, yaml.safe_load(Path(schema).read_text()), str(file))
 
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from sae_atlas import costs
-from sae_atlas.cards.facts import ARCHITECTURES, read_origin, sparsity_words
+from sae_atlas.cards.facts import ARCHITECTURES, as_yaml, read_origin, sparsity_words, without_folders
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic, read_json
 from sae_atlas.metrics.collect import identities_of
@@ -65,7 +64,7 @@ def write_page(
         releases={Path(path).parent.name: _relative(path, where) for path in releases},
         held_out=measured.groupby("metric")["held_out_tokens"].max().to_dict(),
         costs=costs.read_costs(benchmarks, jobs),
-        config_text=yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
+        config_text=as_yaml(without_folders(config)),
         versions=_versions(
             [origin.model["record"], origin.corpus["record"], *(each for sae in saes for each in sae.records)]
         ),
