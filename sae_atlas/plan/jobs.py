@@ -32,7 +32,8 @@ def benchmark(rule: str, job: str) -> str:
 
 
 def _place(rule: str) -> int:
-    return FLOW.index(STAGES[rule].of.__module__.rpartition(".")[2])
+    file = STAGES[rule].of.__module__.rpartition(".")[2]
+    return FLOW.index(file) if file in FLOW else len(FLOW)
 
 
 def _names(atlas, rule: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import Shape
 
@@ -74,11 +76,8 @@ class _Grid:
 
     def tokenize(self) -> dict:
         tokens = self.config["corpus"]["tokens"] + self.config["corpus"]["held_out_tokens"]
-        return {
-            "tokens": tokens,
-            "written": tokens
-            * (1 + (1 if self.shape.vocabulary <= 256 else 2 if self.shape.vocabulary <= 65536 else 4)),
-        }
+        id_bytes = np.min_scalar_type(max(self.shape.vocabulary - 1, 255)).itemsize  # as corpus.py chooses
+        return {"tokens": tokens, "written": tokens * (id_bytes + 1)}  # and the mask
 
     def save_activations(self) -> dict:
         tokens = self.atlas.tokens
