@@ -18,7 +18,7 @@ from sae_atlas.plan.work import count, disk
 from workflow import ROOT, small, snakemake
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
-MACHINE = Machine("a machine", 2, 1e11, 1e10, 1e9, 1e9, dict.fromkeys(STARTS, 1.0))
+MACHINE = Machine("a machine", 2, 1e11, 1e11, 1e10, 1e9, 1e9, dict.fromkeys(STARTS, 1.0))
 H200 = GPUS["H200"]
 
 
@@ -137,6 +137,12 @@ def test_twice_the_cores_halve_what_shares_them():
 
 def test_the_probe_finds_a_machine(tmp_path):
     machine = probe(tmp_path, "float32", 1)
-    assert machine.products > 1e8 and machine.memory > 1e8 and machine.writing > 1e6 and machine.reading > 1e6
+    assert (
+        machine.passes > 1e8
+        and machine.training > 1e8
+        and machine.memory > 1e8
+        and machine.writing > 1e6
+        and machine.reading > 1e6
+    )
     assert 0 < machine.starts["light"] < machine.starts["model"] < 120
     assert not list(tmp_path.iterdir())

@@ -44,7 +44,8 @@ def estimate(work: Work, machine: Machine, gpu: Gpu) -> Estimate:
     text = work.tokens / TOKENISED / machine.cores if work.rule == "tokenize" else 0.0
     busy = text + work.moved / machine.memory
     if work.products:
-        busy += work.products / machine.products / EFFICIENCY[work.rule]
+        speed = machine.training if work.rule == "train_sae" else machine.passes
+        busy += work.products / speed / EFFICIENCY[work.rule]
     here = start + disk + busy / part
     if work.rule not in GPU_EFFICIENCY:
         return Estimate(here, here * part, here * part)

@@ -26,7 +26,8 @@ class Machine:
 
     name: str
     cores: int
-    products: float  # FLOP/s of a large matrix product
+    passes: float  # FLOP/s of a large matrix product in the dtype of the base model's passes
+    training: float  # the same in float32
     memory: float  # bytes/s moved by an addition
     writing: float  # bytes/s to disk, flushed
     reading: float  # bytes/s from disk, not from its cache
@@ -57,20 +58,28 @@ def probe(folder: str | Path, dtype: str, cores: int | None = None) -> Machine:
 
     cores = cores or len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
-    rows, inner, columns = PRODUCT
-    kind = getattr(torch, dtype)
-    left, right, out = (torch.ones(size, dtype=kind) for size in ((rows, inner), (inner, columns), (rows, columns)))
     total, term = torch.zeros(2**25), torch.ones(2**25)
     writing, reading = _disk(Path(folder))
     return Machine(
         name=f"this machine, {cores} cores",
         cores=cores,
-        products=2 * rows * inner * columns * _rate(lambda: torch.mm(left, right, out=out)),
+        passes=_products(dtype),
+        training=_products("float32"),
         memory=3 * total.nbytes * _rate(lambda: total.add_(term)),
         writing=writing,
         reading=reading,
         starts={kind: _start(modules, cores) for kind, modules in STARTS.items()},
     )
+
+
+def _products(dtype: str) -> float:
+    """FLOP/s of a large matrix product."""
+    import torch
+
+    rows, inner, columns = PRODUCT
+    sizes = (rows, inner), (inner, columns), (rows, columns)
+    left, right, out = (torch.ones(size, dtype=getattr(torch, dtype)) for size in sizes)
+    return 2 * rows * inner * columns * _rate(lambda: torch.mm(left, right, out=out))
 
 
 def _rate(work: Callable, seconds: float = 1.0) -> float:

@@ -84,8 +84,9 @@ def _below(atlas: Atlas, shape, machine: Machine, folder: Path, gpu: str) -> Gro
         "",
         f"Disk: {_bytes(room.stays)} stay; at most {_bytes(room.peak)} at once (activations.max_live_stores: {live}).",
         f"Time: {format_seconds(sum(time.elapsed for time in times.values()))} on {machine.name}; "
-        f"{format_seconds(sum(time.gpu for time in times.values()))} with one {gpu} in it (by its data sheet, at "
-        f"{GPU_EFFICIENCY['train_sae']:.0%} to {GPU_EFFICIENCY['save_activations']:.0%} of its peak).",
+        f"{format_seconds(sum(time.gpu for time in times.values()))} with one {gpu} in it, if its data sheet's "
+        f"{GPUS[gpu].products / 1e12:,.0f} TFLOP/s in bfloat16 are used to {GPU_EFFICIENCY['train_sae']:.0%} (training) or "
+        f"{GPU_EFFICIENCY['save_activations']:.0%} (passes): assumed, not measured.",
     ]
     costs = [cost for cost in read_costs(folder / "results" / "benchmarks", jobs(atlas)) if cost.measured]
     if costs:
@@ -96,7 +97,8 @@ def _below(atlas: Atlas, shape, machine: Machine, folder: Path, gpu: str) -> Gro
             f"{predicted / took:.2f} times that."
         )
     lines.append(
-        f"Probe: {machine.products / 1e9:,.0f} GFLOP/s in {atlas.config['base_model']['dtype']}, memory "
+        f"Probe: {machine.passes / 1e9:,.0f} GFLOP/s in {atlas.config['base_model']['dtype']} for the passes, "
+        f"{machine.training / 1e9:,.0f} in float32 for training, memory "
         f"{_bytes(machine.memory)}/s, disk {_bytes(machine.writing)}/s written and {_bytes(machine.reading)}/s read; a job "
         f"starts in {min(machine.starts.values()):.1f} to {max(machine.starts.values()):.1f} s."
     )
