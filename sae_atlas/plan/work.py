@@ -11,6 +11,8 @@ BYTES = {"float16": 2, "float32": 4}
 MASTER = 4  # bytes of a float32 weight
 ADAM = 28  # bytes moved per weight and step: weight and two averages read and written, gradient read
 MEMORY_BOUND = 6  # FLOPs per active entry and dimension that the sparse step adds: decode and two gradients, 2 each
+MEDIAN_ROWS = 8192  # sampled of every store for its geometric median
+MEDIAN_BYTES = 2000  # moved per value of the sample: some 100 steps over it in float64
 DENSER = 0.05  # share of the latents taken as active where the config does not say
 WITHOUT_SHAPE = ("jobs", "tokens")  # what is known of a model whose sizes are not
 
@@ -89,7 +91,7 @@ class _Grid:
     def shard_activations(self) -> dict:
         return {
             "tokens": atlas_tokens(self.atlas),
-            "moved": 8 * self.activations,
+            "moved": 8 * self.activations + self.cells * MEDIAN_ROWS * MEDIAN_BYTES * self.d_in,
             "read": 2 * self.activations,
             "written": self.activations,
         }
@@ -132,6 +134,10 @@ class _Grid:
         """FLOPs of one pass of the patched tokens through what lies above each layer."""
         above = (self.shape.forward(self.shape.n_layers - 1 - layer, self.context, True) for layer in self.atlas.layers)
         return self.patched * sum(above)
+
+    def release(self) -> dict:
+        """Checkpoints are linked, and read for their hashes."""
+        return {"read": self.cells * sum(MASTER * self.weights(name) for name in self.atlas.recipes)}
 
     def model_card(self) -> dict:
         return {"written": len(self.atlas.layers) * sum(MASTER * self.weights(name) for name in self.atlas.recipes)}
