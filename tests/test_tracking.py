@@ -97,7 +97,7 @@ def test_no_identity_knows_of_it(tracker):
         return [
             grid.identity("train_sae", **cell, snapshot="3k"),
             grid.identity("release", recipe="topk"),
-            grid.identity("index"),
+            grid.identity("page"),
         ]
 
     assert identities(atlas(**{"training.tracker": tracker})) == identities(atlas())

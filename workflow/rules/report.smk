@@ -1,7 +1,7 @@
 # The page of the whole atlas: what a reader opens first.
 
 
-rule index:
+rule page:
     """Every number, the heatmaps with links to the cards, the figures, and how it was made; the cards as pages beside it."""
     input:
         base_model=PROVENANCE,
@@ -20,9 +20,9 @@ rule index:
             labels={"SAE": "{sae}"},
         ),
     log:
-        "results/logs/index.log",
+        "results/logs/page.log",
     benchmark:
-        "results/benchmarks/index.tsv"
+        "results/benchmarks/page.tsv"
     localrule: True
     conda:
         "../../envs/atlas.yaml"
@@ -31,13 +31,13 @@ rule index:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        settings=settings("index"),
+        settings=settings("page"),
         recipes=atlas.recipes,
         jobs=jobs(atlas),
         evaluations=[identity for recipe in atlas.recipes for identity in evaluations(recipe)],
-        code=code("index"),
-        inputs=inputs("index"),
+        code=code("page"),
+        inputs=inputs("page"),
     message:
         "page: {output.page}"
     script:
-        "../scripts/index.py"
+        "../scripts/page.py"

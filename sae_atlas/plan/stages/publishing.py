@@ -36,7 +36,7 @@ LOOK = ("figures/metrics_heatmap.py", "figures/scales.py", "figures/shown.py", "
 
 
 @stage(*PAGE, *LOOK)
-def index(atlas) -> tuple[dict, dict]:
+def page(atlas) -> tuple[dict, dict]:
     """The page of the whole atlas, and the cards as pages beside it."""
     settings = {"config": what_makes(atlas, atlas.recipes), "colour_map": atlas.config["figures"]["colour_map"]}
     cards = {

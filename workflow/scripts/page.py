@@ -1,4 +1,4 @@
-"""The page of the whole atlas and its cards (rule index)."""
+"""The page of the whole atlas and its cards (rule page)."""
 
 from sae_atlas.log import job_log
 from sae_atlas.provenance import make_record
