@@ -48,7 +48,7 @@ class Run:
         self.files = {layer: {name: self._checkpoint(layer, name) for name in SNAPSHOTS} for layer in LAYERS}
         self.evaluations = {layer: make_record("evaluate_sae", {"layer": layer}, "0", {}) for layer in LAYERS}
         self.metrics = {layer: self._measure(layer) for layer in LAYERS}
-        for figure in ("1_training_curves", "2_metrics_heatmap"):
+        for figure in ("1_training_curves", "2_metrics_heatmap", "4_feature_density"):
             (folder / f"{figure}.png").write_bytes(b"a picture")
         self.name = sae_name(base, "resid_post", 1, 4, SNAPSHOTS["final"], recipe)
         self.release = release_name(base, 4, recipe)

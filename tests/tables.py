@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from sae_atlas.metrics.tables import write_table
 from sae_atlas.sizes import format_size
 
 UNITS = {
@@ -13,9 +15,13 @@ UNITS = {
     "mse": "squared activation",
     "dead": "latents",
     "alive": "latents",
+    "rank_99": "latents",
+    "participation_ratio": "latents",
     **dict.fromkeys(("ce_clean", "ce_zero", "ce_mean", "ce_sae", "ce_increase", "kl"), "nats per token"),
 }
-WITHOUT_INTERVAL = ("dead", "alive", "dead_share", "l0_median")
+WITHOUT_INTERVAL = ("dead", "alive", "dead_share", "l0_median", "rank_99", "participation_ratio")
+WITHOUT_INTERVAL += ("alignment", "nearest", "settled")
+IDENTITY = "0123456789abcdef"  # of every evaluation in these tables
 LOSSES = ("ce_", "kl")
 
 
@@ -91,6 +97,11 @@ def metric_rows(recipe: str, layer: int, layers: int, snapshots: list[int], late
             "dead": dead,
             "alive": latents - dead,
             "dead_share": dead / latents,
+            "rank_99": 0.6 * (latents - dead),
+            "participation_ratio": 5 + 40 * (1 - depth),
+            "alignment": 0.8 - 0.3 * depth,
+            "nearest": 0.3 + 0.2 * depth,
+            "settled": 1.0 if tokens == snapshots[-1] else 0.9 - left,
         }
         for metric, value in values.items():
             half = float("nan") if metric in WITHOUT_INTERVAL else 0.02 * abs(value)
@@ -111,8 +122,46 @@ def metric_rows(recipe: str, layer: int, layers: int, snapshots: list[int], late
     return rows
 
 
-def write_metrics(path: Path, recipe: str, layers: int, snapshots: list[int], latents: int = 4608) -> Path:
-    """The table of a recipe, as metrics.collect writes it."""
-    rows = [row for layer in range(layers) for row in metric_rows(recipe, layer, layers, snapshots, latents)]
-    pd.DataFrame(rows).to_parquet(path, index=False)
+def write_metrics(path: Path, recipes: str | list[str], layers: int, snapshots: list[int], latents: int = 4608) -> Path:
+    """The table of a recipe, or of several, as metrics.collect writes it."""
+    recipes = [recipes] if isinstance(recipes, str) else recipes
+    rows = [
+        row
+        for recipe in recipes
+        for layer in range(layers)
+        for row in metric_rows(recipe, layer, layers, snapshots, latents)
+    ]
+    write_table(path, pa.Table.from_pandas(pd.DataFrame(rows)), [IDENTITY] * layers * len(recipes))
+    return path
+
+
+def write_latents(folder: Path, layers: int, latents: int = 512, tokens: int = 8064) -> dict[int, Path]:
+    """Per-latent tables as metrics.evaluate writes them: layer -> file. A tenth of the latents is dead."""
+    files = {}
+    for layer in range(layers):
+        noise = np.random.default_rng(layer)
+        counts = (tokens * 10 ** noise.normal(-2, 0.6, latents)).clip(1, tokens).astype(int)
+        counts[: latents // 10] = 0
+        table = {
+            "latent": np.arange(latents, dtype=np.int32),
+            "density": counts / tokens,
+            "importance": counts * noise.lognormal(0, 1, latents),
+            "alignment": noise.random(latents),
+            "nearest": noise.random(latents),
+            "held_out_tokens": np.full(latents, tokens),
+        }
+        files[layer] = folder / f"layer{layer:02d}_latents.parquet"
+        write_table(files[layer], pa.table(table), [IDENTITY])
+    return files
+
+
+def write_flow(path: Path, layers: int, latents: int = 512) -> Path:
+    """Best matches in the neighbouring layers, as metrics.flow writes them."""
+    parts = []
+    for layer in range(layers):
+        noise = np.random.default_rng(layer)
+        part = {"layer": layer, "latent": np.arange(latents), "chance": 0.2}
+        part |= {side: noise.beta(4, 2, latents).astype(np.float32) for side in ("previous", "next")}
+        parts.append(pd.DataFrame(part))
+    write_table(path, pa.Table.from_pandas(pd.concat(parts), preserve_index=False), [IDENTITY])
     return path

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from drawn import DRAWS, LOOK, RECORD, draw_curves, draw_heatmap, outputs
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from PIL import Image
-from tables import write_curves, write_metrics
+from tables import IDENTITY, write_curves, write_metrics, write_table
 
 from sae_atlas.errors import AtlasError
 from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap, readable_on
@@ -14,26 +16,9 @@ from sae_atlas.figures.scales import pivot, scale_of, value_text
 from sae_atlas.figures.shown import SHOWN
 from sae_atlas.figures.style import COLOUR_MAPS, colour_map, layer_colours, short_number
 from sae_atlas.figures.training_curves import plot_training_curves
-from sae_atlas.provenance import make_record
-
-RECORD = make_record("plot", {"recipe": "topk"}, "0", {"metrics": "1"})
 
 
-def draw_curves(folder, layers=3, snapshots=(1000, 2000), adaptive=False, **changes):
-    curves = write_curves(folder, layers, list(snapshots), adaptive, rows=10)
-    look = {"title": "base, resid_post", "recipe": "topk", "target_l0": None, "colour_map": "viridis", "record": RECORD}
-    plot_training_curves(curves, folder / "1.png", folder / "1.svg", **(look | changes))
-    return folder / "1.png", folder / "1.svg"
-
-
-def draw_heatmap(folder, layers=3, snapshots=(1000, 2000), **changes):
-    table = write_metrics(folder / "metrics.parquet", "topk", layers, list(snapshots))
-    look = {"title": "base, resid_post", "recipe": "topk", "colour_map": "viridis", "record": RECORD}
-    plot_metrics_heatmap(table, folder / "2.png", folder / "2.svg", **(look | changes))
-    return folder / "2.png", folder / "2.svg"
-
-
-@pytest.mark.parametrize("draw", [draw_curves, draw_heatmap])
+@pytest.mark.parametrize("draw", DRAWS)
 def test_same_input_same_bytes_and_the_identity_inside(tmp_path, draw):
     first = [path.read_bytes() for path in draw(tmp_path)]
     second = [path.read_bytes() for path in draw(tmp_path)]
@@ -42,7 +27,7 @@ def test_same_input_same_bytes_and_the_identity_inside(tmp_path, draw):
     assert RECORD["identity"] in next(tmp_path.glob("*.svg")).read_text()
 
 
-@pytest.mark.parametrize("draw", [draw_curves, draw_heatmap])
+@pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("layers, snapshots", [(1, (1000,)), (24, (1000, 2000, 3000, 4000, 5000, 6000))])
 def test_any_number_of_layers_and_snapshots_is_drawn_inside_the_page(tmp_path, draw, layers, snapshots):
     """Nothing touches the edge of the picture, so nothing is cut off."""
@@ -95,9 +80,8 @@ def test_a_table_without_losses_or_intervals_is_still_drawn(tmp_path):
     table = pd.read_parquet(path)
     table = table[table.metric.isin(["fvu", "dead_share"])].assign(low=np.nan, high=np.nan)
     table.loc[table.index[0], "value"] = np.nan
-    table.to_parquet(path)
-    look = {"title": "base", "recipe": "topk", "colour_map": "cividis", "record": RECORD}
-    plot_metrics_heatmap(path, tmp_path / "2.png", tmp_path / "2.svg", **look)
+    write_table(path, pa.Table.from_pandas(table), [IDENTITY] * 2)
+    plot_metrics_heatmap(path, *outputs(tmp_path, 2), **LOOK, expects=[IDENTITY] * 2)
     assert (tmp_path / "2.png").stat().st_size > 10_000
 
 

@@ -1,31 +1,15 @@
-"""Metrics on cases whose answer is known, and the evaluation of SAEs whose effect is known."""
+"""Metrics on cases whose answer is known."""
 
-import json
 import math
-import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-import zarr
 
-from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
-from sae_atlas.base_models.prepare import prepare
-from sae_atlas.corpus import tokenize
-from sae_atlas.errors import AtlasError
-from sae_atlas.metrics import importance, reconstruction, sparsity
+from sae_atlas.metrics import importance, loss_recovered, reconstruction, sparsity
 from sae_atlas.metrics.bootstrap import interval
-from sae_atlas.metrics.collect import collect
-from sae_atlas.metrics.evaluate import evaluate
-from sae_atlas.metrics.held_out import save_held_out
 from sae_atlas.metrics.loss_recovered import clean_predictions, losses, recovered
-from sae_atlas.provenance import make_record
-from sae_atlas.saes import checkpoint as checkpoints
-from sae_atlas.training.recipe import Recipe
 
-RECORD = make_record("any", {"model_dtype": "float32"}, "", {})
-ID = RECORD["identity"]
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(200, 5, generator=GENERATOR, dtype=torch.float64) + 3
 
@@ -38,6 +22,15 @@ def test_fvu_of_the_mean_is_one_and_of_perfection_zero():
     assert reconstruction.fvu(sums(X, X.mean(dim=0).expand_as(X))) == pytest.approx(1)
     assert reconstruction.fvu(sums(X, X)) == 0
     assert reconstruction.fvu(sums(X, torch.zeros_like(X))) > 1
+
+
+def test_explained_variance_of_the_mean_is_exactly_zero():
+    x = X.float()
+    mean = x.double().mean(dim=0).float()  # what an SAE that predicts it has as its decoder bias
+    found = {name: float(each.sum()) for name, each in reconstruction.token_sums(x, mean.expand_as(x), mean).items()}
+    assert reconstruction.explained_variance(found) == 0
+    assert reconstruction.explained_variance(sums(X, X)) == 1
+    assert reconstruction.explained_variance(sums(X, torch.zeros_like(X))) < 0
 
 
 def test_fvu_does_not_see_scale_or_shift():
@@ -76,10 +69,24 @@ def test_sparsity_by_hand():
     assert sparsity.dead(sparsity.firing_counts(latents)) == 2
 
 
+def test_density_and_activation_rate_by_hand():
+    latents = torch.tensor([[1.0, 0, 0, 2], [0, 0, 0, 3]])
+    density = sparsity.density(sparsity.firing_counts(latents), tokens=2)
+    assert density.tolist() == [0.5, 0, 0, 1]
+    found = {"l0": 3.0, "l0_squared": 5.0, "tokens": 2.0, "latents": 8.0}
+    assert sparsity.activation_rate(found) == density.mean() == 3 / 8
+    assert sparsity.mean_l0(found) == 1.5
+    assert sparsity.l0_deviation(found) == 0.5  # of 2 and 1
+    assert sparsity.median(torch.tensor([3, 1, 8])) == 3
+
+
 def test_importance_by_hand():
     latents = torch.tensor([[1.0, 0, 0, 2], [0, 0, 0, 4]])
     energy = importance.energy(latents, torch.tensor([2.0, 1, 1, 1]))
     assert energy.tolist() == [4, 0, 0, 20]
+    by_token = importance.token_energy(latents, torch.tensor([2.0, 1, 1, 1]))
+    assert by_token.tolist() == [8, 16]
+    assert importance.total({"energy": float(by_token.sum()), "tokens": 2}) == float(energy.sum()) / 2
     torch.testing.assert_close(  # a latent scaled up and its decoder row down is the same latent
         importance.energy(latents * 5, torch.tensor([2.0, 1, 1, 1]) / 5), energy
     )
@@ -118,6 +125,16 @@ def test_losses_by_hand():
     assert (recovered(10, 3, 3), recovered(10, 10, 3), recovered(10, 6.5, 3)) == (1, 0, 0.5)
 
 
+def test_recovered_losses_by_hand():
+    found = {"ce_clean": 6.0, "ce_zero": 20.0, "ce_mean": 16.0, "ce_sae": 8.0, "predictions": 2.0}
+    found |= {"kl_sae": 3.0, "kl_zero": 12.0}
+    assert loss_recovered.mean_loss("ce_clean")(found) == 3
+    assert loss_recovered.ce_increase(found) == 1
+    assert loss_recovered.ce_recovered(found) == pytest.approx(12 / 14)
+    assert loss_recovered.ce_recovered_mean_ablation(found) == pytest.approx(8 / 10)
+    assert loss_recovered.kl_recovered(found) == pytest.approx(3 / 4)
+
+
 def test_losses_agree_with_torchs_own():
     logits, clean = torch.randn(2, 3, 6, 50, generator=GENERATOR, dtype=torch.float64).float() * 5
     tokens = torch.randint(50, (3, 6), generator=GENERATOR)
@@ -135,163 +152,3 @@ def test_the_interval_holds_the_mean_as_often_as_it_says():
         low, high = interval(sample, lambda s: s["a"] / s["n"], seed)
         hits += low <= 1 <= high
     assert 180 <= hits <= 199  # 95 % of 200, give or take
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Held-out data of a random Llama whose weights are large enough that its blocks matter."""
-    folder = tmp_path_factory.mktemp("held_out")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 2}
-    sizes |= {"intermediate_size": 32, "initializer_range": 0.6}
-    model = {"source": "random", "architecture": "llama", "sizes": sizes, "seed": 0, "tokenizer": "bytes"}
-    prepare(folder / "provenance.json", model, RECORD)
-    text = folder / "text.txt"
-    text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(400)))
-    tokenize(folder / "corpus.zarr", byte_tokenizer(), {"source": "local", "path": str(text)}, 16, 500, 900, 0, RECORD)
-    for site in ("resid_post", "mlp_out", "resid_pre"):
-        save_held_out(
-            folder / "provenance.json",
-            folder / "corpus.zarr",
-            folder / f"{site}.zarr",
-            layers=[0, 2],
-            site=site,
-            tokens=800,
-            patched_tokens=400,
-            contexts_per_batch=8,
-            model_dtype="float32",
-            record=RECORD,
-            expects={"base_model": ID, "corpus": ID},
-        )
-    return folder
-
-
-def identity_sae(path, scale=1.0, bias=0.0):
-    """x = relu(x) - relu(-x): an SAE that loses nothing (scale 1), or gives `bias` everywhere (scale 0)."""
-    eye = torch.eye(16)
-    state = {
-        "b_pre": torch.zeros(16),
-        "encoder.weight": torch.cat([eye, -eye]),
-        "encoder.bias": torch.zeros(32),
-        "decoder.weight": scale * torch.cat([eye, -eye]).T.contiguous(),
-        "decoder.bias": torch.as_tensor(bias) + torch.zeros(16),
-    }
-    recipe = Recipe(architecture="relu", expansion=2).to_dict()
-    config = {"recipe": recipe, "d_in": 16, "d_sae": 32, "tokens": 1000, "record": RECORD}
-    config["normaliser"] = {"mean": torch.zeros(16), "scale": 1.0}
-    checkpoints.save(path, state, config, {})
-    return path
-
-
-def measure(place, folder, site, layer, outlier_norm=10, held_out=None, **saes) -> pd.DataFrame:
-    evaluate(
-        held_out or place / f"{site}.zarr",
-        place / "provenance.json",
-        saes,
-        folder / "t.parquet",
-        folder / "t.json",
-        recipe="r",
-        layer=layer,
-        contexts_per_batch=8,
-        outlier_norm=outlier_norm,
-        record=RECORD,
-        expects={"base_model": ID, "held_out": ID, **dict.fromkeys(saes, ID)},
-    )
-    return pd.read_parquet(folder / "t.parquet").pivot(index="metric", columns="snapshot", values="value")
-
-
-@pytest.mark.parametrize("site", ["resid_post", "mlp_out", "resid_pre"])
-@pytest.mark.parametrize("layer", [0, 2])
-def test_a_perfect_sae_loses_nothing_and_a_zero_one_everything(place, tmp_path, site, layer):
-    mean = torch.from_numpy(zarr.open_group(place / f"{site}.zarr")[f"layer{layer:02d}/mean"][:])
-    table = measure(
-        place,
-        tmp_path,
-        site,
-        layer,
-        perfect=identity_sae(tmp_path / "p.pt"),
-        zero=identity_sae(tmp_path / "z.pt", scale=0.0),
-        mean=identity_sae(tmp_path / "m.pt", scale=0.0, bias=mean),
-    )
-    assert table.perfect["fvu"] == pytest.approx(0, abs=1e-10)
-    assert table.perfect["ce_recovered"] == pytest.approx(1, abs=1e-4)
-    assert table.perfect["kl"] == pytest.approx(0, abs=1e-5)  # float32 sums over the vocabulary
-    assert table.perfect["l0"] == pytest.approx(16)
-    assert abs(table.perfect["ce_zero"] - table.perfect["ce_clean"]) > 0.02  # the ablation is felt
-    assert table.zero["ce_recovered"] == pytest.approx(0, abs=1e-4)
-    assert table.zero["kl_recovered"] == pytest.approx(0, abs=1e-4)
-    assert table["mean"]["fvu"] == pytest.approx(1, abs=1e-5)
-    assert table["mean"]["ce_sae"] == pytest.approx(table["mean"]["ce_mean"], abs=1e-4)
-
-
-def test_without_outliers_the_mean_of_the_other_tokens_explains_nothing(place, tmp_path):
-    group = zarr.open_group(place / "resid_post.zarr")
-    x = group["layer00/site"][:][group["mask"][:]]
-    norms = np.linalg.norm(x, axis=1)
-    inside = norms <= 1.3 * np.median(norms)
-    assert 20 < (~inside).sum() < inside.sum()
-    mean = torch.from_numpy(x[inside].mean(axis=0))
-    sae = identity_sae(tmp_path / "m.pt", scale=0.0, bias=mean)
-    table = measure(place, tmp_path, "resid_post", 0, outlier_norm=1.3, final=sae)
-    assert table.final["fvu_without_outliers"] == pytest.approx(1, abs=1e-5)
-    assert table.final["fvu"] > 1.001
-    windows = pd.read_parquet(tmp_path / "t.parquet").set_index("metric").held_out_tokens
-    assert windows["fvu_without_outliers"] == inside.sum() < windows["fvu"] == len(x)
-
-
-@pytest.mark.parametrize("array", ["mask", "final", "layer00/site", "layer00/kl_zero"])
-@pytest.mark.parametrize("damage", ["gone", "flipped"])
-def test_damaged_held_out_data_are_an_error_not_zeros(place, tmp_path, array, damage):
-    shutil.copytree(place / "resid_post.zarr", tmp_path / "h.zarr")
-    chunk = next(file for file in sorted((tmp_path / "h.zarr" / array / "c").rglob("*")) if file.is_file())
-    if damage == "gone":
-        chunk.unlink()
-    else:
-        chunk.write_bytes(bytes([chunk.read_bytes()[0] ^ 1]) + chunk.read_bytes()[1:])
-    with pytest.raises(AtlasError, match=rf"h\.zarr/{array}: chunk 0 .*Delete the held-out data and rerun"):
-        measure(place, tmp_path, "", 0, held_out=tmp_path / "h.zarr", final=identity_sae(tmp_path / "p.pt"))
-
-
-def test_tables_are_joined_in_order_and_one_of_another_run_is_refused(place, tmp_path):
-    sae = identity_sae(tmp_path / "p.pt")
-    parts = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
-    for part, layer in zip(parts, (0, 2), strict=True):
-        measure(place, tmp_path, "resid_post", layer, final=sae)
-        shutil.move(tmp_path / "t.parquet", part)
-    collect(parts, tmp_path / "recipe.parquet", expects=[ID, ID])
-    collect([tmp_path / "recipe.parquet", parts[0]], tmp_path / "all.parquet", expects=[ID, ID, ID])
-    layers = pd.read_parquet(tmp_path / "all.parquet").layer
-    assert layers[layers.diff() != 0].tolist() == [0, 2, 0]
-    with pytest.raises(AtlasError, match=r"b\.parquet: made by other settings"):
-        collect(parts, tmp_path / "no.parquet", expects=[ID, "0" * 16])
-    with pytest.raises(AtlasError, match="1 evaluations are in none"):
-        collect(parts, tmp_path / "no.parquet", expects=[ID, ID, ID])
-    assert not (tmp_path / "no.parquet").exists()
-
-
-def test_the_table_and_the_json_say_the_same_and_name_their_window(place, tmp_path):
-    measure(place, tmp_path, "resid_post", 0, final=identity_sae(tmp_path / "p.pt"))
-    table = pd.read_parquet(tmp_path / "t.parquet")
-    found = json.loads((tmp_path / "t.json").read_text())
-    assert [row["metric"] for row in found["metrics"]] == table.metric.tolist()
-    assert found["record"] == RECORD
-    windows = table.set_index("metric").held_out_tokens
-    assert windows["dead"] >= 800 > windows["ce_sae"] > 350
-    assert table[table.metric == "ce_sae"].unit.item() == "nats per token"
-
-
-def test_inputs_of_another_run_are_refused(place, tmp_path):
-    path = identity_sae(tmp_path / "p.pt")
-    with pytest.raises(AtlasError, match=r"p\.pt: made by other settings"):
-        evaluate(
-            place / "resid_post.zarr",
-            place / "provenance.json",
-            {"final": path},
-            tmp_path / "t.parquet",
-            tmp_path / "t.json",
-            "r",
-            0,
-            8,
-            10,
-            RECORD,
-            {"base_model": ID, "held_out": ID, "final": "0" * 16},
-        )

@@ -249,7 +249,7 @@ def test_files_of_another_run_are_refused(tmp_path, key):
 
 
 def test_a_table_of_another_run_is_refused(tmp_path):
-    with pytest.raises(AtlasError, match=r"metrics.parquet: a table of other measurements\. Delete it and rerun"):
+    with pytest.raises(AtlasError, match=r"metrics.parquet: made by other settings, .* Delete it and rerun"):
         Made(tmp_path, "plain").write(evaluations=["another"])
 
 

@@ -11,13 +11,15 @@ from workflow import ROOT, SMALL, kinds, planned, small, snakemake
 
 LAYERS, RECIPES = 3, 2
 CELLS = LAYERS * 3  # snapshots
+FIGURES = ("1_training_curves", "2_metrics_heatmap", "3_snapshot_convergence", "4_feature_density")
+FIGURES += ("5_importance_spectrum", "6_pareto", "7_layer_flow")
 
 
 def test_the_chain_makes_what_it_promises(finished):
     results, models = finished.folder / "results", finished.folder / "models"
     assert len(list(results.glob("checkpoints/*/sae_layer??_?k.pt"))) == CELLS * RECIPES
     for recipe in SMALL["recipes"]:
-        for figure in ("1_training_curves", "2_metrics_heatmap"):
+        for figure in FIGURES:
             assert (results / "figures" / recipe / f"{figure}.png").stat().st_size > 10_000
             assert (results / "figures" / recipe / f"{figure}.svg").is_file()
         release = models / "releases" / f"small-neox-saes-x4-{recipe}"
@@ -73,7 +75,8 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
                 "train": 9,
                 "evaluate": 3,
                 "table": 2,
-                "figure": 2,
+                "flow": 1,
+                "figure": 8,  # its seven, and the Pareto of its sister
                 "model card": 3,
                 "release": 2,  # the other one's page states the lambda of its sister
                 "page": 1,
@@ -82,8 +85,17 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
         ),
         pytest.param(
             small(**{"recipes.wide": {**SMALL["recipes"]["topk"], "expansion": 8}}),
-            {"activations": 3, "store": 9, "train": 9, "evaluate": 3, "table": 2, "figure": 2, "model card": 3}
-            | {"page": 1},
+            {
+                "activations": 3,
+                "store": 9,
+                "train": 9,
+                "evaluate": 3,
+                "table": 2,
+                "flow": 1,
+                "figure": 9,
+                "model card": 3,
+                "page": 1,
+            },
             id="a new recipe",
         ),
         pytest.param(
@@ -94,7 +106,8 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
                 "train": 6,
                 "evaluate": 6,
                 "table": 3,
-                "figure": 4,
+                "flow": 2,
+                "figure": 14,
                 "model card": 6,
                 "release": 2,
                 "page": 1,
@@ -103,17 +116,18 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
         ),
         pytest.param(
             small(**{"activations.layers": [0, 1, 2, 3]}),
-            {"activations": 3, "store": 3, "train": 6, "held-out": 1, "evaluate": 2, "table": 3, "figure": 4}
-            | {"model card": 2, "release": 2, "page": 1},
+            {"activations": 3, "store": 3, "train": 6, "held-out": 1, "evaluate": 2, "table": 3, "figure": 14}
+            | {"flow": 2, "model card": 2, "release": 2, "page": 1},
             id="one layer more",
         ),
         pytest.param(
             small(**{"evaluation.patched_tokens": 256}),
-            {"held-out": 1, "evaluate": 6, "table": 3, "figure": 2, "model card": 6, "release": 2, "page": 1},
+            {"held-out": 1, "evaluate": 6, "table": 3, "flow": 2, "figure": 12, "model card": 6, "release": 2}
+            | {"page": 1},
             id="an evaluation size",
         ),
         pytest.param(
-            small(**{"figures.colour_map": "magma"}), {"figure": 4, "release": 2, "page": 1}, id="a colour map"
+            small(**{"figures.colour_map": "magma"}), {"figure": 14, "release": 2, "page": 1}, id="a colour map"
         ),
         pytest.param(small(**{"activations.max_live_stores": 6}), {}, id="a bound on the disk"),
         pytest.param(small(**{"training.tracker": "tensorboard"}), {}, id="a tracker"),

@@ -21,6 +21,7 @@ from sae_atlas.cards.weights import link, sha256
 from sae_atlas.figures.shown import SHOWN
 from sae_atlas.files import atomic
 
+AT_THE_TOP = ("1_training_curves.png", "2_metrics_heatmap.png")  # these have their place in the template
 QUALITY = ("ce_recovered", "ce_increase", "fvu", "l0", "dead_share")
 
 
@@ -66,7 +67,8 @@ def write_release(
         link(figure, folder / "plots" / Path(figure).name)
     with atomic(folder / "SHA256SUMS") as partial:
         partial.write_text("".join(f"{digest}  {file}\n" for file, digest in hashes.items()))
-    page = _page(name, origin, measured, size, sisters, config, licence, author, record)
+    more = [Path(figure).name for figure in figures if Path(figure).name not in AT_THE_TOP]
+    page = _page(name, origin, measured, size, more, sisters, config, licence, author, record)
     with atomic(readme) as partial:
         partial.write_text(page)
 
@@ -76,6 +78,7 @@ def _page(
     origin: Origin,
     measured: list[Measured],
     size: int,
+    pictures: Sequence[str],
     sisters: dict[str, dict],
     config: dict,
     licence: str,
@@ -108,12 +111,18 @@ def _page(
         sparsity=sparsity_words(values),
         quality=[_quality(metric, measured) for metric in QUALITY],
         penalty=_penalty(measured),
+        pictures=[{"file": file, "words": _words(file)} for file in pictures],
         runs=list(_runs({name: values, **sisters}, name)),
         reproduce=as_yaml(without_folders(config)),
         licence=licence,
         author=author,
         size=size,
     )
+
+
+def _words(picture: str) -> str:
+    """`3_snapshot_convergence.png` as people read it."""
+    return Path(picture).stem.partition("_")[2].replace("_", " ").capitalize()
 
 
 def _front_matter(origin: Origin, licence: str, recipe: dict, record: dict) -> dict:

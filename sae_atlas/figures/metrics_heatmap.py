@@ -1,5 +1,6 @@
 """Figure 2: all metrics of all layers at the final snapshot, and the headline metrics over the snapshots."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,32 +11,37 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sae_atlas.errors import AtlasError
 from sae_atlas.figures.scales import Scale, pivot, scale_of, value_text
 from sae_atlas.figures.shown import GROUPS, SHOWN
 from sae_atlas.figures.style import FAINT, GREY, INK, colour_map, headline, save, short_number, spread, style
+from sae_atlas.metrics.tables import read_table
 
 OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead_share")
 # Everything is placed in inches.
-CELL_HEIGHT, LEFT, RIGHT, TOP = 0.27, 3.0, 2.9, 1.02
+CELL_HEIGHT, LEFT, RIGHT, TOP = 0.27, 3.0, 3.1, 1.02
 FOOT = (
     "Colour: each metric on its own scale, worst to best, at the right; log where it spans more than a factor of 10; "
     "values far outside have the colour of its end.",
-    "↑ higher is better, ↓ lower is better, → 1 best at 1, grey: neither. Median: over layers. ± : half of the 95% "
-    "bootstrap interval over held-out contexts, median over layers.",
+    "↑ higher is better, ↓ lower is better, → 1 best at 1, grey: neither; no unit: a ratio. Median: over layers. "
+    "± : half of the 95% bootstrap interval over held-out contexts, median over layers.",
 )
 
 
 def plot_metrics_heatmap(
-    metrics: str | Path, png: str | Path, svg: str | Path, title: str, recipe: str, colour_map: str, record: dict
+    metrics: str | Path,
+    png: str | Path,
+    svg: str | Path,
+    title: str,
+    recipe: str,
+    colour_map: str,
+    record: dict,
+    expects: Sequence[str],
 ) -> None:
     """Draw the table `metrics` (metrics.evaluate.COLUMNS) of one recipe. title: base model and site.
 
-    Raises AtlasError for an unknown colour map or an empty table.
+    Raises AtlasError for an unknown colour map or a table of other evaluations than `expects`.
     """
-    table = pd.read_parquet(metrics)
-    if table.empty:
-        raise AtlasError(f"{metrics}: the table has no rows. Delete it and rerun; it will be rebuilt.")
+    table = read_table(metrics, expects)
     with style():
         page = _Page(table, colour_map)
         page.final()

@@ -34,25 +34,32 @@ GROUPS = {
     "Latents": {
         "l0": Shown("L0", "none"),
         "dead_share": Shown("dead share of the latents", "down"),
+        "rank_99": Shown("hold 99% of the importance", "none"),
+        "participation_ratio": Shown("participation ratio", "none"),
+        "alignment": Shown("encoder-decoder cosine", "none"),
+        "nearest": Shown("nearest other decoder, cosine", "down"),
     },
 }
 SHOWN = {metric: shown for group in GROUPS.values() for metric, shown in group.items()}
 OTHERS = {
+    "explained_variance": "explained variance",
+    "explained_variance_without_outliers": "explained variance without outlier tokens",
     "mse": "MSE",
     "ce_clean": "CE, clean",
     "ce_zero": "CE, zero ablation",
     "ce_mean": "CE, mean ablation",
     "ce_sae": "CE, through the SAE",
+    "kl_zero": "KL from the clean model, zero ablation",
+    "activation_rate": "activation rate = L0 / latents",
     "l0_median": "L0, median of tokens",
     "l0_std": "L0, standard deviation over tokens",
     "alive": "alive latents",
     "dead": "dead latents",
     "importance": "importance, total",
-    "participation_ratio": "importance, participation ratio",
-    "rank_99": "importance, latents that hold 99%",
     "alpha": "alpha = 1 - L0 / alive",
     "g": "g(alpha)",
     "d_star": "d* = alive / g(alpha)",
+    "settled": "settled: within cosine 0.9 of the final snapshot's",
 }
 
 

@@ -121,6 +121,21 @@ def value_axis(axes: Axes, values: np.ndarray) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(short_number))
 
 
+def layer_axis(axes: Axes, names: Sequence[object], label: str = "layer") -> None:
+    """x axis with a place 0, 1, ... for each of `names`, as many of them written as there is room for."""
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    places = spread(len(names), 16)
+    axes.set_xticks(places, labels=[str(names[place]) for place in places])
+    axes.set_xlabel(label)
+
+
+def page(width: float, height: float) -> Figure:
+    """An empty figure, in inches, whose panels leave room for the headline."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.85 / height), w_pad=0.12, h_pad=0.1, hspace=0.05)
+    return figure
+
+
 def headline(figure: Figure, title: str, below: str, top: float = 0.12) -> None:
     """Title and grey lines under it at the upper left; `top`: inches between the figure's edge and the title."""
     width, height = figure.get_size_inches()

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from sae_atlas.errors import AtlasError
 from sae_atlas.figures.style import (
@@ -15,6 +14,7 @@ from sae_atlas.figures.style import (
     headline,
     layer_bar,
     layer_colours,
+    page,
     save,
     short_number,
     spread,
@@ -59,8 +59,7 @@ def plot_training_curves(
     columns = 3 if len(panels) > 4 else 2
     smoothing = _smoothing(min(map(len, whole.values())))
     with style():
-        figure = Figure(figsize=(13.5, 7.6), layout="constrained")
-        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.85 / 7.6), w_pad=0.12, h_pad=0.1, hspace=0.05)
+        figure = page(13.5, 7.6)
         grid = figure.subplots(-(-len(panels) // columns), columns, sharex=True, squeeze=False)
         for axes, column in zip(grid.flat, panels, strict=False):
             target = target_l0 if column == "l0" else None

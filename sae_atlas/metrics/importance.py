@@ -19,6 +19,16 @@ def energy(latents: Tensor, decoder_norms: Tensor) -> Tensor:
     return latents.square().sum(dim=0, dtype=torch.float64) * decoder_norms.double().square()
 
 
+def token_energy(latents: Tensor, decoder_norms: Tensor) -> Tensor:
+    """sum over latents of (f_j ||W_dec_j||)^2, [tokens] in float64, of latents [tokens, d_sae]. Squared activation units."""
+    return (latents.square() @ decoder_norms.square()).double()
+
+
+def total(sums: dict) -> float:
+    """Sum over latents of the importance E[(f_j ||W_dec_j||)^2], in squared units of the activations; 0 or more."""
+    return sums["energy"] / sums["tokens"]
+
+
 def spectrum(importance: Tensor) -> Tensor:
     """Importances [d_sae] sorted, largest first. Same unit."""
     return importance.sort(descending=True).values

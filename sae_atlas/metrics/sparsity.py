@@ -1,5 +1,6 @@
-"""How sparse the latents are: L0, density, dead and alive latents."""
+"""How sparse the latents are: L0, density, activation rate, dead and alive latents."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,15 +11,39 @@ def l0(latents: Tensor) -> Tensor:
 
 
 def firing_counts(latents: Tensor) -> Tensor:
-    """Tokens on which each latent fires, [d_sae]. Divided by the tokens seen: its density."""
+    """Tokens on which each latent fires, [d_sae]."""
     return (latents != 0).sum(dim=0)
 
 
+def density(counts: Tensor, tokens: int) -> Tensor:
+    """Share of the tokens on which each latent fires, [d_sae] in float64; 0 (dead on these tokens) to 1. Unitless."""
+    return counts.double() / tokens
+
+
 def dead(counts: Tensor) -> int:
-    """Latents that never fired in the tokens counted. Meaningless without that number of tokens beside it."""
+    """Latents that never fired in the tokens counted, 0 to d_sae. Meaningless without that number of tokens beside it.
+
+    It has no bootstrap interval: a resample holds only 63 % of the contexts, so it would always find more of them dead.
+    """
     return int((counts == 0).sum())
 
 
 def median(counts: Tensor) -> float:
-    """Median over tokens of the L0."""
+    """Median over tokens of the L0, in latents per token."""
     return float(torch.median(counts.double()))
+
+
+def mean_l0(sums: dict) -> float:
+    """Mean over tokens of the L0, in latents per token; 0 to d_sae."""
+    return sums["l0"] / sums["tokens"]
+
+
+def l0_deviation(sums: dict) -> float:
+    """Standard deviation over tokens of the L0, in latents per token: sqrt(E[L0^2] - E[L0]^2). 0 for TopK."""
+    variance = sums["l0_squared"] / sums["tokens"] - mean_l0(sums) ** 2
+    return np.sqrt(np.maximum(variance, 0))
+
+
+def activation_rate(sums: dict) -> float:
+    """Mean share of the latents that are active on a token, L0 / d_sae; 0 to 1, the mean of the densities. Unitless."""
+    return sums["l0"] / sums["latents"]

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from sae_atlas.plan.machine import GPU_START, Gpu, Machine
 from sae_atlas.plan.work import Work
 
-THREADS = {"save_activations": 8, "save_held_out": 8, "tokenize": 2}  # as the rules ask for; the others take one
+THREADS = {
+    "save_activations": 8,
+    "save_held_out": 8,
+    "match_layers": 8,
+    "tokenize": 2,
+}  # as the rules ask for; the others take one
 START = {
     "prepare_model": "model",
     "tokenize": "model",
@@ -14,12 +19,19 @@ START = {
     "evaluate_sae": "model",
     "shard_activations": "store",
     "train_sae": "torch",
+    "match_layers": "torch",
     "model_card": "light",
     "release": "light",
 }  # kind of start (machine.STARTS); the others are figures and tables
 # Share of the speed of one large product that the rule's own products reach: SmolLM2-135M and the default config on two cores
 # with AVX-512. Masks, softmax, top-k and the sparse step's loops are in it.
-EFFICIENCY = {"save_activations": 0.6, "save_held_out": 0.6, "evaluate_sae": 0.5, "train_sae": 0.33}
+EFFICIENCY = {
+    "save_activations": 0.6,
+    "save_held_out": 0.6,
+    "evaluate_sae": 0.5,
+    "train_sae": 0.33,
+    "match_layers": 0.6,
+}
 GPU_EFFICIENCY = {"save_activations": 0.4, "save_held_out": 0.4, "evaluate_sae": 0.3, "train_sae": 0.25}  # assumed
 TOKENISED = 0.4e6  # tokens/s a core
 SCRIPT = 0.1  # s that Snakemake takes to start a script

@@ -128,7 +128,18 @@ class _Grid:
         passes = runs * snapshots * self._patched_passes()
         codes = sum(2 * self.weights(name) for name in self.atlas.recipes) * self.cells * self.held_out
         read = runs * MASTER * self.d_in * (self.held_out * layers + self.patched)
-        return {"tokens": self.held_out * self.cells * runs, "products": clean + passes + codes, "read": read}
+        compared = 2 * self.cells * sum(map(self._directions, self.atlas.recipes))  # nearest, settled
+        products = clean + passes + codes + compared
+        return {"tokens": self.held_out * self.cells * runs, "products": products, "read": read}
+
+    def match_layers(self) -> dict:
+        layers = len(self.atlas.layers)
+        products = (layers - 1) * sum(map(self._directions, self.atlas.recipes))
+        return {"products": products, "read": layers * sum(MASTER * self.weights(name) for name in self.atlas.recipes)}
+
+    def _directions(self, recipe: str) -> float:
+        """FLOPs of the cosines of all latents of one SAE with all of another."""
+        return 2 * self.latents(recipe) ** 2 * self.d_in
 
     def _patched_passes(self) -> float:
         """FLOPs of one pass of the patched tokens through what lies above each layer."""

@@ -9,9 +9,8 @@ import pandas as pd
 
 from sae_atlas import costs
 from sae_atlas.cards.facts import ARCHITECTURES, as_yaml, read_origin, sparsity_words, without_folders
-from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic, read_json
-from sae_atlas.metrics.collect import identities_of
+from sae_atlas.metrics.tables import read_table
 from sae_atlas.provenance import check_record
 from sae_atlas.report import table
 from sae_atlas.report.heat import final_lines, snapshot_lines
@@ -43,12 +42,10 @@ def write_page(
     Raises AtlasError if one of the files is of another run.
     """
     origin = read_origin(provenance, corpus, config["base_model"]["name"], config["corpus"]["name"], expects)
-    if identities_of(metrics) != evaluations:
-        raise AtlasError(f"{metrics}: a table of other measurements. Delete it and rerun; it will be rebuilt.")
+    measured = read_table(metrics, evaluations)
     saes = [_read_sae(card, expects) for card in cards]
     where = Path(page).parent
     _write_cards(saes, Path(folder), page)
-    measured = pd.read_parquet(metrics)
     shown = table.columns(measured)
     text = fill(
         "index.html.jinja",

@@ -21,7 +21,8 @@ from sae_atlas.plan.jobs import jobs
 from sae_atlas.provenance import found_identity
 
 SCHEMA = workflow.source_path("../schemas/config.schema.yaml")
-FIGURES = ["1_training_curves", "2_metrics_heatmap"]
+FIGURES = ["1_training_curves", "2_metrics_heatmap", "3_snapshot_convergence", "4_feature_density"]
+FIGURES += ["5_importance_spectrum", "6_pareto"]
 
 
 def read_config():
@@ -37,6 +38,9 @@ def read_config():
 atlas = Atlas(read_config())
 CORPUS = f"results/corpus/{atlas.config['corpus']['name']}.zarr"
 PROVENANCE = "results/base_model/provenance.json"
+SITE = atlas.config["activations"]["site"]
+if len(atlas.layers) > 1 and "{layer}" not in SITE:  # directions inside a module mean something else in every layer
+    FIGURES.append("7_layer_flow")
 RELEASES = {atlas.release_name(recipe): recipe for recipe in atlas.recipes}
 SAES = {
     atlas.sae_name(recipe, layer): {"recipe": recipe, "layer": layer}
@@ -144,7 +148,7 @@ def chain_made(recipe, layer):
 def held_out_to_measure_on(wildcards):
     """The held-out data, unless the layer has been measured on them."""
     stem = f"results/metrics/{wildcards.recipe}/layer{wildcards.layer}"
-    used_up = made("evaluate_sae", f"{stem}.json", f"{stem}.parquet", **cell(wildcards))
+    used_up = made("evaluate_sae", f"{stem}.json", f"{stem}.parquet", f"{stem}_latents.parquet", **cell(wildcards))
     return if_there("results/held_out.zarr") if used_up else "results/held_out.zarr"
 
 

@@ -42,6 +42,7 @@ rule evaluate_sae:
         ),
     output:
         table="results/metrics/{recipe}/layer{layer}.parquet",
+        latents="results/metrics/{recipe}/layer{layer}_latents.parquet",
         json="results/metrics/{recipe}/layer{layer}.json",
     log:
         "results/logs/evaluate_sae/{recipe}/layer{layer}.log",
@@ -109,3 +110,38 @@ use rule collect_metrics as collect_recipes with:
         evaluations=[identity for recipe in atlas.recipes for identity in evaluations(recipe)],
     message:
         "table: all recipes"
+
+
+rule match_layers:
+    """Best match of every latent in the neighbouring layers, by the cosine of their decoder rows."""
+    input:
+        checkpoints=lambda wildcards: expand(
+            "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt",
+            recipe=wildcards.recipe,
+            layer=atlas.layers,
+            snapshot=atlas.last,
+        ),
+        latents=lambda wildcards: expand(
+            "results/metrics/{recipe}/layer{layer:02d}_latents.parquet", recipe=wildcards.recipe, layer=atlas.layers
+        ),
+    output:
+        table="results/metrics/{recipe}/flow.parquet",
+    log:
+        "results/logs/match_layers/{recipe}.log",
+    benchmark:
+        "results/benchmarks/match_layers/{recipe}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        settings=settings("match_layers"),
+        layers=atlas.layers,
+        code=code("match_layers"),
+        inputs=inputs("match_layers"),
+    message:
+        "flow: {wildcards.recipe}"
+    script:
+        "../scripts/match_layers.py"

@@ -69,3 +69,170 @@ rule plot_metrics_heatmap:
         "figure: metrics heatmap of {wildcards.recipe}"
     script:
         "../scripts/plot_metrics_heatmap.py"
+
+
+rule plot_snapshot_convergence:
+    """Headline metrics and settled latents at every snapshot, all layers of a recipe."""
+    input:
+        metrics="results/metrics/{recipe}.parquet",
+    output:
+        png=report(
+            "results/figures/{recipe}/3_snapshot_convergence.png",
+            caption="../report/snapshot_convergence.rst",
+            category="4 How did it get there",
+            labels={"recipe": "{recipe}", "figure": "snapshot convergence"},
+        ),
+        svg="results/figures/{recipe}/3_snapshot_convergence.svg",
+    log:
+        "results/logs/plot_snapshot_convergence/{recipe}.log",
+    benchmark:
+        "results/benchmarks/plot_snapshot_convergence/{recipe}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        settings=settings("plot_snapshot_convergence"),
+        code=code("plot_snapshot_convergence"),
+        inputs=inputs("plot_snapshot_convergence"),
+    message:
+        "figure: snapshot convergence of {wildcards.recipe}"
+    script:
+        "../scripts/plot_snapshot_convergence.py"
+
+
+rule plot_feature_density:
+    """How often the latents fire, all layers of a recipe."""
+    input:
+        latents=lambda wildcards: expand(
+            "results/metrics/{recipe}/layer{layer:02d}_latents.parquet", recipe=wildcards.recipe, layer=atlas.layers
+        ),
+    output:
+        png=report(
+            "results/figures/{recipe}/4_feature_density.png",
+            caption="../report/feature_density.rst",
+            category="3 Where is it bad",
+            labels={"recipe": "{recipe}", "figure": "feature density"},
+        ),
+        svg="results/figures/{recipe}/4_feature_density.svg",
+    log:
+        "results/logs/plot_feature_density/{recipe}.log",
+    benchmark:
+        "results/benchmarks/plot_feature_density/{recipe}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        settings=settings("plot_feature_density"),
+        layers=atlas.layers,
+        code=code("plot_feature_density"),
+        inputs=inputs("plot_feature_density"),
+    message:
+        "figure: feature density of {wildcards.recipe}"
+    script:
+        "../scripts/plot_feature_density.py"
+
+
+rule plot_importance_spectrum:
+    """How much each latent matters, all layers of a recipe."""
+    input:
+        latents=lambda wildcards: expand(
+            "results/metrics/{recipe}/layer{layer:02d}_latents.parquet", recipe=wildcards.recipe, layer=atlas.layers
+        ),
+        metrics="results/metrics/{recipe}.parquet",
+    output:
+        png=report(
+            "results/figures/{recipe}/5_importance_spectrum.png",
+            caption="../report/importance_spectrum.rst",
+            category="3 Where is it bad",
+            labels={"recipe": "{recipe}", "figure": "importance spectrum"},
+        ),
+        svg="results/figures/{recipe}/5_importance_spectrum.svg",
+    log:
+        "results/logs/plot_importance_spectrum/{recipe}.log",
+    benchmark:
+        "results/benchmarks/plot_importance_spectrum/{recipe}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        settings=settings("plot_importance_spectrum"),
+        layers=atlas.layers,
+        code=code("plot_importance_spectrum"),
+        inputs=inputs("plot_importance_spectrum"),
+    message:
+        "figure: importance spectrum of {wildcards.recipe}"
+    script:
+        "../scripts/plot_importance_spectrum.py"
+
+
+rule plot_pareto:
+    """L0 against CE recovered and FVU: this recipe among its sister runs."""
+    input:
+        metrics="results/metrics.parquet",
+    output:
+        png=report(
+            "results/figures/{recipe}/6_pareto.png",
+            caption="../report/pareto.rst",
+            category="2 Is it good",
+            labels={"recipe": "{recipe}", "figure": "sparsity against loss"},
+        ),
+        svg="results/figures/{recipe}/6_pareto.svg",
+    log:
+        "results/logs/plot_pareto/{recipe}.log",
+    benchmark:
+        "results/benchmarks/plot_pareto/{recipe}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        settings=settings("plot_pareto"),
+        code=code("plot_pareto"),
+        inputs=inputs("plot_pareto"),
+    message:
+        "figure: Pareto of {wildcards.recipe}"
+    script:
+        "../scripts/plot_pareto.py"
+
+
+rule plot_layer_flow:
+    """Which latents persist, appear and vanish from layer to layer."""
+    input:
+        flow="results/metrics/{recipe}/flow.parquet",
+    output:
+        png=report(
+            "results/figures/{recipe}/7_layer_flow.png",
+            caption="../report/layer_flow.rst",
+            category="4 How did it get there",
+            labels={"recipe": "{recipe}", "figure": "flow through the layers"},
+        ),
+        svg="results/figures/{recipe}/7_layer_flow.svg",
+    log:
+        "results/logs/plot_layer_flow/{recipe}.log",
+    benchmark:
+        "results/benchmarks/plot_layer_flow/{recipe}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        settings=settings("plot_layer_flow"),
+        code=code("plot_layer_flow"),
+        inputs=inputs("plot_layer_flow"),
+    message:
+        "figure: layer flow of {wildcards.recipe}"
+    script:
+        "../scripts/plot_layer_flow.py"

@@ -16,6 +16,7 @@ with job_log(snakemake.log[0]):
         snakemake.input.base_model,
         dict(zip(snakemake.params.snapshots, snakemake.input.checkpoints, strict=True)),
         snakemake.output.table,
+        snakemake.output.latents,
         snakemake.output.json,
         **settings,
         record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),

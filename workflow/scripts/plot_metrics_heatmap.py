@@ -5,11 +5,12 @@ from sae_atlas.log import job_log
 from sae_atlas.provenance import make_record
 
 with job_log(snakemake.log[0]):
-    settings = snakemake.params.settings
+    settings, inputs = snakemake.params.settings, snakemake.params.inputs
     plot_metrics_heatmap(
         snakemake.input.metrics,
         snakemake.output.png,
         snakemake.output.svg,
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, snakemake.params.inputs),
+        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        expects=list(inputs.values()),
     )

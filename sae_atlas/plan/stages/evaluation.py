@@ -36,3 +36,12 @@ def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
 def evaluations(atlas, recipe: str) -> dict:
     """Identities of a recipe's evaluations by layer, for the stages that read its table."""
     return {f"layer{layer:02d}": atlas.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in atlas.layers}
+
+
+@stage("metrics/flow.py", "metrics/directions.py", "metrics/tables.py", "saes/checkpoint.py")
+def match_layers(atlas, recipe: str) -> tuple[dict, dict]:
+    checkpoints = {
+        f"sae_layer{layer:02d}": atlas.identity("train_sae", recipe=recipe, layer=layer, snapshot=atlas.last)
+        for layer in atlas.layers
+    }
+    return {"recipe": recipe}, {**evaluations(atlas, recipe), **checkpoints}

@@ -20,6 +20,37 @@ def plot_training_curves(atlas, recipe: str) -> tuple[dict, dict]:
     return {**look(atlas, recipe), "target_l0": target}, last
 
 
-@stage("figures/metrics_heatmap.py", "figures/scales.py", "figures/shown.py", "figures/style.py")
+@stage("figures/metrics_heatmap.py", "figures/scales.py", "figures/shown.py", "figures/style.py", "metrics/tables.py")
 def plot_metrics_heatmap(atlas, recipe: str) -> tuple[dict, dict]:
     return look(atlas, recipe), evaluations(atlas, recipe)
+
+
+@stage("figures/snapshot_convergence.py", "figures/scales.py", "figures/style.py", "metrics/tables.py")
+def plot_snapshot_convergence(atlas, recipe: str) -> tuple[dict, dict]:
+    return look(atlas, recipe), evaluations(atlas, recipe)
+
+
+@stage("figures/feature_density.py", "figures/style.py", "metrics/tables.py")
+def plot_feature_density(atlas, recipe: str) -> tuple[dict, dict]:
+    return look(atlas, recipe), evaluations(atlas, recipe)
+
+
+@stage("figures/importance_spectrum.py", "figures/scales.py", "figures/style.py", "metrics/tables.py")
+def plot_importance_spectrum(atlas, recipe: str) -> tuple[dict, dict]:
+    return look(atlas, recipe), evaluations(atlas, recipe)
+
+
+@stage("figures/pareto.py", "figures/published.py", "figures/style.py", "metrics/tables.py")
+def plot_pareto(atlas, recipe: str) -> tuple[dict, dict]:
+    base, site = atlas.config["base_model"].get("id"), atlas.config["activations"]["site"]
+    sisters = {
+        f"{sister} {layer}": identity
+        for sister in atlas.recipes
+        for layer, identity in evaluations(atlas, sister).items()
+    }
+    return {**look(atlas, recipe), "base_model": base, "site": site}, sisters
+
+
+@stage("figures/layer_flow.py", "figures/style.py", "metrics/tables.py")
+def plot_layer_flow(atlas, recipe: str) -> tuple[dict, dict]:
+    return look(atlas, recipe), {"flow": atlas.identity("match_layers", recipe=recipe)}

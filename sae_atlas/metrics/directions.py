@@ -1,0 +1,65 @@
+"""Directions of the latents: encoder against decoder, decoder rows against each other and against another SAE's."""
+
+import math
+
+import torch
+from torch import Tensor
+
+BLOCK = 1024  # rows whose cosines with all others are in memory at once: 134 MB beside 32,768 rows
+SETTLED = 0.9  # cosine from which two decoder rows count as the same latent
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Rows [n, d_in] scaled to norm 1; a row of zeros stays zero."""
+    return rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+
+
+def alignment(encoder: Tensor, decoder: Tensor) -> Tensor:
+    """Cosine between the encoder row and the decoder row of every latent, [d_sae], of rows [d_sae, d_in]. -1 to 1.
+
+    1 where a latent writes the direction that it reads, as all do at initialisation. SAELens calls it
+    `encoder_decoder_cosine_sim`.
+    """
+    return (unit(encoder) * unit(decoder)).sum(dim=1)
+
+
+def nearest(rows: Tensor) -> Tensor:
+    """Largest cosine of every row [n, d_in] with another one, [n]; -1 to 1, NaN if there is no other.
+
+    Its mean over decoder rows, the mean of max (MMCS of a dictionary with itself; Sharkey et al. 2022), tells latents
+    that repeat each other: random directions give about sqrt(2 ln n / d_in).
+    """
+    rows = unit(rows)
+    found = rows.new_full((len(rows),), math.nan)
+    if len(rows) < 2:
+        return found
+    for first in range(0, len(rows), BLOCK):
+        cosines = rows[first : first + BLOCK] @ rows.T
+        cosines.diagonal(first).fill_(-math.inf)
+        found[first : first + BLOCK] = cosines.amax(dim=1)
+    return found
+
+
+def best_matches(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest cosine of every row [n, d_in] with one of `others` [m, d_in], and the other way round: [n] and [m].
+
+    -1 to 1, NaN where the other side is empty. One product for both ways, in blocks.
+    """
+    if not len(rows) or not len(others):
+        return rows.new_full((len(rows),), math.nan), others.new_full((len(others),), math.nan)
+    rows, others = unit(rows), unit(others)
+    forth, back = rows.new_empty(len(rows)), others.new_full((len(others),), -math.inf)
+    for first in range(0, len(rows), BLOCK):
+        cosines = rows[first : first + BLOCK] @ others.T
+        forth[first : first + BLOCK] = cosines.amax(dim=1)
+        torch.maximum(back, cosines.amax(dim=0), out=back)
+    return forth, back
+
+
+def settled(rows: Tensor, final: Tensor) -> float:
+    """Share of decoder rows [n, d_in] whose best match among the `final` ones [m, d_in] has a cosine of SETTLED or more.
+
+    0 to 1, unitless; 1 for the final ones themselves, NaN if there are no rows. A best match, not the same index: a
+    latent may be taken up by another unit (as arXiv 2501.16615 compares SAEs of two seeds).
+    """
+    return float((best_matches(rows, final)[0] >= SETTLED).double().mean()) if len(rows) else math.nan

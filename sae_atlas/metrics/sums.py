@@ -1,0 +1,151 @@
+"""What one SAE adds up to on held-out text, per context and per latent, and the metrics made of it."""
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_atlas.metrics import directions, importance, reconstruction, sparsity
+from sae_atlas.metrics.bootstrap import interval
+from sae_atlas.metrics.headlines import OF_PREDICTIONS, OF_TOKENS
+from sae_atlas.metrics.held_out import through
+from sae_atlas.metrics.layer_data import LayerData
+from sae_atlas.metrics.loss_recovered import Clean, losses
+from sae_atlas.saes.sae import Sae
+
+NAN = float("nan")
+INSIDE = ("fvu_without_outliers", "explained_variance_without_outliers")
+
+
+class Sums:
+    """Sums over the contexts of `data` for one SAE."""
+
+    def __init__(self, data: LayerData, sae: Sae):
+        self.data, self.sae = data, sae
+        names = (*reconstruction.SUMS, "tokens_inside", "error_inside", "variance_inside")
+        names += ("l0", "l0_squared", "latents", "energy")
+        self.sums = {name: np.zeros(len(data.mask)) for name in names}
+        self.losses = {name: np.zeros(data.patched) for name in ("ce_sae", "kl_sae")}
+        self.counts = torch.zeros(sae.d_sae, dtype=torch.int64)
+        self.energy = torch.zeros(sae.d_sae, dtype=torch.float64)
+        self.decoder_norms = sae.W_dec.norm(dim=1)
+        self.l0 = []
+
+    @property
+    def tokens(self) -> int:
+        return int(self.sums["tokens"].sum())
+
+    @property
+    def alive(self) -> Tensor:
+        """Which latents fired, [d_sae]."""
+        return self.counts > 0
+
+    @property
+    def alive_decoder(self) -> Tensor:
+        """Decoder rows of the latents that fired, [alive, d_in]."""
+        return self.sae.W_dec[self.alive]
+
+    @cached_property
+    def nearest(self) -> Tensor:
+        """Cosine of every latent that fired with the nearest other one, [alive]."""
+        return directions.nearest(self.alive_decoder)
+
+    def add(self, batch: slice) -> Tensor:
+        """Measure a batch of contexts; returns the reconstruction [contexts, context, d_in], masked positions as read."""
+        data = self.data
+        x, mask = data.x[batch], data.mask[batch]
+        latents = self.sae.encode(x[mask])
+        x_hat = self.sae.decode(latents)
+        active = sparsity.l0(latents)
+        self.counts += sparsity.firing_counts(latents)
+        self.energy += importance.energy(latents, self.decoder_norms)
+        self.l0.append(active)
+        terms = reconstruction.token_sums(x[mask], x_hat, data.mean)
+        inside = data.inside[batch][mask].double()
+        terms |= {"tokens_inside": inside, "error_inside": terms["error"] * inside}
+        terms["variance_inside"] = ((x[mask].double() - data.mean_inside) ** 2).sum(dim=1) * inside
+        terms |= {"l0": active.double(), "l0_squared": active.double() ** 2}
+        terms["latents"] = torch.full_like(inside, self.sae.d_sae)
+        terms["energy"] = importance.token_energy(latents, self.decoder_norms)
+        context = torch.arange(batch.start, batch.stop).repeat_interleave(mask.sum(dim=1)).numpy()
+        for name, each in terms.items():
+            np.add.at(self.sums[name], context, each.numpy())
+        replaced = x.clone()
+        replaced[mask] = x_hat
+        return replaced
+
+    def add_losses(self, model, layer: int, clean: Clean, replaced: Tensor, batch: slice) -> None:
+        """The model's losses on a batch of contexts when it reads `replaced` [contexts, context, d_in]."""
+        data = self.data
+        rows = slice(batch.start, min(batch.stop, data.patched))
+        tokens = data.tokens[rows].to(model.device)
+        stream = torch.from_numpy(data.stream[rows]).to(model.device, model.dtype)
+        replaced = replaced[: rows.stop - rows.start].to(model.device, model.dtype)
+        with through(model, data.site, layer, stream, replaced):
+            logits = model(tokens, use_cache=False).logits
+        kept = data.predicted[rows]
+        for name, each in zip(("ce_sae", "kl_sae"), losses(logits, tokens, clean), strict=True):
+            self.losses[name][rows] = torch.where(kept, each.cpu(), 0).sum(dim=1, dtype=torch.float64).numpy()
+
+    def rows(self, final: "Sums") -> list[dict]:
+        """Rows of the table: every metric with its interval, unit and window. final: the last snapshot of the layer."""
+        losses = {**self.data.shared, **self.losses}
+        inside, predictions = int(self.sums["tokens_inside"].sum()), int(losses["predictions"].sum())
+        found = []
+        for headlines, sums in ((OF_TOKENS, self.sums), (OF_PREDICTIONS, losses)):
+            for metric, (unit, of) in headlines.items():
+                low, high = interval(sums, of)
+                value = of({name: each.sum() for name, each in sums.items()})
+                window = predictions if sums is losses else inside if metric in INSIDE else self.tokens
+                found.append(_row(metric, value, unit, window, low, high))
+        return found + [_row(metric, *measured, self.tokens) for metric, measured in self._plain(final).items()]
+
+    def _plain(self, final: "Sums") -> dict[str, tuple[float, str]]:
+        """Metrics of the whole set of tokens, or of the weights: metric -> (value, unit)."""
+        dead = sparsity.dead(self.counts)
+        alive = self.sae.d_sae - dead
+        spectrum = importance.spectrum(self.energy / self.tokens)
+        alpha = importance.alpha(float(torch.cat(self.l0).double().mean()), alive)
+        aligned = directions.alignment(self.sae.W_enc.T, self.sae.W_dec)[self.alive]
+        return {
+            "l0_median": (sparsity.median(torch.cat(self.l0)), "latents per token"),
+            "dead": (dead, "latents"),
+            "alive": (alive, "latents"),
+            "dead_share": (dead / self.sae.d_sae, ""),
+            "participation_ratio": (importance.participation_ratio(spectrum), "latents"),
+            "rank_99": (importance.rank(spectrum, 0.99), "latents"),
+            "alpha": (alpha, ""),
+            "g": (importance.capacity(alpha), "latents per dimension"),
+            "d_star": (alive / importance.capacity(alpha), "dimensions"),
+            "alignment": (float(aligned.mean()), ""),
+            "nearest": (float(self.nearest.mean()), ""),
+            "settled": (directions.settled(self.alive_decoder, final.alive_decoder), ""),
+        }
+
+    def per_latent(self) -> dict[str, np.ndarray]:
+        """Columns of the per-latent table: latent, density, importance, alignment, nearest, held_out_tokens.
+
+        density is of the held_out_tokens; nearest, the cosine with the nearest other alive latent, is NaN for dead ones.
+        """
+        near = torch.full((self.sae.d_sae,), NAN)
+        near[self.alive] = self.nearest
+        return {
+            "latent": np.arange(self.sae.d_sae, dtype=np.int32),
+            "density": sparsity.density(self.counts, self.tokens).numpy(),
+            "importance": (self.energy / self.tokens).numpy(),
+            "alignment": directions.alignment(self.sae.W_enc.T, self.sae.W_dec).numpy(),
+            "nearest": near.numpy(),
+            "held_out_tokens": np.full(self.sae.d_sae, self.tokens),
+        }
+
+
+def _row(metric: str, value: float, unit: str, window: int, low: float = NAN, high: float = NAN) -> dict:
+    return {
+        "metric": metric,
+        "value": float(value),
+        "low": low,
+        "high": high,
+        "unit": unit,
+        "held_out_tokens": window,
+    }

@@ -1,0 +1,16 @@
+"""Metrics over the snapshots of one recipe (rule plot_snapshot_convergence)."""
+
+from sae_atlas.figures.snapshot_convergence import plot_snapshot_convergence
+from sae_atlas.log import job_log
+from sae_atlas.provenance import make_record
+
+with job_log(snakemake.log[0]):
+    settings, inputs = snakemake.params.settings, snakemake.params.inputs
+    plot_snapshot_convergence(
+        snakemake.input.metrics,
+        snakemake.output.png,
+        snakemake.output.svg,
+        **settings,
+        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        expects=list(inputs.values()),
+    )
