@@ -54,3 +54,11 @@ def test_the_stated_convention_tells_other_losses_apart():
     doubled = {name: 2 * each for name, each in ours.items()}
     assert max(difference(ours, doubled, decoder, 2.0).values()) < TOLERANCE
     assert min(difference(ours, doubled, decoder, 1.0).values()) > TOLERANCE
+
+
+def test_the_evaluation_benchmark_times_every_way(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.evaluation", "--toy", "--snapshots", "2", "--out", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert len(found["seconds"]) == 3 and all(each > 0 for each in found["seconds"].values())
+    assert found["faster"]["kept"] == pytest.approx(found["seconds"]["from scratch"] / found["seconds"]["kept"])

@@ -1,0 +1,140 @@
+"""Evaluation of all snapshots of a layer with kept passes, and of each from scratch: `python -m benchmarks.evaluation [--toy]`.
+
+From scratch: for every SAE the clean pass, the ablated passes and the patched pass, by the same code with nothing kept
+between SAEs. Kept: the passes that do not depend on an SAE are made once per base model, for all layers, snapshots and
+recipes. The SAEs are random: what they say does not change what they cost.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.report import cpu
+from sae_atlas.base_models.load import load_tokenizer, read_provenance
+from sae_atlas.base_models.prepare import prepare
+from sae_atlas.corpus import tokenize
+from sae_atlas.metrics.evaluate import evaluate
+from sae_atlas.metrics.held_out import save_held_out
+from sae_atlas.provenance import make_record
+from sae_atlas.saes import checkpoint as checkpoints
+from sae_atlas.saes.parts import initial_weights
+from sae_atlas.training.recipe import Recipe
+
+RECORD = make_record("benchmark", {"model_dtype": "float32"}, "", {})
+ID = RECORD["identity"]
+TEXT = {"source": "package", "package": "wikipedia-introductions"}
+EMBEDDED = {"source": "package", "package": "smollm2-135m-instruct"}
+TINY = {
+    "source": "random",
+    "architecture": "gpt_neox",
+    "sizes": {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64},
+    "seed": 0,
+    "tokenizer": "bytes",
+}
+
+
+class Bench:
+    """A base model, held-out text and random SAEs of one layer in a folder."""
+
+    def __init__(
+        self, folder: Path, model: dict, context: int, tokens: int, patched: int, snapshots: int, expansion: int
+    ):
+        self.folder, self.tokens, self.patched = folder, tokens, patched
+        self.provenance, self.corpus = folder / "model" / "provenance.json", folder / "corpus.zarr"
+        prepare(self.provenance, model, RECORD)
+        tokenize(self.corpus, load_tokenizer(self.provenance), TEXT, context, 2 * context, 2 * tokens, 0, RECORD)
+        facts = read_provenance(self.provenance)
+        self.layers, self.layer = facts["n_layers"], facts["n_layers"] // 2
+        self.saes = {f"{number}": self._sae(number, facts["d_model"], expansion) for number in range(snapshots)}
+
+    def _sae(self, number: int, d_in: int, expansion: int) -> Path:
+        recipe = Recipe(architecture="topk", expansion=expansion, k=32).to_dict()
+        state = checkpoints.fold(
+            initial_weights(d_in, expansion * d_in, torch.zeros(d_in), number), None, torch.zeros(d_in), 1.0
+        )
+        config = {"recipe": recipe, "d_in": d_in, "d_sae": expansion * d_in, "tokens": number, "record": RECORD}
+        checkpoints.save(self.folder / f"{number}.pt", state, config | {"normaliser": {"scale": 1.0}}, {})
+        return self.folder / f"{number}.pt"
+
+    def keep(self, layers: list[int]) -> float:
+        """Seconds of the passes that do not depend on an SAE."""
+        began = time.perf_counter()
+        save_held_out(
+            self.provenance,
+            self.corpus,
+            self.folder / "held_out.zarr",
+            layers=layers,
+            site="resid_post",
+            tokens=self.tokens,
+            patched_tokens=self.patched,
+            contexts_per_batch=8,
+            model_dtype="float32",
+            record=RECORD,
+            expects={"base_model": ID, "corpus": ID},
+        )
+        return time.perf_counter() - began
+
+    def measure(self, *names: str) -> float:
+        """Seconds of evaluating these SAEs with the passes at hand."""
+        began = time.perf_counter()
+        evaluate(
+            self.folder / "held_out.zarr",
+            self.provenance,
+            {name: self.saes[name] for name in names},
+            self.folder / "table.parquet",
+            self.folder / "latents.parquet",
+            self.folder / "table.json",
+            recipe="random",
+            layer=self.layer,
+            contexts_per_batch=8,
+            outlier_norm=10,
+            record=RECORD,
+            expects={"base_model": ID, "held_out": ID, **dict.fromkeys(names, ID)},
+        )
+        return time.perf_counter() - began
+
+
+def run(bench: Bench) -> dict:
+    torch.set_num_threads(os.cpu_count())
+    scratch = 0.0
+    for name in bench.saes:
+        one_layer = bench.keep([bench.layer])
+        scratch += one_layer + bench.measure(name)
+    # What a layer more costs is its ablated passes; the rest is shared by all layers.
+    ablated = bench.keep([bench.layer, bench.layer + 1]) - one_layer
+    share = ablated + (one_layer - ablated) / bench.layers
+    kept = bench.measure(*bench.saes)
+    seconds = {"from scratch": scratch, "kept": kept, "kept, with this layer's share of the passes": kept + share}
+    return {"seconds": seconds, "faster": {name: scratch / each for name, each in seconds.items() if each != scratch}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--toy", action="store_true", help="tiny sizes, seconds; writes nothing unless --out is given")
+    parser.add_argument("--snapshots", type=int, default=6)
+    parser.add_argument("--out", type=Path, help="folder of evaluation.json; default benchmarks/")
+    chosen = parser.parse_args()
+    sizes = (TINY, 32, 256, 128) if chosen.toy else (EMBEDDED, 128, 8000, 2000)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), *sizes, chosen.snapshots, expansion=8)
+        found = {
+            "work": f"layer {bench.layer} of {bench.layers}, {chosen.snapshots} SAEs, {bench.tokens:,} held-out tokens, "
+            f"losses on {bench.patched:,}",
+            "machine": f"{cpu()}, {os.cpu_count()} cores",
+            "date": datetime.date.today().isoformat(),
+            **run(bench),
+        }
+    print(json.dumps(found, indent=1))
+    out = chosen.out or (None if chosen.toy else Path(__file__).parent)
+    if out:
+        (out / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
