@@ -60,5 +60,13 @@ def test_the_evaluation_benchmark_times_every_way(tmp_path):
     command = [sys.executable, "-m", "benchmarks.evaluation", "--toy", "--snapshots", "2", "--out", tmp_path]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
     found = json.loads((tmp_path / "evaluation.json").read_text())
-    assert len(found["seconds"]) == 3 and all(each > 0 for each in found["seconds"].values())
-    assert found["faster"]["kept"] == pytest.approx(found["seconds"]["from scratch"] / found["seconds"]["kept"])
+    assert len(found["seconds"]) == 4 and all(each > 0 for each in found["seconds"].values())
+    assert found["times faster"]["kept"] == pytest.approx(found["seconds"]["from scratch"] / found["seconds"]["kept"])
+
+
+def test_saelens_measures_the_same():
+    """FVU, L0 and losses by SAELens' own run_evals; its zero ablation takes the document starts too."""
+    pytest.importorskip("sae_lens", reason="SAELens is in the environment of `make bench` only")
+    command = [sys.executable, "-m", "benchmarks.independent"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -91,9 +91,10 @@ def _at_random(settings: dict, folder: Path) -> dict:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
-    from sae_atlas.base_models.gguf_llama import read_tokenizer
 
     if settings["tokenizer"] == "package":
+        from sae_atlas.base_models.gguf_llama import read_tokenizer
+
         tokenizer = read_tokenizer(find_model("smollm2-135m-instruct").path())
     else:
         tokenizer = byte_tokenizer()

@@ -75,6 +75,6 @@ def _lines(axes: Axes, columns: np.ndarray, cosines: list[np.ndarray], chance: p
     axes.axhline(SAME, color="white", linewidth=1.0, linestyle=(0, (5, 3)))
     axes.hlines(chance, columns[:-1], columns[1:], color="white", linestyle=":")
     same = [float((each >= SAME).mean()) if len(each) else np.nan for each in cosines]
-    axes.plot(same, "o-", color=INK, linewidth=1.2, markersize=3.5, path_effects=OUTLINE)
+    axes.plot(same, "o-", color=INK, linewidth=1.2, markersize=3.5, path_effects=OUTLINE, clip_on=False)
     axes.set(ylim=(0, 1), ylabel="cosine; dots: share of the latents")
     axes.grid(False)

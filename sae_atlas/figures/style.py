@@ -114,6 +114,8 @@ def value_axis(axes: Axes, values: np.ndarray) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=12))
         axes.yaxis.set_minor_locator(NullLocator() if few else LogLocator(subs=tuple(range(2, 10)), numticks=12))
         axes.set_ylim(low / 1.25, high * 1.25)
+    elif high == low == 0:
+        axes.set_ylim(0, 1)
     elif low >= 0 and high - low < 0.02 * high:
         axes.set_ylim(0, 1.3 * high)
     elif low >= 0 and low < 0.5 * high:
