@@ -9,7 +9,7 @@ BIN := $(CURDIR)/.venv/bin
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run plan report test lint format bench browser
+.PHONY: run plan report test test-peers lint format bench browser
 
 run: .venv/ready
 	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --cores $(CORES)
@@ -32,6 +32,10 @@ browser:
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
 	apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } || \
 	echo "no chromium here: the tests that need it will be skipped"
+
+# What we export, loaded by SAELens, sparsify and dictionary_learning themselves, in the benchmark's environment (1.7 GB).
+test-peers: .bench-venv/ready
+	.bench-venv/bin/python -m pytest tests/peers
 
 lint: .venv/ready
 	$(BIN)/ruff check .

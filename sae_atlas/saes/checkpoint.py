@@ -23,21 +23,26 @@ def save_tensors(path: str | Path, value: dict) -> None:
         partial.write_bytes(buffer.getbuffer())
 
 
-def load_tensors(path: str | Path) -> dict:
-    """What save_tensors wrote. Raises AtlasError if the file is missing, truncated, altered or holds code."""
+def load_tensors(path: str | Path, remedy: str = DAMAGED) -> dict:
+    """What save_tensors wrote. Raises AtlasError if the file is missing, truncated, altered or holds code.
+
+    remedy: what to do about such a file. Nothing in it is ever run.
+    """
     path = Path(path)
     if not path.is_file():
-        raise AtlasError(f"{path}: is not there. Rerun; it will be rebuilt.")
+        raise AtlasError(f"{path}: is not there. {'Rerun; it will be rebuilt.' if remedy == DAMAGED else remedy}")
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()  # torch does not look at the sums
         if broken:
-            raise AtlasError(f"{path}: {broken} fails its checksum (crc32). {DAMAGED}")
+            raise AtlasError(f"{path}: {broken} fails its checksum (crc32). {remedy}")
         value = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, NotImplementedError, pickle.UnpicklingError) as error:
-        raise AtlasError(f"{path}: damaged or no checkpoint ({str(error).splitlines()[0]}). {DAMAGED}") from error
+    except pickle.UnpicklingError as error:  # torch's own text tells how to run it
+        raise AtlasError(f"{path}: holds more than tensors and plain values; it may be code and is not run") from error
+    except (zipfile.BadZipFile, RuntimeError, EOFError, NotImplementedError) as error:
+        raise AtlasError(f"{path}: damaged or no checkpoint ({str(error).splitlines()[0]}). {remedy}") from error
     if not isinstance(value, dict):
-        raise AtlasError(f"{path}: holds {type(value).__name__}, not a dictionary. {DAMAGED}")
+        raise AtlasError(f"{path}: holds {type(value).__name__}, not a dictionary. {remedy}")
     return value
 
 

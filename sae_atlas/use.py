@@ -1,0 +1,55 @@
+"""Use an SAE in Python: load it, read a model's activations, run the model through it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from sae_atlas import sites
+from sae_atlas.errors import AtlasError
+from sae_atlas.exports.load import load_sae
+from sae_atlas.saes.sae import Sae
+
+__all__ = ["capture", "load_sae", "patch"]
+
+
+def capture(model: nn.Module, site: str, layers: list[int]) -> AbstractContextManager[dict[int, Tensor]]:
+    """Inside the `with`, every forward pass fills the dict: layer -> activations [batch, context, d] at the site."""
+    return sites.capture(model, site, layers, stop=False)
+
+
+@contextmanager
+def patch(
+    model: nn.Module,
+    sae: Sae,
+    scale: Mapping[int, float] | None = None,
+    site: str | None = None,
+    layer: int | None = None,
+    skip: int = 1,
+) -> Iterator[None]:
+    """Inside the `with`, the model reads the SAE's reconstruction in place of the site's activations.
+
+    scale: latent -> factor on its activation before decoding (steering). site, layer: where; by default what the SAE was
+    trained on. skip: positions at the start of a context that stay as they are, for SAEs saw none of them; a pass of one
+    position is a step of generation and none of its start. Raises AtlasError where site or layer is not known.
+    """
+    trained = sae.config["activations"]
+    site, layer = site or trained["site"], trained["layer"] if layer is None else layer
+    if site is None or layer is None:
+        raise AtlasError("patch: this SAE does not say what it was trained on; give site and layer")
+    beyond = [latent for latent in scale or () if not 0 <= latent < sae.d_sae]
+    if beyond:
+        raise AtlasError(f"patch: no latent {beyond[0]}; the SAE has latents 0 to {sae.d_sae - 1}")
+
+    factors = torch.ones_like(sae.b_enc)
+    for latent, factor in (scale or {}).items():
+        factors[latent] = factor
+
+    def through(x: Tensor) -> Tensor:
+        start = skip if x.shape[1] > 1 else 0
+        latents = sae.encode(x[:, start:].to(sae.W_enc)) * factors
+        return torch.cat([x[:, :start], sae.decode(latents).to(x)], dim=1)
+
+    with sites.patch(model, site, layer, through):
+        yield

@@ -1,0 +1,109 @@
+"""What we write, loaded by the released libraries themselves, gives our latents and reconstructions: make test-peers."""
+
+from importlib import import_module
+
+import pytest
+import torch
+from random_saes import ARCHITECTURES, D_IN, activations, random_sae
+
+from benchmarks.stand_ins import put_in_place
+from sae_atlas.exports import dictionary_learning, saelens, sparsify
+from sae_atlas.exports.load import load_sae
+from sae_atlas.exports.metadata import metadata
+from sae_atlas.files import write_json
+
+put_in_place()  # of packages that the peers import and none of this needs
+
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_saelens(tmp_path, architecture):
+    from sae_lens import SAE
+
+    sae, x = random_sae(architecture), activations()
+    saelens.write(tmp_path, sae, metadata(sae.config))
+    theirs = SAE.load_from_disk(tmp_path)
+    torch.testing.assert_close(theirs.encode(x), sae.encode(x), **TOLERANCE)
+    torch.testing.assert_close(theirs(x), sae(x), **TOLERANCE)
+    assert theirs.cfg.metadata.hook_name == "blocks.3.hook_resid_post"
+    assert theirs.cfg.metadata.model_name == "owner/base-1b"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_dictionary_learning(tmp_path, architecture):
+    from dictionary_learning.utils import load_dictionary
+
+    sae, x = random_sae(architecture), activations()
+    dictionary_learning.write(tmp_path, sae, metadata(sae.config))
+    theirs, _ = load_dictionary(str(tmp_path), device="cpu")
+    # A bias moved through the encoder rounds as its sum does: 1e-5 of the activations' standard deviation.
+    tolerance = {"atol": 1e-5 * float(x.std()), "rtol": 1e-5}
+    torch.testing.assert_close(theirs.encode(x), sae.encode(x), **tolerance)
+    torch.testing.assert_close(theirs(x), sae(x), **tolerance)
+
+
+def test_sparsify(tmp_path):
+    from sparsify import SparseCoder
+
+    sae, x = random_sae("topk"), activations()
+    sparsify.write(tmp_path, sae, metadata(sae.config))
+    theirs = SparseCoder.load_from_disk(tmp_path)
+    values, places, _ = theirs.encode(x)
+    torch.testing.assert_close(torch.zeros(len(x), sae.d_sae).scatter(1, places, values), sae.encode(x), **TOLERANCE)
+    torch.testing.assert_close(theirs.decode(values, places), sae(x), **TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["StandardSAE", "TopKSAE", "JumpReLUSAE", "GatedSAE"])
+def test_what_saelens_saves_is_read(tmp_path, kind):
+    import sae_lens
+
+    torch.manual_seed(0)
+    more = {"k": 5} if kind == "TopKSAE" else {}
+    theirs = getattr(sae_lens, kind)(getattr(sae_lens, f"{kind}Config")(d_in=D_IN, d_sae=48, **more))
+    for parameter in theirs.parameters():
+        parameter.data = torch.randn_like(parameter)
+    theirs.cfg.metadata.hook_name = "blocks.2.hook_mlp_out"
+    theirs.save_model(tmp_path)
+    sae, x = load_sae(tmp_path), activations()
+    torch.testing.assert_close(sae.encode(x), theirs.encode(x), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(sae(x), theirs(x), atol=1e-3, rtol=1e-4)
+    assert sae.config["activations"]["site"] == "mlp_out" and sae.config["activations"]["layer"] == 2
+
+
+def test_what_sparsify_saves_is_read(tmp_path):
+    from sparsify import SparseCoder, SparseCoderConfig
+
+    theirs = SparseCoder(D_IN, SparseCoderConfig(num_latents=48, k=5))
+    theirs.save_to_disk(tmp_path / "layers.2.mlp")
+    sae, x = load_sae(tmp_path / "layers.2.mlp"), activations()
+    torch.testing.assert_close(sae(x), theirs(x).sae_out, **TOLERANCE)
+    assert sae.config["activations"]["site"] == "mlp_out" and sae.config["activations"]["layer"] == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("AutoEncoder", "dictionary"),
+        ("AutoEncoderNew", "dictionary"),
+        ("GatedAutoEncoder", "dictionary"),
+        ("JumpReluAutoEncoder", "dictionary"),
+        ("AutoEncoderTopK", "trainers.top_k"),
+        ("BatchTopKSAE", "trainers.batch_top_k"),
+        ("MatryoshkaBatchTopKSAE", "trainers.matryoshka_batch_top_k"),
+    ],
+)
+def test_what_dictionary_learning_saves_is_read(tmp_path, kind, place):
+    torch.manual_seed(0)
+    more = {"k": 5} if "TopK" in kind else {}
+    more |= {"group_sizes": [16, 32]} if "Matryoshka" in kind else {}
+    theirs = getattr(import_module(f"dictionary_learning.{place}"), kind)(D_IN, 48, **more)
+    for name, tensor in theirs.named_parameters():
+        tensor.data = torch.randn_like(tensor) * (0.1 if name == "r_mag" else 1)
+    if "Batch" in kind:
+        theirs.threshold.fill_(2.0)
+    torch.save(theirs.state_dict(), tmp_path / "ae.pt")
+    write_json(tmp_path / "config.json", {"trainer": {"dict_class": kind, "layer": 2, "k": 5}})
+    sae, x = load_sae(tmp_path), activations()
+    torch.testing.assert_close(sae.encode(x), theirs.encode(x), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(sae(x), theirs(x), atol=1e-2, rtol=1e-3)

@@ -1,0 +1,265 @@
+"""What is written in a format reads back as the same SAE; a file that means something else is refused in one line."""
+
+import json
+import os
+
+import pytest
+import torch
+from random_saes import ARCHITECTURES, D_IN, D_SAE, activations, random_checkpoint, random_sae
+from safetensors.torch import load_file, save_file
+
+from sae_atlas.cards.weights import sha256
+from sae_atlas.errors import AtlasError
+from sae_atlas.exports import dictionary_learning, one_file, saelens, sparsify
+from sae_atlas.exports.hooks import hook_name, module_path, parse_hook
+from sae_atlas.exports.load import FORMATS, load_sae, read
+from sae_atlas.exports.metadata import metadata
+from sae_atlas.files import read_json, write_json
+from sae_atlas.saes import checkpoint as checkpoints
+from sae_atlas.saes.checkpoint import save_tensors
+
+WRITERS = {"saelens": saelens, "sparsify": sparsify, "dictionary_learning": dictionary_learning}
+
+
+def same(sae, other, **tolerance):
+    x = activations()
+    torch.testing.assert_close(other.encode(x), sae.encode(x), **tolerance)
+    torch.testing.assert_close(other(x), sae(x), **tolerance)
+    assert (sae.encode(x) > 0).any()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_written_sae_reads_back_the_same(tmp_path, kind, architecture):
+    sae = random_sae(architecture)
+    if kind == "sparsify" and architecture != "topk":
+        with pytest.raises(AtlasError, match=f"sparsify has TopK only, this SAE is {architecture}"):
+            sparsify.write(tmp_path / "layers.3", sae, metadata(sae.config))
+        return
+    WRITERS[kind].write(tmp_path / "layers.3", sae, metadata(sae.config))
+    back = load_sae(tmp_path / "layers.3")
+    same(sae, back, atol=1e-5, rtol=1e-5)
+    assert back.k == sae.k and back.config["activations"]["layer"] == 3 and back.config["tokens"] == 120_000
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_one_file_holds_an_sae_with_its_config(tmp_path, architecture):
+    sae = random_sae(architecture)
+    one_file.write(tmp_path, sae, metadata(sae.config))
+    back = load_sae(tmp_path / "sae.safetensors")
+    same(sae, back, atol=0, rtol=0)
+    assert back.config["recipe"] == sae.config["recipe"] and back.stats == sae.stats
+
+
+def erdos(path, dtype=torch.bfloat16, **changes):
+    """A file of the published runs; returns its model as that code computes it."""
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        "b_pre": torch.randn(D_IN, generator=generator),
+        "encoder.weight": torch.randn(D_SAE, D_IN, generator=generator),
+        "encoder.bias": torch.randn(D_SAE, generator=generator),
+        "decoder.weight": torch.randn(D_IN, D_SAE, generator=generator),
+        "decoder.bias": torch.randn(D_IN, generator=generator),
+    }
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    config = {"d_model": D_IN, "d_sae": D_SAE, "expansion": 4, "l1_coeff": 3e-4, "lr": 3e-4, "target_layer": 3}
+    config |= {"tokens_seen": 50_003_968, "model_name": "EleutherAI/pythia-410m"}
+    value = {"model_state": state, "optimizer_state": {"step": 9}, "config": config, "stats": [{"batch": 0}]}
+    for key, change in changes.items():
+        value["model_state" if key not in value else key] |= {key: change} if key not in value else change
+    save_tensors(path, value)
+    W_e, b_e, W_d, b_d, b_pre = (
+        state[name].float() for name in ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias", "b_pre")
+    )
+
+    def encode(x):
+        return ((x - b_pre) @ W_e.T + b_e).relu()
+
+    return encode, lambda x: encode(x) @ W_d.T + b_d + b_pre
+
+
+def test_the_published_runs_encode_with_one_bias_and_decode_with_two(tmp_path):
+    encode, rebuild = erdos(tmp_path / "sae_layer03_50M.pt")
+    sae, x = load_sae(tmp_path / "sae_layer03_50M.pt"), activations()
+    torch.testing.assert_close(sae.encode(x), encode(x), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(sae(x), rebuild(x), atol=1e-4, rtol=1e-5)
+    assert sae.config["activations"] == {
+        "base_model": {"source": "EleutherAI/pythia-410m"},
+        "site": "resid_post",
+        "layer": 3,
+    }
+    assert sae.W_enc.dtype == torch.float32 and sae.config["tokens"] == 50_003_968
+
+
+def dictionary(folder, kind, tensors, **trainer):
+    save_tensors(folder / "ae.pt", tensors)
+    write_json(folder / "config.json", {"trainer": {"dict_class": kind, "layer": 3, **trainer}})
+    return folder
+
+
+def weights(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"encoder.weight": (D_SAE, D_IN), "encoder.bias": (D_SAE,), "decoder.weight": (D_IN, D_SAE)}
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()} | {
+        "b": torch.randn(D_IN, generator=generator)
+    }
+
+
+def test_classes_of_dictionary_learning_that_we_do_not_write(tmp_path):
+    """Each by that library's own formula."""
+    x, w = activations(), weights()
+    linear = {name: tensor for name, tensor in w.items() if name != "b"}
+    plain = {"W_enc": w["encoder.weight"].T.contiguous(), "b_enc": w["encoder.bias"]}
+    plain |= {"W_dec": w["decoder.weight"].T.contiguous(), "b_dec": w["b"]}
+    z = (x - w["b"]) @ w["encoder.weight"].T + w["encoder.bias"]
+    limits = {"k": torch.tensor(5, dtype=torch.int), "threshold": torch.tensor(9.0)}
+    above = torch.where(z > 9, z, 0)
+    found = {
+        "AutoEncoder": (linear | {"bias": w["b"]}, z.relu()),
+        "BatchTopKSAE": (linear | {"b_dec": w["b"]} | limits, above),
+        "MatryoshkaBatchTopKSAE": (plain | limits | {"group_sizes": torch.tensor([16, 48])}, above),
+    }
+    u, gate = (x - w["b"]) @ w["encoder.weight"].T, torch.linspace(-9, 9, D_SAE)
+    gated = {name: linear[name] for name in ("encoder.weight", "decoder.weight")} | {"decoder_bias": w["b"]}
+    gated |= {"r_mag": gate / 9, "gate_bias": gate, "mag_bias": w["encoder.bias"]}
+    found["GatedAutoEncoder"] = (gated, (u + gate > 0) * ((gate / 9).exp() * u + w["encoder.bias"]).relu())
+    for kind, (tensors, latents) in found.items():
+        sae = load_sae(dictionary(tmp_path / kind, kind, tensors, k=5))
+        torch.testing.assert_close(sae.encode(x), latents, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(sae.decode(latents), latents @ w["decoder.weight"].T + w["b"])
+
+
+def test_saelens_configs_that_change_what_weights_mean(tmp_path):
+    x, sae = activations(), random_sae("relu")
+
+    def altered(name, tensors=(), **changes):
+        saelens.write(tmp_path / "a", random_sae(name), {})
+        write_json(tmp_path / "a" / "cfg.json", read_json(tmp_path / "a" / "cfg.json") | changes)
+        path = tmp_path / "a" / "sae_weights.safetensors"
+        save_file(load_file(path) | dict(tensors), path)
+        return tmp_path / "a"
+
+    plain = load_sae(altered("relu", apply_b_dec_to_input=False))
+    torch.testing.assert_close(plain.encode(x), (x @ sae.W_enc + sae.b_enc).relu(), atol=1e-4, rtol=1e-4)
+    norms = torch.linspace(0.5, 2, D_SAE)
+    topk = random_sae("topk")
+    decoder = topk.W_dec * norms[:, None]
+    rescaled = load_sae(altered("topk", {"W_dec": decoder}, rescale_acts_by_decoder_norm=True))
+    z = ((x - topk.b_dec) @ topk.W_enc + topk.b_enc) * norms
+    torch.testing.assert_close(rescaled.encode(x).sum(-1), z.topk(5).values.relu().sum(-1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rescaled.W_dec, decoder / norms[:, None])
+    for change in ({"normalize_activations": "layer_norm"}, {"reshape_activations": "hook_z"}, {"architecture": "tpk"}):
+        with pytest.raises(AtlasError, match=rf"cfg.json: {next(iter(change))} .* is not supported"):
+            load_sae(altered("topk", **change))
+
+
+class Code:
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+def spoil(kind, folder, how):
+    """A file of the format, spoilt; returns its path."""
+    if kind == "erdos":
+        erdos(folder / "sae_layer03_50M.pt", **how(torch.zeros(D_SAE, D_IN)))
+        return folder / "sae_layer03_50M.pt"
+    WRITERS[kind].write(folder, random_sae("topk"), {})
+    path = folder / WRITERS[kind].FILES[1]
+    if path.suffix == ".pt":
+        save_tensors(path, torch.load(path, weights_only=True) | how(torch.zeros(D_SAE, D_IN)))
+    else:
+        save_file(load_file(path) | how(torch.zeros(D_SAE, D_IN)), path)
+    return folder
+
+
+ENCODER = {"saelens": "W_enc", "sparsify": "encoder.weight", "dictionary_learning": "encoder.weight"} | {
+    "erdos": "encoder.weight"
+}
+
+
+@pytest.mark.parametrize("kind", ENCODER)
+def test_wrong_shapes_and_unknown_tensors_are_one_line(tmp_path, kind):
+    name = ENCODER[kind]
+    swapped = spoil(kind, tmp_path / "a", lambda like: {name: (like if kind == "saelens" else like.T).contiguous()})
+    unknown = spoil(kind, tmp_path / "b", lambda like: {"W_skip": like})
+    wrong = spoil(kind, tmp_path / "c", lambda like: {name: like[:-1, :-1].contiguous()})
+    nan = spoil(kind, tmp_path / "d", lambda like: {name: (like.T if kind == "saelens" else like).contiguous() / 0})
+    for path, words in (
+        (swapped, f"{name} has shape .* encoder and decoder are swapped or transposed"),
+        (unknown, "unknown tensor `W_skip`"),
+        (wrong, f"{name} has shape .* expected"),
+        (nan, f"{name} holds values that are not finite"),
+    ):
+        with pytest.raises(AtlasError, match=words) as error:
+            read(path, kind)
+        assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_a_missing_tensor_an_unknown_key_and_sizes_that_disagree_are_named(tmp_path):
+    erdos(tmp_path / "a.pt", config={"d_sae": 32})
+    with pytest.raises(AtlasError, match=r"config\.d_sae is 32, the weights have 64"):
+        load_sae(tmp_path / "a.pt")
+    save_tensors(tmp_path / "b.pt", {"model_state": {}, "config": {}, "wat": 1})
+    with pytest.raises(AtlasError, match="unknown key `wat`"):
+        load_sae(tmp_path / "b.pt")
+    save_tensors(tmp_path / "c.pt", {"model_state": {"b_pre": torch.zeros(3)}, "config": {}})
+    with pytest.raises(AtlasError, match=r"has no tensor `encoder\.weight`"):
+        load_sae(tmp_path / "c.pt")
+    dictionary(tmp_path / "d", "AutoEncoderTopKK", {})
+    with pytest.raises(AtlasError, match="did you mean `AutoEncoderTopK`"):
+        load_sae(tmp_path / "d")
+    (tmp_path / "e").mkdir()
+    with pytest.raises(AtlasError, match="holds no SAE"):
+        load_sae(tmp_path / "e")
+
+
+def test_code_is_never_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model_state": Code(), "config": {}}, "a.pt")
+    dictionary(tmp_path / "d", "AutoEncoder", {})
+    torch.save(Code(), "d/ae.pt")
+    for path in ("a.pt", "d"):
+        with pytest.raises(AtlasError, match="may be code and is not run"):
+            load_sae(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_other_than_the_published_one_is_refused(tmp_path):
+    checkpoints.save(tmp_path / "model.pt", **random_checkpoint("topk"))
+    write_json(tmp_path / "config.json", {"files_sha256": {"model.pt": sha256(tmp_path / "model.pt")}})
+    same(random_sae("topk"), load_sae(tmp_path), atol=0, rtol=0)
+    other = random_checkpoint("topk")
+    other["model_state"]["encoder.bias"][0] += 1
+    checkpoints.save(tmp_path / "model.pt", **other)
+    with pytest.raises(AtlasError, match=r"model\.pt: is not the file that was published here"):
+        load_sae(tmp_path)
+    checkpoints.save(tmp_path / "r" / "sae_layer03_final.pt", **other)
+    (tmp_path / "r" / "SHA256SUMS").write_text(f"{'0' * 64}  sae_layer03_final.pt\n")
+    with pytest.raises(AtlasError, match="is not the file that was published here"):
+        load_sae(tmp_path / "r" / "sae_layer03_final.pt")
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"])
+def test_hooks_have_the_names_others_use(site):
+    assert parse_hook(hook_name(site, 12)) == (site, 12)
+
+
+def test_module_paths():
+    assert module_path("gpt_neox", "resid_post", 3) == "gpt_neox.layers.3"
+    assert module_path("gpt2", "attn_out", 3) == "transformer.h.3.attn"
+    assert module_path("llama", "mlp_out", 3) == "model.layers.3.mlp"
+    assert module_path("llama", "model.layers.{layer}.mlp.up_proj", 3) == "model.layers.3.mlp.up_proj"
+    assert parse_hook("gpt_neox.layers.3") == ("resid_post", 3)
+    assert parse_hook("layers.3.mlp") == ("mlp_out", 3)
+    assert parse_hook("model.layers.3.mlp.up_proj") == ("model.layers.{layer}.mlp.up_proj", 3)
+    assert parse_hook("embedding") is None
+
+
+def test_a_published_pair_says_where_it_belongs(tmp_path):
+    sae = random_sae("jumprelu")
+    saelens.write(tmp_path, sae, metadata(sae.config))
+    found = json.loads((tmp_path / "cfg.json").read_text())
+    assert found["architecture"] == "jumprelu" and found["normalize_activations"] == "none"
+    assert found["metadata"]["hook_name"] == "blocks.3.hook_resid_post"
+    assert found["metadata"]["model_name"] == "owner/base-1b"
+    assert set(FORMATS) >= set(WRITERS)

@@ -1,0 +1,103 @@
+"""One line of Python each: read a model's activations, run it through an SAE, steer a latent."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from random_saes import random_checkpoint
+
+import sae_atlas
+from models import random_model
+from sae_atlas.errors import AtlasError
+from sae_atlas.saes import checkpoint as checkpoints
+from sae_atlas.saes.sae import Sae
+
+TOKENS = torch.arange(12).reshape(2, 6)
+
+
+@pytest.fixture
+def sae() -> Sae:
+    """Of block 1's output, for the random models' 32 dimensions, in their float64."""
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        "b_pre": torch.zeros(32),
+        "encoder.weight": torch.randn(64, 32, generator=generator),
+        "encoder.bias": torch.zeros(64),
+        "decoder.weight": torch.randn(32, 64, generator=generator) / 32,
+        "decoder.bias": torch.zeros(32),
+    }
+    place = {"base_model": {}, "site": "resid_post", "layer": 1}
+    return Sae(state, {"recipe": {"architecture": "relu"}, "activations": place}).to(torch.float64)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "llama"])
+def test_captured_activations_are_the_blocks_outputs_and_the_pass_goes_on(family):
+    model = random_model(family)
+    states = model(TOKENS, output_hidden_states=True).hidden_states
+    with sae_atlas.capture(model, site="resid_post", layers=[0, 1]) as acts:
+        logits = model(TOKENS).logits
+    torch.testing.assert_close(acts[0], states[1])
+    torch.testing.assert_close(acts[1], states[2])
+    torch.testing.assert_close(logits, model(TOKENS).logits)
+
+
+def test_the_model_reads_the_reconstruction_but_for_the_context_start(sae):
+    model = random_model("llama")
+    with sae_atlas.capture(model, site="resid_post", layers=[1]) as plain:
+        clean = model(TOKENS).logits
+    with sae_atlas.patch(model, sae), sae_atlas.capture(model, site="resid_post", layers=[1]) as patched:
+        through = model(TOKENS).logits
+    torch.testing.assert_close(patched[1][:, 0], plain[1][:, 0])
+    torch.testing.assert_close(patched[1][:, 1:], sae(plain[1])[:, 1:])
+    assert not torch.allclose(through, clean)
+    torch.testing.assert_close(model(TOKENS).logits, clean)  # nothing stays behind
+
+
+def test_a_scaled_latent_moves_the_stream_along_its_decoder_row(sae):
+    model = random_model("llama")
+    latent = 7
+    with sae_atlas.capture(model, site="resid_post", layers=[1]) as plain:
+        model(TOKENS)
+    active = sae.encode(plain[1])[..., latent]
+    assert (active[:, 1:] > 0).any()
+    with sae_atlas.patch(model, sae, scale={latent: 5.0}), sae_atlas.capture(model, "resid_post", [1]) as steered:
+        model(TOKENS)
+    moved = (steered[1] - sae(plain[1]))[:, 1:]
+    torch.testing.assert_close(moved, 4 * active[:, 1:, None] * sae.W_dec[latent])
+
+
+def test_every_step_of_a_generation_is_patched(sae):
+    model = random_model("llama")
+    with sae_atlas.patch(model, sae):
+        whole = model(TOKENS).logits[:, -1]
+        first = model(TOKENS[:, :-1], use_cache=True)
+        last = model(TOKENS[:, -1:], past_key_values=first.past_key_values).logits[:, -1]
+    torch.testing.assert_close(last, whole)
+
+
+def test_what_cannot_be_patched_is_said(sae):
+    model = random_model("llama")
+    with (
+        pytest.raises(AtlasError, match="no latent 64; the SAE has latents 0 to 63"),
+        sae_atlas.patch(model, sae, scale={64: 2.0}),
+    ):
+        pass
+    sae.config["activations"] = {"base_model": {}, "site": None, "layer": None}
+    with pytest.raises(AtlasError, match="give site and layer"), sae_atlas.patch(model, sae):
+        pass
+    with sae_atlas.patch(model, sae, site="mlp_out", layer=0):
+        model(TOKENS)
+
+
+def test_a_checkpoint_loads_in_one_line(tmp_path):
+    checkpoints.save(tmp_path / "a.pt", **random_checkpoint("topk"))
+    sae = sae_atlas.load_sae(tmp_path / "a.pt")
+    assert sae.decode(sae.encode(torch.randn(3, sae.d_in))).shape == (3, sae.d_in)
+
+
+def test_the_package_itself_is_light():
+    program = (
+        "import sys, sae_atlas; assert 'torch' not in sys.modules; sae_atlas.load_sae; assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
