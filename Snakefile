@@ -31,6 +31,7 @@ rule all:
         "results/metrics.parquet",
         expand("results/figures/{recipe}/{figure}.png", recipe=atlas.recipes, figure=FIGURES),
         expand("models/sae/{sae}/model_card.md", sae=SAES),
+        "models/sae/README.md",
         expand("models/releases/{release}/README.md", release=RELEASES),
         "results/index.html",
         # Resume points are temporary; asked for here, the last ones stay, so that a longer run can append.

@@ -1,4 +1,4 @@
-"""Command line: `sae-atlas plan` says what a config will take, `summary` what a finished atlas holds and where to look."""
+"""Command line: what a config will take and a finished atlas holds; the index, other formats and the hub."""
 
 import argparse
 import sys
@@ -7,6 +7,31 @@ from pathlib import Path
 from sae_atlas.errors import AtlasError
 
 SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
+WRITTEN = ("saelens", "sparsify", "dictionary_learning", "safetensors")
+
+
+def _summary(chosen: argparse.Namespace) -> None:
+    from sae_atlas.summary import summarise
+
+    print(summarise(chosen.folder))
+
+
+def _plan(chosen: argparse.Namespace) -> None:
+    from sae_atlas.plan.show import show_plan
+
+    show_plan(chosen.config, SCHEMA, chosen.directory, chosen.gpu, chosen.cores)
+
+
+def _index(chosen: argparse.Namespace) -> None:
+    from sae_atlas.exports.index import index
+
+    print(index(chosen.models), end="")
+
+
+def _export(chosen: argparse.Namespace) -> None:
+    from sae_atlas.exports.load import export
+
+    export(chosen.sae, chosen.format, chosen.folder)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,21 +39,26 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     summary = commands.add_parser("summary", help="what a finished atlas holds and where to look")
     summary.add_argument("folder", nargs="?", default=".", help="where the workflow ran")
+    summary.set_defaults(run=_summary)
     plan = commands.add_parser("plan", help="jobs, disk, arithmetic and time of a config; beside them what a run took")
     plan.add_argument("config", nargs="?", default="config/config.yaml")
     plan.add_argument("--directory", default=".", help="where the workflow runs or ran")
     plan.add_argument("--gpu", default="H200", help="a GPU to compare with: L4, RTX4090, A100, H100, H200")
     plan.add_argument("--cores", type=int, help="default: all")
+    plan.set_defaults(run=_plan)
+    index = commands.add_parser(
+        "index", help="list all published SAEs; fail where name, config, weights or card disagree"
+    )
+    index.add_argument("models", nargs="?", default="models", help="the folder that holds sae/")
+    index.set_defaults(run=_index)
+    export = commands.add_parser("export", help="write an SAE in the format of another library")
+    export.add_argument("sae", help="a published folder, a checkpoint, or an SAE in any format that is read")
+    export.add_argument("format", choices=WRITTEN)
+    export.add_argument("folder", help="where its files go")
+    export.set_defaults(run=_export)
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.command == "plan":
-            from sae_atlas.plan.show import show_plan
-
-            show_plan(chosen.config, SCHEMA, chosen.directory, chosen.gpu, chosen.cores)
-        else:
-            from sae_atlas.summary import summarise
-
-            print(summarise(chosen.folder))
+        chosen.run(chosen)
     except AtlasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

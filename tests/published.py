@@ -14,6 +14,7 @@ from sae_atlas.cards.model_card import write_model_card
 from sae_atlas.cards.names import release_name, sae_name
 from sae_atlas.cards.release import write_release
 from sae_atlas.cards.weights import sha256
+from sae_atlas.exports.published import export_saelens
 from sae_atlas.files import write_json
 from sae_atlas.provenance import make_record
 from sae_atlas.saes import checkpoint as checkpoints
@@ -121,6 +122,8 @@ class Run:
             "record": make_record("model_card", {}, "0", expects),
             "expects": expects,
         } | changes
+        shared = ("checkpoint", "provenance", "corpus", "folder", "base", "text", "expects")
+        export_saelens(**{key: arguments[key] for key in shared})
         write_model_card(**arguments)
         return Path(arguments["folder"])
 

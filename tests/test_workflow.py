@@ -78,6 +78,7 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
                 "flow": 1,
                 "figure": 8,  # its seven, and the Pareto of its sister
                 "model card": 3,
+                "index": 1,
                 "release": 2,  # the other one's page states the lambda of its sister
                 "page": 1,
             },
@@ -94,6 +95,7 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
                 "flow": 1,
                 "figure": 9,
                 "model card": 3,
+                "index": 1,
                 "page": 1,
             },
             id="a new recipe",
@@ -109,6 +111,7 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
                 "flow": 2,
                 "figure": 14,
                 "model card": 6,
+                "index": 1,
                 "release": 2,
                 "page": 1,
             },
@@ -117,13 +120,13 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
         pytest.param(
             small(**{"activations.layers": [0, 1, 2, 3]}),
             {"activations": 3, "store": 3, "train": 6, "held-out": 1, "evaluate": 2, "table": 3, "figure": 14}
-            | {"flow": 2, "model card": 2, "release": 2, "page": 1},
+            | {"flow": 2, "model card": 2, "release": 2, "index": 1, "page": 1},
             id="one layer more",
         ),
         pytest.param(
             small(**{"evaluation.patched_tokens": 256}),
             {"held-out": 1, "evaluate": 6, "table": 3, "flow": 2, "figure": 12, "model card": 6, "release": 2}
-            | {"page": 1},
+            | {"index": 1, "page": 1},
             id="an evaluation size",
         ),
         pytest.param(

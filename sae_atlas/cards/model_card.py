@@ -1,4 +1,7 @@
-"""The published SAE of one layer: model.pt, config.json and model_card.md, checked against each other."""
+"""The published SAE of one layer: model.pt, config.json and model_card.md, checked against each other.
+
+The SAELens pair, for which torch is needed, is put there before (exports/published.py); its hashes are listed too.
+"""
 
 import os
 from datetime import UTC, datetime
@@ -14,7 +17,7 @@ from sae_atlas.cards.facts import (
     sparsity_words,
 )
 from sae_atlas.cards.markdown import fill, interval, number
-from sae_atlas.cards.names import parse_sae_name, spelled_site
+from sae_atlas.cards.names import PUBLISHED, parse_sae_name, spelled_site
 from sae_atlas.cards.weights import copy, sha256
 from sae_atlas.errors import AtlasError
 from sae_atlas.figures.shown import name_of
@@ -34,7 +37,7 @@ def write_model_card(
     record: dict,
     expects: dict,
 ) -> None:
-    """Write the folder of the final `checkpoint` of one layer.
+    """Write the folder of the final `checkpoint` of one layer, beside the SAELens pair that is there.
 
     metrics: the layer's JSON (metrics.evaluate). base, text: names of base model and corpus. The date is the
     checkpoint's, so the same run gives the same card. Raises AtlasError if name, weights, metrics and inputs
@@ -51,7 +54,7 @@ def write_model_card(
     card = _card(name, origin, measured, weights, date, author)
     with atomic(folder / "model_card.md") as partial:
         partial.write_text(card)
-    files = {"model.pt": weights, "model_card.md": sha256(folder / "model_card.md")}
+    files = {file: sha256(folder / file) for file in PUBLISHED if file != "config.json"}
     write_json(folder / "config.json", _config(name, origin, measured, date, files, record))
 
 

@@ -14,6 +14,7 @@ SPELLED = {
     "mlp_out": "mlp",
 }
 SITES = {spelled: site for site, spelled in SPELLED.items()}
+PUBLISHED = ("model.pt", "config.json", "model_card.md", "cfg.json", "sae_weights.safetensors")  # of an SAE's folder
 PATTERN = re.compile(
     r"(?P<base>.+?)_(?P<site>[A-Za-z]+)(?P<layer>\d+)_exp(?P<expansion>\d+)_(?P<tokens>\d+[kMB]?)(?:_(?P<recipe>.+))?"
 )

@@ -5,12 +5,14 @@ from pathlib import Path
 from sae_atlas.cards.weights import sha256
 from sae_atlas.errors import AtlasError, listed
 from sae_atlas.exports import dictionary_learning, erdos, one_file, saelens, sparsify
+from sae_atlas.exports.metadata import metadata
 from sae_atlas.files import read_json
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors
 from sae_atlas.saes.sae import Sae
 
 FORMATS = ("atlas", "saelens", "sparsify", "dictionary_learning", "erdos", "safetensors")
 FOLDERS = {"saelens": saelens, "sparsify": sparsify, "dictionary_learning": dictionary_learning}
+WRITERS = {**FOLDERS, "safetensors": one_file}
 
 
 def load_sae(path: str | Path) -> Sae:
@@ -21,6 +23,13 @@ def load_sae(path: str | Path) -> Sae:
     """
     path = Path(path).expanduser()
     return Sae(**read(path, format_of(path)))
+
+
+def export(path: str | Path, kind: str, folder: str | Path) -> None:
+    """Write the SAE at `path` into `folder` in a format of WRITERS, with what is known of its origin."""
+    sae = load_sae(path)
+    pair = Path(path) / saelens.FILES[0]
+    WRITERS[kind].write(folder, sae, read_json(pair)["metadata"] if pair.is_file() else metadata(sae.config))
 
 
 def read(path: str | Path, kind: str) -> dict:

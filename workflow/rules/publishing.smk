@@ -1,8 +1,8 @@
-# Publishing: a folder with a model card for every final SAE, and a release folder with all snapshots of a recipe.
+# Publishing: a folder with a model card for every final SAE, their index, and a release folder with all snapshots of a recipe.
 
 
 rule model_card:
-    """The SAE of one layer as others expect to find it: weights, config and card, checked against each other."""
+    """The SAE of one layer as others expect to find it: weights (SAELens' too), config and card, checked against each other."""
     input:
         base_model=PROVENANCE,
         corpus=CORPUS,
@@ -16,6 +16,7 @@ rule model_card:
         model="models/sae/{sae}/model.pt",
         config="models/sae/{sae}/config.json",
         card="models/sae/{sae}/model_card.md",
+        saelens=["models/sae/{sae}/cfg.json", "models/sae/{sae}/sae_weights.safetensors"],
     log:
         "results/logs/model_card/{sae}.log",
     benchmark:
@@ -78,3 +79,29 @@ rule release:
         "release: {wildcards.release}"
     script:
         "../scripts/release.py"
+
+
+rule index:
+    """A table of all published SAEs; it fails on a folder whose name, config, weights, hashes or card disagree."""
+    input:
+        cards=expand("models/sae/{sae}/model_card.md", sae=SAES),
+    output:
+        table="models/sae/README.md",
+    log:
+        "results/logs/index.log",
+    benchmark:
+        "results/benchmarks/index.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
+    params:
+        settings=settings("index"),
+        code=code("index"),
+        inputs=inputs("index"),
+    message:
+        "index: models/sae"
+    script:
+        "../scripts/index.py"

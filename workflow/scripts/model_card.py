@@ -3,11 +3,21 @@
 from pathlib import Path
 
 from sae_atlas.cards.model_card import write_model_card
+from sae_atlas.exports.published import export_saelens
 from sae_atlas.log import job_log
 from sae_atlas.provenance import make_record
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
+    export_saelens(
+        snakemake.input.checkpoint,
+        snakemake.input.base_model,
+        snakemake.input.corpus,
+        Path(snakemake.output.card).parent,
+        base=settings["base"],
+        text=settings["text"],
+        expects=inputs,
+    )
     write_model_card(
         snakemake.input.checkpoint,
         snakemake.input.metrics,

@@ -8,7 +8,10 @@ def sources(atlas) -> dict:
     return {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
 
 
-@stage("cards", "figures/shown.py")
+PAIR = ("exports/published.py", "exports/saelens.py", "exports/metadata.py", "exports/hooks.py", "saes/sae.py")
+
+
+@stage("cards", "figures/shown.py", *PAIR)
 def model_card(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     settings = {
         "base": atlas.config["base_model"]["name"],
@@ -28,6 +31,17 @@ def release(atlas, recipe: str) -> tuple[dict, dict]:
         "config": what_makes(atlas, [recipe]),
     }
     return settings, {**sources(atlas), **evaluations(atlas, recipe)}
+
+
+@stage("exports/index.py")
+def index(atlas) -> tuple[dict, dict]:
+    """Every card; what else lies in models/ is read as it is."""
+    cards = {
+        atlas.sae_name(recipe, layer): atlas.identity("model_card", recipe=recipe, layer=layer)
+        for recipe in atlas.recipes
+        for layer in atlas.layers
+    }
+    return {}, cards
 
 
 # What its numbers are drawn from: the names of figures and cards, and the sums of the benchmark files.
