@@ -29,7 +29,7 @@ rule all:
     default_target: True
     input:
         "results/metrics.parquet",
-        expand("results/figures/{recipe}/{figure}.png", recipe=atlas.recipes, figure=FIGURES),
+        [f"results/figures/{recipe}/{figure}.png" for recipe in atlas.recipes for figure in figures(recipe)],
         expand("models/sae/{sae}/model_card.md", sae=SAES),
         "models/sae/README.md",
         expand("models/releases/{release}/README.md", release=RELEASES),
@@ -37,7 +37,7 @@ rule all:
         # Resume points are temporary; asked for here, the last ones stay, so that a longer run can append.
         expand(
             "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.resume.pt",
-            recipe=atlas.recipes,
+            recipe=atlas.trained,
             layer=atlas.layers,
             snapshot=atlas.last,
         ),

@@ -128,6 +128,8 @@ def read_measured(path: str | Path, expected: str) -> Measured:
 def sparsity_words(recipe: dict) -> str:
     """What makes the recipe sparse, in a few words."""
     architecture = recipe["architecture"]
+    if "pretrained" in recipe:
+        return f"k = {recipe['k']} latents per token" if architecture == "topk" else "as its source trained it"
     if architecture in ("relu", "gated"):
         l1 = recipe["l1"]
         start = f"L1 coefficient {l1['coefficient']:g} ({l1['convention']})"

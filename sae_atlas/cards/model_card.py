@@ -14,8 +14,8 @@ from sae_atlas.cards.facts import (
     check_weights,
     read_measured,
     read_origin,
-    sparsity_words,
 )
+from sae_atlas.cards.how_trained import loss, published_by, training
 from sae_atlas.cards.markdown import fill, interval, number
 from sae_atlas.cards.names import PUBLISHED, parse_sae_name, spelled_site
 from sae_atlas.cards.weights import copy, sha256
@@ -84,10 +84,10 @@ def _card(name: str, origin: Origin, measured: Measured, weights: str, date: str
         measured=measured,
         config=config,
         recipe=recipe,
-        stats=measured.last["stats"],
         architecture=ARCHITECTURES[recipe["architecture"]],
-        schedule=_schedule(recipe),
-        l1=_l1(measured),
+        training=training(origin, measured),
+        loss=loss(measured),
+        published_by=published_by(recipe),
         l0=rows["l0"],
         rows=[{**row, "name": name_of(metric)} for metric, row in rows.items()],
         limitations=list(_limitations(origin, measured)),
@@ -125,51 +125,31 @@ def _config(name: str, origin: Origin, measured: Measured, date: str, files: dic
     }
 
 
-def _schedule(recipe: dict) -> str:
-    low, high = recipe["adam_betas"]
-    warmup = f"warm-up of {number(recipe['warmup'])} steps" if recipe["warmup"] else "no warm-up"
-    decay = f"linear decay to 0 over the last {recipe['decay']:.0%} of the tokens" if recipe["decay"] else "no decay"
-    return f"Adam, betas {low:g} and {high:g}, {warmup}, {decay}, gradient norm clipped at {recipe['clip']:g}"
-
-
-def _l1(measured: Measured) -> str:
-    """Lambda as stated and in the canonical convention, and where a controller left it."""
-    penalty = measured.config.get("lambda")
-    if penalty is None:
-        recipe = measured.config["recipe"]
-        return f"none ({ARCHITECTURES[recipe['architecture']]}, {sparsity_words(recipe)})"
-    words = f"{penalty['stated']:g} in the convention {penalty['convention']}, {number(penalty['canonical'])} canonical"
-    target = measured.config["recipe"]["l1"]["target_l0"]
-    if target is None:
-        return f"{words}, fixed"
-    stats = measured.last["stats"]
-    reached = "reached" if stats["converged"] else "NOT reached"
-    l0 = f"at the end {number(stats['settled_l0'])} on the training stream"
-    last = number(penalty["last"])
-    return f"starts at {words}; steered to an L0 of {target:g}, which was {reached} ({l0}); ends at {last} canonical"
-
-
 def _limitations(origin: Origin, measured: Measured):
     rows, config = measured.metrics(), measured.config
     if origin.model["source"].startswith("random"):
         yield "The base model's weights are random: this is a control or a test, its latents mean nothing."
     if origin.model.get("quantisation"):
         yield f"The base model is the one stored as {origin.model['quantisation']}, not the original in full precision."
-    yield (
-        f"Trained on {number(config['tokens'])} tokens of {origin.text} and measured on the same kind of text; what it "
-        "does on other text is not known."
-    )
+    if "pretrained" in config["recipe"]:
+        yield f"Measured on {origin.text}, which may be among the text it was trained on elsewhere."
+    else:
+        yield (
+            f"Trained on {number(config['tokens'])} tokens of {origin.text} and measured on the same kind of text; what "
+            "it does on other text is not known."
+        )
     dead = rows["dead"]
     if dead["value"]:
         yield (
             f"{number(dead['value'])} of {number(config['d_sae'])} latents did not fire on "
             f"{number(dead['held_out_tokens'])} held-out tokens. On more tokens some of them may."
         )
-    loss = rows["ce_increase"]
+    lost = rows["ce_increase"]
     yield (
-        f"A base model that reads the reconstruction instead loses {number(loss['value'])} nats per token "
-        f"(95% interval {interval(loss)}, {number(loss['held_out_tokens'])} held-out tokens)."
+        f"A base model that reads the reconstruction instead loses {number(lost['value'])} nats per token "
+        f"(95% interval {interval(lost)}, {number(lost['held_out_tokens'])} held-out tokens)."
     )
-    yield "Document starts and padding were left out of training and measurement; latents on them mean nothing."
+    what = "measurement" if "pretrained" in config["recipe"] else "training and measurement"
+    yield f"Document starts and padding were left out of {what}; latents on them mean nothing."
     if measured.last["stats"].get("converged") is False:
         yield "The controller of lambda did not reach its L0 target; compare it with other runs by the measured L0."

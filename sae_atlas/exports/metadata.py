@@ -28,10 +28,14 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
             "model_name": origin.hub_id or origin.base,
             "model_class_name": "AutoModelForCausalLM",
             "hf_hook_name": module_path(origin.model["architecture"], site, layer),
+        }
+    if "pretrained" in recipe:
+        found["published"] = recipe["pretrained"]
+    elif origin is not None:
+        text = origin.corpus["text"]
+        found |= {
             "context_size": origin.context,
-            "dataset": origin.text,
+            "dataset_path": text["id"] if text["source"] == "hub" else origin.text,
             "dataset_source": origin.text_source,
         }
-        text = origin.corpus["text"]
-        found["dataset_path"] = text["id"] if text["source"] == "hub" else origin.text
     return {key: value for key, value in found.items() if value is not None}

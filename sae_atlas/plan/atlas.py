@@ -7,6 +7,7 @@ inputs' identities, so it is known before anything runs and can be checked in wh
 from functools import cached_property, lru_cache
 
 from sae_atlas.cards.names import release_name, sae_name
+from sae_atlas.plan.pretrained import has_snapshots
 from sae_atlas.plan.stages import STAGES
 from sae_atlas.provenance import code_identity, identity
 from sae_atlas.sizes import format_size
@@ -19,6 +20,8 @@ class Atlas:
         self.config = config
         self.layers: list[int] = config["activations"]["layers"]
         self.recipes: list[str] = list(config["recipes"])
+        self.pretrained = [name for name, recipe in config["recipes"].items() if "pretrained" in recipe]
+        self.trained = [name for name in self.recipes if name not in self.pretrained]
         self.stops: dict[str, int] = {
             format_size(tokens): tokens for tokens in [*config["training"]["snapshots"], config["training"]["tokens"]]
         }
@@ -38,6 +41,20 @@ class Atlas:
     def last(self) -> str:
         return self.snapshots[-1]
 
+    def snapshots_of(self, recipe: str) -> list[str]:
+        """All of them; of published SAEs without snapshots the last."""
+        whole = recipe in self.trained or has_snapshots(self.config["recipes"][recipe])
+        return self.snapshots if whole else [self.last]
+
+    def tokens_of(self, recipe: str, snapshot: str) -> int:
+        """Train tokens a checkpoint is named after; published SAEs may say otherwise of the last."""
+        stated = self.config["recipes"][recipe].get("pretrained", {}).get("tokens")
+        return stated if stated and snapshot == self.last else self.stops[snapshot]
+
+    def maker(self, recipe: str) -> str:
+        """The stage that makes the checkpoints of a recipe."""
+        return "train_sae" if recipe in self.trained else "import_sae"
+
     def published(self, snapshot: str) -> str:
         """Name of a snapshot in tables and releases: the last one is `final`."""
         return "final" if snapshot == self.last else snapshot
@@ -45,7 +62,7 @@ class Atlas:
     def sae_name(self, recipe: str, layer: int) -> str:
         """Folder of the final SAE of a layer under models/sae."""
         base, site = self.config["base_model"]["name"], self.config["activations"]["site"]
-        return sae_name(base, site, layer, self.expansion(recipe), self.tokens, recipe)
+        return sae_name(base, site, layer, self.expansion(recipe), self.tokens_of(recipe, self.last), recipe)
 
     def release_name(self, recipe: str) -> str:
         """Folder of a recipe under models/releases."""

@@ -9,6 +9,7 @@ import jsonschema
 import yaml
 
 from sae_atlas.errors import AtlasError, nearest, reason
+from sae_atlas.plan.pretrained import check_pretrained
 from sae_atlas.sizes import parse_size
 from sae_atlas.training.recipe import Recipe
 
@@ -88,9 +89,7 @@ def resolve_config(config: dict) -> dict:
             "tokens": parse_size(config["training"]["tokens"]),
             "snapshots": [parse_size(size) for size in config["training"]["snapshots"]],
         },
-        "recipes": {
-            name: Recipe.from_dict(recipe, f"recipes.{name}").to_dict() for name, recipe in config["recipes"].items()
-        },
+        "recipes": {name: _complete(recipe, f"recipes.{name}") for name, recipe in config["recipes"].items()},
         "evaluation": {
             **evaluation,
             "tokens": parse_size(evaluation["tokens"]),
@@ -140,9 +139,14 @@ def _contradictions(config: dict):
     yield from _evaluation_problems(config)
     for name, recipe in config["recipes"].items():
         try:
-            Recipe.from_dict(recipe, f"recipes.{name}")
+            _complete(recipe, f"recipes.{name}")
         except AtlasError as error:
             yield from str(error).splitlines()
+
+
+def _complete(recipe: dict, where: str) -> dict:
+    """The recipe with its defaults; raises AtlasError with a line per problem."""
+    return check_pretrained(recipe, where) if "pretrained" in recipe else Recipe.from_dict(recipe, where).to_dict()
 
 
 def _source_problems(section: str, values: dict, keys: dict, shared: tuple):
@@ -161,7 +165,7 @@ def _snapshot_problems(config: dict):
         yield "training.snapshots: not ascending; list the token counts from small to large, each once"
     tokens = parse_size(config["training"]["tokens"])
     corpus = parse_size(config["corpus"]["tokens"])
-    if tokens > corpus:
+    if tokens > corpus and not all("pretrained" in recipe for recipe in config["recipes"].values()):
         yield f"training.tokens: {tokens} is beyond the corpus ({corpus}); raise corpus.tokens or train on fewer"
     if snapshots and max(snapshots) >= tokens:
         yield f"training.snapshots: {max(snapshots)} is not below training.tokens ({tokens}), where the final snapshot lies"

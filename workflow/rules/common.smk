@@ -18,6 +18,7 @@ from sae_atlas.files import hold_lock
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.jobs import jobs
+from sae_atlas.plan.pretrained import place
 from sae_atlas.provenance import found_identity
 
 SCHEMA = workflow.source_path("../schemas/config.schema.yaml")
@@ -41,7 +42,7 @@ PROVENANCE = "results/base_model/provenance.json"
 SITE = atlas.config["activations"]["site"]
 if len(atlas.layers) > 1 and "{layer}" not in SITE:  # directions inside a module mean something else in every layer
     FIGURES.append("7_layer_flow")
-RELEASES = {atlas.release_name(recipe): recipe for recipe in atlas.recipes}
+RELEASES = {atlas.release_name(recipe): recipe for recipe in atlas.trained}
 SAES = {
     atlas.sae_name(recipe, layer): {"recipe": recipe, "layer": layer}
     for recipe in atlas.recipes
@@ -49,13 +50,18 @@ SAES = {
 }
 
 
+def one_of(names):
+    """A constraint on a wildcard; nothing fits it where there are no names."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
-    recipe="|".join(map(re.escape, atlas.recipes)),
+    recipe=one_of(atlas.recipes),
     layer=r"\d\d+",
     snapshot="|".join(atlas.snapshots),
     group="|".join(atlas.groups),
-    sae="|".join(map(re.escape, SAES)),
-    release="|".join(map(re.escape, RELEASES)),
+    sae=one_of(SAES),
+    release=one_of(RELEASES),
 
 
 def cell(wildcards):
@@ -88,12 +94,25 @@ def growing(amount):
 
 
 def trained(cells):
-    """Checkpoints of all recipes for these (layer, snapshot) cells."""
+    """Checkpoints of all recipes that train on stores, for these (layer, snapshot) cells."""
     return [
         f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt"
-        for recipe in atlas.recipes
+        for recipe in atlas.trained
         for layer, snapshot in cells
     ]
+
+
+def figures(recipe):
+    """Names of the figures of a recipe; SAEs that others trained have no curves."""
+    return FIGURES if recipe in atlas.trained else FIGURES[1:]
+
+
+def local_sae(wildcards):
+    """The file or folder of a published SAE on this machine; nothing for one from the hub."""
+    recipe = atlas.config["recipes"][wildcards.recipe]
+    if recipe["pretrained"]["source"] == "hub":
+        return []
+    return place(recipe, int(wildcards.layer), atlas.published(wildcards.snapshot))
 
 
 def previous_resume_point(wildcards):

@@ -38,7 +38,7 @@ rule evaluate_sae:
             "results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
             recipe=wildcards.recipe,
             layer=wildcards.layer,
-            snapshot=atlas.snapshots,
+            snapshot=atlas.snapshots_of(wildcards.recipe),
         ),
     output:
         table="results/metrics/{recipe}/layer{layer}.parquet",
@@ -56,7 +56,7 @@ rule evaluate_sae:
         runtime=growing(120),
     params:
         settings=settings("evaluate_sae"),
-        snapshots=[atlas.published(snapshot) for snapshot in atlas.snapshots],
+        snapshots=lambda wildcards: [atlas.published(snapshot) for snapshot in atlas.snapshots_of(wildcards.recipe)],
         code=code("evaluate_sae"),
         inputs=inputs("evaluate_sae"),
     message:

@@ -1,4 +1,4 @@
-# Training: one job per recipe, layer and snapshot. The chain of snapshots is the resume point.
+# Training: one job per recipe, layer and snapshot. The chain of snapshots is the resume point. Published SAEs are taken over.
 
 
 rule train_sae:
@@ -18,6 +18,8 @@ rule train_sae:
         "results/logs/train_sae/{recipe}/layer{layer}_{snapshot}.log",
     benchmark:
         "results/benchmarks/train_sae/{recipe}/layer{layer}_{snapshot}.tsv"
+    wildcard_constraints:
+        recipe=one_of(atlas.trained),
     retries: 2
     conda:
         "../../envs/atlas.yaml"
@@ -33,3 +35,33 @@ rule train_sae:
         "train: {wildcards.recipe}, layer {wildcards.layer}, to {wildcards.snapshot} tokens"
     script:
         "../scripts/train_sae.py"
+
+
+rule import_sae:
+    """Fetch an SAE that others published, check it against the config, and write it in our format."""
+    input:
+        base_model=PROVENANCE,
+        local=local_sae,
+    output:
+        checkpoint="results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
+    log:
+        "results/logs/import_sae/{recipe}/layer{layer}_{snapshot}.log",
+    benchmark:
+        "results/benchmarks/import_sae/{recipe}/layer{layer}_{snapshot}.tsv"
+    wildcard_constraints:
+        recipe=one_of(atlas.pretrained),
+    retries: 2
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        settings=settings("import_sae"),
+        code=code("import_sae"),
+        inputs=inputs("import_sae"),
+    message:
+        "import: {wildcards.recipe}, layer {wildcards.layer}, {wildcards.snapshot} tokens"
+    script:
+        "../scripts/import_sae.py"

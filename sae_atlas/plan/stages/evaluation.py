@@ -26,8 +26,8 @@ def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
         "outlier_norm": evaluation["outlier_norm"],
     }
     checkpoints = {
-        atlas.published(snapshot): atlas.identity("train_sae", recipe=recipe, layer=layer, snapshot=snapshot)
-        for snapshot in atlas.snapshots
+        atlas.published(snapshot): atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=snapshot)
+        for snapshot in atlas.snapshots_of(recipe)
     }
     passes = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.identity("save_held_out")}
     return settings, {**passes, **checkpoints}

@@ -1,5 +1,6 @@
-"""An SAE depends on its recipe, on the window's store, and on the snapshot before it."""
+"""An SAE depends on its recipe, on the window's store, and on the snapshot before it; a published one on where it lies."""
 
+from sae_atlas.plan.pretrained import place
 from sae_atlas.plan.stages.declare import stage
 
 
@@ -15,3 +16,17 @@ def train_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dict
     if previous is not None:
         inputs["previous"] = atlas.identity("train_sae", recipe=recipe, layer=layer, snapshot=previous)
     return settings, inputs
+
+
+@stage("exports", "saes/checkpoint.py")
+def import_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dict]:
+    values = atlas.config["recipes"][recipe]
+    settings = {
+        "recipe": values,
+        "where": place(values, layer, atlas.published(snapshot)),
+        "layer": layer,
+        "tokens": atlas.tokens_of(recipe, snapshot),
+        "base": atlas.config["base_model"]["name"],
+        "site": atlas.config["activations"]["site"],
+    }
+    return settings, {"base_model": atlas.identity("prepare_model")}

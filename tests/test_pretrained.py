@@ -1,0 +1,168 @@
+"""SAEs that others published are measured as ours are, or refused with one line."""
+
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+import sae_atlas
+from sae_atlas.__main__ import main
+from sae_atlas.errors import AtlasError
+from sae_atlas.files import read_json
+from sae_atlas.plan.pretrained import check_pretrained
+from sae_atlas.saes.checkpoint import load_checkpoint, save_tensors
+from workflow import kinds, planned, small, snakemake
+
+LAYERS = (0, 1)
+FOLDERS = {"saelens": "layer_{layer}", "sparsify": "layers.{layer}", "dictionary_learning": "resid/{layer}"}
+
+
+def published(finished, release):
+    """The finished atlas's SAEs as others would publish them, and the recipes that name them."""
+    models, recipes = finished.folder / "models", {}
+    for kind, place in FOLDERS.items():
+        for layer in LAYERS:
+            sae = models / "sae" / f"small-neox_resid{layer}_exp4_3k_topk"
+            assert main(["export", str(sae), kind, str(release / kind / place.format(layer=layer))]) == 0
+        recipes[kind] = {"architecture": "topk", "k": 4, "expansion": 4} | {
+            "pretrained": {
+                "source": "local",
+                "format": kind,
+                "path": str(release / kind),
+                "file": place,
+                "tokens": 3000,
+            }
+        }
+    ours = models / "releases" / "small-neox-saes-x4-topk"
+    recipes["again"] = {"architecture": "topk", "k": 4, "expansion": 4} | {
+        "pretrained": {"source": "local", "format": "atlas", "path": str(ours)}
+    }
+    for layer in LAYERS:
+        for snapshot in ("1k", "2k", "final"):
+            name = f"sae_layer{layer:02d}_{snapshot}.pt"
+            state = load_checkpoint(models / "releases" / "small-neox-saes-x4-l1" / name)["model_state"]
+            state = {key: tensor.bfloat16() for key, tensor in state.items() if key != "threshold"}
+            state["decoder.bias"] = state["b_pre"].clone()  # the two biases are redundant there
+            state["b_pre"] = torch.zeros(32, dtype=torch.bfloat16)
+            config = {"d_model": 32, "d_sae": 128, "target_layer": layer, "l1_coeff": 3e-4, "tokens_seen": 2944}
+            config |= {"model_name": "someone/small-neox", "lr": 3e-4}
+            save_tensors(release / "erdos" / name, {"model_state": state, "config": config, "stats": []})
+    recipes["erdos"] = {"architecture": "relu", "expansion": 4} | {
+        "pretrained": {"source": "local", "format": "erdos", "path": str(release / "erdos")}
+    }
+    return recipes
+
+
+@pytest.fixture(scope="module")
+def measured(finished, tmp_path_factory):
+    """A folder in which SAEs of every format were measured and none was trained; its config and its output."""
+    release, folder = tmp_path_factory.mktemp("release"), tmp_path_factory.mktemp("measured")
+    config = small(**{"recipes": published(finished, release), "activations.layers": list(LAYERS)})
+    return folder, config, snakemake(folder, config).stdout
+
+
+def test_nothing_is_trained(measured):
+    folder, _, _ = measured
+    assert not (folder / "results" / "stores").exists() and not (folder / "results" / "curves").exists()
+    assert not (folder / "models" / "releases").exists()
+    assert len(list(folder.glob("models/sae/*/model_card.md"))) == 5 * len(LAYERS)
+
+
+def test_every_format_measures_as_the_original(finished, measured):
+    ours = pd.read_parquet(finished.folder / "results" / "metrics.parquet").query("recipe == 'topk' and layer < 2")
+    table = pd.read_parquet(measured[0] / "results" / "metrics.parquet")
+    keys = ["layer", "snapshot", "metric"]
+    expected = ours.set_index(keys).value
+    again = table[table.recipe == "again"].set_index(keys).value
+    pd.testing.assert_series_equal(again, expected, check_exact=True)
+    for kind in FOLDERS:
+        found = table[table.recipe == kind].set_index(keys).value
+        assert set(found.index.get_level_values("snapshot")) == {"final"}
+        pd.testing.assert_series_equal(found, expected.loc[found.index], rtol=1e-3)
+
+
+def test_the_published_runs_are_measured_at_every_snapshot(measured):
+    table = pd.read_parquet(measured[0] / "results" / "metrics.parquet").query("recipe == 'erdos' and metric == 'fvu'")
+    assert len(table) == len(LAYERS) * 3 and table.value.notna().all()
+
+
+def test_a_card_says_who_made_it_and_only_what_is_known(measured):
+    (folder,) = measured[0].glob("models/sae/small-neox_resid1_exp4_3k_erdos")
+    card = (folder / "model_card.md").read_text()
+    assert "- Published by others: local erdos, format erdos." in card
+    assert "- Tokens Processed: 3,000 (2,944 by its own count)" in card
+    assert "- L1 Coefficient: 0.0003, in a convention that is not stated by its source" in card
+    assert "- Batch Size: not stated by its source" in card
+    assert "dataset_path" not in read_json(folder / "cfg.json")["metadata"]
+    sae, pair = sae_atlas.load_sae(folder), folder / "cfg.json"
+    assert sae.d_sae == 128 and read_json(pair)["metadata"]["published"]["format"] == "erdos"
+
+
+def test_a_second_run_does_nothing_and_one_file_more_is_measured_alone(measured):
+    folder, config, _ = measured
+    assert "Nothing to be done" in snakemake(folder, config).stdout
+    config = small(**{"recipes": dict(config["recipes"]), "activations.layers": list(LAYERS)})
+    config["recipes"]["more"] = config["recipes"]["saelens"]
+    jobs = kinds(planned(folder, config))
+    assert (jobs["import"], jobs["evaluate"], jobs["model card"], "train" in jobs) == (2, 2, 2, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"expansion": 8}, "its expansion is 4.0, the config's 8"),
+        ({"k": 5}, "its k is 4, the config's 5"),
+        ({"architecture": "relu", "k": None}, "its architecture is topk, the config's relu"),
+    ],
+)
+def test_what_disagrees_with_the_config_is_one_line(measured, tmp_path, change, words):
+    _, config, _ = measured
+    recipe = config["recipes"]["saelens"] | change
+    recipe = {key: value for key, value in recipe.items() if value is not None}
+    config = small(**{"recipes": {"theirs": recipe}, "activations.layers": [1]})
+    done = snakemake(tmp_path, config, "results/checkpoints/theirs/sae_layer01_3k.pt", "--retries", "0", check=False)
+    assert done.returncode != 0 and words in done.stdout and "Traceback" not in done.stdout
+
+
+def test_the_wrong_layer_and_another_model_are_noticed(measured, tmp_path):
+    _, config, _ = measured
+    recipe = config["recipes"]["erdos"]
+    folder = tmp_path / "release"
+    shutil.copytree(recipe["pretrained"]["path"], folder)
+    shutil.copy(folder / "sae_layer00_final.pt", folder / "sae_layer01_final.pt")
+    config = small(**{"recipes": {"theirs": recipe}, "activations.layers": [0, 1]})
+    config["recipes"]["theirs"] = recipe | {"pretrained": recipe["pretrained"] | {"path": str(folder)}}
+    target = "results/checkpoints/theirs/sae_layer01_3k.pt"
+    assert "its layer is 0, the config's 1" in snakemake(tmp_path, config, target, check=False).stdout
+    config["base_model"]["name"] = "other"
+    target = "results/checkpoints/theirs/sae_layer00_3k.pt"
+    assert "says it is of someone/small-neox, the config's" in snakemake(tmp_path, config, target, check=False).stdout
+
+
+GOOD = {"architecture": "topk", "expansion": 4, "k": 4, "pretrained": {"source": "hub", "format": "erdos", "id": "a/b"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"learning_rate": 1}, "recipes.r.learning_rate: does nothing with `pretrained`"),
+        ({"k": None}, "recipes.r.k: None does not fit"),
+        ({"pretrained": {"source": "hup", "format": "erdos"}}, "source: 'hup' is not one; did you mean `hub`"),
+        ({"pretrained": {"source": "hub", "format": "saelans", "id": "a"}}, "did you mean `saelens`"),
+        ({"pretrained": {"source": "hub", "format": "saelens", "id": "a"}}, "file: missing; format `saelens` needs it"),
+        ({"pretrained": {"source": "hub", "format": "erdos"}}, "pretrained.id: missing; source `hub` needs it"),
+        ({"pretrained": GOOD["pretrained"] | {"path": "x"}}, "path: no such key with source `hub`"),
+        ({"pretrained": GOOD["pretrained"] | {"file": "a{lyer}"}}, "in braces it may hold layer"),
+        ({"pretrained": GOOD["pretrained"] | {"file": "a"}}, "names the same SAE for every layer"),
+        ({"pretrained": {"source": "local", "format": "erdos", "path": "/none"}}, "is no folder here"),
+    ],
+)
+def test_mistakes_in_the_config_are_told(change, words):
+    with pytest.raises(AtlasError) as error:
+        check_pretrained(GOOD | change, "recipes.r")
+    assert words in str(error.value)
+
+
+def test_the_usual_file_is_the_default():
+    assert check_pretrained(GOOD, "recipes.r")["pretrained"]["file"] == "sae_layer{layer:02d}_{snapshot}.pt"
