@@ -34,6 +34,12 @@ def _export(chosen: argparse.Namespace) -> None:
     export(chosen.sae, chosen.format, chosen.folder)
 
 
+def _push(chosen: argparse.Namespace) -> None:
+    from sae_atlas.exports.hub import push
+
+    print(push(chosen.folder, chosen.repo_id, chosen.dry_run))
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sae-atlas", description="A sparse autoencoder for every layer and snapshot.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -56,6 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     export.add_argument("format", choices=WRITTEN)
     export.add_argument("folder", help="where its files go")
     export.set_defaults(run=_export)
+    push = commands.add_parser("push", help="publish a release folder, or the folder of one SAE, on the hub")
+    push.add_argument("folder", help="models/releases/NAME or models/sae/NAME")
+    push.add_argument("--repo-id", required=True, help="owner/name of the model repository; made if it is not there")
+    push.add_argument("--dry-run", action="store_true", help="list the files and their sizes, upload nothing")
+    push.set_defaults(run=_push)
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)

@@ -1,10 +1,12 @@
 """SAEs that others published are measured as ours are, or refused with one line."""
 
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from hub import serve
 
 import sae_atlas
 from sae_atlas.__main__ import main
@@ -138,6 +140,34 @@ def test_the_wrong_layer_and_another_model_are_noticed(measured, tmp_path):
     config["base_model"]["name"] = "other"
     target = "results/checkpoints/theirs/sae_layer00_3k.pt"
     assert "says it is of someone/small-neox, the config's" in snakemake(tmp_path, config, target, check=False).stdout
+
+
+def test_saes_on_the_hub_are_fetched(measured, tmp_path, monkeypatch):
+    _, config, _ = measured
+    recipes = {}
+    with serve() as hub:
+        for name, value in (("HF_ENDPOINT", hub.url), ("HF_HUB_DISABLE_XET", "1"), ("HF_HOME", str(tmp_path / "home"))):
+            monkeypatch.setenv(name, value)
+        for kind in ("saelens", "erdos"):
+            pretrained = dict(config["recipes"][kind]["pretrained"])
+            release = Path(pretrained.pop("path"))
+            for path in release.rglob("*.*"):
+                if path.is_file():
+                    hub.files[str(path.relative_to(release))] = path.read_bytes()
+            pretrained |= {"source": "hub", "id": "someone/their-saes"}
+            recipes[kind] = config["recipes"][kind] | {"pretrained": pretrained}
+        config = small(**{"recipes": recipes, "activations.layers": [1]})
+        targets = [f"results/checkpoints/{kind}/sae_layer01_3k.pt" for kind in recipes]
+        snakemake(tmp_path, config, *targets)
+        for kind in recipes:
+            ours = measured[0] / "results" / "checkpoints" / kind / "sae_layer01_3k.pt"
+            fetched = load_checkpoint(tmp_path / "results" / "checkpoints" / kind / "sae_layer01_3k.pt")["model_state"]
+            for name, tensor in load_checkpoint(ours)["model_state"].items():
+                assert torch.equal(fetched[name], tensor)
+        config["recipes"]["erdos"]["pretrained"]["file"] = "none{layer}.pt"
+        done = snakemake(tmp_path, config, targets[1], check=False)
+    assert "none1.pt of someone/their-saes at main cannot be had from the hub" in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 GOOD = {"architecture": "topk", "expansion": 4, "k": 4, "pretrained": {"source": "hub", "format": "erdos", "id": "a/b"}}

@@ -67,6 +67,9 @@ def write_release(
         link(figure, folder / "plots" / Path(figure).name)
     with atomic(folder / "SHA256SUMS") as partial:
         partial.write_text("".join(f"{digest}  {file}\n" for file, digest in hashes.items()))
+    with atomic(folder / "config.yaml") as partial:
+        shown = as_yaml(without_folders(config))
+        partial.write_text(f"# What makes {name} again: snakemake --configfile config.yaml\n{shown}\n")
     more = [Path(figure).name for figure in figures if Path(figure).name not in AT_THE_TOP]
     page = _page(name, origin, measured, size, more, sisters, config, licence, author, record)
     with atomic(readme) as partial:

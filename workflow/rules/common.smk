@@ -112,7 +112,7 @@ def local_sae(wildcards):
     recipe = atlas.config["recipes"][wildcards.recipe]
     if recipe["pretrained"]["source"] == "hub":
         return []
-    return place(recipe, int(wildcards.layer), atlas.published(wildcards.snapshot))
+    return Path(place(recipe, int(wildcards.layer), atlas.published(wildcards.snapshot))).absolute()
 
 
 def previous_resume_point(wildcards):
@@ -126,18 +126,24 @@ def previous_resume_point(wildcards):
 # A store is temporary, so to make it again for one recipe is "an updated input" to the training of all others, and ancient()
 # does not stop that: Snakemake heeds it only for files that exist, and then overlooks the job's own changed params. So an
 # input is ancient, and left out once it is gone, where the outputs made of it are there with the identity asked for.
+PATHS = workflow.modifier.path_modifier  # of this workflow: as a module of another it may have a prefix
 FORCED = workflow.dag_settings and (workflow.dag_settings.forceall or workflow.dag_settings.forcerun)
+
+
+def on_disk(path):
+    """Where a path that rules name lies; Snakemake itself does this for inputs and outputs only."""
+    return Path(str(PATHS.modify(path)))
 
 
 def made(stage, record, *others, **cell):
     """Are the outputs of a job there, and is the one that holds the record of the identity asked for?"""
-    there = all(Path(path).is_file() for path in others)
-    return there and not FORCED and found_identity(record) == atlas.identity(stage, **cell)
+    there = all(on_disk(path).is_file() for path in others)
+    return there and not FORCED and found_identity(on_disk(record)) == atlas.identity(stage, **cell)
 
 
 def if_there(path):
     """An input that has been used up: still named while it is there, for a job that was cut off is run again."""
-    return ancient(path) if Path(path).exists() else []
+    return ancient(path) if on_disk(path).exists() else []
 
 
 def store_to_train_on(wildcards):
@@ -159,7 +165,7 @@ def chain_made(recipe, layer):
         return made("train_sae", f"{stem(snapshot)}.json", *outputs, recipe=recipe, layer=layer, snapshot=snapshot)
 
     count = len(list(takewhile(is_made, atlas.snapshots)))
-    while count and not Path(f"{stem(atlas.snapshots[count - 1])}.resume.pt").is_file():
+    while count and not on_disk(f"{stem(atlas.snapshots[count - 1])}.resume.pt").is_file():
         count -= 1
     return count
 

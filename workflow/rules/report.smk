@@ -9,7 +9,7 @@ rule page:
         metrics="results/metrics.parquet",
         cards=expand("models/sae/{sae}/model_card.md", sae=SAES),
         releases=expand("models/releases/{release}/README.md", release=RELEASES),
-        figures=expand("results/figures/{recipe}/{figure}.png", recipe=atlas.recipes, figure=FIGURES),
+        figures=[f"results/figures/{recipe}/{figure}.png" for recipe in atlas.recipes for figure in figures(recipe)],
     output:
         page="results/index.html",
         cards=report(
@@ -32,7 +32,6 @@ rule page:
         runtime=growing(10),
     params:
         settings=settings("page"),
-        recipes=atlas.recipes,
         jobs=jobs(atlas),
         evaluations=[identity for recipe in atlas.recipes for identity in evaluations(recipe)],
         code=code("page"),

@@ -19,6 +19,6 @@ with job_log(snakemake.log[0]):
         snakemake.output.latents,
         snakemake.output.json,
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=make_record("evaluate_sae", settings, snakemake.params.code, inputs),
         expects=inputs,
     )

@@ -10,6 +10,6 @@ with job_log(snakemake.log[0]):
         snakemake.input.base_model,
         snakemake.output.checkpoint,
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=make_record("import_sae", settings, snakemake.params.code, inputs),
         expects=inputs,
     )

@@ -8,5 +8,5 @@ from sae_atlas.provenance import make_record
 
 with job_log(snakemake.log[0]):
     output, settings = Path(snakemake.output.table), snakemake.params.settings
-    record = make_record(snakemake.rule, settings, snakemake.params.code, snakemake.params.inputs)
+    record = make_record("index", settings, snakemake.params.code, snakemake.params.inputs)
     write_index(output.parents[1], output, record)

@@ -11,6 +11,6 @@ with job_log(snakemake.log[0]):
         dict(zip(layers, snakemake.input.checkpoints, strict=True)),
         dict(zip(layers, snakemake.input.latents, strict=True)),
         snakemake.output.table,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=make_record("match_layers", settings, snakemake.params.code, inputs),
         expects=inputs,
     )

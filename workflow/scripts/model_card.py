@@ -26,6 +26,6 @@ with job_log(snakemake.log[0]):
         Path(snakemake.output.card).parent,
         name=snakemake.wildcards.sae,
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=make_record("model_card", settings, snakemake.params.code, inputs),
         expects=inputs,
     )

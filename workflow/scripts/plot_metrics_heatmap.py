@@ -11,6 +11,6 @@ with job_log(snakemake.log[0]):
         snakemake.output.png,
         snakemake.output.svg,
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=make_record("plot_metrics_heatmap", settings, snakemake.params.code, inputs),
         expects=list(inputs.values()),
     )

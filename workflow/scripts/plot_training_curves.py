@@ -12,5 +12,5 @@ with job_log(snakemake.log[0]):
         snakemake.output.png,
         snakemake.output.svg,
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, snakemake.params.inputs),
+        record=make_record("plot_training_curves", settings, snakemake.params.code, snakemake.params.inputs),
     )

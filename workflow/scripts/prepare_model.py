@@ -9,5 +9,5 @@ with job_log(snakemake.log[0]):
     prepare(
         snakemake.output.provenance,
         settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, snakemake.params.inputs),
+        record=make_record("prepare_model", settings, snakemake.params.code, snakemake.params.inputs),
     )

@@ -18,6 +18,6 @@ with job_log(snakemake.log[0]):
         name=snakemake.wildcards.release,
         sisters=snakemake.params.sisters,
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=make_record("release", settings, snakemake.params.code, inputs),
         expects=inputs,
     )

@@ -12,6 +12,6 @@ with job_log(snakemake.log[0]):
         snakemake.output.activations,
         layers=snakemake.params.layers,
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=make_record("save_activations", settings, snakemake.params.code, inputs),
         expects=inputs,
     )

@@ -12,6 +12,6 @@ with job_log(snakemake.log[0]):
         snakemake.output.held_out,
         layers=snakemake.params.layers,
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=make_record("save_held_out", settings, snakemake.params.code, inputs),
         expects=inputs,
     )

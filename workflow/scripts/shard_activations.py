@@ -10,6 +10,6 @@ with job_log(snakemake.log[0]):
         snakemake.input.activations,
         snakemake.output.store,
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=make_record("shard_activations", settings, snakemake.params.code, inputs),
         expects=inputs,
     )

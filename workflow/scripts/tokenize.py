@@ -11,5 +11,5 @@ with job_log(snakemake.log[0]):
         snakemake.output.corpus,
         tokenizer=load_tokenizer(snakemake.input.base_model, expected=inputs["base_model"]),
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=make_record("tokenize", settings, snakemake.params.code, inputs),
     )

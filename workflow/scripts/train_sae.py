@@ -10,7 +10,7 @@ with job_log(snakemake.log[0]):
     from sae_atlas.training.train import train
 
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
-    record = make_record(snakemake.rule, settings, snakemake.params.code, inputs)
+    record = make_record("train_sae", settings, snakemake.params.code, inputs)
     if not snakemake.input.get("store"):
         raise AtlasError(
             f"{snakemake.output.checkpoint}: was made from this very store; to make it again, delete it and rerun"

@@ -41,7 +41,7 @@ def evaluations(atlas, recipe: str) -> dict:
 @stage("metrics/flow.py", "metrics/directions.py", "metrics/tables.py", "saes/checkpoint.py")
 def match_layers(atlas, recipe: str) -> tuple[dict, dict]:
     checkpoints = {
-        f"sae_layer{layer:02d}": atlas.identity("train_sae", recipe=recipe, layer=layer, snapshot=atlas.last)
+        f"sae_layer{layer:02d}": atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=atlas.last)
         for layer in atlas.layers
     }
     return {"recipe": recipe}, {**evaluations(atlas, recipe), **checkpoints}

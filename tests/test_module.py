@@ -1,0 +1,62 @@
+"""The atlas as a part of another workflow: its own rules, config section and folder beside others'."""
+
+import re
+import subprocess
+import sys
+
+import yaml
+
+from sae_atlas.files import read_json
+from workflow import ROOT, SMALL, small
+
+OUTER = f"""
+configfile: "config.yaml"
+
+
+module atlas:
+    snakefile:
+        "{ROOT}/Snakefile"
+    config:
+        config["sae"]
+    prefix:
+        "saes"
+
+
+use rule * from atlas as atlas_*
+
+
+rule mine:
+    default_target: True
+    input:
+        rules.atlas_all.input,
+    output:
+        "rows.txt",
+    shell:
+        "grep -c small-neox saes/models/sae/README.md > {{output}}"
+"""
+
+
+def run(folder, *arguments):
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(folder), *arguments]
+    command += ["--snakefile", str(folder / "Snakefile")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_another_workflow_can_have_an_atlas_as_a_module(tmp_path):
+    recipe = {"topk": SMALL["recipes"]["topk"]}
+    config = small(
+        **{"recipes": recipe, "activations.layers": [1], "training.tokens": "2k", "training.snapshots": ["1k"]}
+    )
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"genes": 3, "sae": config}))
+    (tmp_path / "Snakefile").write_text(OUTER)
+    run(tmp_path)
+    assert (tmp_path / "rows.txt").read_text() == "1\n"
+    card = read_json(tmp_path / "saes/models/sae/small-neox_resid1_exp4_2k_topk/config.json")
+    assert card["records"]["training"]["stage"] == "train_sae"
+    assert not (tmp_path / "results").exists()
+    assert "Nothing to be done" in run(tmp_path)
+    config["recipes"]["more"] = SMALL["recipes"]["topk"] | {"k": 3}  # stores are made again, the other's SAEs are not
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"genes": 3, "sae": config}))
+    assert re.search(r"^atlas_train_sae +2$", run(tmp_path, "--dry-run"), re.MULTILINE)
