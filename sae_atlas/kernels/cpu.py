@@ -20,6 +20,7 @@ from sae_atlas.kernels.measured import Control, Measured, Weights
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 
 RANGES = 16  # of latents, shared out over the threads
+GUESS = 0.8  # of the smallest active latent so far: above it lie a few more than k x batch candidates
 
 # Active fraction above which the dense step is the faster one, as measured (benchmarks). A constant, not measured at
 # start: two runs that switch at other steps differ in their last bits, and a resumed run must not.
@@ -31,8 +32,9 @@ def gradients(
 ) -> tuple[Weights, Measured]:
     """Gradient of the loss of `architecture` (a module of sae_atlas/saes) on the scaled batch x [batch, d_in]."""
     if control.density > DENSE_ABOVE:
-        return reference.gradients(architecture, weights, x, recipe, control)
-    return architecture.sparse_gradients(Step(weights, x), weights, x, recipe, control)
+        grads, measured = reference.gradients(architecture, weights, x, recipe, control)
+        return grads, measured.plain()
+    return architecture.sparse_gradients(Step(weights, x, control), weights, recipe, control)
 
 
 @dataclass(frozen=True)
@@ -40,27 +42,53 @@ class Entries:
     """Active entries of a batch, CSR."""
 
     starts: np.ndarray  # [rows + 1]
-    columns: np.ndarray  # [entries] latents, ascending within a row
-    values: np.ndarray  # [entries] pre-activations
-
-    def keep(self, kept: np.ndarray) -> "Entries":
-        """Those where kept [entries] is True."""
-        ends = np.concatenate([[0], np.cumsum(kept)])
-        return Entries(ends[self.starts], self.columns[kept], self.values[kept])
+    columns: Tensor  # [entries] latents, ascending within a row
+    values: Tensor  # [entries] pre-activations
 
 
 class Step:
-    """One batch on its way through the sparse step."""
+    """One batch on its way through the sparse step; the same methods as gpu.Step."""
 
-    def __init__(self, weights: Weights, x: Tensor):
-        self.weights = weights
+    def __init__(self, weights: Weights, x: Tensor, control: Control):
+        self.weights, self.control = weights, control
         self.arrays = {name: weight.numpy() for name, weight in weights.items()}
         self.centred = x - weights["b_dec"]
         self.rows, self.d_in = x.shape
         self.d_sae = len(weights["W_enc"])
         self.micro_batches = parts_of(self.rows, MICRO_BATCH)
 
-    def encode(self, collect: Callable, bias: str = "b_enc") -> Entries:
+    def above(self, threshold: float | Tensor, bias: str = "b_enc") -> Entries:
+        """Entries above `threshold`, one number or one per latent."""
+        if isinstance(threshold, Tensor):
+            low = threshold.numpy()
+            return self._encode(lambda z, *out: loops.collect_above_each(z, low, *out), bias)
+        return self._encode(lambda z, *out: loops.collect_above(z, z.dtype.type(threshold), *out), bias)
+
+    def largest(self, k: int) -> Entries:
+        """The k largest positive entries of each row; of equal ones the first."""
+        return self._encode(lambda z, *out: loops.collect_largest(z, k, *out), "b_enc")
+
+    def largest_of_batch(self, k: int) -> Entries:
+        """The k * rows largest positive entries of the batch; of equal ones the first.
+
+        Candidates above a guess, lowered until there are enough; of them the exact ones.
+        """
+        for guess in (GUESS * self.control.smallest, GUESS / 4 * self.control.smallest, 0.0):
+            entries = self.above(guess)
+            surplus = len(entries.values) - k * self.rows
+            if surplus >= 0:
+                break
+        if surplus <= 0:
+            return entries
+        values = entries.values.numpy()
+        edge = np.partition(values, surplus)[surplus]
+        kept = values > edge
+        equal = np.flatnonzero(values == edge)
+        kept[equal[: k * self.rows - kept.sum()]] = True
+        ends, places = np.concatenate([[0], np.cumsum(kept)]), torch.from_numpy(kept)
+        return Entries(ends[entries.starts], entries.columns[places], entries.values[places])
+
+    def _encode(self, collect: Callable, bias: str) -> Entries:
         """Active entries: collect(z, counts, columns, values) -> number, for the pre-activations z of a micro-batch."""
         bias, transposed = self.weights[bias], self.weights["W_enc"].T
 
@@ -78,20 +106,20 @@ class Step:
         counts, columns, values = zip(*run(work, self.micro_batches), strict=True)
         starts = np.zeros(self.rows + 1, np.int64)
         np.cumsum(np.concatenate(counts), out=starts[1:])
-        return Entries(starts, np.concatenate(columns), np.concatenate(values))
+        return Entries(starts, *(torch.from_numpy(np.concatenate(parts)) for parts in (columns, values)))
 
-    def decode(self, entries: Entries, latents: np.ndarray, bounds: np.ndarray | None = None) -> "Decoded":
+    def decode(self, entries: Entries, latents: Tensor, bounds: list[int] | None = None) -> "Decoded":
         """Reconstruct from `latents` [entries]; bounds: ends of nested prefixes (Matryoshka), else one group."""
-        bounds = np.array([self.d_sae]) if bounds is None else bounds
+        bounds = np.array(bounds or [self.d_sae])
         centred, decoder = self.centred.numpy(), self.arrays["W_dec"]
-        residuals = shared_buffer("residuals", (self.rows, len(bounds), self.d_in), self.centred.dtype).numpy()
-        dots = np.empty_like(entries.values)
+        residuals = shared_buffer("residuals", (self.rows, len(bounds), self.d_in), self.centred.dtype)
+        dots = torch.empty_like(entries.values)
         totals = np.zeros((len(self.micro_batches), self.d_in), centred.dtype)
 
         def work(number: int):
             return loops.decode(
-                centred, decoder, entries.starts, entries.columns, latents, bounds, residuals, dots,
-                totals[number], *self.micro_batches[number],
+                centred, decoder, entries.starts, entries.columns.numpy(), latents.numpy(), bounds, residuals.numpy(),
+                dots.numpy(), totals[number], *self.micro_batches[number],
             )  # fmt: skip
 
         squares = np.array(run(work, range(len(self.micro_batches))))
@@ -99,7 +127,7 @@ class Step:
         return Decoded(residuals, dots, bounds, totals.sum(0), float(every), float(whole))
 
     def accumulate(
-        self, entries: Entries, decoded: "Decoded", latents: np.ndarray, encoder: np.ndarray, scale: float
+        self, entries: Entries, decoded: "Decoded", latents: Tensor, encoder: Tensor, scale: float
     ) -> Weights:
         """Gradients of the four weights. scale * residual is d loss / d x_hat; encoder [entries] is d loss / d z."""
         names = ("W_dec", "W_enc", "b_enc")
@@ -108,48 +136,56 @@ class Step:
         }
         ends = np.zeros(self.d_sae + 1, np.int64)
         order, rows = np.empty(len(latents), np.int32), np.empty(len(latents), np.int32)
-        loops.transpose(entries.starts, entries.columns, ends, order, rows)
+        loops.transpose(entries.starts, entries.columns.numpy(), ends, order, rows)
         group_of = np.searchsorted(decoded.bounds, np.arange(self.d_sae), side="right").astype(np.int32)
         scale = self.centred.numpy().dtype.type(scale)
         centred, arrays = self.centred.numpy(), tuple(grads[name].numpy() for name in names)
         cuts = np.searchsorted(ends, np.linspace(0, len(latents), RANGES + 1)[1:-1])
         cuts = [0, *np.minimum(cuts, self.d_sae).tolist(), self.d_sae]
+        residuals, latents, encoder = (each.numpy() for each in (decoded.residuals, latents, encoder))
 
         def work(part: tuple[int, int]):
-            loops.accumulate(
-                ends, order, rows, scale, centred, group_of, decoded.residuals, latents, encoder, arrays, *part
-            )
+            loops.accumulate(ends, order, rows, scale, centred, group_of, residuals, latents, encoder, arrays, *part)
 
         run(work, pairwise(cuts))
         through_input = torch.mv(self.weights["W_enc"].T, grads["b_enc"])
         return grads | {"b_dec": torch.from_numpy(decoded.total * scale) - through_input}
 
-    def sum_by_latent(self, entries: Entries, values: np.ndarray) -> Tensor:
+    def sum_by_latent(self, entries: Entries, values: Tensor) -> Tensor:
         """[d_sae]: values [entries] summed by latent."""
-        return torch.from_numpy(np.bincount(entries.columns, values, self.d_sae)).to(self.centred.dtype)
+        sums = np.bincount(entries.columns.numpy(), values.numpy(), self.d_sae)
+        return torch.from_numpy(sums).to(self.centred.dtype)
 
-    def measured(self, entries: Entries, active: np.ndarray | None, reconstruction, sparsity=0.0, more=0.0) -> Measured:
-        """active: indices of the entries that count as active latents; None: all."""
-        columns = entries.columns if active is None else entries.columns[active]
-        values = entries.values if active is None else entries.values[active]
+    def dead(self) -> tuple[Tensor, Tensor | None]:
+        """Indices of the dead latents, and which of these are real (None: all)."""
+        dead = self.control.dead
+        return (torch.empty(0, dtype=torch.int64) if dead is None else dead.nonzero()[:, 0]), None
+
+    def measured(
+        self, entries: Entries, active: Tensor | None, reconstruction, sparsity: float | Tensor = 0.0, more=0.0
+    ) -> Measured:
+        """active [entries] bool: the entries that count as active latents; None: all."""
+        columns, values = entries.columns, entries.values
+        if active is not None:
+            columns, values = columns[active], values[active]
         fired = torch.zeros(self.d_sae, dtype=torch.bool)
-        fired[torch.from_numpy(columns).long()] = True
+        fired[columns.long()] = True
         return Measured(
-            loss=float(reconstruction + sparsity + more),  # plain floats: they go into checkpoints
-            reconstruction=float(reconstruction),
-            sparsity=float(sparsity),
+            loss=reconstruction + sparsity + more,
+            reconstruction=reconstruction,
+            sparsity=sparsity,
             l0=len(columns) / self.rows,
             fired=fired,
-            smallest=float(values.min()) if len(values) else 0.0,
-        )
+            smallest=values.min() if len(values) else 0.0,
+        ).plain()
 
 
 @dataclass(frozen=True)
 class Decoded:
     """What loops.decode gives, for the whole batch."""
 
-    residuals: np.ndarray  # [rows, groups, d_in]
-    dots: np.ndarray  # [entries]
+    residuals: Tensor  # [rows, groups, d_in]
+    dots: Tensor  # [entries]
     bounds: np.ndarray  # [groups]
     total: np.ndarray  # [d_in]
     squared_error_of_prefixes: float  # sum over prefixes, mean over tokens

@@ -1,7 +1,8 @@
 """What a step works on, what it is told, and what it measures on its batch beside the gradients."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 Weights = dict[str, Tensor]  # by name, see sae_atlas/saes/parts.py
@@ -14,16 +15,36 @@ class Control:
     penalty: float = 0.0  # weight of the sparsity term: lambda, or the coefficient of the L0 penalty
     dead: Tensor | None = None  # [d_sae] bool: latents AuxK may use; None: none are dead
     smallest: float = 0.0  # smoothed smallest active latent, near which BatchTopK looks for its threshold
-    density: float = 0.5  # fraction of active latents in the step before, by which the sparse step is chosen
+    density: float = 0.5  # fraction of active latents in the last step known, by which the sparse step is chosen
+    # GPU: None: the step waits for the device to tell how many entries there are. Else it makes room for so many times
+    # as many as `density` tells, and for `dead_room` dead latents, and does not wait; too little room is a loss of NaN.
+    room: float | None = None
+    dead_room: int = 0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Means over the batch; losses in scaled space."""
+    """Means over the batch; losses in scaled space. Numbers are tensors of no dimension until somebody needs to know."""
 
-    loss: float
-    reconstruction: float  # E||x - x_hat||^2
-    sparsity: float  # the penalty term, its weight included
-    l0: float  # active latents per token
+    loss: float | Tensor
+    reconstruction: float | Tensor  # E||x - x_hat||^2
+    sparsity: float | Tensor  # the penalty term, its weight included
+    l0: float | Tensor  # active latents per token
     fired: Tensor  # [d_sae] bool
-    smallest: float  # smallest active latent of the batch (BatchTopK's threshold follows it); 0 if none is active
+    smallest: (
+        float | Tensor
+    )  # smallest active latent of the batch (BatchTopK's threshold follows it); 0: none is active
+
+    def plain(self) -> "Measured":
+        """With plain floats, as checkpoints hold them; on a GPU this waits for the step."""
+        return replace(self, **dict(zip(NUMBERS, floats([getattr(self, name) for name in NUMBERS]), strict=True)))
+
+
+NUMBERS = ("loss", "reconstruction", "sparsity", "l0", "smallest")
+
+
+def floats(values: list) -> list[float]:
+    """Plain floats of numbers and of tensors of no dimension; these are fetched together."""
+    tensors = [value.double() for value in values if isinstance(value, Tensor)]
+    fetched = iter(torch.stack(tensors).tolist() if tensors else [])
+    return [next(fetched) if isinstance(value, Tensor) else float(value) for value in values]

@@ -23,14 +23,14 @@ def gradients(
     }
     latents = loss.latents.detach()
     active = latents > 0
-    any_active = bool(active.any())
+    smallest = torch.where(active, latents, torch.inf).amin()
     return found, Measured(
-        loss=loss.total.item(),
-        reconstruction=loss.reconstruction.item(),
-        sparsity=loss.sparsity.item(),
-        l0=active.sum().item() / len(x),
+        loss=loss.total.detach(),
+        reconstruction=loss.reconstruction.detach(),
+        sparsity=loss.sparsity.detach(),
+        l0=active.sum().double() / len(x),
         fired=active.any(0),
-        smallest=latents[active].min().item() if any_active else 0.0,
+        smallest=torch.where(smallest.isinf(), 0, smallest),
     )
 
 

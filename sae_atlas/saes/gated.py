@@ -4,11 +4,9 @@ u = (x - b_dec) W_enc^T; gate pi = u + b_gate; f = [pi > 0] ReLU(exp(r_mag) u + 
 + lambda sum_j ReLU(pi_j) + ||x - ReLU(pi) W_dec - b_dec||^2 with W_dec and b_dec held constant in the last term.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sae_atlas.kernels.loops import collect_above
 from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.saes.parts import Loss, reconstruct, squared_error
 
@@ -29,24 +27,23 @@ def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     return Loss(reconstruction + sparsity + auxiliary, reconstruction, sparsity, latents)
 
 
-def sparse_gradients(step, weights: Weights, x: Tensor, recipe, control: Control):
-    """The gradient of `loss` from the entries whose gate is open (step: sae_atlas/kernels/cpu.py)."""
-    entries = step.encode(lambda z, *out: collect_above(z, z.dtype.type(0), *out), bias="b_gate")
-    kind = entries.values.dtype.type
-    of_entry = {name: weights[name].numpy()[entries.columns] for name in ("b_gate", "r_mag", "b_enc")}
-    u, gain = entries.values - of_entry["b_gate"], np.exp(of_entry["r_mag"])
-    latents = np.maximum(gain * u + of_entry["b_enc"], kind(0))
+def sparse_gradients(step, weights: Weights, recipe, control: Control):
+    """The gradient of `loss` from the entries whose gate is open (step: cpu.Step or gpu.Step of sae_atlas/kernels)."""
+    entries = step.above(0.0, bias="b_gate")
+    of_entry = {name: weights[name].index_select(0, entries.columns) for name in ("b_gate", "r_mag", "b_enc")}
+    u, gain = entries.values - of_entry["b_gate"], of_entry["r_mag"].exp()
+    # Where a GPU leaves room unused, entries are 0: no latent, whatever the biases are.
+    latents = (gain * u + of_entry["b_enc"]).relu() * (entries.values > 0)
     by_gate = step.decode(entries, entries.values)
-    to_gate = by_gate.dots * kind(2 / step.rows) + kind(control.penalty / step.rows)
+    to_gate = by_gate.dots * (2 / step.rows) + control.penalty / step.rows
     decoded = step.decode(entries, latents)
-    to_magnitude = np.where(latents > 0, decoded.dots * kind(2 / step.rows), kind(0))
+    to_magnitude = decoded.dots * (2 / step.rows) * (latents > 0)
     grads = step.accumulate(entries, decoded, latents, to_gate + to_magnitude * gain, 2 / step.rows)
     grads["b_enc"] = step.sum_by_latent(entries, to_magnitude)
     grads["b_gate"] = step.sum_by_latent(entries, to_gate)
     grads["r_mag"] = step.sum_by_latent(entries, to_magnitude * gain * u)
-    sparsity = float(control.penalty / step.rows * entries.values.sum(dtype=np.float64))
-    active = np.flatnonzero(latents > 0)
-    return grads, step.measured(entries, active, decoded.squared_error, sparsity, by_gate.squared_error)
+    sparsity = control.penalty / step.rows * entries.values.sum(dtype=torch.float64)
+    return grads, step.measured(entries, latents > 0, decoded.squared_error, sparsity, by_gate.squared_error)
 
 
 def inference(weights: Weights, smallest: float) -> tuple[Weights, Tensor]:

@@ -5,11 +5,9 @@ With the rectangle K(u) = 1 where |u| < 1/2, u = (z - threshold) / bandwidth: df
 and dL0/dthreshold = -(1 / bandwidth) K. The threshold itself is a float32 weight: its logarithm freezes under Adam.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sae_atlas.kernels.loops import collect_above_each
 from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.saes.parts import Loss, pre_activations, reconstruct, squared_error
 
@@ -45,26 +43,21 @@ def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     return Loss(reconstruction + sparsity, reconstruction, sparsity, latents)
 
 
-def sparse_gradients(step, weights: Weights, x: Tensor, recipe, control: Control):
-    """The gradient of `loss` from the entries that are active or near their threshold (step: kernels/cpu.py)."""
+def sparse_gradients(step, weights: Weights, recipe, control: Control):
+    """The gradient of `loss` from the entries that are active or near their threshold (step: cpu.Step, gpu.Step)."""
     bandwidth, target = recipe.jumprelu.bandwidth, recipe.jumprelu.target_l0
-    threshold = weights["threshold"].numpy()
-    kind = threshold.dtype.type
-    low = threshold - kind(bandwidth / 2)
-    entries = step.encode(lambda z, *out: collect_above_each(z, low, *out))
-    of_entry = threshold[entries.columns]
-    active = (entries.values > of_entry) & (entries.values > 0)
-    latents = np.where(active, entries.values, kind(0))
+    entries = step.above(weights["threshold"] - bandwidth / 2)
+    threshold = weights["threshold"].index_select(0, entries.columns)
+    active = (entries.values > threshold) & (entries.values > 0)
+    latents = entries.values * active
     decoded = step.decode(entries, latents)
-    to_latents = decoded.dots * kind(2 / step.rows)
-    grads = step.accumulate(entries, decoded, latents, np.where(active, to_latents, kind(0)), 2 / step.rows)
-    excess = np.count_nonzero(active) / step.rows / target - 1
+    to_latents = decoded.dots * (2 / step.rows)
+    grads = step.accumulate(entries, decoded, latents, to_latents * active, 2 / step.rows)
+    excess = active.sum().double() / step.rows / target - 1
     to_step = 2 * control.penalty * excess / target / step.rows
-    near = np.abs(entries.values - of_entry) < kind(bandwidth / 2)
-    pull = near * (of_entry * to_latents + kind(to_step)) / kind(bandwidth)
-    grads["threshold"] = -step.sum_by_latent(entries, pull)
-    sparsity = control.penalty * excess**2
-    return grads, step.measured(entries, np.flatnonzero(active), decoded.squared_error, sparsity)
+    near = (entries.values - threshold).abs() < bandwidth / 2
+    grads["threshold"] = -step.sum_by_latent(entries, near * (threshold * to_latents + to_step) / bandwidth)
+    return grads, step.measured(entries, active, decoded.squared_error, control.penalty * excess**2)
 
 
 def inference(weights: Weights, smallest: float) -> tuple[Weights, Tensor]:

@@ -4,12 +4,11 @@ The loss is the mean over prefixes of ||x - x_hat_prefix||^2; latents are chosen
 """
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.saes.auxk import add_auxk
-from sae_atlas.saes.batch_topk import inference, keep_largest_of_batch, largest_of_batch
+from sae_atlas.saes.batch_topk import inference, keep_largest_of_batch
 from sae_atlas.saes.parts import Loss, aux_latents, auxk_loss, pre_activations, squared_error
 
 __all__ = ["ends", "inference", "loss", "sparse_gradients"]
@@ -32,16 +31,14 @@ def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     return Loss(sum(errors) / len(errors) + auxiliary, errors[-1], x.new_zeros(()), latents)
 
 
-def sparse_gradients(step, weights: Weights, x: Tensor, recipe, control: Control):
-    """The gradient of `loss` from the active entries (step: sae_atlas/kernels/cpu.py)."""
-    entries = largest_of_batch(step, recipe.k, control.smallest)
-    prefixes = np.array(ends(recipe.groups, step.d_sae))
+def sparse_gradients(step, weights: Weights, recipe, control: Control):
+    """The gradient of `loss` from the active entries (step: cpu.Step or gpu.Step of sae_atlas/kernels)."""
+    entries = step.largest_of_batch(recipe.k)
+    prefixes = ends(recipe.groups, step.d_sae)
     decoded = step.decode(entries, entries.values, prefixes)
     scale = 2 / step.rows / len(prefixes)
-    encoder = decoded.dots * entries.values.dtype.type(scale)
+    encoder = decoded.dots * scale
     grads = step.accumulate(entries, decoded, entries.values, encoder, scale)
-    error = -torch.from_numpy(decoded.residuals[:, -1])
-    dead_latents = aux_latents(step.d_in, recipe.auxk.latents)
-    auxiliary = add_auxk(grads, weights, step.centred, error, control.dead, dead_latents, recipe.auxk.coefficient)
+    auxiliary = add_auxk(step, grads, -decoded.residuals[:, -1], recipe.auxk)
     prefix_error = decoded.squared_error_of_prefixes / len(prefixes) - decoded.squared_error
     return grads, step.measured(entries, None, decoded.squared_error, more=prefix_error + auxiliary)

@@ -6,7 +6,6 @@ Anthropic, "Update on how we train SAEs" (Circuits Updates, April 2024):
 
 from torch import Tensor
 
-from sae_atlas.kernels.loops import collect_above
 from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.saes.parts import Loss, pre_activations, reconstruct, squared_error
 
@@ -19,15 +18,15 @@ def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     return Loss(reconstruction + sparsity, reconstruction, sparsity, latents)
 
 
-def sparse_gradients(step, weights: Weights, x: Tensor, recipe, control: Control):
-    """The gradient of `loss` from the active entries (step: sae_atlas/kernels/cpu.py)."""
-    entries = step.encode(lambda z, *out: collect_above(z, z.dtype.type(0), *out))
+def sparse_gradients(step, weights: Weights, recipe, control: Control):
+    """The gradient of `loss` from the active entries (step: cpu.Step or gpu.Step of sae_atlas/kernels)."""
+    entries = step.above(0.0)
     decoded = step.decode(entries, entries.values)
     norms = weights["W_dec"].norm(dim=1)
-    weight = norms.numpy() * entries.values.dtype.type(control.penalty / step.rows)
-    encoder = decoded.dots * entries.values.dtype.type(2 / step.rows) + weight[entries.columns]
+    weight = norms * (control.penalty / step.rows)
+    encoder = decoded.dots * (2 / step.rows) + weight.index_select(0, entries.columns)
     grads = step.accumulate(entries, decoded, entries.values, encoder, 2 / step.rows)
     sums = step.sum_by_latent(entries, entries.values)
     grads["W_dec"].addcmul_((control.penalty / step.rows * sums / norms)[:, None], weights["W_dec"])
-    sparsity = float(control.penalty / step.rows * (sums.double() @ norms.double()))
+    sparsity = control.penalty / step.rows * (sums.double() @ norms.double())
     return grads, step.measured(entries, None, decoded.squared_error, sparsity)

@@ -1,9 +1,7 @@
 """TopK with AuxK: the k largest pre-activations of a token, no penalty (arXiv 2406.04093)."""
 
-import torch
 from torch import Tensor
 
-from sae_atlas.kernels.loops import collect_largest
 from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.saes.auxk import add_auxk
 from sae_atlas.saes.parts import Loss, aux_latents, auxk_loss, keep_largest, pre_activations, reconstruct, squared_error
@@ -20,13 +18,11 @@ def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     return Loss(reconstruction + auxiliary, reconstruction, x.new_zeros(()), latents)
 
 
-def sparse_gradients(step, weights: Weights, x: Tensor, recipe, control: Control):
-    """The gradient of `loss` from the active entries (step: sae_atlas/kernels/cpu.py)."""
-    entries = step.encode(lambda z, *out: collect_largest(z, recipe.k, *out))
+def sparse_gradients(step, weights: Weights, recipe, control: Control):
+    """The gradient of `loss` from the active entries (step: cpu.Step or gpu.Step of sae_atlas/kernels)."""
+    entries = step.largest(recipe.k)
     decoded = step.decode(entries, entries.values)
-    encoder = decoded.dots * entries.values.dtype.type(2 / step.rows)
+    encoder = decoded.dots * (2 / step.rows)
     grads = step.accumulate(entries, decoded, entries.values, encoder, 2 / step.rows)
-    error = -torch.from_numpy(decoded.residuals[:, 0])
-    dead_latents = aux_latents(step.d_in, recipe.auxk.latents)
-    auxiliary = add_auxk(grads, weights, step.centred, error, control.dead, dead_latents, recipe.auxk.coefficient)
+    auxiliary = add_auxk(step, grads, -decoded.residuals[:, 0], recipe.auxk)
     return grads, step.measured(entries, None, decoded.squared_error, more=auxiliary)
