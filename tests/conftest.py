@@ -1,5 +1,6 @@
-"""One finished small atlas, shared by the tests that look at it."""
+"""One finished small atlas, shared by the tests that look at it; Triton's interpreter where there is no GPU."""
 
+import os
 import shutil
 import subprocess
 import threading
@@ -8,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from workflow import command, small
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, by whomever
 
 
 @dataclass(frozen=True)

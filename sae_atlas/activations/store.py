@@ -48,28 +48,29 @@ class Store:
     def record(self) -> dict:
         return self.attrs["record"]
 
-    def batches(self, batch: int, start_row: int = 0) -> Iterator[np.ndarray]:
-        """Raw activations in stored order, float32 [batch, d_in], from `start_row` on, whole batches only.
+    def batches(self, batch: int, start_row: int = 0, pinned: bool = False) -> Iterator:
+        """Raw activations in stored order, [batch, d_in], from `start_row` on, whole batches only.
 
-        The next rows are read by a background thread (more do not help: Zarr is bound by Python's lock). Raises
-        AtlasError for a damaged chunk.
+        float32 arrays; pinned: torch tensors as stored, in memory a GPU copies from by itself. The next rows are read by
+        a background thread (more do not help: Zarr is bound by Python's lock). Raises AtlasError for a damaged chunk.
         """
         stop = start_row + (self.rows - start_row) // batch * batch
         unit = self.array.chunk_rows if self.array.chunk_rows % batch == 0 else batch
         step = max(1, READ_BYTES // (4 * self.d_in * unit)) * unit
         with ThreadPoolExecutor(1, "store") as reader:
-            ahead = reader.submit(self._read, start_row, min(start_row + step, stop))
+            ahead = reader.submit(self._read, start_row, min(start_row + step, stop), pinned)
             for first in range(start_row, stop, step):
                 block = ahead.result()
                 following = min(first + step, stop)
-                ahead = reader.submit(self._read, following, min(following + step, stop))
+                ahead = reader.submit(self._read, following, min(following + step, stop), pinned)
                 for row in range(0, len(block), batch):
                     yield block[row : row + batch]
 
-    def _read(self, first: int, last: int) -> np.ndarray:
+    def _read(self, first: int, last: int, pinned: bool):
         import torch  # its conversion from float16 takes a fifth of NumPy's time
 
-        return torch.from_numpy(self.array[first:last]).float().numpy()
+        block = torch.from_numpy(self.array[first:last])
+        return block.pin_memory() if pinned else block.float().numpy()
 
 
 def seal(array: zarr.Array) -> str:

@@ -19,6 +19,7 @@ from sae_atlas.kernels import adam, loops, reference
 from sae_atlas.kernels.measured import Control, Measured, Weights
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 
+AHEAD = False
 RANGES = 16  # of latents, shared out over the threads
 GUESS = 0.8  # of the smallest active latent so far: above it lie a few more than k x batch candidates
 

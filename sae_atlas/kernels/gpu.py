@@ -22,19 +22,22 @@ from sae_atlas.kernels.measured import Control, Measured, Weights
 # Active fraction above which the dense step should be the faster one: by the bandwidth of a card's memory against its
 # bfloat16 products, 6 d_in d_sae FLOP saved per token against 8 to 12 gathered bytes per entry and input dimension.
 DENSE_ABOVE = 0.02
+AHEAD = True
 GUESS = 0.8  # as in cpu.py
 FEWEST = 16  # entries per row for which there is always room
 SCAN = 1024  # latents of a row looked at together
 FLAT = 1024  # values of a weight without unit rows in one program
 TILE = 8192  # gathered values in one piece
+PRODUCTS = {"bfloat16": torch.bfloat16, "float32": None}  # None: the weights' own
 
 
 def gradients(
-    architecture: ModuleType, weights: Weights, x: Tensor, recipe, control: Control, products=torch.bfloat16
+    architecture: ModuleType, weights: Weights, x: Tensor, recipe, control: Control
 ) -> tuple[Weights, Measured]:
     """Gradient of the loss of `architecture` (a module of sae_atlas/saes) on the scaled batch x [batch, d_in]."""
+    products = PRODUCTS[control.products]
     if control.density > DENSE_ABOVE:
-        lower = torch.autocast(x.device.type, products) if products != x.dtype else nullcontext()
+        lower = torch.autocast(x.device.type, products) if products else nullcontext()
         with lower:
             return reference.gradients(architecture, weights, x, recipe, control)
     return architecture.sparse_gradients(Step(weights, x, control, products), weights, recipe, control)
@@ -77,9 +80,9 @@ class Decoded:
 class Step:
     """One batch on its way through the sparse step; the same methods as cpu.Step."""
 
-    def __init__(self, weights: Weights, x: Tensor, control: Control, products: torch.dtype):
+    def __init__(self, weights: Weights, x: Tensor, control: Control, products: torch.dtype | None):
         self.weights, self.control = weights, control
-        self.lower = (lambda tensor: tensor) if products == x.dtype else (lambda tensor: tensor.to(products))
+        self.lower = (lambda tensor: tensor.to(products)) if products else (lambda tensor: tensor)
         self.centred = x - weights["b_dec"]
         self.rows, self.d_in = x.shape
         self.d_sae = len(weights["W_enc"])

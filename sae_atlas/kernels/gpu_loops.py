@@ -219,7 +219,7 @@ def adam_rows(
     weight -= learning_rate * m1 / (tl.sqrt(m2 * unbias) + epsilon)
     if unit_norm:
         weight /= tl.sqrt(tl.sum(weight * weight, 0))
-    good = inside & (clip == clip)
+    good = inside & (g == g)  # not NaN
     tl.store(first_moment + at, m1, mask=good)
     tl.store(second_moment + at, m2, mask=good)
     tl.store(weights + at, weight, mask=good)

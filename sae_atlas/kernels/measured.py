@@ -20,6 +20,7 @@ class Control:
     # as many as `density` tells, and for `dead_room` dead latents, and does not wait; too little room is a loss of NaN.
     room: float | None = None
     dead_room: int = 0
+    products: str = "bfloat16"  # GPU: arithmetic of matrix products and of what is gathered; or float32
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pyarrow import parquet
 from torch import Tensor
 
 from sae_atlas.files import atomic
-from sae_atlas.kernels.measured import Measured
+from sae_atlas.kernels.measured import Measured, floats
 
 ROWS = 100  # at most, per window
 MEANS = ("loss", "reconstruction", "sparsity", "l0", "gradient_norm")  # of the steps of an interval
@@ -33,12 +33,17 @@ class Curve:
         self.count += 1
 
     @property
+    def finite(self) -> bool:
+        """Whether every number of the running interval is."""
+        return bool(np.isfinite(floats(self.sums)).all())
+
+    @property
     def due(self) -> bool:
         return self.count >= self.every
 
     def close(self, now: dict) -> None:
         """End the interval with a row: the values of `now` and the interval's means."""
-        means = {name: total / self.count for name, total in zip(MEANS, self.sums, strict=True)}
+        means = {name: total / self.count for name, total in zip(MEANS, floats(self.sums), strict=True)}
         self.rows.append({**now, **means, "alive": int(self.fired.sum())})
         self.sums, self.count, self.fired = [0.0] * len(MEANS), 0, None
 

@@ -8,15 +8,20 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from sae_atlas.kernels.measured import Weights
+from sae_atlas.kernels.measured import Weights, floats
 from sae_atlas.saes import architecture
 from sae_atlas.saes.parts import initial_weights
 from sae_atlas.training.recipe import TOPK, Recipe, canonical_lambda
 
+NUMBERS = ("penalty", "smoothed_l0", "smallest", "density")
+
 
 @dataclass
 class State:
-    """Scaled space as in sae_atlas/saes/parts.py. The normaliser is the first window's, kept for the whole chain."""
+    """Scaled space as in sae_atlas/saes/parts.py. The normaliser is the first window's, kept for the whole chain.
+
+    NUMBERS may be tensors of no dimension while steps run ahead of what is known (train._Window).
+    """
 
     weights: Weights
     first: Weights  # Adam's average of the gradient
@@ -31,8 +36,23 @@ class State:
     smallest: float = 0.0  # smoothed smallest active latent: BatchTopK's threshold at inference
     density: float = 0.5  # active fraction of the latents in the last step
 
+    def to(self, device: torch.device | str, copy: bool = False) -> "State":
+        def moved(value):
+            if isinstance(value, dict):
+                return {name: moved(each) for name, each in value.items()}
+            return value.to(device, copy=copy) if isinstance(value, Tensor) else value
+
+        return State(**{field.name: moved(getattr(self, field.name)) for field in fields(self)})
+
+    def settle(self) -> None:
+        """Numbers that were left on a device become plain floats; this waits for the device."""
+        left = [name for name in NUMBERS if isinstance(getattr(self, name), Tensor)]
+        for name, value in zip(left, floats([getattr(self, name) for name in left]), strict=True):
+            setattr(self, name, value)
+
     def to_dict(self) -> dict:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Plain values and tensors of the CPU."""
+        return dict(vars(self.to("cpu")))
 
 
 def initial_state(recipe: Recipe, mean: Tensor, scale: float, geometric_median: Tensor) -> State:

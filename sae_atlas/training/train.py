@@ -3,11 +3,14 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sae_atlas.activations.store import open_store
+from sae_atlas.devices import name_of, resolve
 from sae_atlas.errors import AtlasError
 from sae_atlas.kernels import backend_for
 from sae_atlas.kernels.measured import Control
@@ -21,7 +24,9 @@ from sae_atlas.training.interruption import Interruption
 from sae_atlas.training.recipe import Recipe
 from sae_atlas.training.schedule import decayed, warmed_up
 from sae_atlas.training.state import State, initial_penalty, initial_state
+from sae_atlas.training.transfer import Batches
 
+ROOM = 4.0  # entries a step has room for while the host runs ahead, over those of the last step it knows
 SMALLEST_RATE = 1e-3  # weight of the newest step in BatchTopK's threshold (EMA 0.999), more in the first 10,000 steps
 
 
@@ -39,28 +44,34 @@ def train(
     expects: dict[str, str] | None = None,
     threads: int = 1,
     watch: Callable[[dict], None] | None = None,
+    device: str = "auto",
+    gpu_products: str = "bfloat16",
 ) -> None:
     """Carry the SAE of `previous` (a resume file; None: a new one) over the store's window of tokens [start, stop).
 
     total: tokens of the whole run where the learning rate's decay reaches this window, else None. expects: identities
-    of `store` and `previous`. watch: told every new row of the curve. Any number of threads gives the same bits. On
-    SIGTERM it keeps its state beside `resume` and ends with exit code interruption.EXIT_CODE; the same call goes on from there.
+    of `store` and `previous`. watch: told every new row of the curve. device: auto, cpu or cuda; gpu_products: arithmetic
+    of matrix products on a GPU, bfloat16 or float32. Any number of threads gives the same bits. On SIGTERM it keeps its
+    state beside `resume` and ends with exit code interruption.EXIT_CODE; the same call goes on from there.
 
     Raises AtlasError for damaged or wrong inputs, a store smaller than a batch, a loss or gradient that is not finite.
     """
     expects = expects or {}
     chosen = Recipe.from_dict(recipe)
     reader = open_store(store, expects.get("store"))
-    state = _begin(chosen, reader, previous, expects.get("previous"))
+    on = resolve(device)
+    state = _begin(chosen, reader, previous, expects.get("previous")).to(on)
     steps = reader.rows // chosen.batch
     if not steps:
         raise AtlasError(
             f"{store}: {reader.rows} rows are less than a batch ({chosen.batch}); lower the recipe's batch"
         )
-    window = _Window(chosen, reader, state, Curve(every=math.ceil(steps / ROWS)), start, stop, total, threads, watch)
+    window = _Window(
+        chosen, reader, state, Curve(every=math.ceil(steps / ROWS)), start, stop, total, threads, watch, gpu_products
+    )
     logger.info(
-        "%s, %d -> %d latents, %d steps of %d tokens, %d thread(s)",
-        chosen.architecture, reader.d_in, chosen.d_sae(reader.d_in), steps, chosen.batch, threads,
+        "%s, %d -> %d latents, %d steps of %d tokens, %s, %d thread(s)",
+        chosen.architecture, reader.d_in, chosen.d_sae(reader.d_in), steps, chosen.batch, name_of(on), threads,
     )  # fmt: skip
     with Interruption(resume, record["identity"]) as interruption:
         window.go_on_from(interruption.saved)
@@ -71,43 +82,57 @@ def train(
 
 
 class _Window:
-    """The loop over one window's batches and what it carries."""
+    """The loop over one window's batches and what it carries.
+
+    On a GPU the host does not wait for a step: it runs ahead to the next row of the curve and looks only there. If a step
+    on the way was not finite, or had made too little room for its entries, all since the last row are done again one by one.
+    """
 
     def __init__(
-        self, recipe: Recipe, reader, state: State, curve: Curve, start: int, stop: int, total, threads: int, watch
-    ):
+        self, recipe: Recipe, reader, state: State, curve: Curve, start: int, stop: int, total, threads: int, watch,
+        products: str,
+    ):  # fmt: skip
         self.recipe, self.reader, self.state, self.curve = recipe, reader, state, curve
         self.start, self.stop, self.total, self.watch = start, stop, total, watch
         self.steps = reader.rows // recipe.batch
         self.done = 0  # steps of this window
         self.dense = 0  # of those done by this process, how many took the dense path
-        self.backend = backend_for(threads)
+        self.device, self.products = state.mean.device, products
+        self.backend = backend_for(threads, self.device.type)
+        self.known: float | None = None  # while running ahead: density at the last look
+        self.one_by_one = 0  # steps up to this one are waited for
+        self.room, self.dead_room = ROOM, 0
+        self.waited = 0.0  # seconds, for the store
         self.first_penalty = initial_penalty(recipe, reader.d_in, state.scale)
 
     def go_on_from(self, saved: dict | None) -> None:
         if saved:
-            self.state, self.curve, self.done = State(**saved["state"]), Curve.from_dict(saved["curve"]), saved["done"]
+            self.state = State(**saved["state"]).to(self.device)
+            self.curve, self.done = Curve.from_dict(saved["curve"]), saved["done"]
             logger.info("going on after step %d of %d", self.done, self.steps)
 
     def to_dict(self) -> dict:
         return {"state": self.state.to_dict(), "curve": self.curve.to_dict(), "done": self.done}
 
     def run(self, interruption: Interruption) -> None:
-        began, first, waited = time.perf_counter(), self.done, 0.0
-        batches = iter(self.reader.batches(self.recipe.batch, start_row=self.done * self.recipe.batch))
+        began, first = time.perf_counter(), self.done
+        self._read_on()
+        self.one_by_one = self.done + 1  # the first step tells how many entries to make room for
         with progress(self.steps * self.recipe.batch, "token", "training") as bar:
             bar.update(self.done * self.recipe.batch)
             while self.done < self.steps:
-                asked = time.perf_counter()
-                rows = next(batches)
-                waited += time.perf_counter() - asked
-                self._step(rows, interruption)
-                bar.update(len(rows))
+                before = self.done
+                if self.backend.AHEAD and self.done >= self.one_by_one:
+                    self._run_ahead(interruption)
+                else:
+                    self._step(next(self.batches), interruption)
+                    self._close_row_if_due()
+                bar.update((self.done - before) * self.recipe.batch)
                 interruption.check(self.to_dict)
         seconds = max(time.perf_counter() - began, 1e-9)
         tokens = (self.steps - first) * self.recipe.batch
         logger.info("%d tokens in %.1f s: %.0f tokens/s", tokens, seconds, tokens / seconds)
-        logger.info("%.1f%% of that waiting for the store", 100 * waited / seconds)
+        logger.info("%.1f%% of that waiting for the store", 100 * (self.waited + self.batches.waited) / seconds)
         if self.dense:
             share = 100 * self.backend.DENSE_ABOVE
             logger.info("%d steps were dense: more than %.0f%% of the latents active before them", self.dense, share)
@@ -115,51 +140,87 @@ class _Window:
             logger.info("the kernels were compiled for this machine; the next job finds them in the cache")
         logger.info("%d rows beyond the last whole batch left out", self.reader.rows % self.recipe.batch)
 
-    def _step(self, rows, interruption: Interruption) -> None:
-        recipe, state = self.recipe, self.state
-        x = torch.from_numpy(rows).sub_(state.mean).mul_(state.scale)
+    def _read_on(self) -> None:
+        self.batches = Batches(self.reader, self.recipe.batch, self.done * self.recipe.batch, self.device)
+
+    def _run_ahead(self, interruption: Interruption) -> None:
+        """Steps up to the next row of the curve, none of them waited for; all of them or none."""
+        kept = (
+            self.state.to(self.device, copy=True),
+            replace(self.curve, rows=[*self.curve.rows]),
+            self.done,
+            self.dense,
+        )
+        stop = min(self.steps, self.done + self.curve.every - self.curve.count)
+        soon_dead = self.state.since_fired >= self.recipe.dead_after - (stop - self.done) * self.recipe.batch
+        self.known, self.dead_room = self.state.density, int(soon_dead.sum())
+        while self.done < stop and interruption.told is None:
+            self._step(next(self.batches), interruption)
+        self.known = None
+        if self.curve.finite:
+            self.state.settle()
+            self._close_row_if_due()
+            return
+        logger.info(
+            "steps %d to %d again, one by one: one was not finite or had too little room", kept[2] + 1, self.done
+        )
+        self.one_by_one, self.room = self.done, 2 * self.room
+        self.state, self.curve, self.done, self.dense = kept
+        self.waited += self.batches.waited
+        self._read_on()
+
+    def _step(self, x: Tensor, interruption: Interruption) -> None:
+        recipe, state, ahead = self.recipe, self.state, self.known is not None
+        x = x.sub_(state.mean).mul_(state.scale)
         position = self.start + (self.stop - self.start) * self.done / self.steps
         rate = (
             recipe.learning_rate * warmed_up(state.steps, recipe.warmup) * decayed(position, self.total, recipe.decay)
         )
         penalty = state.penalty * warmed_up(state.steps, recipe.sparsity_warmup)
         dead = state.since_fired >= recipe.dead_after
-        self.dense += state.density > self.backend.DENSE_ABOVE
-        control = Control(penalty, dead, state.smallest, state.density)
+        density, room = (self.known, self.room) if ahead else (state.density, None)
+        self.dense += density > self.backend.DENSE_ABOVE
+        control = Control(penalty, dead, state.smallest, density, room, self.dead_room, self.products)
         grads, measured = self.backend.gradients(architecture(recipe.architecture), state.weights, x, recipe, control)
+        measured = measured if ahead else measured.plain()
         norm = math.nan
-        if math.isfinite(measured.loss):
+        if ahead or math.isfinite(measured.loss):
             moments = (state.first, state.second)
             norm = self.backend.update(state.weights, grads, moments, recipe, state.steps + 1, rate)
-        if not math.isfinite(norm):
-            kept = interruption.keep(self.to_dict())
-            raise AtlasError(
-                f"{self.reader.path}: loss {measured.loss}, gradient norm {norm} at step {state.steps + 1} (token "
-                f"{int(position)}). Lower learning_rate or check the store; the state before that step is in {kept}"
-            )
+        if not ahead:
+            norm = float(norm)
+            if not math.isfinite(norm):
+                kept = interruption.keep(self.to_dict())
+                raise AtlasError(
+                    f"{self.reader.path}: loss {measured.loss}, gradient norm {norm} at step {state.steps + 1} (token "
+                    f"{int(position)}). Lower learning_rate or check the store; the state before that step is in {kept}"
+                )
         self.done += 1
         state.steps += 1
-        state.tokens += len(rows)
+        state.tokens += len(x)
         state.density = measured.l0 / len(state.since_fired)
-        state.since_fired += len(rows)
-        state.since_fired[measured.fired] = 0
+        state.since_fired += len(x)
+        state.since_fired.masked_fill_(measured.fired, 0)
         newest = max(SMALLEST_RATE, min(1.0, 10 / state.steps))
-        state.smallest += newest * (measured.smallest - state.smallest)
+        state.smallest = state.smallest + newest * (measured.smallest - state.smallest)
         self.curve.add(measured, norm)
+        self.last = {"lambda": penalty, "learning_rate": rate}
+        self._adapt(measured.l0)
+
+    def _close_row_if_due(self) -> None:
         if self.curve.due or self.done == self.steps:
             now = {
-                "step": state.steps,
+                "step": self.state.steps,
                 "tokens": round(self.start + (self.stop - self.start) * self.done / self.steps),
-                "lambda": penalty,
-                "learning_rate": rate,
-                "dead": int((state.since_fired >= recipe.dead_after).sum()),
+                "lambda": float(self.last["lambda"]),
+                "learning_rate": self.last["learning_rate"],
+                "dead": int((self.state.since_fired >= self.recipe.dead_after).sum()),
             }
             self.curve.close(now)
             if self.watch:
                 self.watch(self.curve.rows[-1])
-        self._adapt(measured.l0)
 
-    def _adapt(self, l0: float) -> None:
+    def _adapt(self, l0: float | Tensor) -> None:
         target, state = self.recipe.l1.target_l0, self.state
         if target is None:
             return
@@ -182,7 +243,7 @@ def _begin(recipe: Recipe, reader, previous: str | Path | None, expected: str | 
 
 
 def _save_checkpoint(path: str | Path, recipe: Recipe, window: _Window, record: dict) -> None:
-    state, reader, rows = window.state, window.reader, window.curve.rows
+    state, reader, rows = window.state.to("cpu"), window.reader, window.curve.rows
     module = architecture(recipe.architecture)
     weights, threshold = state.weights, None
     if hasattr(module, "inference"):
@@ -194,8 +255,11 @@ def _save_checkpoint(path: str | Path, recipe: Recipe, window: _Window, record: 
         "tokens": window.stop,
         "normaliser": {"mean": state.mean, "scale": state.scale},
         "activations": {key: reader.attrs[key] for key in ("base_model", "site", "layer")},
+        "device": name_of(window.device),
         "record": record,
     }
+    if window.device.type == "cuda":
+        config["gpu_products"] = window.products
     if recipe.architecture in ("relu", "gated"):
         config["lambda"] = {
             "stated": recipe.l1.coefficient,

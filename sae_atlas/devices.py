@@ -1,0 +1,21 @@
+"""Which device computes: `auto` takes a GPU where there is one, `cpu` and `cuda` are what they say."""
+
+import torch
+
+from sae_atlas.errors import AtlasError
+
+
+def resolve(device: str) -> torch.device:
+    """Raises AtlasError if `cuda` is asked for and this process finds none."""
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        build = "torch finds no GPU" if torch.version.cuda else f"torch {torch.__version__} is a build without CUDA"
+        raise AtlasError(
+            f"training.device: `cuda` is asked for, but {build}; set `auto` or `cpu`, or see the README for the build of torch"
+        )
+    return torch.device("cuda" if found and device != "cpu" else "cpu")
+
+
+def name_of(device: torch.device) -> str:
+    """`cpu`, or the card's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,260 @@
+"""The GPU's step equals autograd, and the loop that runs ahead of it loses nothing.
+
+Without a GPU the Triton kernels run in Triton's interpreter (conftest.py), on small sizes; tests marked `gpu` need a card.
+"""
+
+import numpy as np
+import pytest
+import torch
+from stores import activations, make_store
+from test_gradients import KEYS, rows_of_every_kind
+from test_train import recipe_of, run, same
+
+from sae_atlas.errors import AtlasError
+from sae_atlas.kernels import reference
+from sae_atlas.kernels.measured import Control
+from sae_atlas.saes import architecture as module_of
+from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors
+from sae_atlas.training import train as training
+from sae_atlas.training.interruption import EXIT_CODE
+from sae_atlas.training.recipe import ARCHITECTURES, Recipe
+from sae_atlas.training.state import initial_state
+
+pytest.importorskip("triton", reason="Triton has wheels for Linux only")
+from sae_atlas.kernels import gpu
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+needs_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU")
+D_IN, EXPANSION, ROWS = 24, 4, 32  # d is no power of two
+SILENT, EMPTY = 7, 3  # a latent that is never active, a row without an active one
+EXACT = {torch.float64: {"rtol": 1e-11, "atol": 1e-13}, torch.float32: {"rtol": 1e-4, "atol": 1e-6}}
+
+
+def problem(architecture, dtype=torch.float64, **keys):
+    recipe = Recipe.from_dict({"architecture": architecture, "expansion": EXPANSION, **KEYS[architecture], **keys})
+    generator = torch.Generator().manual_seed(1)
+    state = initial_state(recipe, torch.zeros(D_IN), 1.0, torch.randn(D_IN, generator=generator) / 10)
+    weights = {
+        name: weight + torch.randn(weight.shape, generator=generator) / 30 for name, weight in state.weights.items()
+    }
+    bias = "b_gate" if architecture == "gated" else "b_enc"
+    weights[bias] -= 0.15
+    weights[bias][SILENT] = -100
+    x = torch.randn(ROWS, D_IN, generator=generator) / D_IN**0.5
+    x[EMPTY] = weights["b_dec"]
+    return recipe, {name: weight.to(DEVICE, dtype) for name, weight in weights.items()}, x.to(DEVICE, dtype)
+
+
+def control(**others):
+    dead = torch.arange(EXPANSION * D_IN, device=DEVICE) % 3 == 0
+    return Control(**{"penalty": 0.1, "dead": dead, "smallest": 0.2, "density": 0.01, "products": "float32"} | others)
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@pytest.mark.parametrize("room", [None, 8.0])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_equals_autograd(architecture, room, dtype):
+    recipe, weights, x = problem(architecture, dtype)
+    module, asked = module_of(recipe.architecture), control(room=room, dead_room=40)  # 32 are dead
+    expected, told = reference.gradients(module, weights, x, recipe, asked)
+    found, measured = gpu.gradients(module, weights, x, recipe, asked)
+    assert set(found) == set(expected) == set(weights)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], **EXACT[dtype])
+        assert expected[name].abs().max() > 0, f"{name} is not tested"
+    told, measured = told.plain(), measured.plain()
+    for value in ("loss", "reconstruction", "sparsity", "l0"):
+        assert getattr(measured, value) == pytest.approx(getattr(told, value), rel=EXACT[dtype]["rtol"])
+    assert torch.equal(measured.fired, told.fired) and not told.fired[SILENT] and told.fired.any()
+
+
+@pytest.mark.parametrize("architecture", ["relu", "gated", "jumprelu", "topk", "batch_topk"])
+def test_no_active_latent_is_no_special_case(architecture):
+    recipe, weights, x = problem(architecture)
+    for name in {"b_enc", "b_gate"} & set(weights):
+        weights[name] -= 100
+    module = module_of(recipe.architecture)
+    for asked in (control(dead=None), control(dead=None, room=4.0, smallest=0.0)):
+        if architecture == "batch_topk" and asked.room:
+            continue  # fewer than k x batch candidates: it asks to be waited for
+        expected, _ = reference.gradients(module, weights, x, recipe, asked)
+        found, measured = gpu.gradients(module, weights, x, recipe, asked)
+        assert measured.plain().l0 == 0 and measured.plain().smallest == 0
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    "architecture, short",
+    [
+        ("relu", {"room": 0.05}),
+        ("batch_topk", {"room": 1.0, "smallest": 0.0}),
+        ("batch_topk", {"room": 8.0, "smallest": 9.0}),  # too few candidates
+        ("topk", {"room": 4.0, "dead_room": 31}),
+    ],
+)
+def test_too_little_room_is_a_loss_of_nan(architecture, short):
+    recipe, weights, x = problem(architecture)
+    _, measured = gpu.gradients(
+        module_of(recipe.architecture), weights, x, recipe, control(**{"dead_room": 96} | short)
+    )
+    assert np.isnan(measured.plain().loss)
+
+
+@pytest.mark.parametrize("density", [0.01, 1.0])
+@pytest.mark.parametrize("architecture", ["relu", "topk"])
+def test_bfloat16_products_are_near(architecture, density):
+    recipe, weights, x = problem(architecture, torch.float32)
+    module = module_of(recipe.architecture)
+    expected, _ = reference.gradients(module, weights, x, recipe, control(dead=None))
+    found, _ = gpu.gradients(module, weights, x, recipe, control(dead=None, density=density, products="bfloat16"))
+    for name in expected:
+        assert found[name].dtype == torch.float32
+        assert 0 < (found[name] - expected[name]).norm() < 0.1 * expected[name].norm()
+
+
+@pytest.mark.parametrize("k", [1, 8, 299, 300, 400])
+@pytest.mark.parametrize("dtype", EXACT)
+def test_largest_are_those_of_a_sort(k, dtype):
+    z = torch.from_numpy(rows_of_every_kind()[:12]).to(DEVICE, dtype)
+    zeros = torch.zeros(300, device=DEVICE, dtype=dtype)
+    weights = {"W_enc": torch.eye(300, device=DEVICE, dtype=dtype), "b_enc": zeros, "b_dec": zeros}
+    entries = gpu.Step(weights, z, Control(density=0.0), None).largest(k)
+    starts = entries.starts.tolist()
+    for row in range(len(z)):
+        order = np.argsort(-z[row].cpu().numpy(), kind="stable")[:k]  # of equal entries the first
+        expected = sorted(order[z[row].cpu().numpy()[order] > 0].tolist())
+        assert entries.columns[starts[row] : starts[row + 1]].tolist() == expected
+        assert torch.equal(entries.values[starts[row] : starts[row + 1]], z[row, expected])
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_the_backends_update_alike(clip):
+    recipe, weights, x = problem("gated", clip=clip)
+    weights["W_dec"] /= weights["W_dec"].norm(dim=1, keepdim=True)
+    grads, _ = reference.gradients(module_of("gated"), weights, x, recipe, control())
+    ours, theirs = (
+        [
+            {name: copy(each) for name, each in weights.items()}
+            for copy in (torch.clone, torch.zeros_like, torch.zeros_like)
+        ]
+        for _ in range(2)
+    )
+    for step in (1, 2):
+        norm = gpu.update(ours[0], grads, ours[1:], recipe, step, 1e-2)
+        assert norm.item() == pytest.approx(
+            reference.update(theirs[0], grads, theirs[1:], recipe, step, 1e-2), rel=1e-12
+        )
+    for one, other in zip(ours, theirs, strict=True):
+        for name in weights:
+            torch.testing.assert_close(one[name], other[name], rtol=1e-10, atol=1e-13)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    recipe, weights, x = problem("relu")
+    grads, _ = reference.gradients(module_of("relu"), weights, x, recipe, control())
+    grads["W_enc"][3, 2] = float("nan")
+    moments = [{name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2)]
+    before = {name: weight.clone() for name, weight in weights.items()}
+    assert not np.isfinite(gpu.update(weights, grads, moments, recipe, 1, 1e-3).item())
+    assert all(torch.equal(weights[name], before[name]) for name in weights)
+    assert not any(each.any() for part in moments for each in part.values())
+
+
+@pytest.fixture
+def on_gpu_kernels(monkeypatch):
+    """The training loop with the GPU's backend, a row of the curve every few steps, always the sparse path."""
+    monkeypatch.setattr(training, "backend_for", lambda *_: gpu)
+    monkeypatch.setattr(training, "ROWS", 2)
+    monkeypatch.setattr(gpu, "DENSE_ABOVE", 1.0)
+
+
+def trained(folder, store, recipe, **others):
+    paths = run(folder, store, recipe, stop=512, gpu_products="float32", **others)
+    return load_tensors(paths["resume"])["state"]
+
+
+@pytest.mark.parametrize("architecture", ["relu", "batch_topk"])
+def test_running_ahead_changes_nothing(architecture, tmp_path, on_gpu_kernels, monkeypatch):
+    """Also not where steps turn out to have had too little room and are done again."""
+    store = make_store(tmp_path, rows=512)
+    ahead = trained(tmp_path / "ahead", store, recipe_of(architecture))
+    again = []
+    monkeypatch.setattr(training, "ROOM", 0.01 if architecture == "relu" else 1.0)
+    monkeypatch.setattr(gpu, "FEWEST", 0)
+    monkeypatch.setattr(training.logger, "info", lambda text, *_: again.append(text) if "again" in text else None)
+    short = trained(tmp_path / "short", store, recipe_of(architecture))
+    assert again
+    monkeypatch.setattr(gpu, "AHEAD", False)
+    waited = trained(tmp_path / "waited", store, recipe_of(architecture))
+    assert same(ahead, waited) and same(short, waited)
+    assert all(isinstance(ahead[name], float) for name in ("penalty", "smallest", "density"))
+
+
+def test_interrupted_between_two_looks_it_ends_with_the_same_state(tmp_path, on_gpu_kernels, monkeypatch):
+    store = make_store(tmp_path, rows=512)
+    whole = trained(tmp_path / "whole", store, recipe_of("topk"))
+    original, steps = training._Window._step, [0]
+
+    def told_to_stop(self, x, interruption):
+        original(self, x, interruption)
+        steps[0] += 1
+        if steps[0] == 3:
+            interruption.told = 15
+
+    monkeypatch.setattr(training._Window, "_step", told_to_stop)
+    with pytest.raises(SystemExit) as stopped:
+        trained(tmp_path / "parts", store, recipe_of("topk"))
+    assert stopped.value.code == EXIT_CODE
+    assert same(trained(tmp_path / "parts", store, recipe_of("topk")), whole)
+
+
+def test_it_ends_where_the_cpu_ends(tmp_path, on_gpu_kernels, monkeypatch):
+    store = make_store(tmp_path, rows=512)
+    ours = trained(tmp_path / "gpu", store, recipe_of("relu"))
+    monkeypatch.undo()
+    true = trained(tmp_path / "cpu", store, recipe_of("relu"), device="cpu")
+    for name, weight in true["weights"].items():
+        torch.testing.assert_close(ours["weights"][name], weight, rtol=1e-3, atol=1e-4)
+    assert ours["penalty"] == pytest.approx(true["penalty"], rel=1e-5)
+
+
+def test_what_is_not_finite_stops_with_the_step_and_the_state_before_it(tmp_path, on_gpu_kernels):
+    values = activations(512)
+    store = make_store(tmp_path, values=values)
+    import zarr
+
+    zarr.open_array(store, mode="r+")[3 * 64 + 5, 2] = float("nan")
+    with pytest.raises(AtlasError, match=r"gradient norm nan at step 4 \(token 192\)") as error:
+        trained(tmp_path, store, recipe_of("topk"))
+    state = load_tensors(str(error.value).rsplit(" ", 1)[1])["state"]["state"]
+    assert state["steps"] == 3
+    assert all(weight.isfinite().all() for weight in state["weights"].values())
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_host_does_not_wait_inside_a_step(architecture):
+    recipe, weights, x = problem(architecture, torch.float32)
+    moments = [{name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2)]
+    for mode in ("default", "error"):  # the first round compiles
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            asked = control(room=8.0, dead_room=40, products="bfloat16")
+            grads, _ = gpu.gradients(module_of(architecture), weights, x, recipe, asked)
+            gpu.update(weights, grads, moments, recipe, 1, 1e-4)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_job_on_the_card_gives_the_same_bits_twice_and_learns(architecture, tmp_path):
+    store = make_store(tmp_path, rows=8192)
+    one, two = (run(tmp_path / name, store, recipe_of(architecture), stop=8192, device="cuda") for name in "ab")
+    assert one["checkpoint"].read_bytes() == two["checkpoint"].read_bytes()
+    saved = load_checkpoint(one["checkpoint"])
+    assert saved["stats"]["reconstruction"] < 0.5
+    assert saved["config"]["device"] == torch.cuda.get_device_name()
