@@ -6,7 +6,8 @@ Without a GPU the Triton kernels run in Triton's interpreter (conftest.py), on s
 import numpy as np
 import pytest
 import torch
-from stores import activations, make_store
+import zarr
+from stores import make_store
 from test_gradients import KEYS, rows_of_every_kind
 from test_train import recipe_of, run, same
 
@@ -169,64 +170,64 @@ def on_gpu_kernels(monkeypatch):
     monkeypatch.setattr(gpu, "DENSE_ABOVE", 1.0)
 
 
-def trained(folder, store, recipe, **others):
-    paths = run(folder, store, recipe, stop=512, gpu_products="float32", **others)
+def trained(folder, store, architecture, **others):
+    """The state after 6 steps."""
+    recipe = recipe_of(architecture, expansion=2, batch=8)
+    paths = run(folder, store, recipe, stop=48, gpu_products="float32", **others)
     return load_tensors(paths["resume"])["state"]
 
 
+@pytest.fixture
+def store(tmp_path):
+    return make_store(tmp_path, rows=48)
+
+
 @pytest.mark.parametrize("architecture", ["relu", "batch_topk"])
-def test_running_ahead_changes_nothing(architecture, tmp_path, on_gpu_kernels, monkeypatch):
+def test_running_ahead_changes_nothing(architecture, store, tmp_path, on_gpu_kernels, monkeypatch):
     """Also not where steps turn out to have had too little room and are done again."""
-    store = make_store(tmp_path, rows=512)
-    ahead = trained(tmp_path / "ahead", store, recipe_of(architecture))
+    ahead = trained(tmp_path / "ahead", store, architecture)
     again = []
     monkeypatch.setattr(training, "ROOM", 0.01 if architecture == "relu" else 1.0)
     monkeypatch.setattr(gpu, "FEWEST", 0)
     monkeypatch.setattr(training.logger, "info", lambda text, *_: again.append(text) if "again" in text else None)
-    short = trained(tmp_path / "short", store, recipe_of(architecture))
+    short = trained(tmp_path / "short", store, architecture)
     assert again
     monkeypatch.setattr(gpu, "AHEAD", False)
-    waited = trained(tmp_path / "waited", store, recipe_of(architecture))
+    waited = trained(tmp_path / "waited", store, architecture)
     assert same(ahead, waited) and same(short, waited)
     assert all(isinstance(ahead[name], float) for name in ("penalty", "smallest", "density"))
 
 
-def test_interrupted_between_two_looks_it_ends_with_the_same_state(tmp_path, on_gpu_kernels, monkeypatch):
-    store = make_store(tmp_path, rows=512)
-    whole = trained(tmp_path / "whole", store, recipe_of("topk"))
+def test_interrupted_between_two_looks_it_ends_with_the_same_state(store, tmp_path, on_gpu_kernels, monkeypatch):
+    whole = trained(tmp_path / "whole", store, "topk")
     original, steps = training._Window._step, [0]
 
     def told_to_stop(self, x, interruption):
         original(self, x, interruption)
         steps[0] += 1
-        if steps[0] == 3:
+        if steps[0] == 2:
             interruption.told = 15
 
     monkeypatch.setattr(training._Window, "_step", told_to_stop)
     with pytest.raises(SystemExit) as stopped:
-        trained(tmp_path / "parts", store, recipe_of("topk"))
+        trained(tmp_path / "parts", store, "topk")
     assert stopped.value.code == EXIT_CODE
-    assert same(trained(tmp_path / "parts", store, recipe_of("topk")), whole)
+    assert same(trained(tmp_path / "parts", store, "topk"), whole)
 
 
-def test_it_ends_where_the_cpu_ends(tmp_path, on_gpu_kernels, monkeypatch):
-    store = make_store(tmp_path, rows=512)
-    ours = trained(tmp_path / "gpu", store, recipe_of("relu"))
+def test_it_ends_where_the_cpu_ends(store, tmp_path, on_gpu_kernels, monkeypatch):
+    ours = trained(tmp_path / "gpu", store, "relu")
     monkeypatch.undo()
-    true = trained(tmp_path / "cpu", store, recipe_of("relu"), device="cpu")
+    true = trained(tmp_path / "cpu", store, "relu", device="cpu")
     for name, weight in true["weights"].items():
         torch.testing.assert_close(ours["weights"][name], weight, rtol=1e-3, atol=1e-4)
     assert ours["penalty"] == pytest.approx(true["penalty"], rel=1e-5)
 
 
-def test_what_is_not_finite_stops_with_the_step_and_the_state_before_it(tmp_path, on_gpu_kernels):
-    values = activations(512)
-    store = make_store(tmp_path, values=values)
-    import zarr
-
-    zarr.open_array(store, mode="r+")[3 * 64 + 5, 2] = float("nan")
-    with pytest.raises(AtlasError, match=r"gradient norm nan at step 4 \(token 192\)") as error:
-        trained(tmp_path, store, recipe_of("topk"))
+def test_what_is_not_finite_stops_with_the_step_and_the_state_before_it(store, tmp_path, on_gpu_kernels):
+    zarr.open_array(store, mode="r+")[3 * 8 + 5, 2] = float("nan")
+    with pytest.raises(AtlasError, match=r"gradient norm nan at step 4 \(token 24\)") as error:
+        trained(tmp_path, store, "topk")
     state = load_tensors(str(error.value).rsplit(" ", 1)[1])["state"]["state"]
     assert state["steps"] == 3
     assert all(weight.isfinite().all() for weight in state["weights"].values())
