@@ -9,7 +9,7 @@ BIN := $(CURDIR)/.venv/bin
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run plan report test test-peers lint format bench browser
+.PHONY: run plan report test test-peers lint format bench bench-gpu browser
 
 run: .venv/ready
 	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --cores $(CORES)
@@ -59,6 +59,10 @@ format: .venv/ready
 # One training step beside other libraries' (minutes): benchmarks/RESULTS.md. TOY=--toy does it in seconds, at toy size.
 bench: .bench-venv/ready
 	.bench-venv/bin/python -m benchmarks.steps $(TOY)
+
+# The training step on this machine's GPU, in tokens per second: benchmarks/gpu_results.json.
+bench-gpu: .venv/ready
+	$(BIN)/python -m benchmarks.gpu_steps
 
 # torch comes first and alone: asked for by anything else, it may be a build of gigabytes.
 .bench-venv/ready: benchmarks/requirements.lock

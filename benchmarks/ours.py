@@ -1,11 +1,10 @@
-"""sae_atlas: the training loop's own step, bookkeeping and curve included."""
+"""sae_atlas: the training loop's own step, bookkeeping and curve included, on the device of the weights."""
 
 from types import SimpleNamespace
 
 import torch
 
 from benchmarks.works import LEARNING_RATE, PENALTY, Work
-from sae_atlas.kernels import backend_for
 from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.kernels.threads import use_threads
 from sae_atlas.saes import architecture
@@ -34,27 +33,29 @@ class Atlas:
             weights={name: weight.clone() for name, weight in weights.items()},
             first={name: torch.zeros_like(weight) for name, weight in weights.items()},
             second={name: torch.zeros_like(weight) for name, weight in weights.items()},
-            mean=torch.zeros(work.d_in),
+            mean=torch.zeros(work.d_in, device=weights["W_dec"].device),
             scale=1.0,
-            since_fired=torch.zeros(work.d_sae, dtype=torch.int64),
+            since_fired=torch.zeros(work.d_sae, dtype=torch.int64, device=weights["W_dec"].device),
             penalty=PENALTY if work.kind == "l1" else 0.0,
             density=work.l0 / work.d_sae,
         )
         rows = 1000 * work.batch
         reader = SimpleNamespace(rows=rows, d_in=work.d_in, path="benchmark")
-        self.window = _Window(self.recipe, reader, self.state, Curve(every=1000), 0, rows, None, threads)
+        self.window = _Window(
+            self.recipe, reader, self.state, Curve(every=1000), 0, rows, None, threads, None, "bfloat16"
+        )
 
     def gradients(self, x) -> Weights:
         use_threads(self.threads)
         control = Control(self.state.penalty, density=self.state.density)
-        grads, _ = backend_for(self.threads).gradients(
+        grads, _ = self.window.backend.gradients(
             architecture(self.recipe.architecture), self.state.weights, x, self.recipe, control
         )
         return {name: grad.clone() for name, grad in grads.items()}
 
     def step(self, x) -> None:
         use_threads(self.threads)
-        self.window._step(x.numpy(), None)
+        self.window._step(x.clone(), None)
 
     @property
     def l0(self) -> float:

@@ -38,7 +38,7 @@ WORKS = (
 TOY = (Work("topk", 16, 64, 4, 300), Work("l1", 16, 64, 4, 300))
 
 
-def start(work: Work) -> tuple[Weights, Tensor]:
+def start(work: Work, device: torch.device | str = "cpu") -> tuple[Weights, Tensor]:
     """Weights and batch [batch, d_in] with E||x||^2 = 1: tokens are sums of decoder directions, and noise.
 
     For L1 one encoder bias, the same for all latents, is put where `l0` pre-activations per token are positive.
@@ -51,4 +51,4 @@ def start(work: Work) -> tuple[Weights, Tensor]:
     if work.kind == "l1":
         z = (x - weights["b_dec"]) @ weights["W_enc"].T
         weights["b_enc"] -= z.flatten().kthvalue(z.numel() - work.batch * work.l0).values
-    return weights, x
+    return {name: weight.to(device) for name, weight in weights.items()}, x.to(device)

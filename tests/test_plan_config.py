@@ -44,6 +44,12 @@ def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
         ("corpus.context", 1, "corpus.context: 1 is less than the minimum of 8"),
         ("corpus.context", 9.5, "corpus.context: 9.5 is not a whole number"),
         ("training.snapshots", ["2k", "1k"], "training.snapshots: not ascending"),
+        ("training.device", "gpu", "training.device: 'gpu' is not allowed; "),
+        (
+            "training",
+            {"tokens": "3k", "device": "cpu", "gpu_products": "float32"},
+            "training.gpu_products: does nothing with device `cpu`; remove it",
+        ),
         ("training.snapshots", ["3k"], "training.snapshots: 3000 is not below training.tokens (3000)"),
         ("training.tokens", "9k", "training.tokens: 9000 is beyond the corpus (8000)"),
         ("activations.layers", [0, 4], "activations.layers: no layer 4; small-neox has layers 0 to 3"),

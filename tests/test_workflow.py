@@ -133,6 +133,7 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
             small(**{"figures.colour_map": "magma"}), {"figure": 14, "release": 2, "page": 1}, id="a colour map"
         ),
         pytest.param(small(**{"activations.max_live_stores": 6}), {}, id="a bound on the disk"),
+        pytest.param(small(**{"training.device": "cuda"}), {}, id="a device, also one this machine lacks"),
         pytest.param(small(**{"training.tracker": "tensorboard"}), {}, id="a tracker"),
     ],
 )

@@ -34,12 +34,13 @@ def save_activations(
     contexts_per_batch: int,
     record: dict,
     expects: dict,
+    device: str = "auto",
 ) -> None:
     """Write the activations of train tokens [start, stop) at `site` of every one of `layers`, as `dtype`.
 
     Raises AtlasError for an unknown site, a value that float16 cannot hold, or NaN.
     """
-    model, origin = load(provenance, model_dtype, expects["base_model"])
+    model, origin = load(provenance, model_dtype, expects["base_model"], device)
     for layer in layers:
         module_name(model, site, layer)  # an unknown site is reported before the work
     source = open_corpus(corpus, expects["corpus"])

@@ -15,14 +15,20 @@ def read_provenance(provenance: str | Path, expected: str | None = None) -> dict
     return found
 
 
-def load(provenance: str | Path, dtype: str, expected: str | None = None):
-    """(model in evaluation mode, provenance): on the GPU where there is one. Code from the folder is never run."""
+def load(provenance: str | Path, dtype: str, expected: str | None = None, device: str = "auto"):
+    """(model in evaluation mode, provenance). device: auto (a GPU where there is one), cpu or cuda.
+
+    Code from the folder is never run.
+    """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
+    from sae_atlas.devices import resolve
+
     disable_progress_bar()
+    on = resolve(device)  # a GPU that is missing is reported before the work
     found = read_provenance(provenance, expected)
     folder = Path(provenance).parent / found["path"]
     try:
@@ -37,8 +43,7 @@ def load(provenance: str | Path, dtype: str, expected: str | None = None):
         raise AtlasError(f"{folder}: does not load ({reason(error)}); delete it and rerun") from error
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         raise AtlasError(f"{folder}: its weights lack {sorted(loading['missing_keys'])[0]}; delete it and rerun")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval().requires_grad_(False), found
+    return model.to(on).eval().requires_grad_(False), found
 
 
 def load_tokenizer(provenance: str | Path, expected: str | None = None):

@@ -32,6 +32,7 @@ def evaluate(
     outlier_norm: float,
     record: dict,
     expects: dict,
+    device: str = "auto",
 ) -> None:
     """Write the metrics of `checkpoints` (snapshot name -> file, in order) of one layer as a tidy table and as JSON.
 
@@ -40,10 +41,10 @@ def evaluate(
     latents: table of the last snapshot with a row per latent (metrics.sums.Sums.per_latent).
     """
     source = open_held_out(held_out, expects["held_out"])
-    saes = {snapshot: Sae.load(path, expects[snapshot]) for snapshot, path in checkpoints.items()}
+    model, _ = load(provenance, source.model_dtype, expects["base_model"], device)
+    saes = {snapshot: Sae.load(path, expects[snapshot]).to(model.device) for snapshot, path in checkpoints.items()}
     data = LayerData(source, f"layer{layer:02d}", outlier_norm)
     sums = {snapshot: Sums(data, sae) for snapshot, sae in saes.items()}
-    model, _ = load(provenance, source.model_dtype, expects["base_model"])
     contexts = len(data.mask)
     with torch.inference_mode(), progress(contexts, "contexts", data.name) as bar:
         for first in range(0, contexts, contexts_per_batch):
@@ -54,6 +55,8 @@ def evaluate(
                 if clean is not None:
                     each.add_losses(model, layer, clean, replaced, batch)
             bar.update(batch.stop - batch.start)
+    for sae in saes.values():
+        sae.to("cpu")  # what is left to do is small
     final = list(sums.values())[-1]
     rows = [
         {"recipe": recipe, "layer": layer, "snapshot": snapshot, "tokens": saes[snapshot].config["tokens"], **row}

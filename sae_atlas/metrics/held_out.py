@@ -42,9 +42,10 @@ def save_held_out(
     model_dtype: str,
     record: dict,
     expects: dict,
+    device: str = "auto",
 ) -> None:
     """Clean pass over the contexts of `tokens` held-out tokens; zero- and mean-ablated passes over the first of them."""
-    model, _ = load(provenance, model_dtype, expects["base_model"])
+    model, _ = load(provenance, model_dtype, expects["base_model"], device)
     for layer in layers:
         module_name(model, site, layer)
     source = open_corpus(corpus, expects["corpus"])

@@ -55,11 +55,11 @@ class Sums:
         """Measure a batch of contexts; returns the reconstruction [contexts, context, d_in], masked positions as read."""
         data = self.data
         x, mask = data.x[batch], data.mask[batch]
-        latents = self.sae.encode(x[mask])
-        x_hat = self.sae.decode(latents)
-        active = sparsity.l0(latents)
-        self.counts += sparsity.firing_counts(latents)
-        self.energy += importance.energy(latents, self.decoder_norms)
+        latents = self.sae.encode(x[mask].to(self.sae.b_dec.device))  # what is as wide as the SAE stays on its device
+        x_hat = self.sae.decode(latents).cpu()
+        active = sparsity.l0(latents).cpu()
+        self.counts += sparsity.firing_counts(latents).cpu()
+        self.energy += importance.energy(latents, self.decoder_norms).cpu()
         self.l0.append(active)
         terms = reconstruction.token_sums(x[mask], x_hat, data.mean)
         inside = data.inside[batch][mask].double()
@@ -67,7 +67,7 @@ class Sums:
         terms["variance_inside"] = ((x[mask].double() - data.mean_inside) ** 2).sum(dim=1) * inside
         terms |= {"l0": active.double(), "l0_squared": active.double() ** 2}
         terms["latents"] = torch.full_like(inside, self.sae.d_sae)
-        terms["energy"] = importance.token_energy(latents, self.decoder_norms)
+        terms["energy"] = importance.token_energy(latents, self.decoder_norms).cpu()
         context = torch.arange(batch.start, batch.stop).repeat_interleave(mask.sum(dim=1)).numpy()
         for name, each in terms.items():
             np.add.at(self.sums[name], context, each.numpy())

@@ -88,6 +88,7 @@ def resolve_config(config: dict) -> dict:
         "training": {
             "tokens": parse_size(config["training"]["tokens"]),
             "snapshots": [parse_size(size) for size in config["training"]["snapshots"]],
+            "gpu_products": config["training"]["gpu_products"],
         },
         "recipes": {name: _complete(recipe, f"recipes.{name}") for name, recipe in config["recipes"].items()},
         "evaluation": {
@@ -163,6 +164,8 @@ def _snapshot_problems(config: dict):
     snapshots = [parse_size(size) for size in config["training"].get("snapshots", [])]
     if any(later <= earlier for earlier, later in itertools.pairwise(snapshots)):
         yield "training.snapshots: not ascending; list the token counts from small to large, each once"
+    if config["training"].get("device") == "cpu" and "gpu_products" in config["training"]:
+        yield "training.gpu_products: does nothing with device `cpu`; remove it"
     tokens = parse_size(config["training"]["tokens"])
     corpus = parse_size(config["corpus"]["tokens"])
     if tokens > corpus and not all("pretrained" in recipe for recipe in config["recipes"].values()):

@@ -22,6 +22,7 @@ rule save_activations:
     resources:
         mem_mb=growing(6000),
         runtime=growing(240),
+        gpu=gpus(),
     params:
         settings=lambda wildcards: atlas.settings("save_activations", snapshot=wildcards.snapshot),
         layers=lambda wildcards: atlas.groups[wildcards.group],

@@ -93,6 +93,12 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
+def gpus():
+    """GPUs a job asks for that can use one. `auto`: those of the machine that plans; on a cluster, say `cuda`."""
+    device = config["training"]["device"]
+    return int(device == "cuda" or (device == "auto" and Path("/dev/nvidiactl").exists()))
+
+
 def trained(cells):
     """Checkpoints of all recipes that train on stores, for these (layer, snapshot) cells."""
     return [

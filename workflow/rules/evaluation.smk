@@ -18,6 +18,7 @@ rule save_held_out:
     resources:
         mem_mb=growing(6000),
         runtime=growing(240),
+        gpu=gpus(),
     params:
         settings=settings("save_held_out"),
         layers=atlas.layers,
@@ -54,6 +55,7 @@ rule evaluate_sae:
     resources:
         mem_mb=growing(6000),
         runtime=growing(120),
+        gpu=gpus(),
     params:
         settings=settings("evaluate_sae"),
         snapshots=lambda wildcards: [atlas.published(snapshot) for snapshot in atlas.snapshots_of(wildcards.recipe)],

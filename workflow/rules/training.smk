@@ -27,6 +27,7 @@ rule train_sae:
     resources:
         mem_mb=growing(8000),
         runtime=growing(240),
+        gpu=gpus(),
     params:
         settings=settings("train_sae"),
         code=code("train_sae"),

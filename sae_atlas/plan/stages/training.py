@@ -11,6 +11,7 @@ def train_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dict
     # Where the decay does not reach the window, the total does not matter: a longer run leaves it alone.
     decaying = stop > (1 - values["decay"]) * atlas.tokens
     settings = {"recipe": values, "start": start, "stop": stop, "total": atlas.tokens if decaying else None}
+    settings["gpu_products"] = atlas.config["training"]["gpu_products"]
     inputs = {"store": atlas.identity("shard_activations", snapshot=snapshot, layer=layer)}
     previous = atlas.previous(snapshot)
     if previous is not None:
