@@ -27,7 +27,7 @@ GUESS = 0.8  # as in cpu.py
 FEWEST = 16  # entries per row for which there is always room
 SCAN = 1024  # latents of a row looked at together
 FLAT = 1024  # values of a weight without unit rows in one program
-TILE = 8192  # gathered values in one piece
+TILE = 4096  # gathered values in one piece
 PRODUCTS = {"bfloat16": torch.bfloat16, "float32": None}  # None: the weights' own
 
 

@@ -40,6 +40,16 @@ class Measured:
         """With plain floats, as checkpoints hold them; on a GPU this waits for the step."""
         return replace(self, **dict(zip(NUMBERS, floats([getattr(self, name) for name in NUMBERS]), strict=True)))
 
+    def left_there(self) -> "Measured":
+        """The same numbers in the same precision, but as tensors on the step's device: nobody waits."""
+
+        def left(value: float | Tensor) -> Tensor:
+            if isinstance(value, Tensor):
+                return value.double()
+            return torch.full((), value, dtype=torch.float64, device=self.fired.device)
+
+        return replace(self, **{name: left(getattr(self, name)) for name in NUMBERS})
+
 
 NUMBERS = ("loss", "reconstruction", "sparsity", "l0", "smallest")
 

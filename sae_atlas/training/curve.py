@@ -59,9 +59,9 @@ class Curve:
             parquet.write_table(pa.Table.from_arrays(arrays, names), partial)
 
     def to_dict(self) -> dict:
-        fired = torch.zeros(0, dtype=torch.bool) if self.fired is None else self.fired
-        return {"every": self.every, "rows": self.rows, "sums": self.sums, "count": self.count, "fired": fired}
+        fired = torch.zeros(0, dtype=torch.bool) if self.fired is None else self.fired.cpu()
+        return {"every": self.every, "rows": self.rows, "sums": floats(self.sums), "count": self.count, "fired": fired}
 
     @classmethod
-    def from_dict(cls, saved: dict) -> "Curve":
-        return cls(**saved | {"fired": saved["fired"] if len(saved["fired"]) else None})
+    def from_dict(cls, saved: dict, device: torch.device | str = "cpu") -> "Curve":
+        return cls(**saved | {"fired": saved["fired"].to(device) if len(saved["fired"]) else None})

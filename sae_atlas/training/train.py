@@ -108,7 +108,7 @@ class _Window:
     def go_on_from(self, saved: dict | None) -> None:
         if saved:
             self.state = State(**saved["state"]).to(self.device)
-            self.curve, self.done = Curve.from_dict(saved["curve"]), saved["done"]
+            self.curve, self.done = Curve.from_dict(saved["curve"], self.device), saved["done"]
             logger.info("going on after step %d of %d", self.done, self.steps)
 
     def to_dict(self) -> dict:
@@ -182,7 +182,7 @@ class _Window:
         self.dense += density > self.backend.DENSE_ABOVE
         control = Control(penalty, dead, state.smallest, density, room, self.dead_room, self.products)
         grads, measured = self.backend.gradients(architecture(recipe.architecture), state.weights, x, recipe, control)
-        measured = measured if ahead else measured.plain()
+        measured = measured.left_there() if ahead else measured.plain()
         norm = math.nan
         if ahead or math.isfinite(measured.loss):
             moments = (state.first, state.second)
