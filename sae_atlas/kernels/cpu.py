@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sae_atlas.kernels import adam, loops, reference
-from sae_atlas.kernels.measured import Control, Measured, Weights
+from sae_atlas.kernels.measured import Control, Measured, Weights, floats
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 
 AHEAD = False
@@ -172,7 +172,7 @@ class Step:
         fired = torch.zeros(self.d_sae, dtype=torch.bool)
         fired[columns.long()] = True
         return Measured(
-            loss=reconstruction + sparsity + more,
+            loss=sum(floats([reconstruction, sparsity, more])),
             reconstruction=reconstruction,
             sparsity=sparsity,
             l0=len(columns) / self.rows,
