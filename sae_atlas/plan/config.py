@@ -90,6 +90,7 @@ def resolve_config(config: dict) -> dict:
             "snapshots": [parse_size(size) for size in config["training"]["snapshots"]],
             "gpu_products": config["training"]["gpu_products"],
         },
+        "device": config["training"]["device"],  # not among what makes numbers
         "recipes": {name: _complete(recipe, f"recipes.{name}") for name, recipe in config["recipes"].items()},
         "evaluation": {
             **evaluation,

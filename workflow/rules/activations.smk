@@ -23,6 +23,7 @@ rule save_activations:
         mem_mb=growing(6000),
         runtime=growing(240),
         gpu=gpus(),
+        device=DEVICE,
     params:
         settings=lambda wildcards: atlas.settings("save_activations", snapshot=wildcards.snapshot),
         layers=lambda wildcards: atlas.groups[wildcards.group],

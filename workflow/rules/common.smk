@@ -42,6 +42,7 @@ PROVENANCE = "results/base_model/provenance.json"
 SITE = atlas.config["activations"]["site"]
 if len(atlas.layers) > 1 and "{layer}" not in SITE:  # directions inside a module mean something else in every layer
     FIGURES.append("7_layer_flow")
+DEVICE = atlas.config["device"]  # of jobs that can use a GPU: a resource, for it is no reason to run anything again
 RELEASES = {atlas.release_name(recipe): recipe for recipe in atlas.trained}
 SAES = {
     atlas.sae_name(recipe, layer): {"recipe": recipe, "layer": layer}
@@ -95,8 +96,7 @@ def growing(amount):
 
 def gpus():
     """GPUs a job asks for that can use one. `auto`: those of the machine that plans; on a cluster, say `cuda`."""
-    device = config["training"]["device"]
-    return int(device == "cuda" or (device == "auto" and Path("/dev/nvidiactl").exists()))
+    return int(DEVICE == "cuda" or (DEVICE == "auto" and Path("/dev/nvidiactl").exists()))
 
 
 def trained(cells):

@@ -19,6 +19,7 @@ rule save_held_out:
         mem_mb=growing(6000),
         runtime=growing(240),
         gpu=gpus(),
+        device=DEVICE,
     params:
         settings=settings("save_held_out"),
         layers=atlas.layers,
@@ -56,6 +57,7 @@ rule evaluate_sae:
         mem_mb=growing(6000),
         runtime=growing(120),
         gpu=gpus(),
+        device=DEVICE,
     params:
         settings=settings("evaluate_sae"),
         snapshots=lambda wildcards: [atlas.published(snapshot) for snapshot in atlas.snapshots_of(wildcards.recipe)],

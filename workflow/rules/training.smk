@@ -28,6 +28,7 @@ rule train_sae:
         mem_mb=growing(8000),
         runtime=growing(240),
         gpu=gpus(),
+        device=DEVICE,
     params:
         settings=settings("train_sae"),
         code=code("train_sae"),

@@ -21,5 +21,5 @@ with job_log(snakemake.log[0]):
         **settings,
         record=make_record("evaluate_sae", settings, snakemake.params.code, inputs),
         expects=inputs,
-        device=snakemake.config["training"]["device"],  # not a param: it says where, not what
+        device=snakemake.resources.device,
     )

@@ -15,7 +15,7 @@ with job_log(snakemake.log[0]):
         raise AtlasError(
             f"{snakemake.output.checkpoint}: was made from this very store; to make it again, delete it and rerun"
         )
-    # Not params: what watches the training changes no number, the device only its last bits; neither makes it run again.
+    # Not a param: what watches the training changes no number, and must not make it run again.
     tracker = snakemake.config["training"].get("tracker")
     cell = snakemake.wildcards
     run = f"{cell.recipe}/layer{cell.layer}"
@@ -31,6 +31,6 @@ with job_log(snakemake.log[0]):
             expects=inputs,
             threads=snakemake.threads,
             watch=watch,
-            device=snakemake.config["training"]["device"],
+            device=snakemake.resources.device,
         )
     write_json(snakemake.output.record, {"record": record})
