@@ -1,12 +1,14 @@
 """Which device computes: `auto` takes a GPU where there is one, `cpu` and `cuda` are what they say."""
 
-import torch
+from pathlib import Path
 
 from sae_atlas.errors import AtlasError
 
 
-def resolve(device: str) -> torch.device:
-    """Raises AtlasError if `cuda` is asked for and this process finds none."""
+def resolve(device: str):
+    """The torch.device. Raises AtlasError if `cuda` is asked for and this process finds none."""
+    import torch
+
     found = torch.cuda.is_available()
     if device == "cuda" and not found:
         build = "torch finds no GPU" if torch.version.cuda else f"torch {torch.__version__} is a build without CUDA"
@@ -16,6 +18,13 @@ def resolve(device: str) -> torch.device:
     return torch.device("cuda" if found and device != "cpu" else "cpu")
 
 
-def name_of(device: torch.device) -> str:
+def name_of(device) -> str:
     """`cpu`, or the card's name."""
+    import torch
+
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def gpus_for(device: str) -> int:
+    """GPUs a job asks its scheduler for. `auto`: 1 if this machine has one; on a cluster, say `cuda`. Imports no torch."""
+    return int(device == "cuda" or (device == "auto" and Path("/dev/nvidiactl").exists()))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_atlas.devices import name_of, resolve
+from sae_atlas.devices import gpus_for, name_of, resolve
 from sae_atlas.errors import AtlasError
 
 
@@ -16,3 +16,4 @@ def test_a_gpu_that_is_not_there():
     assert resolve("auto") == torch.device("cpu")
     with pytest.raises(AtlasError, match=r"^training\.device: `cuda` is asked for, but .*; set `auto` or `cpu`"):
         resolve("cuda")
+    assert [gpus_for(device) for device in ("cpu", "cuda")] == [0, 1]

@@ -22,7 +22,7 @@ rule save_activations:
     resources:
         mem_mb=growing(6000),
         runtime=growing(240),
-        gpu=gpus(),
+        gpu=GPUS,
         device=DEVICE,
     params:
         settings=lambda wildcards: atlas.settings("save_activations", snapshot=wildcards.snapshot),

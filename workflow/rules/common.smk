@@ -13,6 +13,7 @@ LIBRARY = str(Path(str(workflow.current_basedir)).parents[1])
 sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 
+from sae_atlas.devices import gpus_for
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import hold_lock
 from sae_atlas.plan.atlas import Atlas
@@ -43,6 +44,7 @@ SITE = atlas.config["activations"]["site"]
 if len(atlas.layers) > 1 and "{layer}" not in SITE:  # directions inside a module mean something else in every layer
     FIGURES.append("7_layer_flow")
 DEVICE = atlas.config["device"]  # of jobs that can use a GPU: a resource, for it is no reason to run anything again
+GPUS = gpus_for(DEVICE)
 RELEASES = {atlas.release_name(recipe): recipe for recipe in atlas.trained}
 SAES = {
     atlas.sae_name(recipe, layer): {"recipe": recipe, "layer": layer}
@@ -92,11 +94,6 @@ def code(stage):
 def growing(amount):
     """A resource that grows with every attempt at the job."""
     return lambda wildcards, attempt: amount * attempt
-
-
-def gpus():
-    """GPUs a job asks for that can use one. `auto`: those of the machine that plans; on a cluster, say `cuda`."""
-    return int(DEVICE == "cuda" or (DEVICE == "auto" and Path("/dev/nvidiactl").exists()))
 
 
 def trained(cells):

@@ -18,7 +18,7 @@ rule save_held_out:
     resources:
         mem_mb=growing(6000),
         runtime=growing(240),
-        gpu=gpus(),
+        gpu=GPUS,
         device=DEVICE,
     params:
         settings=settings("save_held_out"),
@@ -56,7 +56,7 @@ rule evaluate_sae:
     resources:
         mem_mb=growing(6000),
         runtime=growing(120),
-        gpu=gpus(),
+        gpu=GPUS,
         device=DEVICE,
     params:
         settings=settings("evaluate_sae"),

@@ -27,7 +27,7 @@ rule train_sae:
     resources:
         mem_mb=growing(8000),
         runtime=growing(240),
-        gpu=gpus(),
+        gpu=GPUS,
         device=DEVICE,
     params:
         settings=settings("train_sae"),
