@@ -30,6 +30,8 @@ def make_store(folder: Path, rows: int = 1024, seed: int = 0, values: np.ndarray
         folder / f"activations_{seed}",
         output,
         layer=0,
+        dtype="float32",
+        keep_bits=None,
         compression="none",
         outlier_norm=1e6,
         shard_rows=512,

@@ -9,6 +9,7 @@ import torch
 import zarr
 from zarr.codecs import Crc32cCodec
 
+from sae_atlas.activations.coding import Grid, encode
 from sae_atlas.activations.save import _stored, save_activations
 from sae_atlas.activations.shard import geometric_median, shard_activations
 from sae_atlas.activations.store import open_store
@@ -106,8 +107,9 @@ def raw(path, rows: np.ndarray):
     return path
 
 
-def shard(source, output, compression="none", outlier_norm=10.0, seed=0):
-    shard_activations(source, output, 3, compression, outlier_norm, 400, 100, seed, RECORD, EXPECTS)
+def shard(source, output, compression="none", outlier_norm=10.0, seed=0, dtype="float16", keep_bits=None):
+    how = (dtype, keep_bits, compression, outlier_norm)
+    shard_activations(source, output, 3, *how, 400, 100, seed, RECORD, EXPECTS)
     return open_store(output, ID)
 
 
@@ -155,6 +157,64 @@ def test_reading_from_a_row_on_is_the_rest_and_a_partial_batch_is_left_out(rows,
     np.testing.assert_array_equal(np.concatenate(list(store.batches(64, 128))), np.concatenate(whole[2:]))
 
 
+@pytest.mark.parametrize("batch", [50, 64, 100, 250])
+def test_batches_may_lie_across_chunks(rows, tmp_path, batch):
+    store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr")
+    stored = zarr.open_array(tmp_path / "store.zarr", mode="r")[:].astype(np.float32)  # Zarr's own reading
+    for start in (0, 130):
+        read = np.concatenate(list(store.batches(batch, start)))
+        np.testing.assert_array_equal(read, stored[start : start + (1050 - start) // batch * batch])
+
+
+@pytest.fixture
+def uneven():
+    """1,050 rows with a dimension 100 times the others, one far from 0 and one that never changes."""
+    values = np.random.default_rng(1).normal(size=(1050, 6))
+    values[:, 1] *= 100
+    values[:, 2] += 50
+    values[:, 3] = 7
+    return values.astype(np.float16)
+
+
+def read_both(uneven, tmp_path, compression, **how):
+    """A store of `how`, what it gives, and what one of float16 with the same order of rows gives."""
+    raw(tmp_path / "raw.zarr", uneven)
+    store = shard(tmp_path / "raw.zarr", tmp_path / "store.zarr", compression, **how)
+    plain = shard(tmp_path / "raw.zarr", tmp_path / "plain.zarr", compression)
+    np.testing.assert_array_equal(store.mean, plain.mean)  # the normaliser is that of the activations themselves
+    assert store.scale == plain.scale
+    return store, plain, *(np.concatenate(list(each.batches(50))) for each in (store, plain))
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_int8_is_within_half_a_step_of_every_dimensions_own_range(uneven, tmp_path, compression):
+    store, _, read, values = read_both(uneven, tmp_path, compression, dtype="int8")
+    half = (uneven.max(axis=0).astype(np.float32) - uneven.min(axis=0)) / 254 / 2
+    assert (np.abs(read - values) <= half * 1.001 + 1e-6).all()
+    assert zarr.open_array(store.path, mode="r").dtype == np.int8
+
+
+@pytest.mark.parametrize("bits", [2, 6])
+def test_bitround_keeps_that_many_bits_of_the_mantissa(uneven, tmp_path, bits):
+    store, plain, read, values = read_both(uneven, tmp_path, "zstd", dtype="bitround", keep_bits=bits)
+    assert (np.abs(read - values) <= 2.0 ** -(bits + 1) * np.abs(values)).all()
+    assert (read.astype(np.float16).view(np.uint16) & (2 ** (10 - bits) - 1) == 0).all()
+    sizes = [sum(file.stat().st_size for file in each.path.rglob("c/*/0")) for each in (store, plain)]
+    assert sizes[0] < sizes[1]
+
+
+def test_what_does_not_fit_the_precision_is_an_error(rows, tmp_path):
+    """The largest float16 rounds up to infinity; a NaN has no level."""
+    rows[0, 1] = np.finfo(np.float16).max
+    raw(tmp_path / "raw.zarr", rows)
+    with pytest.raises(AtlasError, match=r"65504\.0 does not fit a store of bitround; set activations\.dtype: float32"):
+        shard(tmp_path / "raw.zarr", tmp_path / "store.zarr", "zstd", 1e9, dtype="bitround", keep_bits=4)
+    grid = Grid.over(np.zeros(2), np.ones(2))
+    for value in (np.nan, 1.1):
+        with pytest.raises(AtlasError, match="does not fit a store of int8"):
+            encode(np.array([[0.5, value]], np.float32), "int8", None, grid)
+
+
 def damage_bit(file):
     content = bytearray(file.read_bytes())
     content[150] ^= 1
@@ -165,9 +225,17 @@ def damage_length(file):
     file.write_bytes(file.read_bytes()[:-100])
 
 
-@pytest.mark.parametrize("damage", [damage_bit, damage_length], ids=["bit flip", "truncated"])
-def test_damage_is_one_line_with_the_remedy(rows, tmp_path, damage):
-    store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr")
+def damage_index(file):
+    content = bytearray(file.read_bytes())
+    content[-30] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("damage", [damage_bit, damage_index, damage_length], ids=["bit flip", "index", "truncated"])
+def test_damage_is_one_line_with_the_remedy(rows, tmp_path, damage, compression, dtype):
+    store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr", compression, dtype=dtype)
     damage(tmp_path / "store.zarr" / "c" / "1" / "0")
     with pytest.raises(
         AtlasError, match=r"store\.zarr: chunk [4-7] .*Delete the store and rerun; it will be rebuilt\."

@@ -59,6 +59,7 @@ def trained(grid: Atlas) -> dict:
         ({"recipes.l1.l1.coefficient": 0.02}, lambda recipe, layer, snapshot: recipe == "l1"),
         ({"corpus.seed": 1}, lambda *cell: True),
         ({"activations.outlier_norm": 20}, lambda *cell: True),
+        ({"activations.dtype": "int8"}, lambda *cell: True),
         ({"evaluation.tokens": 600}, lambda *cell: False),
         ({"figures.colour_map": "magma"}, lambda *cell: False),
         ({"activations.layers": [0, 1, 2, 3]}, lambda *cell: False),

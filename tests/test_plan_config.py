@@ -56,6 +56,8 @@ def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
         ("activations.layers", "2-1", "activations.layers: '2-1' names no layer"),
         ("activations.site", "resid_pots", "activations.site: no site 'resid_pots'; did you mean `resid_post`?"),
         ("activations.max_live_stores", 2, "activations.max_live_stores: one pass alone makes 3 stores"),
+        ("activations.keep_bits", 4, "activations.keep_bits: does nothing with dtype `float16`; remove it"),
+        ("activations.dtype", "int4", "activations.dtype: 'int4' is not allowed; did you mean `int8`?"),
         ("activations.shard_rows", 1000, "activations.shard_rows: 1000 is not a multiple of chunk_rows (256)"),
         ("evaluation.tokens", "9k", "evaluation.tokens: 9000 is more than corpus.held_out_tokens (2000)"),
         ("evaluation.patched_tokens", "2k", "evaluation.patched_tokens: more than evaluation.tokens (1000)"),
@@ -103,6 +105,13 @@ PAGE = (ROOT / "config/README.md").read_text()
 
 def explained(key: str) -> bool:
     return any(form in PAGE for form in (f"`{key}`", f"`{key}.", f".{key}`", f"## {key}", f"and {key}\n"))
+
+
+def test_bitround_needs_its_bits_and_a_compressor():
+    found = problems(small(**{"activations.dtype": "bitround"}))
+    assert [line.split(": ")[1] for line in found] == ["activations.keep_bits", "activations.compression"]
+    chosen = {"activations.dtype": "bitround", "activations.keep_bits": 4, "activations.compression": "zstd"}
+    assert problems(small(**chosen)) == []
 
 
 def test_every_key_is_explained():

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
+from sae_atlas.activations.coding import STORED, Grid, encode
 from sae_atlas.activations.store import seal
 from sae_atlas.arrays import Rows
 from sae_atlas.errors import AtlasError
@@ -17,13 +18,16 @@ from sae_atlas.provenance import check_record
 SAMPLE = 8192  # rows for the geometric median
 ROWS_PER_READ = 8192
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
-COMPRESSORS = {"none": [], "zstd": [ZstdCodec(level=3)]}
+# Bytes of equal significance together: what rounding empties is found.
+COMPRESSORS = {"none": [], "zstd": [BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")]}
 
 
 def shard_activations(
     activations: str | Path,
     output: str | Path,
     layer: int,
+    dtype: str,
+    keep_bits: int | None,
     compression: str,
     outlier_norm: float,
     shard_rows: int,
@@ -35,8 +39,8 @@ def shard_activations(
     """Write the store [tokens, d_in] of `layer`. One shard is in memory at a time.
 
     Tokens whose norm exceeds `outlier_norm` x the median norm are dropped and counted. The rows come in the corpus's
-    random order; permuting them within a shard takes neighbours of one context apart. Raises AtlasError if the
-    activations are not those expected.
+    random order; permuting them within a shard takes neighbours of one context apart. The normaliser is that of the
+    activations before they are rounded to `dtype` (coding.py). Raises AtlasError if the activations are not those expected.
     """
     source = zarr.open_group(activations, mode="r")
     check_record(activations, source.attrs.get("record"), expects["activations"])
@@ -49,24 +53,23 @@ def shard_activations(
     kept = np.flatnonzero(norms <= outlier_norm * np.median(norms))
     sample = np.random.default_rng(seed).choice(kept, min(SAMPLE, len(kept)), replace=False)
     sampled, total = [], np.zeros(rows.shape[1])
+    grid = Grid.over(*_range(rows, kept)) if dtype == "int8" else None
     with atomic(output) as partial, progress(len(kept), "tokens", name) as bar:
         store = zarr.create_array(
             partial,
             shape=(len(kept), rows.shape[1]),
             shards=(shard_rows, rows.shape[1]),
             chunks=(chunk_rows, rows.shape[1]),
-            dtype=rows.dtype,
+            dtype=STORED[dtype],
             compressors=[*COMPRESSORS[compression], Crc32cCodec()],
             config={"write_empty_chunks": True},  # a missing chunk is damage, never zeros
         )
         for number, first in enumerate(range(0, len(kept), shard_rows)):
             chosen = kept[first : first + shard_rows]
             places = np.argsort(np.random.default_rng([seed, number]).permutation(len(chosen)))
-            shard = np.empty((len(chosen), rows.shape[1]), rows.dtype)
-            for part in range(0, len(chosen), ROWS_PER_READ):
-                taken = chosen[part : part + ROWS_PER_READ]
-                values = rows[taken[0] : taken[-1] + 1][taken - taken[0]]
-                shard[places[part : part + len(taken)]] = values
+            shard = np.empty((len(chosen), rows.shape[1]), STORED[dtype])
+            for part, taken, values in _parts(rows, chosen):
+                shard[places[part : part + len(taken)]] = encode(values, dtype, keep_bits, grid)
                 total += values.astype(np.float32).sum(axis=0, dtype=np.float64)
                 sampled.append(values[np.isin(taken, sample)].astype(np.float64))
             store[first : first + len(chosen)] = shard
@@ -75,6 +78,8 @@ def shard_activations(
             {
                 **{key: source.attrs[key] for key in ("base_model", "site", "window")},
                 "layer": layer,
+                "coding": {"dtype": dtype, "keep_bits": keep_bits, "grid": grid and grid.to_dict()},
+                "compression": compression,
                 "dropped": {"mask": source.attrs["masked"], "outlier": int(len(norms) - len(kept))},
                 "outlier_norm": outlier_norm,
                 "norm_quantiles": dict(zip(map(str, QUANTILES), np.quantile(norms, QUANTILES).tolist(), strict=True)),
@@ -113,6 +118,21 @@ def _moments(mean: np.ndarray, norms: np.ndarray) -> dict:
 def _blocks(rows: Rows):
     for first in range(0, rows.shape[0], ROWS_PER_READ):
         yield rows[first : first + ROWS_PER_READ].astype(np.float32)
+
+
+def _range(rows: Rows, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest value of every dimension over the rows that are kept, [d_in] each."""
+    low, high = np.full(rows.shape[1], np.inf), np.full(rows.shape[1], -np.inf)
+    for _, _, values in _parts(rows, kept):
+        low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
+    return low, high
+
+
+def _parts(rows: Rows, chosen: np.ndarray):
+    """The rows with the ascending numbers `chosen`: (place in `chosen`, numbers, values) of a part at a time."""
+    for part in range(0, len(chosen), ROWS_PER_READ):
+        taken = chosen[part : part + ROWS_PER_READ]
+        yield part, taken, rows[taken[0] : taken[-1] + 1][taken - taken[0]]
 
 
 def _size(folder: Path) -> int:

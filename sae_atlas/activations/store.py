@@ -1,12 +1,15 @@
 """The store: one layer's activations of one window on disk, shuffled, with checksums and its normaliser.
 
-Zarr v3 array `[tokens, d_in]` of float16 or float32 in shards of checksummed chunks. Attributes: where the activations
-come from (`base_model`, `site`, `layer`, `window`), what was `dropped`, `mean`, `spread` = E||x - mean||^2,
-`geometric_median`, `norm_quantiles`, `record`, and `seal`, the hash of all these and of the array's shape.
+Zarr v3 array `[tokens, d_in]` (coding.py) in shards of checksummed chunks. Attributes: where the activations
+come from (`base_model`, `site`, `layer`, `window`), how they are written (`coding`, `compression`), what was `dropped`,
+`mean`, `spread` = E||x - mean||^2, `geometric_median`, `norm_quantiles`, `record`, and `seal`, the hash of all these
+and of the array's shape.
 """
 
 import hashlib
+import itertools
 import json
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from sae_atlas.arrays import Rows
+from sae_atlas.activations.chunks import Chunks
+from sae_atlas.activations.coding import Grid, decode
 from sae_atlas.errors import AtlasError
 from sae_atlas.provenance import check_record
 
 REMEDY = "Delete the store and rerun; it will be rebuilt."
-READ_BYTES = (
-    2**24
-)  # float32 bytes of one read: what the C library recycles instead of asking the system for fresh pages
+READERS = 2  # threads; two read more than 4 GB/s, and training has the other cores
+AHEAD = 3  # chunks read before they are asked for: more would leave the processor's cache before they are used
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Store:
     """An opened store. `mean` and `scale` make the activations centred with mean squared norm 1: (x - mean) * scale."""
 
     path: Path
-    array: Rows
+    chunks: Chunks
+    grid: Grid | None  # of int8
     attrs: dict
     mean: np.ndarray  # [d_in] float32
     scale: float
@@ -38,11 +42,11 @@ class Store:
 
     @property
     def rows(self) -> int:
-        return self.array.shape[0]
+        return self.chunks.shape[0]
 
     @property
     def d_in(self) -> int:
-        return self.array.shape[1]
+        return self.chunks.shape[1]
 
     @property
     def record(self) -> dict:
@@ -51,26 +55,42 @@ class Store:
     def batches(self, batch: int, start_row: int = 0, pinned: bool = False) -> Iterator:
         """Raw activations in stored order, [batch, d_in], from `start_row` on, whole batches only.
 
-        float32 arrays; pinned: torch tensors as stored, in memory a GPU copies from by itself. The next rows are read by
-        a background thread (more do not help: Zarr is bound by Python's lock). Raises AtlasError for a damaged chunk.
+        float32 arrays; pinned: torch tensors, float16 where the store is, in memory a GPU copies from by itself. The chunks
+        ahead are read by background threads. Raises AtlasError for a damaged chunk.
         """
-        stop = start_row + (self.rows - start_row) // batch * batch
-        unit = self.array.chunk_rows if self.array.chunk_rows % batch == 0 else batch
-        step = max(1, READ_BYTES // (4 * self.d_in * unit)) * unit
-        with ThreadPoolExecutor(1, "store") as reader:
-            ahead = reader.submit(self._read, start_row, min(start_row + step, stop), pinned)
-            for first in range(start_row, stop, step):
-                block = ahead.result()
-                following = min(first + step, stop)
-                ahead = reader.submit(self._read, following, min(following + step, stop), pinned)
-                for row in range(0, len(block), batch):
-                    yield block[row : row + batch]
+        first, skipped = divmod(start_row, self.chunks.rows)
+        pieces, rows = [], 0
+        for chunk in self._decoded(first, pinned):
+            pieces.append(chunk[skipped:])
+            rows, skipped = rows + len(pieces[-1]), 0
+            if rows < batch:
+                continue
+            block = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            whole = rows - rows % batch
+            pieces, rows = [block[whole:]] if whole < rows else [], rows - whole
+            block = _pinned(block[:whole]) if pinned else block
+            for row in range(0, whole, batch):
+                yield block[row : row + batch]
 
-    def _read(self, first: int, last: int, pinned: bool):
-        import torch  # its conversion from float16 takes a fifth of NumPy's time
+    def _decoded(self, first: int, pinned: bool) -> Iterator[np.ndarray]:
+        """Chunks from number `first` on, float32, or for a GPU as they are stored."""
+        numbers = iter(range(first, len(self.chunks)))
+        with ThreadPoolExecutor(READERS, "store") as readers:
+            ahead = deque(readers.submit(self._read, number, pinned) for number in itertools.islice(numbers, AHEAD))
+            while ahead:
+                chunk = ahead.popleft().result()
+                ahead.extend(readers.submit(self._read, number, pinned) for number in itertools.islice(numbers, 1))
+                yield chunk
 
-        block = torch.from_numpy(self.array[first:last])
-        return block.pin_memory() if pinned else block.float().numpy()
+    def _read(self, number: int, pinned: bool) -> np.ndarray:
+        stored = self.chunks.read(number)
+        return stored if pinned and self.grid is None else decode(stored, self.grid)
+
+
+def _pinned(block: np.ndarray):
+    import torch
+
+    return torch.from_numpy(block).pin_memory()
 
 
 def seal(array: zarr.Array) -> str:
@@ -94,4 +114,6 @@ def open_store(path: str | Path, expected: str | None = None) -> Store:
     if expected is not None:
         check_record(path, attrs.get("record"), expected)
     mean, median = (np.array(attrs[key], np.float32) for key in ("mean", "geometric_median"))
-    return Store(path, Rows(path, array, "store"), attrs, mean, attrs["spread"] ** -0.5, median)
+    grid = Grid.from_dict(attrs["coding"]["grid"]) if attrs["coding"]["grid"] else None
+    chunks = Chunks(path, array, attrs["compression"] != "none", REMEDY)
+    return Store(path, chunks, grid, attrs, mean, attrs["spread"] ** -0.5, median)

@@ -200,6 +200,19 @@ def _activation_problems(config: dict):
     shard, chunk = parse_size(activations.get("shard_rows", 65536)), parse_size(activations.get("chunk_rows", 4096))
     if shard % chunk:
         yield f"activations.shard_rows: {shard} is not a multiple of chunk_rows ({chunk})"
+    yield from _precision_problems(activations)
+
+
+def _precision_problems(activations: dict):
+    dtype = activations.get("dtype", "float16")
+    if dtype != "bitround":
+        if "keep_bits" in activations:
+            yield f"activations.keep_bits: does nothing with dtype `{dtype}`; remove it"
+        return
+    if "keep_bits" not in activations:
+        yield "activations.keep_bits: missing; dtype `bitround` needs it (1 to 9)"
+    if activations.get("compression", "none") == "none":
+        yield "activations.compression: `none` with dtype `bitround` saves no bytes; set zstd"
 
 
 def _evaluation_problems(config: dict):

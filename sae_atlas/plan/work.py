@@ -6,8 +6,9 @@ import numpy as np
 
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import Shape
+from sae_atlas.plan.stages.activations import saved_dtype
 
-BYTES = {"float16": 2, "float32": 4}
+BYTES = {"float32": 4, "float16": 2, "bitround": 2, "int8": 1}  # of a value in a store, before it is compressed
 MASTER = 4  # bytes of a float32 weight
 ADAM = 28  # bytes moved per weight and step: weight and two averages read and written, gradient read
 MEMORY_BOUND = 6  # FLOPs per active entry and dimension that the sparse step adds: decode and two gradients, 2 each
@@ -62,9 +63,14 @@ class _Grid:
         self.held_out, self.patched = (self.config["evaluation"][key] for key in ("tokens", "patched_tokens"))
 
     @property
-    def activations(self) -> float:
-        """Bytes of all stores together; raw activations are as large."""
+    def stores(self) -> float:
+        """Bytes of all stores together."""
         return atlas_tokens(self.atlas) * self.d_in * BYTES[self.config["activations"]["dtype"]]
+
+    @property
+    def saved(self) -> float:
+        """Bytes of the activations that they are made from."""
+        return atlas_tokens(self.atlas) * self.d_in * BYTES[saved_dtype(self.atlas)]
 
     def latents(self, recipe: str) -> int:
         return self.atlas.expansion(recipe) * self.d_in
@@ -86,14 +92,14 @@ class _Grid:
         products = sum(
             tokens * self.shape.forward(layers[-1] + 1, self.context, False) for layers in self.atlas.groups.values()
         )
-        return {"tokens": tokens * len(self.atlas.groups), "products": products, "written": self.activations}
+        return {"tokens": tokens * len(self.atlas.groups), "products": products, "written": self.saved}
 
     def shard_activations(self) -> dict:
         return {
             "tokens": atlas_tokens(self.atlas),
-            "moved": 8 * self.activations + self.cells * MEDIAN_ROWS * MEDIAN_BYTES * self.d_in,
-            "read": 2 * self.activations,
-            "written": self.activations,
+            "moved": 8 * self.saved + self.cells * MEDIAN_ROWS * MEDIAN_BYTES * self.d_in,
+            "read": 2 * self.saved,
+            "written": self.stores,
         }
 
     def train_sae(self) -> dict:
@@ -111,7 +117,7 @@ class _Grid:
             "products": products,
             "moved": moved,
             "written": written,
-            "read": runs * self.activations,
+            "read": runs * self.stores,
         }
 
     def save_held_out(self) -> dict:
@@ -162,8 +168,8 @@ def atlas_tokens(atlas) -> int:
 def disk(atlas, work: list[Work]) -> Disk:
     """What stays is the model, corpus, held-out data, checkpoints, the last resume files and the published weights.
 
-    On top of it, while it runs: the stores that may live at once (activations.max_live_stores), and as many raw activations,
-    for a pass goes only when all its layers are sharded.
+    On top of it, while it runs: the stores that may live at once (activations.max_live_stores), and the activations of as
+    many, for a pass goes only when all its layers are sharded.
     """
     by_rule = {each.rule: each for each in work}
     written = {rule: by_rule[rule].written for rule in by_rule}
@@ -173,9 +179,9 @@ def disk(atlas, work: list[Work]) -> Disk:
     kept = ("prepare_model", "tokenize", "save_held_out", "model_card")
     stays = sum(written[rule] for rule in kept) + checkpoints + resumes
     longest = max(stop - start for start, stop in map(atlas.window, atlas.snapshots))
-    store = written["shard_activations"] / atlas_tokens(atlas) * longest
+    store = (written["shard_activations"] + written["save_activations"]) / atlas_tokens(atlas) * longest
     live = min(atlas.config["activations"]["max_live_stores"], len(atlas.layers) * snapshots)
-    return Disk(stays, stays + 2 * live * store)
+    return Disk(stays, stays + live * store)
 
 
 def _active(recipe: dict, latents: int) -> float:

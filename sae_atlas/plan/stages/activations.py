@@ -3,6 +3,11 @@
 from sae_atlas.plan.stages.declare import stage
 
 
+def saved_dtype(atlas) -> str:
+    """What the passes save: stores of float32 are made from float32, all others from float16."""
+    return "float32" if atlas.config["activations"]["dtype"] == "float32" else "float16"
+
+
 @stage("activations/save.py", "arrays.py", "sites.py")
 def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
     # Which layers share the pass is left out: one layer more changes nothing for the others.
@@ -12,16 +17,16 @@ def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
         "site": activations["site"],
         "start": start,
         "stop": stop,
-        "dtype": activations["dtype"],
+        "dtype": saved_dtype(atlas),
         "model_dtype": atlas.config["base_model"]["dtype"],
         "contexts_per_batch": activations["contexts_per_batch"],
     }
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
 
 
-@stage("activations/shard.py", "activations/store.py", "arrays.py")
+@stage("activations/shard.py", "activations/coding.py", "activations/chunks.py", "activations/store.py", "arrays.py")
 def shard_activations(atlas, snapshot: str, layer: int) -> tuple[dict, dict]:
     activations = atlas.config["activations"]
-    keys = ("compression", "outlier_norm", "shard_rows", "chunk_rows", "seed")
-    settings = {"layer": layer, **{key: activations[key] for key in keys}}
+    keys = ("dtype", "compression", "outlier_norm", "shard_rows", "chunk_rows", "seed")
+    settings = {"layer": layer, "keep_bits": activations.get("keep_bits"), **{key: activations[key] for key in keys}}
     return settings, {"activations": atlas.identity("save_activations", snapshot=snapshot)}

@@ -64,11 +64,11 @@ def page(atlas) -> tuple[dict, dict]:
 def what_makes(atlas, recipes: list[str]) -> dict:
     """The config that makes these recipes again, without what only bounds disk or memory or says how things look."""
     activations = atlas.config["activations"]
-    keys = ("site", "layers", "dtype", "outlier_norm", "shard_rows", "chunk_rows", "seed")
+    keys = ("site", "layers", "dtype", "keep_bits", "outlier_norm", "shard_rows", "chunk_rows", "seed")
     return {
         "base_model": atlas.config["base_model"],
         "corpus": atlas.config["corpus"],
-        "activations": {key: activations[key] for key in keys},
+        "activations": {key: activations[key] for key in keys if key in activations},
         "training": atlas.config["training"],
         "recipes": {recipe: atlas.config["recipes"][recipe] for recipe in recipes},
         "evaluation": atlas.config["evaluation"],
