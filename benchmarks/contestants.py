@@ -1,0 +1,199 @@
+"""Trainers of the quality table: ours, and other libraries' own steps with the recipes their papers and pages give.
+
+A contestant is trained for one epoch on the rows of a store, raw activations, in the store's order, and saved as one of
+our checkpoints, so that all are measured by the same code. `settings` are tried on the first seed; the best goes on.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.real import Real
+from benchmarks.stand_ins import put_in_place
+from sae_atlas.activations.store import open_store
+from sae_atlas.kernels.threads import use_threads
+from sae_atlas.saes import checkpoint as checkpoints
+
+L0 = 32
+DEAD_AFTER = 10_000  # tokens without firing: everyone's revival of dead latents starts there
+WARMUP = 20  # steps
+IDENTITY = "peer"  # of a checkpoint that no stage of ours has made
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """train(real, store, architecture, setting, seed, checkpoint) writes a checkpoint: (its identity, tokens/s)."""
+
+    library: str
+    architecture: str
+    settings: tuple[dict, ...]
+    train: Callable
+
+    @property
+    def name(self) -> str:
+        return f"{self.library} {self.architecture}"
+
+
+def ours(real: Real, store, architecture: str, setting: dict, seed: int, checkpoint: Path) -> tuple[str, float]:
+    recipe = {"architecture": architecture, "expansion": 8, "seed": seed, "warmup": WARMUP, **setting}
+    recipe |= {
+        "relu": {"l1": {"coefficient": 0.03, "target_l0": L0}, "sparsity_warmup": WARMUP},
+        "jumprelu": {"jumprelu": {"target_l0": L0, "bandwidth": 0.01, "threshold": 0.01}, "sparsity_warmup": 50},
+    }.get(architecture, {"k": L0})
+    began = time.perf_counter()
+    identity = real.train(recipe | {"dead_after": DEAD_AFTER}, store, checkpoint)
+    return identity, real.tokens / (time.perf_counter() - began)
+
+
+def sae_lens(real: Real, store, architecture: str, setting: dict, seed: int, checkpoint: Path) -> tuple[str, float]:
+    """SAETrainer.fit with `expected_average_only_in`, Adam with warm-up and the last fifth decayed."""
+    put_in_place()
+    import sae_lens as library
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    setting = dict(setting)
+    batch, rate = setting.pop("batch"), setting.pop("learning_rate")
+    rows = _Rows(store, batch)
+    kinds = {"relu": "Standard", "topk": "TopK", "batch_topk": "BatchTopK", "jumprelu": "JumpReLU"}
+    keys = {
+        "relu": {"l1_warm_up_steps": WARMUP},
+        "jumprelu": {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": L0, "l0_warm_up_steps": WARMUP},
+    }.get(architecture, {"k": L0}) | setting
+    config = getattr(library, f"{kinds[architecture]}TrainingSAEConfig")(
+        d_in=rows.d_in, d_sae=8 * rows.d_in, normalize_activations="expected_average_only_in", **keys
+    )
+    torch.manual_seed(seed)
+    sae = getattr(library, f"{kinds[architecture]}TrainingSAE")(config)
+    trainer = SAETrainer(
+        SAETrainerConfig(
+            total_training_samples=rows.steps * batch,
+            train_batch_size_samples=batch,
+            lr=rate,
+            lr_warm_up_steps=WARMUP,
+            lr_decay_steps=rows.steps // 5,
+            dead_feature_window=DEAD_AFTER // batch,
+        ),
+        sae,
+        data_provider=iter(rows),
+    )
+    trainer.activation_scaler.estimate_scaling_factor(rows.d_in, iter(rows), rows.steps)
+    scale = trainer.activation_scaler.scaling_factor
+    seconds = _timed(trainer.fit)
+    with torch.no_grad():
+        norms = sae.W_dec.norm(dim=1)
+        state = {"W_enc": sae.W_enc * norms, "b_enc": sae.b_enc * norms, "W_dec": sae.W_dec / norms[:, None]}
+        state["b_dec"], threshold = sae.b_dec, None
+        if architecture == "jumprelu":
+            threshold = sae.threshold.clamp(min=0) * norms
+        elif architecture == "batch_topk":
+            # It was learnt with decoder norms in the loop; `fit` has since divided the decoder, not it, by the scale.
+            threshold = (sae.topk_threshold.float() / scale).expand(len(norms))
+    _save(checkpoint, architecture, state, threshold, rows)
+    return IDENTITY, rows.steps * batch / seconds
+
+
+def sparsify(real: Real, store, architecture: str, setting: dict, seed: int, checkpoint: Path) -> tuple[str, float]:
+    """The body of Trainer.fit around SparseCoder: b_dec is the first batch's mean, linear decay from the warm-up on.
+
+    Its Adam, or its default: sign descent, schedule-free, 5e-3 / sqrt(d_sae / 2^14).
+    """
+    put_in_place()
+    from schedulefree import ScheduleFreeWrapper
+    from sparsify import SparseCoder, SparseCoderConfig
+    from sparsify.sign_sgd import SignSGD
+    from transformers import get_linear_schedule_with_warmup
+
+    rows = _Rows(store, setting["batch"])
+    torch.manual_seed(seed)
+    coder = SparseCoder(rows.d_in, SparseCoderConfig(num_latents=8 * rows.d_in, k=L0))
+    signum = setting["learning_rate"] == "default"
+    if signum:
+        rate = 5e-3 / math.sqrt(coder.num_latents / 2**14)
+        optimizer = ScheduleFreeWrapper(SignSGD(coder.parameters(), lr=rate), momentum=0.95)
+        optimizer.train()
+    else:
+        optimizer = torch.optim.Adam(coder.parameters(), lr=setting["learning_rate"])
+        schedule = get_linear_schedule_with_warmup(optimizer, WARMUP, rows.steps)
+    silent = torch.zeros(coder.num_latents, dtype=torch.long)
+
+    def fit() -> None:
+        for number, x in zip(range(rows.steps), rows, strict=False):
+            if number == 0:
+                coder.b_dec.data = x.mean(0)
+            coder.set_decoder_norm_to_unit_norm()
+            variance = (x - x.mean(0)).pow(2).sum()
+            out = coder(x=x, y=x, dead_mask=silent > DEAD_AFTER, total_variance=variance)
+            (out.fvu + out.auxk_loss / 32).backward()
+            coder.remove_gradient_parallel_to_decoder_directions()
+            optimizer.step()
+            optimizer.zero_grad()
+            if not signum:
+                schedule.step()
+            fired = torch.zeros_like(silent, dtype=torch.bool)
+            fired[out.latent_indices.flatten()] = True
+            silent.add_(len(x))
+            silent[fired] = 0
+
+    seconds = _timed(fit)
+    if signum:
+        optimizer.eval()
+    state = {"W_enc": coder.encoder.weight.T, "b_enc": coder.encoder.bias, "W_dec": coder.W_dec, "b_dec": coder.b_dec}
+    _save(checkpoint, architecture, state, None, rows)
+    return IDENTITY, rows.steps * setting["batch"] / seconds
+
+
+def contestants(batch: int = 512) -> list[Contestant]:
+    rates = [{"batch": batch, "learning_rate": rate} for rate in (1e-3, 2e-3, 3e-3)]
+    l1 = [rates[1] | {"l1_coefficient": weight} for weight in (2.0, 4.0)]
+    jump = [rates[1] | {"l0_coefficient": 1.0}]
+    return [
+        Contestant("sae_atlas", "topk", tuple(rates), ours),
+        Contestant("sae_atlas", "batch_topk", tuple(rates), ours),
+        Contestant("sae_atlas", "jumprelu", tuple(rates), ours),
+        Contestant("sae_atlas", "relu", tuple(rates), ours),
+        Contestant("sparsify", "topk", ({"batch": batch, "learning_rate": "default"}, *rates), sparsify),
+        Contestant("sae_lens", "topk", tuple(rates), sae_lens),
+        Contestant("sae_lens", "batch_topk", tuple(rates), sae_lens),
+        Contestant("sae_lens", "jumprelu", tuple(jump), sae_lens),
+        Contestant("sae_lens", "relu", tuple(l1), sae_lens),
+    ]
+
+
+class _Rows:
+    """The store's batches as tensors, without end."""
+
+    def __init__(self, store: tuple[Path, str], batch: int):
+        self.store, self.batch = open_store(*store), batch
+        self.d_in, self.steps = self.store.d_in, self.store.rows // batch
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        while True:
+            for rows in self.store.batches(self.batch):
+                yield torch.from_numpy(rows)
+
+
+def _timed(train: Callable) -> float:
+    """Seconds, with two threads."""
+    use_threads(2)
+    torch.set_num_threads(2)
+    began = time.perf_counter()
+    train()
+    return time.perf_counter() - began
+
+
+def _save(path: Path, architecture: str, state: dict, threshold, rows: _Rows) -> None:
+    weights = {name: weight.detach() for name, weight in state.items()}
+    config = {
+        "recipe": {"architecture": architecture, "k": L0},
+        "d_in": rows.d_in,
+        "d_sae": len(weights["W_dec"]),
+        "tokens": rows.steps * rows.batch,
+        "normaliser": {"scale": 1.0},
+        "record": {"identity": IDENTITY},
+    }
+    checkpoints.save(path, checkpoints.fold(weights, threshold, torch.zeros(rows.d_in), 1.0), config, {})

@@ -1,0 +1,127 @@
+"""What the benchmarks of quality read: the default's model, text and layer 14, made once and kept in a folder."""
+
+from pathlib import Path
+
+import yaml
+import zarr
+
+from sae_atlas.activations.save import save_activations
+from sae_atlas.activations.shard import shard_activations
+from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.base_models.prepare import prepare
+from sae_atlas.corpus import tokenize
+from sae_atlas.files import read_json
+from sae_atlas.metrics.evaluate import evaluate
+from sae_atlas.metrics.held_out import save_held_out
+from sae_atlas.plan.atlas import Atlas
+from sae_atlas.provenance import found_identity, make_record
+from sae_atlas.sizes import parse_size
+from sae_atlas.training.train import train
+
+ROOT = Path(__file__).parent.parent
+STORE = {"dtype": "float16", "compression": "none", "outlier_norm": 10, "shard_rows": 65536, "chunk_rows": 4096}
+METRICS = ("ce_recovered", "kl_recovered", "fvu", "l0", "dead")
+
+
+def default(tokens: int) -> dict:
+    """Resolved config: the first `tokens` tokens of the embedded default at layer 14."""
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    corpus = config["corpus"] | {"tokens": parse_size(config["corpus"]["tokens"]), "held_out_tokens": 16_000, "seed": 0}
+    return _config(config["base_model"], corpus, 14, tokens, {"tokens": 8000, "patched_tokens": 4000})
+
+
+def toy(folder: Path) -> dict:
+    """Resolved config: a random model of 16 dimensions that reads numbered sentences."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = folder / "text.txt"
+    text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(400)))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    model = {"name": "toy", "source": "random", "architecture": "gpt_neox", "sizes": sizes, "seed": 0}
+    corpus = {"name": "toy", "source": "local", "path": str(text), "context": 16}
+    corpus |= {"tokens": 3000, "held_out_tokens": 500, "seed": 0}
+    evaluation = {"tokens": 400, "patched_tokens": 200}
+    return _config(model | {"tokenizer": "bytes", "dtype": "float32"}, corpus, 1, 2048, evaluation)
+
+
+def _config(base_model: dict, corpus: dict, layer: int, tokens: int, evaluation: dict) -> dict:
+    return {
+        "base_model": base_model,
+        "corpus": corpus,
+        "activations": {"site": "resid_post", "layers": [layer], "contexts_per_batch": 16, "seed": 0}
+        | {"layers_per_pass": 1, "max_live_stores": 2, **STORE},
+        "training": {"tokens": tokens, "snapshots": []},
+        "recipes": {},
+        "evaluation": evaluation | {"contexts_per_batch": 8, "outlier_norm": 10},
+    }
+
+
+class Real:
+    """Files in a folder, each made as the workflow would where the right one is not there yet."""
+
+    def __init__(self, folder: Path, config: dict):
+        self.folder, self.config = folder, config
+        self.layer, self.tokens = config["activations"]["layers"][0], config["training"]["tokens"]
+        self.window = {"snapshot": Atlas(config).last}
+        self.model, self.corpus = folder / "model/provenance.json", folder / "corpus.zarr"
+        self.held_out, self.saved = folder / "held_out.zarr", folder / f"saved_{self.tokens}.zarr"
+        read = {"layers": [self.layer]}
+        self._made("prepare_model", self.model, lambda job: prepare(self.model, job["settings"], job["record"]))
+        self._made("tokenize", self.corpus, lambda job: tokenize(
+            self.corpus, load_tokenizer(self.model), **job["settings"], record=job["record"]
+        ))  # fmt: skip
+        for stage, function, output, cell in (
+            ("save_held_out", save_held_out, self.held_out, {}),
+            ("save_activations", save_activations, self.saved, self.window),
+        ):
+            self._made(stage, output, lambda job, function=function, output=output: function(
+                self.model, self.corpus, output, **read, **job["settings"], record=job["record"], expects=job["inputs"]
+            ), **cell)  # fmt: skip
+
+    def store(self, **how) -> tuple[Path, str]:
+        """(path, identity) of the store with the keys of `activations` that are given in `how`."""
+        config = self.config | {"activations": self.config["activations"] | how}
+        path = self.folder / ("_".join(map(str, ["store", self.tokens, *how.values()])) + ".zarr")
+        return path, self._made("shard_activations", path, lambda job: shard_activations(
+            self.saved, path, **job["settings"], record=job["record"], expects=job["inputs"]
+        ), config, layer=self.layer, **self.window)  # fmt: skip
+
+    def train(self, recipe: dict, store: tuple[Path, str], checkpoint: Path) -> str:
+        """Ours, one epoch over the store. Returns the checkpoint's identity."""
+        outputs = {name: checkpoint.with_suffix(f".{name}") for name in ("resume", "curve")}
+        record = make_record("train", recipe, "", {"store": store[1]})
+        train(store[0], None, recipe, 0, self.tokens, self.tokens, checkpoint, **outputs, record=record,
+              expects={"store": store[1]}, threads=2)  # fmt: skip
+        return record["identity"]
+
+    def evaluate(self, checkpoints: dict[str, tuple[Path, str]]) -> dict[str, dict]:
+        """METRICS by name of the checkpoint, given as (path, identity)."""
+        atlas, keys = Atlas(self.config), ("contexts_per_batch", "outlier_norm")
+        ids = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.identity("save_held_out")}
+        settings = {key: self.config["evaluation"][key] for key in keys} | {"recipe": "", "layer": self.layer}
+        table, found = self.folder / "metrics.parquet", self.folder / "metrics.json"
+        expects = ids | {name: identity for name, (_, identity) in checkpoints.items()}
+        paths = {name: path for name, (path, _) in checkpoints.items()}
+        evaluate(self.held_out, self.model, paths, table, found, **settings, record={"identity": ""}, expects=expects)
+        values = {name: {} for name in checkpoints}
+        for row in read_json(found)["metrics"]:
+            if row["metric"] in METRICS:
+                values[row["snapshot"]][row["metric"]] = row["value"]
+        return values
+
+    def _made(self, stage: str, output: Path, make, config: dict | None = None, **cell) -> str:
+        """Run a stage, if its output is not there. Returns its identity."""
+        atlas = Atlas(config or self.config)
+        settings, inputs = atlas.settings(stage, **cell), atlas.inputs(stage, **cell)
+        record = make_record(stage, settings, atlas.code(stage), inputs)
+        if _identity(output) != record["identity"]:
+            print(stage, output.name, flush=True)
+            make({"settings": settings, "record": record, "inputs": inputs})
+        return record["identity"]
+
+
+def _identity(path: Path) -> str | None:
+    if path.suffix == ".json":
+        return found_identity(path)
+    if not path.is_dir():
+        return None
+    return dict(zarr.open(path, mode="r").attrs).get("record", {}).get("identity")

@@ -1,0 +1,146 @@
+"""What a store's precision costs: `python -m benchmarks.stores [--toy]`.
+
+The same tokens in stores of every precision; bytes per token, speed of reading, and how the SAE that was trained on each
+differs from the one of the same seed trained on float16, measured on the same held-out activations (float32).
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.real import Real, default, toy
+from benchmarks.report import about
+from sae_atlas.activations.store import open_store
+from sae_atlas.files import write_json
+
+BATCH = 512
+RECIPE = {"architecture": "topk", "k": 32, "expansion": 8, "learning_rate": 3e-3, "warmup": 20, "dead_after": 10_000}
+METRICS = ("fvu", "ce_recovered", "kl_recovered", "dead")
+TRAINED = (
+    "float16",
+    "int8",
+    "bitround 9",
+    "bitround 6",
+    "bitround 4",
+    "bitround 3",
+    "bitround 2",
+)  # 9 bits: chance alone
+COMPRESSED = ("float16", "int8")  # bitround always is
+
+
+def keys(form: str, compression: str) -> dict:
+    """The keys of `activations` for `bitround 4` and the like."""
+    dtype, _, bits = form.partition(" ")
+    return {"dtype": dtype, **({"keep_bits": int(bits)} if bits else {}), "compression": compression}
+
+
+def forms() -> list[tuple[str, str]]:
+    """(precision, compression) of every store."""
+    plain = [(form, "zstd" if form.startswith("bitround") else "none") for form in TRAINED]
+    return plain + [(form, "zstd") for form in COMPRESSED]
+
+
+def reading(stores: dict, rounds: int) -> dict:
+    """Tokens per second through the store's batches, from the page cache: [lowest, median, highest] by store."""
+    rates = {name: [] for name in stores}
+    for turn in range(rounds + 1):  # the first fills the page cache
+        for name, store in stores.items():
+            began = time.perf_counter()
+            rows = sum(len(each) for each in open_store(*store).batches(BATCH))
+            if turn:
+                rates[name].append(rows / (time.perf_counter() - began))
+    return {name: [min(each), statistics.median(each), max(each)] for name, each in rates.items()}
+
+
+def run(real: Real, seeds: int, rounds: int) -> list[dict]:
+    stores = {form: real.store(**keys(*form)) for form in forms()}
+    rates = reading(stores, rounds)
+    measured = {}
+    for form, compression in forms():
+        if compression == "zstd" and form in COMPRESSED:
+            continue  # the numbers are those of the store without
+        paths = {}
+        for seed in range(seeds):
+            path = real.folder / f"stores_{form.replace(' ', '_')}_{seed}.pt"
+            paths[str(seed)] = (
+                path,
+                real.train(RECIPE | {"batch": BATCH, "seed": seed}, stores[form, compression], path),
+            )
+        measured[form] = real.evaluate(paths)
+        print(form, [round(each["fvu"], 5) for each in measured[form].values()], flush=True)
+    rows = []
+    for (form, compression), (path, identity) in stores.items():
+        opened = open_store(path, identity)
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        row = {"precision": form, "compression": compression, "bytes_per_token": size / opened.rows}
+        row |= {"d_in": opened.d_in, "tokens_per_second": rates[form, compression], "change": {}}
+        for metric in METRICS:
+            row[metric] = [each[metric] for each in measured[form].values()]
+            base = [each[metric] for each in measured["float16"].values()]
+            row["change"][metric] = [one - other for one, other in zip(row[metric], base, strict=True)]
+        rows.append(row)
+    return rows
+
+
+def markdown(found: dict) -> str:
+    lines = [
+        "# What a store's precision costs",
+        "",
+        f"Layer 14 of the embedded default, TopK 32, expansion 8, {found['tokens']:,} tokens once, {found['seeds']} seeds.",
+        "Change: of the held-out value, against the SAE of the same seed trained on float16; mean over seeds (lowest to",
+        "highest). bitround 9 rounds off one bit: what it changes is chance. Reading: through the store's batches, as",
+        f"float32, from the page cache, checksums included, median of {found['rounds']} interleaved rounds; GB/s counts",
+        "every value as the two bytes of float16.",
+        "",
+        f"{found['machine']}, {found['threads']} threads, {found['date']}.",
+        "",
+        "| precision | compression | bytes per token | change of FVU | change of CE recovered | reading, M tokens/s | GB/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        changes = [_change(row["change"][metric]) for metric in ("fvu", "ce_recovered")]
+        if row["precision"] == "float16":
+            changes = [
+                f"FVU {statistics.mean(row['fvu']):.4f}",
+                f"CE recovered {statistics.mean(row['ce_recovered']):.4f}",
+            ]
+        rate = row["tokens_per_second"][1]
+        lines.append(
+            f"| {row['precision']} | {row['compression']} | {row['bytes_per_token']:.0f} | {changes[0]} | {changes[1]} "
+            f"| {rate / 1e6:.2f} | {rate * 2 * row['d_in'] / 1e9:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _change(values: list[float]) -> str:
+    return f"{statistics.mean(values):+.4f} ({min(values):+.4f} to {max(values):+.4f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--toy", action="store_true", help="tiny sizes, seconds; writes nothing unless --out is given")
+    parser.add_argument("--tokens", type=int, default=120_000, help="of the text, one epoch")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7, help="of reading")
+    parser.add_argument("--data", type=Path, help="folder that keeps model, text and stores; default: none is kept")
+    parser.add_argument("--out", type=Path, help="folder of STORES.md and stores.json; default benchmarks/")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = chosen.data or Path(temporary)
+        real = Real(folder, toy(folder) if chosen.toy else default(chosen.tokens))
+        rows = run(real, chosen.seeds, chosen.rounds)
+        found = about(chosen.rounds, 2) | {"unit": "one row per store", "tokens": real.tokens, "seeds": chosen.seeds}
+        found |= {"rows": rows}
+    print(markdown(found) if not chosen.toy else json.dumps(rows, indent=1))
+    out = chosen.out or (None if chosen.toy else Path(__file__).parent)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "stores.json", found)
+        (out / "STORES.md").write_text(markdown(found))
+
+
+if __name__ == "__main__":
+    main()
