@@ -56,17 +56,21 @@ format: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-# One training step beside other libraries' (minutes): benchmarks/RESULTS.md. TOY=--toy does it in seconds, at toy size.
+# A training step beside other libraries' (minutes): benchmarks/RESULTS.md; what precision costs: STORES.md (10 minutes);
+# how good the SAEs are: QUALITY.md (half an hour). TOY=--toy does it all in a minute, at toy size.
 bench: .bench-venv/ready
 	.bench-venv/bin/python -m benchmarks.steps $(TOY)
+	.bench-venv/bin/python -m benchmarks.stores $(TOY)
+	.bench-venv/bin/python -m benchmarks.quality $(TOY)
 
 # The training step on this machine's GPU, in tokens per second: benchmarks/gpu_results.json.
 bench-gpu: .venv/ready
 	$(BIN)/python -m benchmarks.gpu_steps
 
 # torch comes first and alone: asked for by anything else, it may be a build of gigabytes.
-.bench-venv/ready: benchmarks/requirements.lock
+.bench-venv/ready: benchmarks/requirements.lock requirements-embedded.lock
 	$(PYTHON) -m venv .bench-venv
 	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements.lock
+	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-embedded.lock
 	touch $@

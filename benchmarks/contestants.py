@@ -17,10 +17,12 @@ from benchmarks.stand_ins import put_in_place
 from sae_atlas.activations.store import open_store
 from sae_atlas.kernels.threads import use_threads
 from sae_atlas.saes import checkpoint as checkpoints
+from sae_atlas.saes.sae import Sae
 
 L0 = 32
 DEAD_AFTER = 10_000  # tokens without firing: everyone's revival of dead latents starts there
 WARMUP = 20  # steps
+SAME = 1e-4  # relative difference of reconstructions that float32 may leave
 IDENTITY = "peer"  # of a checkpoint that no stage of ours has made
 
 
@@ -86,7 +88,7 @@ def sae_lens(real: Real, store, architecture: str, setting: dict, seed: int, che
     seconds = _timed(trainer.fit)
     with torch.no_grad():
         norms = sae.W_dec.norm(dim=1)
-        state = {"W_enc": sae.W_enc * norms, "b_enc": sae.b_enc * norms, "W_dec": sae.W_dec / norms[:, None]}
+        state = {"W_enc": (sae.W_enc * norms).T, "b_enc": sae.b_enc * norms, "W_dec": sae.W_dec / norms[:, None]}
         state["b_dec"], threshold = sae.b_dec, None
         if architecture == "jumprelu":
             threshold = sae.threshold.clamp(min=0) * norms
@@ -94,6 +96,8 @@ def sae_lens(real: Real, store, architecture: str, setting: dict, seed: int, che
             # It was learnt with decoder norms in the loop; `fit` has since divided the decoder, not it, by the scale.
             threshold = (sae.topk_threshold.float() / scale).expand(len(norms))
     _save(checkpoint, architecture, state, threshold, rows)
+    if architecture != "batch_topk":  # its own output depends on the batch
+        _check(sae.eval(), checkpoint, rows)
     return IDENTITY, rows.steps * batch / seconds
 
 
@@ -142,8 +146,9 @@ def sparsify(real: Real, store, architecture: str, setting: dict, seed: int, che
     seconds = _timed(fit)
     if signum:
         optimizer.eval()
-    state = {"W_enc": coder.encoder.weight.T, "b_enc": coder.encoder.bias, "W_dec": coder.W_dec, "b_dec": coder.b_dec}
+    state = {"W_enc": coder.encoder.weight, "b_enc": coder.encoder.bias, "W_dec": coder.W_dec, "b_dec": coder.b_dec}
     _save(checkpoint, architecture, state, None, rows)
+    _check(lambda x: coder(x).sae_out, checkpoint, rows)
     return IDENTITY, rows.steps * setting["batch"] / seconds
 
 
@@ -197,3 +202,13 @@ def _save(path: Path, architecture: str, state: dict, threshold, rows: _Rows) ->
         "record": {"identity": IDENTITY},
     }
     checkpoints.save(path, checkpoints.fold(weights, threshold, torch.zeros(rows.d_in), 1.0), config, {})
+
+
+@torch.no_grad()
+def _check(own: Callable, path: Path, rows: _Rows) -> None:
+    """Raises if the checkpoint that was read from a peer does not reconstruct as the peer itself does."""
+    x = next(iter(rows))
+    one, other = own(x), Sae.load(path)(x)
+    difference = float((one - other).norm() / one.norm())
+    if difference > SAME:
+        raise RuntimeError(f"{path}: reads the peer's weights wrongly, relative difference {difference:.1e}")

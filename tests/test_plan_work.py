@@ -71,6 +71,9 @@ def test_the_small_atlas_by_hand():
     assert found["save_activations"].tokens == 3000
     assert found["save_activations"].products == 3000 * SHAPE.forward(3, 32, False)
     assert found["shard_activations"].written == 3000 * 3 * 32 * 2
+    halved = work(**{"activations.dtype": "int8"})
+    assert halved["shard_activations"].written == 3000 * 3 * 32
+    assert halved["save_activations"].written == found["save_activations"].written
     assert found["train_sae"].tokens == 3000 * 3 * 2
     topk = 9000 * (2 * 128 * 32 + 6 * 4 * 32)  # the encoder's product, and four active latents
     relu = 9000 * (2 * 128 * 32 + 6 * 0.05 * 128 * 32)

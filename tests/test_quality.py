@@ -1,0 +1,43 @@
+"""The benchmarks of stores and of quality run at toy size and their tables are whole; how good anyone is is not tested."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+from workflow import ROOT
+
+PEERS = {"sae_lens", "sparsify"}  # tests run without them, `make bench TOY=--toy` has them
+
+
+def run(name: str, out, *more) -> dict:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--toy", "--out", out, *more]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    assert len((out / f"{name.upper()}.md").read_text().splitlines()) > 10
+    return json.loads((out / f"{name}.json").read_text())
+
+
+def test_every_precision_is_measured_against_float16(tmp_path):
+    rows = {(row["precision"], row["compression"]): row for row in run("stores", tmp_path, "--seeds", "1")["rows"]}
+    assert {name for name, _ in rows} >= {"float16", "int8", "bitround 4"}
+    plain = rows["float16", "none"]
+    assert plain["change"]["fvu"] == [0]
+    assert 0 < rows["int8", "none"]["bytes_per_token"] < plain["bytes_per_token"]
+    assert rows["bitround 2", "zstd"]["bytes_per_token"] < rows["bitround 6", "zstd"]["bytes_per_token"]
+    assert rows["int8", "none"]["change"]["fvu"] == rows["int8", "zstd"]["change"]["fvu"] != [0]
+
+
+def test_every_trainer_is_measured_or_says_why_not(tmp_path):
+    rows = run("quality", tmp_path, "--seeds", "2")["rows"]
+    absent = {row["library"] for row in rows if "reason" in row}
+    assert absent == {name for name in PEERS if not importlib.util.find_spec(name)}
+    for row in rows:
+        if "reason" not in row:
+            assert row["fvu"] > 0 and 0 < row["l0"] <= 128
+    ours = [row for row in rows if row["library"] == "sae_atlas" and row["architecture"] == "topk"]
+    assert [row["seed"] for row in ours if row["chosen"]] == [0, 1]
+    best = max((row for row in ours if row["seed"] == 0), key=lambda row: row["ce_recovered"])
+    assert best["chosen"]
+    assert ours[0]["l0"] == pytest.approx(32, rel=0.05)
