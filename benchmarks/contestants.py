@@ -64,6 +64,7 @@ def sae_lens(real: Real, store, architecture: str, setting: dict, seed: int, che
     kinds = {"relu": "Standard", "topk": "TopK", "batch_topk": "BatchTopK", "jumprelu": "JumpReLU"}
     keys = {
         "relu": {"l1_warm_up_steps": WARMUP},
+        "batch_topk": {"k": L0, "topk_threshold_lr": 0.05},  # its 0.01 is for more than some hundred steps
         "jumprelu": {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": L0, "l0_warm_up_steps": WARMUP},
     }.get(architecture, {"k": L0}) | setting
     config = getattr(library, f"{kinds[architecture]}TrainingSAEConfig")(
@@ -76,6 +77,7 @@ def sae_lens(real: Real, store, architecture: str, setting: dict, seed: int, che
             total_training_samples=rows.steps * batch,
             train_batch_size_samples=batch,
             lr=rate,
+            lr_end=rate / 10,  # as its runner chooses
             lr_warm_up_steps=WARMUP,
             lr_decay_steps=rows.steps // 5,
             dead_feature_window=DEAD_AFTER // batch,
