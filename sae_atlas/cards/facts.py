@@ -155,8 +155,8 @@ def as_yaml(value: dict) -> str:
 
 
 def without_folders(config: dict) -> dict:
-    """The config without the folders of this machine: of local models and texts only the last part of the path."""
+    """The config without the folders of this machine: of local models, texts and SAEs only the last part of the path."""
     return {
-        section: {**values, "path": Path(values["path"]).name} if "path" in values else values
-        for section, values in config.items()
+        key: Path(value).name if key == "path" else without_folders(value) if isinstance(value, dict) else value
+        for key, value in config.items()
     }

@@ -23,7 +23,7 @@ def jobs(atlas) -> dict[str, list[str]]:
     """
     found = {rule: _names(atlas, rule) for rule in sorted(STAGES, key=_place)}
     tables = {"collect_metrics": list(atlas.recipes), "collect_recipes": [""]}
-    return {**found, **tables}
+    return {rule: names for rule, names in {**found, **tables}.items() if names}
 
 
 def benchmark(rule: str, job: str) -> str:
@@ -37,14 +37,23 @@ def _place(rule: str) -> int:
 
 
 def _names(atlas, rule: str) -> list[str]:
+    if rule in ("save_activations", "shard_activations") and not atlas.trained:
+        return []
     if rule == "save_activations":
         return [f"{snapshot}_{group}" for snapshot, group in atlas.passes]
     cell = set(inspect.signature(STAGES[rule].of).parameters) - {"atlas"}
     if rule == "model_card":
         return [atlas.sae_name(recipe, layer) for recipe in atlas.recipes for layer in atlas.layers]
     if rule == "release":
-        return [atlas.release_name(recipe) for recipe in atlas.recipes]
-    recipes = [f"{recipe}/" for recipe in atlas.recipes] if "recipe" in cell else [""]
+        return [atlas.release_name(recipe) for recipe in atlas.trained]
+    recipes = {"train_sae": atlas.trained, "plot_training_curves": atlas.trained, "import_sae": atlas.pretrained}
+    chosen = recipes.get(rule, atlas.recipes) if "recipe" in cell else [None]
+    return [name for recipe in chosen for name in _of(atlas, recipe, cell)]
+
+
+def _of(atlas, recipe: str | None, cell: set[str]):
     layers = [f"layer{layer:02d}" for layer in atlas.layers] if "layer" in cell else [""]
-    snapshots = [f"_{snapshot}" for snapshot in atlas.snapshots] if "snapshot" in cell else [""]
-    return ["".join(parts).rstrip("/") for parts in itertools.product(recipes, layers, snapshots)]
+    known = atlas.snapshots_of(recipe) if recipe else atlas.snapshots
+    snapshots = [f"_{snapshot}" for snapshot in known] if "snapshot" in cell else [""]
+    for layer, snapshot in itertools.product(layers, snapshots):
+        yield f"{recipe}/{layer}{snapshot}".rstrip("/") if recipe else f"{layer}{snapshot}"

@@ -1,5 +1,6 @@
 """What every rule has to do: jobs, tokens, arithmetic, bytes. Counted from the config alone, for no machine in particular."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +76,9 @@ class _Grid:
     def latents(self, recipe: str) -> int:
         return self.atlas.expansion(recipe) * self.d_in
 
+    def checkpoints(self, recipe: str) -> int:
+        return len(self.atlas.layers) * len(self.atlas.snapshots_of(recipe))
+
     def weights(self, recipe: str) -> int:
         """Of encoder and decoder."""
         return 2 * self.latents(recipe) * self.d_in
@@ -105,13 +109,13 @@ class _Grid:
     def train_sae(self) -> dict:
         products = moved = written = 0.0
         tokens = atlas_tokens(self.atlas)
-        for name in self.atlas.recipes:
+        for name in self.atlas.trained:
             recipe, weights = self.config["recipes"][name], self.weights(name)
             active = _active(recipe, self.latents(name))
             products += tokens * (weights + MEMORY_BOUND * active * self.d_in)
             moved += tokens / recipe["batch"] * ADAM * weights
             written += self.cells * MASTER * 4 * weights  # checkpoint, and the resume file with both averages
-        runs = len(self.atlas.recipes)
+        runs = len(self.atlas.trained)
         return {
             "tokens": tokens * runs,
             "products": products,
@@ -119,6 +123,9 @@ class _Grid:
             "written": written,
             "read": runs * self.stores,
         }
+
+    def import_sae(self) -> dict:
+        return {"written": sum(MASTER * self.weights(name) * self.checkpoints(name) for name in self.atlas.pretrained)}
 
     def save_held_out(self) -> dict:
         clean = self.held_out * self.shape.forward(self.shape.n_layers, self.context, False)
@@ -129,14 +136,15 @@ class _Grid:
         return {"tokens": tokens, "products": clean + 2 * logits + passes, "written": written}
 
     def evaluate_sae(self) -> dict:
-        snapshots, runs, layers = len(self.atlas.snapshots), len(self.atlas.recipes), len(self.atlas.layers)
+        recipes, layers = self.atlas.recipes, len(self.atlas.layers)
+        runs, cells = len(recipes), sum(map(self.checkpoints, recipes))
         clean = runs * layers * self.patched * self.shape.forward(0, self.context, True)
-        passes = runs * snapshots * self._patched_passes()
-        codes = sum(2 * self.weights(name) for name in self.atlas.recipes) * self.cells * self.held_out
+        passes = cells / layers * self._patched_passes()
+        codes = sum(2 * self.weights(name) * self.checkpoints(name) for name in recipes) * self.held_out
         read = runs * MASTER * self.d_in * (self.held_out * layers + self.patched)
-        compared = 2 * self.cells * sum(map(self._directions, self.atlas.recipes))  # nearest, settled
+        compared = sum(2 * self.checkpoints(name) * self._directions(name) for name in recipes)  # nearest, settled
         products = clean + passes + codes + compared
-        return {"tokens": self.held_out * self.cells * runs, "products": products, "read": read}
+        return {"tokens": self.held_out * cells, "products": products, "read": read}
 
     def match_layers(self) -> dict:
         layers = len(self.atlas.layers)
@@ -154,10 +162,15 @@ class _Grid:
 
     def release(self) -> dict:
         """Checkpoints are linked, and read for their hashes."""
-        return {"read": self.cells * sum(MASTER * self.weights(name) for name in self.atlas.recipes)}
+        return {"read": self.cells * sum(MASTER * self.weights(name) for name in self.atlas.trained)}
 
     def model_card(self) -> dict:
-        return {"written": len(self.atlas.layers) * sum(MASTER * self.weights(name) for name in self.atlas.recipes)}
+        """The checkpoint and the SAELens pair."""
+        return {"written": len(self.atlas.layers) * sum(2 * MASTER * self.weights(name) for name in self.atlas.recipes)}
+
+    def index(self) -> dict:
+        """Both are hashed, then compared."""
+        return {"read": 2 * self.model_card()["written"]}
 
 
 def atlas_tokens(atlas) -> int:
@@ -172,11 +185,11 @@ def disk(atlas, work: list[Work]) -> Disk:
     many, for a pass goes only when all its layers are sharded.
     """
     by_rule = {each.rule: each for each in work}
-    written = {rule: by_rule[rule].written for rule in by_rule}
+    written = Counter({rule: by_rule[rule].written for rule in by_rule})  # 0 where nothing is trained
     snapshots = len(atlas.snapshots)
     checkpoints = written["train_sae"] / 4
     resumes = written["train_sae"] * 3 / 4 / snapshots
-    kept = ("prepare_model", "tokenize", "save_held_out", "model_card")
+    kept = ("prepare_model", "tokenize", "save_held_out", "import_sae", "model_card")
     stays = sum(written[rule] for rule in kept) + checkpoints + resumes
     longest = max(stop - start for start, stop in map(atlas.window, atlas.snapshots))
     store = (written["shard_activations"] + written["save_activations"]) / atlas_tokens(atlas) * longest
