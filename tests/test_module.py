@@ -25,14 +25,20 @@ module atlas:
 use rule * from atlas as atlas_*
 
 
-rule mine:
+rule everything:
     default_target: True
     input:
         rules.atlas_all.input,
+        "rows.txt",
+
+
+rule mine:
+    input:
+        "saes/models/sae/README.md",
     output:
         "rows.txt",
     shell:
-        "grep -c small-neox saes/models/sae/README.md > {{output}}"
+        "grep -c small-neox {{input}} > {{output}}"
 """
 
 

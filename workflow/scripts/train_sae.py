@@ -1,5 +1,7 @@
 """Train one SAE on one window (rule train_sae)."""
 
+from pathlib import Path
+
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import write_json
 from sae_atlas.log import job_log
@@ -19,7 +21,7 @@ with job_log(snakemake.log[0]):
     tracker = snakemake.config["training"].get("tracker")
     cell = snakemake.wildcards
     run = f"{cell.recipe}/layer{cell.layer}"
-    with tracked(tracker, run, cell.snapshot, "results/tracker") as watch:
+    with tracked(tracker, run, cell.snapshot, Path(snakemake.output.curve).parents[2] / "tracker") as watch:
         train(
             store=snakemake.input.store,
             previous=snakemake.input.get("previous") or None,
