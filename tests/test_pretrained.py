@@ -12,9 +12,13 @@ import sae_atlas
 from sae_atlas.__main__ import main
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import read_json
+from sae_atlas.plan.atlas import Atlas
+from sae_atlas.plan.config import read_config
 from sae_atlas.plan.pretrained import check_pretrained
+from sae_atlas.plan.shape import read_shape
+from sae_atlas.plan.work import count, disk
 from sae_atlas.saes.checkpoint import load_checkpoint, save_tensors
-from workflow import kinds, planned, small, snakemake
+from workflow import ROOT, kinds, planned, small, snakemake
 
 LAYERS = (0, 1)
 FOLDERS = {"saelens": "layer_{layer}", "sparsify": "layers.{layer}", "dictionary_learning": "resid/{layer}"}
@@ -69,6 +73,21 @@ def test_nothing_is_trained(measured):
     assert not (folder / "results" / "stores").exists() and not (folder / "results" / "curves").exists()
     assert not (folder / "models" / "releases").exists()
     assert len(list(folder.glob("models/sae/*/model_card.md"))) == 5 * len(LAYERS)
+
+
+def test_the_page_hides_the_folders_of_this_machine(measured):
+    folder, config, _ = measured
+    page = (folder / "results" / "index.html").read_text()
+    assert "erdos" in page and config["recipes"]["erdos"]["pretrained"]["path"] not in page
+
+
+def test_what_there_is_to_do_can_be_counted_without_training(measured):
+    grid = Atlas(read_config(measured[0] / "config.yaml", ROOT / "workflow/schemas/config.schema.yaml"))
+    shape = read_shape(grid.config["base_model"], measured[0] / "results" / "base_model" / "model")
+    work = {each.rule: each for each in count(grid, shape)}
+    weights = 2 * 32 * 128 * 4  # bytes of an encoder and a decoder
+    assert "train_sae" not in work and work["import_sae"].written == (2 * 6 + 3 * 2) * weights
+    assert disk(grid, list(work.values())).peak >= work["import_sae"].written
 
 
 def test_every_format_measures_as_the_original(finished, measured):

@@ -15,13 +15,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_checkpoint_snippet_runs(finished):
-    """With the README's file name and layer replaced by those of the small atlas."""
+def test_the_python_snippet_runs(finished):
+    """With the README's folder, layer and latent replaced by those of the small atlas."""
     (snippet,) = blocks("python")
-    snippet = snippet.replace("topk-32/sae_layer14_120k.pt", "topk/sae_layer01_3k.pt")
-    code = "import torch; activations = torch.randn(4, 32)\n" + snippet + "\nprint(tuple(reconstruction.shape))"
+    snippet = snippet.replace("smollm2-135m-instruct_resid14_exp8_120k_topk-32", "small-neox_resid1_exp4_3k_topk")
+    snippet = snippet.replace("[14]", "[1]").replace("645", "7")
+    code = snippet + "\nprint(latents.shape[-1], reconstruction.shape == acts[1].shape)"
     done = subprocess.run([sys.executable, "-c", code], cwd=finished.folder, capture_output=True, text=True)
-    assert done.stdout.strip() == "(4, 32)", done.stderr
+    assert done.stdout.strip() == "128 True", done.stderr
 
 
 def test_the_config_snippet_is_a_config(tmp_path):
