@@ -1,5 +1,6 @@
 """Training a window: snapshots chain, interruptions cost nothing, every key counts, what is not finite stops."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from sae_atlas.saes.sae import Sae
 from sae_atlas.training import train as training
 from sae_atlas.training.interruption import EXIT_CODE
 from sae_atlas.training.recipe import ARCHITECTURES, Recipe
+from sae_atlas.training.state import initial_state
 from sae_atlas.training.train import train
 
 SMALL = {"expansion": 4, "batch": 64, "learning_rate": 0.01, "warmup": 4, "dead_after": 128}
@@ -284,3 +286,15 @@ def test_the_curve_has_its_columns_and_at_most_100_rows(stores, tmp_path):
 
 def test_d_in_is_the_stores(stores):
     assert open_store(stores[0]).d_in == D_IN
+
+
+def test_every_layer_starts_from_directions_of_its_own_and_every_seed_too():
+    """Else latents that hardly moved would look as if they persisted from layer to layer."""
+    zeros = torch.zeros(D_IN)
+    recipes = [Recipe.from_dict(recipe_of("topk", seed=seed)) for seed in (0, 1)]
+    starts = [
+        initial_state(recipe, zeros, 1.0, zeros, layer).weights["W_dec"] for recipe in recipes for layer in (0, 1)
+    ]
+    again = initial_state(recipes[0], zeros, 1.0, zeros, 1).weights["W_dec"]
+    assert torch.equal(again, starts[1])
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(starts, 2))

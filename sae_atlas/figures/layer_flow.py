@@ -14,9 +14,6 @@ from sae_atlas.metrics.tables import read_table
 
 EDGES = np.linspace(0, 1, 41)
 SAME = 0.7  # cosine from which a latent counts as the same one layer on: half of its direction's energy is common
-CAUTION = (
-    "All layers start from the same random directions: latents that have hardly moved since look as if they persist."
-)
 OUTLINE = [withStroke(linewidth=2.6, foreground="white")]
 
 
@@ -53,7 +50,7 @@ def plot_layer_flow(
             _lines(axes, columns, cosines[way], chance)
         onward.set_title("Latents of a layer: are they there one layer on? Below the dashed line they vanish")
         backward.set_title("Latents of the next layer: were they there before? Below the dashed line they appear")
-        layer_axis(backward, [f"{first}→{second}" for first, second in pairs], f"from layer to layer\n{CAUTION}")
+        layer_axis(backward, [f"{first}→{second}" for first, second in pairs], "from layer to layer")
         bar = figure.colorbar(drawn, ax=[onward, backward], fraction=0.03, pad=0.015, aspect=40)
         bar.set_label("share of the layer's latents, per bin of 0.025")
         bar.outline.set_visible(False)

@@ -67,7 +67,7 @@ class Recipe:
 
     architecture: str  # one of ARCHITECTURES
     expansion: int = 16  # latents per input dimension
-    seed: int = 0  # of the initial decoder directions
+    seed: int = 0  # of the initial decoder directions, which differ from layer to layer
     batch: int = 2048  # tokens per step
     learning_rate: float = 3e-4  # of Adam, after the warm-up
     adam_betas: tuple[float, float] = (0.9, 0.999)  # decay rates of Adam's two averages

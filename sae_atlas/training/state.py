@@ -5,6 +5,7 @@ Nothing is random after the initial weights, so there is no generator to carry.
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,12 +56,15 @@ class State:
         return dict(vars(self.to("cpu")))
 
 
-def initial_state(recipe: Recipe, mean: Tensor, scale: float, geometric_median: Tensor) -> State:
-    """The state before the first step. mean, geometric_median [d_in]: of raw activations."""
+def initial_state(recipe: Recipe, mean: Tensor, scale: float, geometric_median: Tensor, layer: int = 0) -> State:
+    """The state before the first step. mean, geometric_median [d_in]: of raw activations.
+
+    Every layer starts from other directions: latents that persist from layer to layer must have found each other.
+    """
     module = architecture(recipe.architecture)
     d_in = len(mean)
     d_sae = recipe.d_sae(d_in)
-    weights = initial_weights(d_in, d_sae, (geometric_median - mean) * scale, recipe.seed)
+    weights = initial_weights(d_in, d_sae, (geometric_median - mean) * scale, _seed(recipe.seed, layer))
     if hasattr(module, "extra_weights"):
         weights |= module.extra_weights(recipe, d_sae)
     return State(
@@ -79,3 +83,8 @@ def initial_penalty(recipe: Recipe, d_in: int, scale: float) -> float:
     if recipe.architecture in ("relu", "gated"):
         return canonical_lambda(recipe.l1, d_in, recipe.d_sae(d_in), scale)
     return recipe.jumprelu.coefficient if recipe.architecture == "jumprelu" else 0.0
+
+
+def _seed(seed: int, layer: int) -> int:
+    """A seed of its own for every pair."""
+    return int(np.random.SeedSequence([seed, layer]).generate_state(1, np.uint64)[0] >> 1)

@@ -232,7 +232,7 @@ class _Window:
 def _begin(recipe: Recipe, reader, previous: str | Path | None, expected: str | None) -> State:
     if previous is None:
         mean, median = torch.from_numpy(reader.mean), torch.from_numpy(reader.geometric_median)
-        return initial_state(recipe, mean.float(), float(reader.scale), median.float())
+        return initial_state(recipe, mean.float(), float(reader.scale), median.float(), reader.attrs["layer"])
     saved = checkpoints.load_tensors(previous)
     if expected is not None:
         check_record(previous, saved.get("record"), expected)
