@@ -19,7 +19,7 @@ with job_log(snakemake.log[0]):
         snakemake.input.cards,
         snakemake.input.releases,
         figures,
-        "results/benchmarks",
+        Path(snakemake.output.page).parent / "benchmarks",
         snakemake.params.jobs,
         snakemake.output.page,
         snakemake.output.cards,
