@@ -156,16 +156,17 @@ def sparsify(real: Real, store, architecture: str, setting: dict, seed: int, che
 
 def contestants(batch: int = 512) -> list[Contestant]:
     rates = [{"batch": batch, "learning_rate": rate} for rate in (1e-3, 2e-3, 3e-3)]
+    falling = [{"batch": batch, "learning_rate": rate, "decay": 1.0} for rate in (3e-3, 4e-3)]  # as sparsify's
     l1 = [rates[1] | {"l1_coefficient": weight} for weight in (2.0, 4.0)]
     jump = [rates[1] | {"l0_coefficient": 1.0}]
     return [
-        Contestant("sae_atlas", "topk", tuple(rates), ours),
-        Contestant("sae_atlas", "batch_topk", tuple(rates), ours),
+        Contestant("sae_atlas", "topk", (*rates, *falling), ours),
+        Contestant("sae_atlas", "batch_topk", (*rates[1:], *falling), ours),
         Contestant("sae_atlas", "jumprelu", tuple(rates), ours),
         Contestant("sae_atlas", "relu", tuple(rates), ours),
         Contestant("sparsify", "topk", ({"batch": batch, "learning_rate": "default"}, *rates), sparsify),
         Contestant("sae_lens", "topk", tuple(rates), sae_lens),
-        Contestant("sae_lens", "batch_topk", tuple(rates), sae_lens),
+        Contestant("sae_lens", "batch_topk", tuple(rates[1:]), sae_lens),
         Contestant("sae_lens", "jumprelu", tuple(jump), sae_lens),
         Contestant("sae_lens", "relu", tuple(l1), sae_lens),
     ]

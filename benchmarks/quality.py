@@ -1,14 +1,16 @@
 """How good the SAEs are, beside other libraries': `python -m benchmarks.quality [--toy] [--only NAME ...]`.
 
 The same stored activations and tokens, the same sparsity, one evaluation (sae_atlas.metrics). Each contestant's settings
-are tried on seed 0; the one that recovers most cross-entropy goes on with the other seeds. Rows of contestants that are
-not asked for stay in quality.json as they are.
+are tried on seed 0; the one that recovers most cross-entropy goes on with the other seeds. Rows that are in quality.json
+stay as they are, so that it can be made in portions; delete it to measure anew.
 """
 
 import argparse
 import importlib.util
+import itertools
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.contestants import L0, Contestant, contestants
@@ -20,33 +22,55 @@ from sae_atlas.files import read_json, write_json
 SLACK = 1.15  # a setting whose held-out L0 is above this times the asked one is not chosen: it would win by it
 
 
-def run(real: Real, contestant: Contestant, seeds: int) -> list[dict]:
-    """Rows of one contestant: every setting on seed 0, the best one on the others."""
-    store = real.store()
-    rows = _rows(real, store, contestant, [(setting, 0) for setting in contestant.settings])
-    allowed = [row for row in rows if row["l0"] <= SLACK * L0] or [min(rows, key=lambda row: row["l0"])]
+def run(real: Real, contestant: Contestant, seeds: int, rows: list[dict]) -> Iterator[list[dict]]:
+    """The contestant's rows: every setting on seed 0, then the best one on the others too. Those in `rows` are kept."""
+    if not importlib.util.find_spec(contestant.library):
+        yield [{"library": contestant.library, "architecture": contestant.architecture, "reason": "not installed"}]
+        return
+    rows = [row for row in rows if "reason" not in row]
+    rows = _rows(real, contestant, [(setting, 0) for setting in contestant.settings], rows)
+    first = [row for row in rows if row["seed"] == 0]
+    allowed = [row for row in first if row["l0"] <= SLACK * L0] or [min(first, key=lambda row: row["l0"])]
     best = max(allowed, key=lambda row: row["ce_recovered"])["setting"]
-    rows += _rows(real, store, contestant, [(best, seed) for seed in range(1, seeds)])
-    return [row | {"chosen": row["setting"] == best} for row in rows]
+    yield [row | {"chosen": row["setting"] == best} for row in rows]
+    rows = _rows(real, contestant, [(best, seed) for seed in range(1, seeds)], rows)
+    yield [row | {"chosen": row["setting"] == best} for row in rows]
 
 
-def _rows(real: Real, store, contestant: Contestant, runs: list[tuple[dict, int]]) -> list[dict]:
-    rows, checkpoints = [], {}
-    for setting, seed in runs:
-        path = real.folder / f"{contestant.name.replace(' ', '_')}_{len(rows)}.pt"
-        identity, speed = contestant.train(real, store, contestant.architecture, setting, seed, path)
-        checkpoints[str(len(rows))] = (path, identity)
-        rows.append({
+def _rows(real: Real, contestant: Contestant, runs: list[tuple[dict, int]], rows: list[dict]) -> list[dict]:
+    """`rows` and those of `runs` (setting, seed) that are not among them."""
+    there = [(row["setting"], row["seed"]) for row in rows]
+    new, checkpoints = [], {}
+    for setting, seed in (each for each in runs if each not in there):
+        path = real.folder / f"{contestant.name.replace(' ', '_')}_{len(new)}.pt"
+        identity, speed = contestant.train(real, real.store(), contestant.architecture, setting, seed, path)
+        checkpoints[str(len(new))] = (path, identity)
+        new.append({
             "library": contestant.library, "architecture": contestant.architecture, "setting": setting, "seed": seed,
             "tokens_per_second": round(speed),
         })  # fmt: skip
         print(contestant.name, setting, "seed", seed, f"{speed:.0f} tokens/s", flush=True)
-    if not rows:
-        return []
-    for row, metrics in zip(rows, real.evaluate(checkpoints).values(), strict=True):
-        row |= metrics
-        print({name: round(value, 4) for name, value in metrics.items()}, flush=True)
+    if new:
+        for row, metrics in zip(new, real.evaluate(checkpoints).values(), strict=True):
+            row |= metrics
+    return rows + new
+
+
+def _earlier(out: Path | None, found: dict) -> dict[str, list[dict]]:
+    """Rows by contestant of an earlier quality.json of the same size and versions."""
+    if out is None or not (out / "quality.json").exists():
+        return {}
+    earlier, rows = read_json(out / "quality.json"), {}
+    if (earlier["tokens"], earlier["versions"]) == (found["tokens"], found["versions"]):
+        for row in earlier["rows"]:
+            rows.setdefault(f"{row['library']} {row['architecture']}", []).append(row)
     return rows
+
+
+def _write(out: Path, found: dict) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "quality.json", found)
+    (out / "QUALITY.md").write_text(markdown(found))
 
 
 def main() -> None:
@@ -59,31 +83,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of QUALITY.md and quality.json; default benchmarks/")
     chosen = parser.parse_args()
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
-    found = {"rows": []}
-    if out and (out / "quality.json").exists():
-        found = read_json(out / "quality.json")
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.data or Path(temporary)
         real = Real(folder, toy(folder) if chosen.toy else default(chosen.tokens))
+        found = about(chosen.seeds, 2) | {"unit": "one row per trained SAE", "tokens": real.tokens, "rows": []}
+        rows = _earlier(out, found)
         for contestant in contestants(128 if chosen.toy else 512):
             if chosen.only and contestant.name not in chosen.only:
                 continue
-            kept = [row for row in found["rows"] if f"{row['library']} {row['architecture']}" != contestant.name]
-            if importlib.util.find_spec(contestant.library):
-                new = run(real, contestant, chosen.seeds)
-            else:
-                new = [
-                    {"library": contestant.library, "architecture": contestant.architecture, "reason": "not installed"}
-                ]
-            found = about(chosen.seeds, 2) | {
-                "tokens": real.tokens,
-                "unit": "one row per trained SAE",
-                "rows": kept + new,
-            }
-            if out:
-                out.mkdir(parents=True, exist_ok=True)
-                write_json(out / "quality.json", found)
-                (out / "QUALITY.md").write_text(markdown(found))
+            for state in run(real, contestant, chosen.seeds, rows.get(contestant.name, [])):
+                rows[contestant.name] = state
+                found["rows"] = list(itertools.chain(*rows.values()))
+                if out:
+                    _write(out, found)
     print(json.dumps(found["rows"], indent=1) if chosen.toy else markdown(found))
 
 
