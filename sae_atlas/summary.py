@@ -20,8 +20,8 @@ def summarise(folder: str | Path) -> str:
     metrics = pd.read_parquet(table)
     final = metrics[metrics.snapshot == "final"]
     checkpoints = len(metrics[["recipe", "layer", "snapshot"]].drop_duplicates())
-    layers, snapshots = metrics.layer.nunique(), metrics.snapshot.nunique()
-    lines = ["", f"{checkpoints} SAEs: {metrics.recipe.nunique()} recipes x {layers} layers x {snapshots} snapshots"]
+    recipes, layers, snapshots = (metrics[key].nunique() for key in ("recipe", "layer", "snapshot"))
+    lines = ["", f"{checkpoints} SAEs: {recipes} recipe{'s' * (recipes > 1)} x {layers} layers x {snapshots} snapshots"]
     for recipe, rows in final.groupby("recipe", sort=False):
         median = rows.groupby("metric").value.median()
         lines.append(
