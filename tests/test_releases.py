@@ -104,7 +104,7 @@ def test_weights_under_models_go_through_git_lfs():
 
 def test_what_the_workflow_publishes_agrees_with_what_it_measured(finished):
     models = finished.folder / "models"
-    for folder in (models / "sae").iterdir():
+    for folder in (models / "sae").glob("*/"):
         config, parts = read_json(folder / "config.json"), parse_sae_name(folder.name)
         assert (parts.layer, parts.recipe, parts.tokens) == (
             config["layer"],
