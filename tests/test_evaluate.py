@@ -79,6 +79,7 @@ def measure(place, folder, site, layer, outlier_norm=10, held_out=None, **saes) 
         saes,
         folder / "t.parquet",
         folder / "latents.parquet",
+        folder / "blocks.parquet",
         folder / "t.json",
         recipe="r",
         layer=layer,
@@ -182,6 +183,7 @@ def test_inputs_of_another_run_are_refused(place, tmp_path):
             {"final": path},
             tmp_path / "t.parquet",
             tmp_path / "latents.parquet",
+            tmp_path / "blocks.parquet",
             tmp_path / "t.json",
             "r",
             0,
@@ -222,6 +224,17 @@ def test_the_per_latent_table_agrees_with_the_metrics(place, tmp_path):
     assert set(latents.held_out_tokens) == {len(zarr_tokens(place))}
     with pytest.raises(AtlasError, match=r"latents\.parquet: made by other settings"):
         read_table(tmp_path / "latents.parquet", ["0" * 16])
+
+
+def test_the_blocks_add_up_to_the_latents(place, tmp_path):
+    found = measure(place, tmp_path, "resid_post", 0, final=identity_sae(tmp_path / "p.pt")).final
+    blocks = read_table(tmp_path / "blocks.parquet", [ID])
+    latents = read_table(tmp_path / "latents.parquet", [ID])
+    assert len(blocks) == 32 and (blocks.tokens > 0).all()
+    tokens = blocks.tokens.sum()
+    assert tokens == len(zarr_tokens(place))
+    assert blocks.active.sum() / tokens == pytest.approx(found["l0"])
+    assert np.sum(np.stack(blocks.energy), axis=0) / tokens == pytest.approx(latents.importance.to_numpy(), rel=1e-5)
 
 
 def zarr_tokens(place) -> np.ndarray:

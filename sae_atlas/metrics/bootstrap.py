@@ -17,8 +17,17 @@ def interval(sums: dict[str, np.ndarray], metric: Callable[[dict], float], seed:
     contexts = len(next(iter(sums.values())))
     if contexts < 2:
         return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(contexts, size=(RESAMPLES, contexts))
-    weights = np.stack([np.bincount(row, minlength=contexts) for row in drawn])
-    values = metric({name: weights @ each for name, each in sums.items()})
+    weights = resamples(contexts, seed)
+    return middle(metric({name: weights @ each for name, each in sums.items()}))
+
+
+def resamples(count: int, seed: int = 0) -> np.ndarray:
+    """How often each of `count` things is drawn in every resample, [RESAMPLES, count]."""
+    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    return np.stack([np.bincount(row, minlength=count) for row in drawn])
+
+
+def middle(values: np.ndarray) -> tuple[float, float]:
+    """The ends between which the middle 95 % of `values` lie."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -25,6 +25,7 @@ def evaluate(
     checkpoints: dict[str, str | Path],
     table: str | Path,
     latents: str | Path,
+    blocks: str | Path,
     json: str | Path,
     recipe: str,
     layer: int,
@@ -38,7 +39,8 @@ def evaluate(
 
     Reconstruction and sparsity over all unmasked held-out tokens; losses over predictions at unmasked positions of the
     first `patched` contexts, with the SAE's reconstruction at every unmasked position. Intervals: bootstrap over contexts.
-    latents: table of the last snapshot with a row per latent (metrics.sums.Sums.per_latent).
+    latents: table of the last snapshot with a row per latent (metrics.sums.Sums.per_latent); blocks: with a row per
+    block of contexts (Sums.per_block).
     """
     source = open_held_out(held_out, expects["held_out"])
     model, _ = load(provenance, source.model_dtype, expects["base_model"], device)
@@ -66,6 +68,7 @@ def evaluate(
     identity = [record["identity"]]
     write_table(table, pa.table({name: [row[name] for row in rows] for name in COLUMNS}), identity)
     write_table(latents, pa.table(final.per_latent()), identity)
+    write_table(blocks, pa.table(final.per_block()), identity)
     measured = {snapshot: _about(saes[snapshot], checkpoints[snapshot]) for snapshot in saes}
     metrics = [{key: _json(value) for key, value in row.items()} for row in rows]
     write_json(json, {"metrics": metrics, "checkpoints": measured, "record": record})

@@ -15,6 +15,7 @@ from sae_atlas.metrics.loss_recovered import Clean, losses
 from sae_atlas.saes.sae import Sae
 
 NAN = float("nan")
+BLOCKS = 32  # of neighbouring contexts, by which the importances are kept apart
 INSIDE = ("fvu_without_outliers", "explained_variance_without_outliers")
 
 
@@ -28,13 +29,20 @@ class Sums:
         self.sums = {name: np.zeros(len(data.mask)) for name in names}
         self.losses = {name: np.zeros(data.patched) for name in ("ce_sae", "kl_sae")}
         self.counts = torch.zeros(sae.d_sae, dtype=torch.int64)
-        self.energy = torch.zeros(sae.d_sae, dtype=torch.float64)
+        contexts = len(data.mask)
+        self.block = np.arange(contexts) * min(contexts, BLOCKS) // contexts  # of every context
+        self.block_energy = torch.zeros(self.block[-1] + 1, sae.d_sae, dtype=torch.float64)
         self.decoder_norms = sae.W_dec.norm(dim=1)
         self.l0 = []
 
     @property
     def tokens(self) -> int:
         return int(self.sums["tokens"].sum())
+
+    @property
+    def energy(self) -> Tensor:
+        """Sum over all tokens of every latent's squared contribution, [d_sae]."""
+        return self.block_energy.sum(dim=0)
 
     @property
     def alive(self) -> Tensor:
@@ -59,7 +67,8 @@ class Sums:
         x_hat = self.sae.decode(latents).cpu()
         active = sparsity.l0(latents).cpu()
         self.counts += sparsity.firing_counts(latents).cpu()
-        self.energy += importance.energy(latents, self.decoder_norms).cpu()
+        for context, of_context in enumerate(latents.split(mask.sum(dim=1).tolist()), batch.start):
+            self.block_energy[self.block[context]] += importance.energy(of_context, self.decoder_norms).cpu()
         self.l0.append(active)
         terms = reconstruction.token_sums(x[mask], x_hat, data.mean)
         inside = data.inside[batch][mask].double()
@@ -138,6 +147,14 @@ class Sums:
             "nearest": near.numpy(),
             "held_out_tokens": np.full(self.sae.d_sae, self.tokens),
         }
+
+    def per_block(self) -> dict[str, list]:
+        """Columns of the table of the blocks of contexts: tokens, active (sum of their L0), energy [d_sae] in float32.
+
+        energy: sum over the block's tokens of every latent's squared contribution (metrics.importance.energy).
+        """
+        tokens, active = (np.bincount(self.block, self.sums[name]).astype(np.int64) for name in ("tokens", "l0"))
+        return {"tokens": tokens, "active": active, "energy": list(self.block_energy.float().numpy())}
 
 
 def _row(metric: str, value: float, unit: str, window: int, low: float = NAN, high: float = NAN) -> dict:

@@ -43,6 +43,10 @@ PROVENANCE = "results/base_model/provenance.json"
 SITE = atlas.config["activations"]["site"]
 if len(atlas.layers) > 1 and "{layer}" not in SITE:  # directions inside a module mean something else in every layer
     FIGURES.append("7_layer_flow")
+FLOORS = atlas.config.get("floors", {})
+STUDENTS = "results/students.parquet" if "students" in FLOORS else []
+if FLOORS:
+    FIGURES.append("8_loss_floor_predictions")
 DEVICE = atlas.config["device"]  # of jobs that can use a GPU: a resource, for it is no reason to run anything again
 GPUS = gpus_for(DEVICE)
 RELEASES = {atlas.release_name(recipe): recipe for recipe in atlas.trained}
@@ -176,7 +180,8 @@ def chain_made(recipe, layer):
 def held_out_to_measure_on(wildcards):
     """The held-out data, unless the layer has been measured on them."""
     stem = f"results/metrics/{wildcards.recipe}/layer{wildcards.layer}"
-    used_up = made("evaluate_sae", f"{stem}.json", f"{stem}.parquet", f"{stem}_latents.parquet", **cell(wildcards))
+    tables = (f"{stem}{table}.parquet" for table in ("", "_latents", "_blocks"))
+    used_up = made("evaluate_sae", f"{stem}.json", *tables, **cell(wildcards))
     return if_there("results/held_out.zarr") if used_up else "results/held_out.zarr"
 
 

@@ -45,6 +45,7 @@ rule evaluate_sae:
     output:
         table="results/metrics/{recipe}/layer{layer}.parquet",
         latents="results/metrics/{recipe}/layer{layer}_latents.parquet",
+        blocks="results/metrics/{recipe}/layer{layer}_blocks.parquet",
         json="results/metrics/{recipe}/layer{layer}.json",
     log:
         "results/logs/evaluate_sae/{recipe}/layer{layer}.log",

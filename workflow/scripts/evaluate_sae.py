@@ -17,6 +17,7 @@ with job_log(snakemake.log[0]):
         dict(zip(snakemake.params.snapshots, snakemake.input.checkpoints, strict=True)),
         snakemake.output.table,
         snakemake.output.latents,
+        snakemake.output.blocks,
         snakemake.output.json,
         **settings,
         record=make_record("evaluate_sae", settings, snakemake.params.code, inputs),

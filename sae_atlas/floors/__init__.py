@@ -1,0 +1,1 @@
+"""Distillation floors: predicted from the importances of the latents, and measured with students."""
