@@ -97,7 +97,15 @@ def resolve_config(config: dict) -> dict:
             "tokens": parse_size(evaluation["tokens"]),
             "patched_tokens": parse_size(evaluation["patched_tokens"]),
         },
+        **({"floors": _floors(config["floors"])} if "floors" in config else {}),
     }
+
+
+def _floors(floors: dict) -> dict:
+    if "students" not in floors:
+        return floors
+    students = {"widths": floors["widths"], **floors["students"]}
+    return {**floors, "students": {**students, "held_out_tokens": parse_size(students["held_out_tokens"])}}
 
 
 def _schema_problems(config: dict, schema: dict):
@@ -139,6 +147,8 @@ def _contradictions(config: dict):
     yield from _snapshot_problems(config)
     yield from _activation_problems(config)
     yield from _evaluation_problems(config)
+    if "students" in config.get("floors", {}):
+        yield from _student_problems(config)
     for name, recipe in config["recipes"].items():
         try:
             _complete(recipe, f"recipes.{name}")
@@ -223,6 +233,27 @@ def _evaluation_problems(config: dict):
         yield f"evaluation.tokens: {tokens} is more than corpus.held_out_tokens ({held_out})"
     if parse_size(evaluation.get("patched_tokens", "2k")) > tokens:
         yield f"evaluation.patched_tokens: more than evaluation.tokens ({tokens})"
+
+
+def _student_problems(config: dict):
+    floors, corpus = config["floors"], config["corpus"]
+    students = {"widths": floors["widths"], "batch": 16, "evaluations": 20, "held_out_tokens": "4k", **floors["students"]}
+    for width in students["widths"]:
+        if width % 8:
+            yield f"floors.students.widths: {width} is no multiple of 8; list the students' widths, others may stay in floors.widths"
+        elif width not in floors["widths"]:
+            yield f"floors.students.widths: no floor is predicted for {width}; add it to floors.widths"
+    if students["evaluations"] > students["steps"]:
+        yield f"floors.students.evaluations: more than floors.students.steps ({students['steps']})"
+    read = students["steps"] * students["batch"] * (corpus["context"] - 1)  # position 0 begins the document
+    if read > parse_size(corpus["tokens"]):
+        yield (
+            f"floors.students.steps: {students['steps']} steps of {students['batch']} contexts read up to {read} tokens, the "
+            f"corpus has {parse_size(corpus['tokens'])}; raise corpus.tokens or take fewer"
+        )
+    held_out = parse_size(corpus.get("held_out_tokens", "16k"))
+    if parse_size(students["held_out_tokens"]) > held_out:
+        yield f"floors.students.held_out_tokens: more than corpus.held_out_tokens ({held_out})"
 
 
 def _layers(layers, base_model: dict) -> list[int]:

@@ -236,3 +236,37 @@ rule plot_layer_flow:
         "figure: layer flow of {wildcards.recipe}"
     script:
         "../scripts/plot_layer_flow.py"
+
+
+rule plot_loss_floor_predictions:
+    """Predicted floors of every layer, and what students lost where they were trained."""
+    input:
+        floors="results/floors/{recipe}/floors.parquet",
+        students=STUDENTS,
+        fit="results/floors/{recipe}/fit.parquet" if STUDENTS else [],
+    output:
+        png=report(
+            "results/figures/{recipe}/8_loss_floor_predictions.png",
+            caption="../report/loss_floor_predictions.rst",
+            category="Where is it bad",
+            labels={"recipe": "{recipe}", "figure": "distillation floors"},
+        ),
+        svg="results/figures/{recipe}/8_loss_floor_predictions.svg",
+    log:
+        "results/logs/plot_loss_floor_predictions/{recipe}.log",
+    benchmark:
+        "results/benchmarks/plot_loss_floor_predictions/{recipe}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        settings=settings("plot_loss_floor_predictions"),
+        code=code("plot_loss_floor_predictions"),
+        inputs=inputs("plot_loss_floor_predictions"),
+    message:
+        "figure: distillation floors of {wildcards.recipe}"
+    script:
+        "../scripts/plot_loss_floor_predictions.py"

@@ -1,4 +1,4 @@
-# Distillation floors: what a narrower student is predicted to lose.
+# Distillation floors: what a narrower student is predicted to lose, and what trained students lose.
 
 
 rule floors:
@@ -28,3 +28,57 @@ rule floors:
         "floors: {wildcards.recipe}"
     script:
         "../scripts/floors.py"
+
+
+rule distill:
+    """Train students of all widths and seeds side by side on the base model's logits, and measure their floors."""
+    input:
+        base_model=PROVENANCE,
+        corpus=CORPUS,
+    output:
+        table="results/students.parquet",
+    log:
+        "results/logs/distill.log",
+    benchmark:
+        "results/benchmarks/distill.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(600),
+    params:
+        settings=settings("distill"),
+        code=code("distill"),
+        inputs=inputs("distill"),
+    message:
+        "students: distilled from the base model"
+    script:
+        "../scripts/distill.py"
+
+
+rule fit_floors:
+    """The measured floors on the predicted ones of every layer, beside a curve that knows nothing of the latents."""
+    input:
+        floors="results/floors/{recipe}/floors.parquet",
+        students="results/students.parquet",
+    output:
+        table="results/floors/{recipe}/fit.parquet",
+    log:
+        "results/logs/fit_floors/{recipe}.log",
+    benchmark:
+        "results/benchmarks/fit_floors/{recipe}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(20),
+    params:
+        settings=settings("fit_floors"),
+        code=code("fit_floors"),
+        inputs=inputs("fit_floors"),
+    message:
+        "fit of the floors: {wildcards.recipe}"
+    script:
+        "../scripts/fit_floors.py"

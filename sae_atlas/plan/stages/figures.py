@@ -54,3 +54,11 @@ def plot_pareto(atlas, recipe: str) -> tuple[dict, dict]:
 @stage("figures/layer_flow.py", "figures/style.py", "metrics/tables.py")
 def plot_layer_flow(atlas, recipe: str) -> tuple[dict, dict]:
     return look(atlas, recipe), {"flow": atlas.identity("match_layers", recipe=recipe)}
+
+
+@stage("figures/loss_floor_predictions.py", "figures/style.py", "metrics/tables.py")
+def plot_loss_floor_predictions(atlas, recipe: str) -> tuple[dict, dict]:
+    tables = {"floors": atlas.identity("floors", recipe=recipe)}
+    if "students" in atlas.config["floors"]:
+        tables |= {"students": atlas.identity("distill"), "fit": atlas.identity("fit_floors", recipe=recipe)}
+    return look(atlas, recipe), tables

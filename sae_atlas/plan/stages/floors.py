@@ -1,4 +1,4 @@
-"""Predicted floors depend on the evaluations and the widths asked for."""
+"""Predicted floors depend on the evaluations, measured ones on the base model and the corpus."""
 
 from sae_atlas.plan.stages.declare import stage
 from sae_atlas.plan.stages.evaluation import evaluations
@@ -7,3 +7,14 @@ from sae_atlas.plan.stages.evaluation import evaluations
 @stage("floors/formula.py", "floors/predict.py", "metrics/bootstrap.py", "metrics/importance.py", "metrics/tables.py")
 def floors(atlas, recipe: str) -> tuple[dict, dict]:
     return {"recipe": recipe, "widths": atlas.config["floors"]["widths"]}, evaluations(atlas, recipe)
+
+
+@stage("floors/student.py", "floors/distill.py", "training/schedule.py", "metrics/tables.py", "arrays.py", "sites.py")
+def distill(atlas) -> tuple[dict, dict]:
+    settings = {**atlas.config["floors"]["students"], "model_dtype": atlas.config["base_model"]["dtype"]}
+    return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+
+
+@stage("floors/fit.py", "metrics/bootstrap.py", "metrics/tables.py")
+def fit_floors(atlas, recipe: str) -> tuple[dict, dict]:
+    return {"recipe": recipe}, {"floors": atlas.identity("floors", recipe=recipe), "students": atlas.identity("distill")}

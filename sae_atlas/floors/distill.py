@@ -1,0 +1,170 @@
+"""Distillation: students of several widths and seeds learn from the base model's logits; their floors are measured."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from sae_atlas.base_models.load import load
+from sae_atlas.corpus import Corpus, open_corpus
+from sae_atlas.errors import AtlasError
+from sae_atlas.floors.student import Teacher, make_student
+from sae_atlas.log import logger, progress
+from sae_atlas.metrics.tables import write_table
+from sae_atlas.sites import blocks, capture, start_at
+from sae_atlas.training.interruption import Interruption
+from sae_atlas.training.schedule import warmed_up
+
+CLIP, BETAS, DECAY = 1.0, (0.9, 0.95), 0.01  # norm of the gradient; of AdamW; all as published
+LAST = 0.1  # share of the evaluations whose mean is the floor
+
+
+def distill(
+    provenance: str | Path,
+    corpus: str | Path,
+    table: str | Path,
+    widths: list[int],
+    seeds: int,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    temperature: float,
+    evaluations: int,
+    held_out_tokens: int,
+    model_dtype: str,
+    record: dict,
+    expects: dict,
+) -> None:
+    """Write a row per student and evaluation: width, seed, step, tokens, loss, held_out, floor, falling, parameters.
+
+    loss, held_out: T^2 KL(base model || student) per unmasked token in nats, mean over the steps since the evaluation
+    before, and over held-out contexts. floor: mean of the last tenth of the student's held-out evaluations; falling: the
+    share by which it lies below the mean of the tenth before (the learning rate's fall to 0 makes it look flatter than it is).
+
+    All students read the same train contexts, each once, in one job, for the base model's pass over them is the dearest
+    part. Told to stop, it goes on from the step in hand to the same bits on CPU.
+    """
+    model, _ = load(provenance, model_dtype, expects["base_model"])
+    source = open_corpus(corpus, expects["corpus"])
+    if source.held_out + steps * batch > len(source.tokens):
+        raise AtlasError(
+            f"floors.students: {steps} steps of {batch} contexts, the corpus has {len(source.tokens) - source.held_out} train "
+            "contexts; raise corpus.tokens"
+        )
+    students = [Student(model.config, width, seed, model.device) for width in widths for seed in range(seeds)]
+    stops = {round(steps * place / evaluations) for place in range(1, evaluations + 1)}
+    rows, step = [], 0
+    measured = _HeldOut(model, source, held_out_tokens, batch, temperature)
+    with Interruption(table, record["identity"]) as interruption:
+        if interruption.saved:
+            step, rows = interruption.saved["step"], interruption.saved["rows"]
+            for student, state in zip(students, interruption.saved["students"], strict=True):
+                student.load(state)
+            logger.info("goes on after step %d", step)
+        with progress(steps, "steps", f"{len(students)} students") as bar:
+            bar.update(step)
+            while step < steps:
+                _step(model, source, students, step, steps, batch, learning_rate, temperature)
+                step += 1
+                if step in stops:
+                    tokens = int(source.mask[source.held_out : source.held_out + step * batch].sum())
+                    rows += measured.rows(students, step, tokens)
+                bar.update()
+                interruption.check(lambda step=step: {"step": step, "rows": rows, "students": [s.state() for s in students]})
+        write_table(table, pa.Table.from_pandas(with_floors(pd.DataFrame(rows)), preserve_index=False), [record["identity"]])
+
+
+class Student:
+    """A model in training, with its optimizer and the losses since the last evaluation."""
+
+    def __init__(self, config, width: int, seed: int, device):
+        self.width, self.seed, self.losses = width, seed, []
+        self.model = make_student(config, width, seed).to(device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), betas=BETAS, weight_decay=DECAY)
+
+    def learn(self, tokens: torch.Tensor, mask: torch.Tensor, teacher: Teacher, rate: float) -> None:
+        """One step on a batch of contexts."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = teacher.divergence(self.model(tokens, use_cache=False).logits[mask]).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self.optimizer.step()
+        self.losses.append(loss.item())
+
+    def state(self) -> dict:
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "losses": self.losses}
+
+    def load(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.losses = state["losses"]
+
+
+def rate_at(step: int, steps: int, highest: float) -> float:
+    """Learning rate of step number `step` (from 0): a warm-up over a tenth, 1,000 steps at most, then a cosine to 0."""
+    warmup = min(1000, steps // 10)
+    if step < warmup:
+        return highest * warmed_up(step, warmup)
+    return highest * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+
+def with_floors(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with every student's floor and how far it was still falling."""
+    last = max(1, round(LAST * rows["step"].nunique()))
+    of_student = rows.groupby(["width", "seed"], sort=False)["held_out"]
+    floor = of_student.transform(lambda each: each.iloc[-last:].mean())
+    before = of_student.transform(lambda each: each.iloc[-2 * last : -last].mean())
+    return rows.assign(floor=floor, falling=1 - floor / before)
+
+
+def _step(model, source: Corpus, students, step, steps, batch, learning_rate, temperature) -> None:
+    first = source.held_out + step * batch
+    tokens, mask = _read(source, slice(first, first + batch), model.device)
+    with torch.inference_mode():
+        logits = model(tokens, use_cache=False).logits[mask]
+    teacher = Teacher(logits.clone(), temperature)  # a clone is free of inference mode
+    for student in students:
+        student.learn(tokens, mask, teacher, rate_at(step, steps, learning_rate))
+
+
+def _read(source: Corpus, rows: slice, device) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = torch.from_numpy(source.tokens[rows.start : rows.stop].astype(np.int64))
+    return tokens.to(device), torch.from_numpy(source.mask[rows.start : rows.stop]).to(device)
+
+
+class _HeldOut:
+    """Held-out contexts, and what the base model's last block gives on them: its head alone is run for every evaluation."""
+
+    def __init__(self, model, source: Corpus, tokens: int, batch: int, temperature: float):
+        self.model, self.temperature, self.batches = model, temperature, []
+        rows, last = source.held_out_rows(tokens), len(blocks(model)) - 1
+        for first in range(rows.start, rows.stop, batch):
+            ids, mask = _read(source, slice(first, min(first + batch, rows.stop)), model.device)
+            with torch.inference_mode(), capture(model, "resid_post", [last]) as found:
+                model(ids, use_cache=False)
+            self.batches.append((ids, mask, found[last]))
+
+    @torch.inference_mode()
+    def rows(self, students: list[Student], step: int, tokens: int) -> list[dict]:
+        """A row per student."""
+        sums = np.zeros(len(students))
+        for ids, mask, final in self.batches:
+            with start_at(self.model, len(blocks(self.model)), final):
+                teacher = Teacher(self.model(ids, use_cache=False).logits[mask], self.temperature)
+            for place, student in enumerate(students):
+                logits = student.model(ids, use_cache=False).logits[mask]
+                sums[place] += teacher.divergence(logits).sum(dtype=torch.float64).item()
+        means = sums / sum(int(mask.sum()) for _, mask, _ in self.batches)
+        found = []
+        for student, held_out in zip(students, means.tolist(), strict=True):
+            about = {"width": student.width, "seed": student.seed, "step": step, "tokens": tokens}
+            losses = {"loss": float(np.mean(student.losses)), "held_out": held_out}
+            found.append({**about, **losses, "parameters": student.model.num_parameters()})
+            student.losses = []
+        logger.info("step %d: %s", step, ", ".join(f"{row['width']}: {row['held_out']:.4f}" for row in found))
+        return found
