@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from tables import IDENTITY, write_curves, write_flow, write_latents, write_metrics
+from tables import IDENTITY, write_curves, write_floors, write_flow, write_latents, write_metrics, write_students
 
 from sae_atlas.figures.feature_density import plot_feature_density
 from sae_atlas.figures.importance_spectrum import plot_importance_spectrum
 from sae_atlas.figures.layer_flow import plot_layer_flow
+from sae_atlas.figures.loss_floor_predictions import plot_loss_floor_predictions
 from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap
 from sae_atlas.figures.pareto import plot_pareto
 from sae_atlas.figures.snapshot_convergence import plot_snapshot_convergence
@@ -69,4 +70,12 @@ def draw_flow(folder, layers=3, snapshots=(), **changes):
     return outputs(folder, 7)
 
 
-DRAWS = [draw_curves, draw_heatmap, draw_convergence, draw_density, draw_spectrum, draw_pareto, draw_flow]
+def draw_floors(folder, layers=3, snapshots=(), students=True, **changes):
+    floors = write_floors(folder / "floors.parquet", layers)
+    measured = write_students(folder, floors) if students else (None, None)
+    expects = dict.fromkeys(("floors", "students", "fit"), IDENTITY)
+    plot_loss_floor_predictions(floors, *measured, *outputs(folder, 8), **(LOOK | {"expects": expects} | changes))
+    return outputs(folder, 8)
+
+
+DRAWS = [draw_curves, draw_heatmap, draw_convergence, draw_density, draw_spectrum, draw_pareto, draw_flow, draw_floors]

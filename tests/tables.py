@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from sae_atlas.floors.fit import fit_floors
+from sae_atlas.floors.predict import layer_floors
 from sae_atlas.metrics.tables import write_table
 from sae_atlas.sizes import format_size
 
@@ -165,3 +167,31 @@ def write_flow(path: Path, layers: int, latents: int = 512) -> Path:
         parts.append(pd.DataFrame(part))
     write_table(path, pa.Table.from_pandas(pd.concat(parts), preserve_index=False), [IDENTITY])
     return path
+
+
+def write_floors(path: Path, layers: int, latents: int = 512, widths: tuple = (8, 16, 32, 64)) -> Path:
+    """Predicted floors as floors.predict writes them, of importances that fall the faster the deeper the layer."""
+    rows = []
+    for layer in range(layers):
+        noise = np.random.default_rng(layer)
+        importances = np.arange(1, latents + 1) ** -(0.5 + layer / layers)
+        energy = importances * noise.lognormal(0, 0.3, (16, latents))
+        found = layer_floors(energy, np.full(16, 800), np.full(16, 100), widths)
+        rows += [{"recipe": "topk", "layer": layer, **row} for row in found]
+    write_table(path, pa.Table.from_pandas(pd.DataFrame(rows)), [IDENTITY])
+    return path
+
+
+def write_students(folder: Path, floors: Path, widths: tuple = (8, 16, 32)) -> tuple[Path, Path]:
+    """Students as floors.distill writes them, and their fit on `floors`."""
+    rows = [
+        {"width": width, "seed": seed, "step": step, "floor": 4 * width**-0.2 + 0.01 * seed, "falling": 0.02}
+        for width in widths
+        for seed in range(2)
+        for step in (1, 2)
+    ]
+    students, fit = folder / "students.parquet", folder / "fit.parquet"
+    write_table(students, pa.Table.from_pandas(pd.DataFrame(rows)), [IDENTITY])
+    expects = {"floors": IDENTITY, "students": IDENTITY}
+    fit_floors(floors, students, fit, "topk", {"identity": IDENTITY}, expects)
+    return students, fit

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from drawn import DRAWS, draw_convergence, draw_flow, draw_heatmap, draw_pareto
+from drawn import DRAWS, draw_convergence, draw_floors, draw_flow, draw_heatmap, draw_pareto
 
 from sae_atlas.errors import AtlasError
 from sae_atlas.figures.feature_density import bins
@@ -19,6 +19,7 @@ TABLES = [draw for draw in DRAWS if draw.__name__ != "draw_curves"]
 def test_a_table_of_another_run_is_refused(tmp_path, draw):
     other = {"draw_flow": "0" * 16, "draw_density": {f"layer{n:02d}": "0" * 16 for n in range(3)}}
     other["draw_spectrum"] = other["draw_density"]
+    other["draw_floors"] = {"floors": "0" * 16}
     with pytest.raises(AtlasError, match=r"\.parquet: made by other settings.* Delete it and rerun"):
         draw(tmp_path, expects=other.get(draw.__name__, ["0" * 16] * 3))
     assert not list(tmp_path.glob("*.png"))
@@ -71,6 +72,14 @@ def test_pareto_of_one_recipe_and_of_many(tmp_path):
             assert f"<!-- {recipe} -->" in texts(svg)
 
 
+@pytest.mark.parametrize("students", [False, True])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_floors_with_and_without_students(tmp_path, layers, students):
+    _, svg = draw_floors(tmp_path, layers=layers, students=students)
+    assert ("<!-- Measured: 6 students, still falling by 2.0% -->" in texts(svg)) == students
+    assert "d*: width that would hold all alive latents" in texts(svg)
+
+
 @pytest.mark.parametrize("layers", [2, 4, 30])
 def test_flow_names_the_pairs_of_layers(tmp_path, layers):
     _, svg = draw_flow(tmp_path, layers=layers)
@@ -91,6 +100,7 @@ def test_an_empty_recipe_table_is_refused(tmp_path):
 
 
 MODULES = "training_curves metrics_heatmap snapshot_convergence feature_density importance_spectrum pareto layer_flow"
+MODULES += " loss_floor_predictions"
 
 
 def test_no_figure_starts_torch_or_transformers():

@@ -17,7 +17,9 @@ ZIPF, UNIFORM = 1 / np.arange(1, 101), np.full(100, 3.0)
 
 
 def by_formula(energy, active, tokens, width) -> dict:
-    return {row["formula"]: row for row in layer_floors(np.array(energy, float), *map(np.array, (active, tokens)), [width])}
+    return {
+        row["formula"]: row for row in layer_floors(np.array(energy, float), *map(np.array, (active, tokens)), [width])
+    }
 
 
 def test_kept_and_floor_by_hand():

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from sae_atlas.errors import AtlasError
+from sae_atlas.plan.config import check_config
 from sae_atlas.summary import summarise
 from workflow import ROOT, SMALL, kinds, planned, small, snakemake
 
@@ -188,8 +190,63 @@ def test_config_errors_are_told_at_once_before_any_job(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+FLOORS = {"widths": [4, 8, 16, 32], "students": {"widths": [8, 16, 32], "steps": 10, "batch": 8, "evaluations": 10}}
+FLOORS["students"]["held_out_tokens"] = 512
+
+
+def test_floors_are_added_to_a_finished_atlas(finished, tmp_path):
+    folder = tmp_path / "copied"
+    shutil.copytree(finished.folder, folder)
+    predicted = {"floors": 2, "figure": 2, "release": 2}
+    assert kinds(planned(folder, small(floors={"widths": [4, 8]}))) == predicted
+    config = small(floors=FLOORS)
+    assert kinds(planned(folder, config)) == predicted | {"students": 1, "fit of the floors": 2}
+    snakemake(folder, config)
+    results = folder / "results"
+    for recipe in SMALL["recipes"]:
+        assert (results / "figures" / recipe / "8_loss_floor_predictions.png").stat().st_size > 10_000
+        floors = pd.read_parquet(results / "floors" / recipe / "floors.parquet")
+        assert len(floors) == LAYERS * len(FLOORS["widths"]) * 3
+        assert (floors.low <= floors.floor).all() and (floors.floor <= floors.high).all()
+        assert floors.groupby(["layer", "formula"]).floor.apply(lambda each: each.is_monotonic_decreasing).all()
+        metrics = pd.read_parquet(results / "metrics" / f"{recipe}.parquet").query("snapshot == 'final'")
+        for ours, theirs in (("d_star", "d_star"), ("total", "importance")):
+            expected = metrics[metrics.metric == theirs].set_index("layer").value
+            assert floors.groupby("layer")[ours].first().to_list() == pytest.approx(expected.to_list(), rel=1e-5)
+        assert len(pd.read_parquet(results / "floors" / recipe / "fit.parquet")) == 1 + LAYERS * 3
+    assert len(pd.read_parquet(results / "students.parquet")) == 3 * 2 * 10
+    wider = small(floors={**FLOORS, "widths": [4, 8, 16, 32, 64]})
+    assert kinds(planned(folder, wider)) == predicted | {"fit of the floors": 2}
+
+
 @pytest.mark.parametrize(
-    ("file", "trainings"), [("config", 30 * 3), ("tiny-neox", 24 * 6), ("pythia-410m", 3 * 24 * 6)]
+    ("changes", "line"),
+    [
+        ({"widths": [8], "student": {}}, "floors.student: no such key; did you mean `students`?"),
+        ({"widths": [8, 12], "students": {"steps": 10}}, "floors.students.widths: 12 is no multiple of 8"),
+        (
+            {"widths": [8], "students": {"steps": 10, "widths": [16]}},
+            "floors.students.widths: no floor is predicted for 16",
+        ),
+        (
+            {"widths": [8], "students": {"steps": 10**6}},
+            "floors.students.steps: 1000000 steps of 16 contexts read up to",
+        ),
+        (
+            {"widths": [8], "students": {"steps": 15}},
+            "floors.students.evaluations: more than floors.students.steps (15)",
+        ),
+    ],
+)
+def test_mistakes_in_floors_are_told(changes, line):
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    with pytest.raises(AtlasError) as error:
+        check_config(small(floors=changes), schema, "config.yaml")
+    assert line in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "trainings"), [("floors", 4), ("config", 30 * 3), ("tiny-neox", 24 * 6), ("pythia-410m", 3 * 24 * 6)]
 )
 def test_worked_configs_plan(tmp_path, file, trainings):
     assert kinds(planned(tmp_path, ROOT / "config" / f"{file}.yaml"))["train"] == trainings

@@ -63,8 +63,8 @@ def plot_loss_floor_predictions(
         name = f"Distillation floors: {title}, recipe {recipe}"
         tokens, blocks = int(table["held_out_tokens"].max()), int(table["blocks"].max())
         below = (
-            "predicted: importance of the latents that a student of this width has no room for, as a share of the layer's total; "
-            f"missing points are below {LEAST:g}\n"
+            "predicted: importance of the latents that a student of the width has no room for, as a share of the layer's total\n"
+            f"missing points are below {LEAST:g}; "
             f"bands: 95% interval over {blocks} blocks of held-out contexts ({tokens:,} tokens); final snapshots"
         )
         headline(figure, name, below)
@@ -77,7 +77,9 @@ def _published(axes: Axes, predictions: pd.DataFrame, table: pd.DataFrame, colou
     widths = table.groupby("layer")["d_star"].first()
     for layer, width in widths.items():
         axes.plot(width, 0.012, "^", color=colours[layer], markersize=6, transform=axes.get_xaxis_transform(), zorder=5)
-    axes.plot([], [], "^", color=GREY, markersize=6, linestyle="none", label="d*: width that would hold all alive latents")
+    axes.plot(
+        [], [], "^", color=GREY, markersize=6, linestyle="none", label="d*: width that would hold all alive latents"
+    )
     axes.legend(loc="lower left", bbox_to_anchor=(0, 0.03), frameon=False, fontsize=8.5)
     axes.set_title("As published: floor(width x g) latents kept")
 

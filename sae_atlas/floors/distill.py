@@ -1,6 +1,7 @@
 """Distillation: students of several widths and seeds learn from the base model's logits; their floors are measured."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,10 @@ def distill(
     """
     model, _ = load(provenance, model_dtype, expects["base_model"])
     source = open_corpus(corpus, expects["corpus"])
-    if source.held_out + steps * batch > len(source.tokens):
+    contexts = source.tokens.shape[0] - source.held_out
+    if steps * batch > contexts:
         raise AtlasError(
-            f"floors.students: {steps} steps of {batch} contexts, the corpus has {len(source.tokens) - source.held_out} train "
-            "contexts; raise corpus.tokens"
+            f"floors.students: {steps} steps of {batch} contexts, the corpus has {contexts} train contexts; raise corpus.tokens"
         )
     students = [Student(model.config, width, seed, model.device) for width in widths for seed in range(seeds)]
     stops = {round(steps * place / evaluations) for place in range(1, evaluations + 1)}
@@ -73,8 +74,10 @@ def distill(
                     tokens = int(source.mask[source.held_out : source.held_out + step * batch].sum())
                     rows += measured.rows(students, step, tokens)
                 bar.update()
-                interruption.check(lambda step=step: {"step": step, "rows": rows, "students": [s.state() for s in students]})
-        write_table(table, pa.Table.from_pandas(with_floors(pd.DataFrame(rows)), preserve_index=False), [record["identity"]])
+                interruption.check(partial(_state, step, rows, students))
+        write_table(
+            table, pa.Table.from_pandas(with_floors(pd.DataFrame(rows)), preserve_index=False), [record["identity"]]
+        )
 
 
 class Student:
@@ -120,6 +123,10 @@ def with_floors(rows: pd.DataFrame) -> pd.DataFrame:
     floor = of_student.transform(lambda each: each.iloc[-last:].mean())
     before = of_student.transform(lambda each: each.iloc[-2 * last : -last].mean())
     return rows.assign(floor=floor, falling=1 - floor / before)
+
+
+def _state(step: int, rows: list[dict], students: list[Student]) -> dict:
+    return {"step": step, "rows": rows, "students": [student.state() for student in students]}
 
 
 def _step(model, source: Corpus, students, step, steps, batch, learning_rate, temperature) -> None:

@@ -46,7 +46,7 @@ def affine(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def power(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """(a, b) of the least-squares curve y = a x^b, from the line through the logarithms. NaN unless there are two different x."""
+    """(a, b) of the least-squares curve y = a x^b, started at the line through the logarithms. NaN unless x differ."""
     if len(np.unique(x)) < 2 or (y <= 0).any():
         return NOTHING
     slope, offset = affine(np.log(x), np.log(y))

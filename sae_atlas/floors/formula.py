@@ -28,7 +28,7 @@ def beyond(spectrum: np.ndarray) -> np.ndarray:
     Summed from the smallest, so that the thin tail is not lost in the rounding of the head.
     """
     tails = np.cumsum(spectrum[..., ::-1], axis=-1)[..., ::-1]
-    return np.concatenate([tails, np.zeros_like(tails[..., :1])], axis=-1)
+    return np.concatenate([tails, np.zeros((*tails.shape[:-1], 1))], axis=-1)
 
 
 def distance(spectrum: np.ndarray, shape: str) -> float:

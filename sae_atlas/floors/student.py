@@ -32,12 +32,15 @@ def student_config(config, width: int):
 
 
 def make_student(config, width: int, seed: int) -> nn.Module:
-    """A student with weights drawn from `seed`, float32, on the CPU; the generator outside is left as it was."""
+    """A student with weights drawn from `seed`, float32, on the CPU; the generator outside is left as it was.
+
+    In evaluation mode, in training too: dropout would make the steps random and the floor another one.
+    """
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(student_config(config, width), dtype=torch.float32).train()
+        return AutoModelForCausalLM.from_config(student_config(config, width), dtype=torch.float32).eval()
 
 
 class Teacher:

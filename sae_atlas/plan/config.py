@@ -237,10 +237,16 @@ def _evaluation_problems(config: dict):
 
 def _student_problems(config: dict):
     floors, corpus = config["floors"], config["corpus"]
-    students = {"widths": floors["widths"], "batch": 16, "evaluations": 20, "held_out_tokens": "4k", **floors["students"]}
+    students = {
+        "widths": floors["widths"],
+        "batch": 16,
+        "evaluations": 20,
+        "held_out_tokens": "4k",
+        **floors["students"],
+    }
     for width in students["widths"]:
         if width % 8:
-            yield f"floors.students.widths: {width} is no multiple of 8; list the students' widths, others may stay in floors.widths"
+            yield f"floors.students.widths: {width} is no multiple of 8; list widths that are"
         elif width not in floors["widths"]:
             yield f"floors.students.widths: no floor is predicted for {width}; add it to floors.widths"
     if students["evaluations"] > students["steps"]:

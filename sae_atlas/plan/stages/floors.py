@@ -17,4 +17,7 @@ def distill(atlas) -> tuple[dict, dict]:
 
 @stage("floors/fit.py", "metrics/bootstrap.py", "metrics/tables.py")
 def fit_floors(atlas, recipe: str) -> tuple[dict, dict]:
-    return {"recipe": recipe}, {"floors": atlas.identity("floors", recipe=recipe), "students": atlas.identity("distill")}
+    return {"recipe": recipe}, {
+        "floors": atlas.identity("floors", recipe=recipe),
+        "students": atlas.identity("distill"),
+    }
