@@ -63,7 +63,7 @@ def plot_loss_floor_predictions(
         name = f"Distillation floors: {title}, recipe {recipe}"
         tokens, blocks = int(table["held_out_tokens"].max()), int(table["blocks"].max())
         below = (
-            "predicted: importance of the latents that a student of the width has no room for, as a share of the layer's total\n"
+            "predicted: importance of the latents that a student of the width has no room for, as a share of the total\n"
             f"missing points are below {LEAST:g}; "
             f"bands: 95% interval over {blocks} blocks of held-out contexts ({tokens:,} tokens); final snapshots"
         )

@@ -38,6 +38,7 @@ def distill(
     model_dtype: str,
     record: dict,
     expects: dict,
+    device: str = "auto",
 ) -> None:
     """Write a row per student and evaluation: width, seed, step, tokens, loss, held_out, floor, falling, parameters.
 
@@ -48,7 +49,7 @@ def distill(
     All students read the same train contexts, each once, in one job, for the base model's pass over them is the dearest
     part. Told to stop, it goes on from the step in hand to the same bits on CPU.
     """
-    model, _ = load(provenance, model_dtype, expects["base_model"])
+    model, _ = load(provenance, model_dtype, expects["base_model"], device)
     source = open_corpus(corpus, expects["corpus"])
     contexts = source.tokens.shape[0] - source.held_out
     if steps * batch > contexts:

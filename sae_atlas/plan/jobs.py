@@ -11,6 +11,7 @@ FLOW = (
     "activations",
     "training",
     "evaluation",
+    "floors",
     "figures",
     "publishing",
 )  # files of plan/stages
@@ -21,7 +22,7 @@ def jobs(atlas) -> dict[str, list[str]]:
 
     The arguments of a stage say what it is made for: one job per recipe, layer and snapshot where it takes all three.
     """
-    found = {rule: _names(atlas, rule) for rule in sorted(STAGES, key=_place)}
+    found = {rule: _names(atlas, rule) for rule in sorted(STAGES, key=_place) if _asked(atlas, rule)}
     tables = {"collect_metrics": list(atlas.recipes), "collect_recipes": [""]}
     return {rule: names for rule, names in {**found, **tables}.items() if names}
 
@@ -29,6 +30,14 @@ def jobs(atlas) -> dict[str, list[str]]:
 def benchmark(rule: str, job: str) -> str:
     """File of a job under results/benchmarks."""
     return f"{rule}/{job}.tsv" if job else f"{rule}.tsv"
+
+
+def _asked(atlas, rule: str) -> bool:
+    """Whether the config has the section that the rule is for."""
+    floors = atlas.config.get("floors", {})
+    if rule in ("distill", "fit_floors"):
+        return "students" in floors
+    return bool(floors) if rule in ("floors", "plot_loss_floor_predictions") else True
 
 
 def _place(rule: str) -> int:

@@ -47,6 +47,8 @@ rule distill:
     resources:
         mem_mb=growing(8000),
         runtime=growing(600),
+        gpu=GPUS,
+        device=DEVICE,
     params:
         settings=settings("distill"),
         code=code("distill"),

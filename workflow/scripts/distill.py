@@ -13,4 +13,5 @@ with job_log(snakemake.log[0]):
         **settings,
         record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
         expects=inputs,
+        device=snakemake.resources.device,
     )
