@@ -197,7 +197,7 @@ FLOORS["students"]["held_out_tokens"] = 512
 def test_floors_are_added_to_a_finished_atlas(finished, tmp_path):
     folder = tmp_path / "copied"
     shutil.copytree(finished.folder, folder)
-    predicted = {"floors": 2, "figure": 2, "release": 2}
+    predicted = {"floors": 2, "figure": 2, "release": 2, "page": 1}
     assert kinds(planned(folder, small(floors={"widths": [4, 8]}))) == predicted
     config = small(floors=FLOORS)
     assert kinds(planned(folder, config)) == predicted | {"students": 1, "fit of the floors": 2}

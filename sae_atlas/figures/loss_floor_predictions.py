@@ -62,10 +62,15 @@ def plot_loss_floor_predictions(
             _measured(panels[2], measured, read_table(fit, [expects["fit"]]), table)
         name = f"Distillation floors: {title}, recipe {recipe}"
         tokens, blocks = int(table["held_out_tokens"].max()), int(table["blocks"].max())
+        bands = (
+            f"bands: 95% interval over {blocks} blocks of held-out contexts"
+            if blocks > 1
+            else "no interval: one context"
+        )
         below = (
             "predicted: importance of the latents that a student of the width has no room for, as a share of the total\n"
             f"missing points are below {LEAST:g}; "
-            f"bands: 95% interval over {blocks} blocks of held-out contexts ({tokens:,} tokens); final snapshots"
+            f"{bands} ({tokens:,} tokens); final snapshots"
         )
         headline(figure, name, below)
         save(figure, png, svg, name, record)
@@ -76,7 +81,7 @@ def _published(axes: Axes, predictions: pd.DataFrame, table: pd.DataFrame, colou
     _lines(axes, predictions[predictions["formula"] == "published"], colours, "-")
     widths = table.groupby("layer")["d_star"].first()
     for layer, width in widths.items():
-        axes.plot(width, 0.012, "^", color=colours[layer], markersize=6, transform=axes.get_xaxis_transform(), zorder=5)
+        axes.plot(width, 0.018, "^", color=colours[layer], markersize=6, transform=axes.get_xaxis_transform(), zorder=5)
     axes.plot(
         [], [], "^", color=GREY, markersize=6, linestyle="none", label="d*: width that would hold all alive latents"
     )
@@ -140,7 +145,7 @@ def _shares_axis(axes: Axes, predictions: pd.DataFrame) -> None:
 
 def _widths_axis(axes: Axes, widths: pd.Series) -> None:
     places = sorted(widths.unique())
-    axes.set_xscale("log")
+    axes.set(xscale="log", xlim=(places[0] / 1.2, places[-1] * 1.2))
     shown = [place for place, last in zip(places, [0, *places], strict=False) if place > 1.25 * last]
     axes.xaxis.set_major_locator(FixedLocator(shown))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -9,6 +9,7 @@ THREADS = {
     "save_activations": 8,
     "save_held_out": 8,
     "match_layers": 8,
+    "distill": 8,
     "tokenize": 2,
 }  # as the rules ask for; the others take one
 START = {
@@ -20,6 +21,7 @@ START = {
     "shard_activations": "store",
     "train_sae": "torch",
     "match_layers": "torch",
+    "distill": "model",
     "model_card": "light",
     "release": "light",
 }  # kind of start (machine.STARTS); the others are figures and tables

@@ -1,7 +1,7 @@
 """What every rule has to do: jobs, tokens, arithmetic, bytes. Counted from the config alone, for no machine in particular."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -159,6 +159,21 @@ class _Grid:
         """FLOPs of one pass of the patched tokens through what lies above each layer."""
         above = (self.shape.forward(self.shape.n_layers - 1 - layer, self.context, True) for layer in self.atlas.layers)
         return self.patched * sum(above)
+
+    def distill(self) -> dict:
+        """The base model once, every student forward and backward; evaluations run heads and students forward alone."""
+        students = self.config["floors"]["students"]
+        read = students["steps"] * students["batch"] * self.context
+        measured = students["evaluations"] * students["held_out_tokens"]
+        head = self.shape.forward(0, self.context, True)
+        products = (read + students["held_out_tokens"]) * self.shape.forward(self.shape.n_layers, self.context, True)
+        products += measured * head
+        for width in students["widths"]:
+            scale = width / max(self.d_in, 1)
+            blocks = replace(self.shape, d_model=width, block_weights=self.shape.block_weights * scale**2)
+            forward = blocks.forward(self.shape.n_layers, self.context, True)
+            products += students["seeds"] * (3 * read + measured) * forward
+        return {"tokens": read, "products": products}
 
     def release(self) -> dict:
         """Checkpoints are linked, and read for their hashes."""
