@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sae_atlas.figures.style import (
+    FAINT,
     GREY,
     INK,
     headline,
@@ -54,11 +55,11 @@ def plot_loss_floor_predictions(
         _corrected(panels[1], predictions, table, colours)
         for axes in panels[:2]:
             _shares_axis(axes, predictions)
-        for axes in panels:
-            _widths_axis(axes, table["width"] if measured is None else pd.concat([table["width"], measured["width"]]))
+            _widths_axis(axes, table["width"])
         if len(colours) > 1:
             layer_bar(figure, list(panels[:2]), colours)
         if measured is not None:
+            _widths_axis(panels[2], measured["width"])
             _measured(panels[2], measured, read_table(fit, [expects["fit"]]), table)
         name = f"Distillation floors: {title}, recipe {recipe}"
         tokens, blocks = int(table["held_out_tokens"].max()), int(table["blocks"].max())
@@ -112,25 +113,28 @@ def _lines(axes: Axes, rows: pd.DataFrame, colours: dict, dashes) -> None:
 
 
 def _measured(axes: Axes, students: pd.DataFrame, fit: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Floors of the students, the affine fit of the layer whose prediction errs least, and the uninformed curve."""
+    """Floors of the students, the affine fit that is the median of all layers and formulas, and the uninformed curve."""
     floors = students.drop_duplicates(["width", "seed"])
     axes.plot(floors["width"], floors["floor"], "o", color=INK, markersize=4.5, label="students, one per seed")
     curve = fit[fit["model"] == "power"].iloc[0]
     if np.isfinite(curve["error"]):
         widths = np.geomspace(floors["width"].min(), floors["width"].max(), 100)
-        label = f"uninformed a x width^b: left-out error {curve['error']:.2g}"
+        label = f"uninformed a x width^b: {curve['error']:.2g}"
         axes.plot(widths, curve["scale"] * widths ** curve["other"], color=GREY, linewidth=1.2, label=label)
-    affine = fit[(fit["model"] == "affine") & fit["error"].notna()]
-    if len(affine):
-        best = affine.loc[affine["error"].idxmin()]
-        rows = table[(table["layer"] == best["layer"]) & (table["formula"] == best["formula"])].sort_values("width")
+    affine = fit[(fit["model"] == "affine") & fit["error"].notna()].sort_values("error")
+    if len(affine):  # the best of so many would be a choice made with hindsight
+        median = affine.iloc[len(affine) // 2]
+        rows = table[(table["layer"] == median["layer"]) & (table["formula"] == median["formula"])].sort_values("width")
         rows = rows[rows["width"].between(floors["width"].min(), floors["width"].max())]
-        label = f"best of {len(affine)} affine fits: layer {best['layer']}, {best['formula']}: {best['error']:.2g}"
-        drawn = best["scale"] * rows["floor"] + best["other"]
+        label = f"affine in the prediction, median of {len(affine)} fits: {median['error']:.2g}"
+        drawn = median["scale"] * rows["floor"] + median["other"]
         axes.plot(rows["width"], drawn, color=INK, linewidth=1.2, linestyle=(0, (4, 2)), label=label)
     value_axis(axes, floors["floor"].to_numpy())
+    low, high = floors["floor"].min(), floors["floor"].max()
+    if axes.get_yscale() == "linear":
+        axes.set_ylim(low - 0.1 * (high - low), high + 0.35 * (high - low))  # room for the legend
     axes.set_ylabel("held-out KL from the base model, nats per token")
-    axes.legend(loc="lower left", frameon=False, fontsize=8.5)
+    axes.legend(loc="upper right", fontsize=8.5, title="curves: nats of error on a width left out", edgecolor=FAINT)
     falling = 100 * floors["falling"].mean()
     axes.set_title(f"Measured: {len(floors)} students, still falling by {falling:.1f}%")
 
@@ -146,7 +150,10 @@ def _shares_axis(axes: Axes, predictions: pd.DataFrame) -> None:
 def _widths_axis(axes: Axes, widths: pd.Series) -> None:
     places = sorted(widths.unique())
     axes.set(xscale="log", xlim=(places[0] / 1.2, places[-1] * 1.2))
-    shown = [place for place, last in zip(places, [0, *places], strict=False) if place > 1.25 * last]
+    shown = []
+    for place in places:
+        if not shown or place > 1.45 * shown[-1]:
+            shown.append(place)
     axes.xaxis.set_major_locator(FixedLocator(shown))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(short_number))
