@@ -133,7 +133,7 @@ def _measured(axes: Axes, students: pd.DataFrame, fit: pd.DataFrame, table: pd.D
     low, high = floors["floor"].min(), floors["floor"].max()
     if axes.get_yscale() == "linear":
         axes.set_ylim(low - 0.1 * (high - low), high + 0.35 * (high - low))  # room for the legend
-    axes.set_ylabel("held-out KL from the base model, nats per token")
+    axes.set_ylabel("held-out T² KL from the base model, nats per token")
     axes.legend(loc="upper right", fontsize=8.5, title="curves: nats of error on a width left out", edgecolor=FAINT)
     falling = 100 * floors["falling"].mean()
     axes.set_title(f"Measured: {len(floors)} students, still falling by {falling:.1f}%")

@@ -47,7 +47,7 @@ def distill(
     share by which it lies below the mean of the tenth before (the learning rate's fall to 0 makes it look flatter than it is).
 
     All students read the same train contexts, each once, in one job, for the base model's pass over them is the dearest
-    part. Told to stop, it goes on from the step in hand to the same bits on CPU.
+    part. Told to stop, it goes on from the step in hand, to the same bits on as many CPU threads.
     """
     model, _ = load(provenance, model_dtype, expects["base_model"], device)
     source = open_corpus(corpus, expects["corpus"])
