@@ -71,5 +71,5 @@ def what_makes(atlas, recipes: list[str]) -> dict:
         "activations": {key: activations[key] for key in keys if key in activations},
         "training": atlas.config["training"],
         "recipes": {recipe: atlas.config["recipes"][recipe] for recipe in recipes},
-        "evaluation": atlas.config["evaluation"],
+        **{key: atlas.config[key] for key in ("evaluation", "floors") if key in atlas.config},
     }
