@@ -96,7 +96,7 @@ def place(tmp_path_factory):
 
 def train(place, table, **changes) -> pd.DataFrame:
     settings = {"widths": [8, 16], "seeds": 2, "steps": 40, "batch": 8, "learning_rate": 1e-2, "temperature": 2.0}
-    settings |= {"evaluations": 10, "held_out_tokens": 400, "model_dtype": "float32"} | changes
+    settings |= {"evaluations": 10, "held_out_tokens": 400, "model_dtype": "float32", "threads": 1} | changes
     expects = {"base_model": ID, "corpus": ID}
     distill(place / "provenance.json", place / "corpus.zarr", table, **settings, record=RECORD, expects=expects)
     return read_table(table, [ID])
@@ -111,6 +111,12 @@ def test_the_loss_falls_and_wider_students_lose_less(place, tmp_path):
     assert floors[16] < floors[8]
     assert table.floor.nunique() == 4  # seeds differ
     assert table.groupby("step").tokens.first().is_monotonic_increasing
+
+
+def test_threads_share_the_students_and_change_no_bit(place, tmp_path):
+    for threads in (1, 2):
+        train(place, tmp_path / f"{threads}.parquet", steps=6, evaluations=2, threads=threads)
+    assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
 
 
 def test_told_to_stop_it_goes_on_to_the_same_bits(place, tmp_path, monkeypatch):

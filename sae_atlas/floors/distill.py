@@ -13,6 +13,7 @@ from sae_atlas.base_models.load import load
 from sae_atlas.corpus import Corpus, open_corpus
 from sae_atlas.errors import AtlasError
 from sae_atlas.floors.student import Teacher, make_student
+from sae_atlas.kernels.threads import parts_of, run, use_threads
 from sae_atlas.log import logger, progress
 from sae_atlas.metrics.tables import write_table
 from sae_atlas.sites import blocks, capture, start_at
@@ -20,6 +21,7 @@ from sae_atlas.training.interruption import Interruption
 from sae_atlas.training.schedule import warmed_up
 
 CLIP, BETAS, DECAY = 1.0, (0.9, 0.95), 0.01  # norm of the gradient; of AdamW; all as published
+PIECE = 4  # contexts of which one thread takes the base model's logits
 LAST = 0.1  # share of the evaluations whose mean is the floor
 
 
@@ -39,6 +41,7 @@ def distill(
     record: dict,
     expects: dict,
     device: str = "auto",
+    threads: int = 1,
 ) -> None:
     """Write a row per student and evaluation: width, seed, step, tokens, loss, held_out, floor, falling, parameters.
 
@@ -47,8 +50,10 @@ def distill(
     share by which it lies below the mean of the tenth before (the learning rate's fall to 0 makes it look flatter than it is).
 
     All students read the same train contexts, each once, in one job, for the base model's pass over them is the dearest
-    part. Told to stop, it goes on from the step in hand, to the same bits on as many CPU threads.
+    part. Students are small: a thread takes a whole one (kernels.threads), and any number of threads gives the same bits.
+    Told to stop, it goes on from the step in hand, to the same bits.
     """
+    use_threads(threads)
     model, _ = load(provenance, model_dtype, expects["base_model"], device)
     source = open_corpus(corpus, expects["corpus"])
     contexts = source.tokens.shape[0] - source.held_out
@@ -133,16 +138,25 @@ def _state(step: int, rows: list[dict], students: list[Student]) -> dict:
 def _step(model, source: Corpus, students, step, steps, batch, learning_rate, temperature) -> None:
     first = source.held_out + step * batch
     tokens, mask = _read(source, slice(first, first + batch), model.device)
-    with torch.inference_mode():
-        logits = model(tokens, use_cache=False).logits[mask]
-    teacher = Teacher(logits.clone(), temperature)  # a clone is free of inference mode
-    for student in students:
-        student.learn(tokens, mask, teacher, rate_at(step, steps, learning_rate))
+    rate = rate_at(step, steps, learning_rate)
+
+    def logits(part: tuple[int, int]) -> torch.Tensor:
+        rows = slice(*part)
+        with torch.no_grad():
+            return model(tokens[rows], use_cache=False).logits[mask[rows]]
+
+    teacher = Teacher(torch.cat(run(logits, parts_of(batch, PIECE))), temperature)
+    run(lambda student: student.learn(tokens, mask, teacher, rate), students)
 
 
 def _read(source: Corpus, rows: slice, device) -> tuple[torch.Tensor, torch.Tensor]:
     tokens = torch.from_numpy(source.tokens[rows.start : rows.stop].astype(np.int64))
     return tokens.to(device), torch.from_numpy(source.mask[rows.start : rows.stop]).to(device)
+
+
+@torch.inference_mode()
+def _divergence(teacher: Teacher, ids: torch.Tensor, mask: torch.Tensor, student: Student) -> float:
+    return teacher.divergence(student.model(ids, use_cache=False).logits[mask]).sum(dtype=torch.float64).item()
 
 
 class _HeldOut:
@@ -164,9 +178,7 @@ class _HeldOut:
         for ids, mask, final in self.batches:
             with start_at(self.model, len(blocks(self.model)), final):
                 teacher = Teacher(self.model(ids, use_cache=False).logits[mask], self.temperature)
-            for place, student in enumerate(students):
-                logits = student.model(ids, use_cache=False).logits[mask]
-                sums[place] += teacher.divergence(logits).sum(dtype=torch.float64).item()
+            sums += run(partial(_divergence, teacher, ids, mask), students)
         means = sums / sum(int(mask.sum()) for _, mask, _ in self.batches)
         found = []
         for student, held_out in zip(students, means.tolist(), strict=True):

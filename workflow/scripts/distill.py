@@ -14,4 +14,5 @@ with job_log(snakemake.log[0]):
         record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
         expects=inputs,
         device=snakemake.resources.device,
+        threads=snakemake.threads,
     )

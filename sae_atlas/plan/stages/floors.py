@@ -9,7 +9,15 @@ def floors(atlas, recipe: str) -> tuple[dict, dict]:
     return {"recipe": recipe, "widths": atlas.config["floors"]["widths"]}, evaluations(atlas, recipe)
 
 
-@stage("floors/student.py", "floors/distill.py", "training/schedule.py", "metrics/tables.py", "arrays.py", "sites.py")
+@stage(
+    "floors/student.py",
+    "floors/distill.py",
+    "training/schedule.py",
+    "kernels/threads.py",
+    "metrics/tables.py",
+    "arrays.py",
+    "sites.py",
+)
 def distill(atlas) -> tuple[dict, dict]:
     settings = {**atlas.config["floors"]["students"], "model_dtype": atlas.config["base_model"]["dtype"]}
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
