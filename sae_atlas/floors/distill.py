@@ -1,6 +1,7 @@
 """Distillation: students of several widths and seeds learn from the base model's logits; their floors are measured."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from sae_atlas.training.interruption import Interruption
 from sae_atlas.training.schedule import warmed_up
 
 CLIP, BETAS, DECAY = 1.0, (0.9, 0.95), 0.01  # norm of the gradient; of AdamW; all as published
-PIECE = 4  # contexts of which one thread takes the base model's logits
+PIECE = 2  # contexts at a time: logits of a large vocabulary stay small enough for the allocator to use again
 LAST = 0.1  # share of the evaluations whose mean is the floor
 
 
@@ -64,7 +65,7 @@ def distill(
     students = [Student(model.config, width, seed, model.device) for width in widths for seed in range(seeds)]
     stops = {round(steps * place / evaluations) for place in range(1, evaluations + 1)}
     rows, step = [], 0
-    measured = _HeldOut(model, source, held_out_tokens, batch, temperature)
+    measured = _HeldOut(model, source, held_out_tokens, temperature)
     with Interruption(table, record["identity"]) as interruption:
         if interruption.saved:
             step, rows = interruption.saved["step"], interruption.saved["rows"]
@@ -86,6 +87,19 @@ def distill(
         )
 
 
+@dataclass
+class Piece:
+    """A few contexts [contexts, context], and what the base model says of them."""
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    teacher: Teacher
+
+    def divergence(self, model) -> torch.Tensor:
+        """Sum over the unmasked positions."""
+        return self.teacher.divergence(model(self.tokens, use_cache=False).logits[self.mask]).sum()
+
+
 class Student:
     """A model in training, with its optimizer and the losses since the last evaluation."""
 
@@ -94,16 +108,19 @@ class Student:
         self.model = make_student(config, width, seed).to(device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), betas=BETAS, weight_decay=DECAY)
 
-    def learn(self, tokens: torch.Tensor, mask: torch.Tensor, teacher: Teacher, rate: float) -> None:
+    def learn(self, pieces: list["Piece"], rate: float) -> None:
         """One step on a batch of contexts."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = teacher.divergence(self.model(tokens, use_cache=False).logits[mask]).mean()
         self.optimizer.zero_grad()
-        loss.backward()
+        tokens, total = sum(int(piece.mask.sum()) for piece in pieces), 0.0
+        for piece in pieces:
+            loss = piece.divergence(self.model) / tokens
+            loss.backward()
+            total += loss.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
         self.optimizer.step()
-        self.losses.append(loss.item())
+        self.losses.append(total)
 
     def state(self) -> dict:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "losses": self.losses}
@@ -137,16 +154,15 @@ def _state(step: int, rows: list[dict], students: list[Student]) -> dict:
 
 def _step(model, source: Corpus, students, step, steps, batch, learning_rate, temperature) -> None:
     first = source.held_out + step * batch
-    tokens, mask = _read(source, slice(first, first + batch), model.device)
-    rate = rate_at(step, steps, learning_rate)
 
-    def logits(part: tuple[int, int]) -> torch.Tensor:
-        rows = slice(*part)
+    def taught(part: tuple[int, int]) -> Piece:
+        tokens, mask = _read(source, slice(first + part[0], first + part[1]), model.device)
         with torch.no_grad():
-            return model(tokens[rows], use_cache=False).logits[mask[rows]]
+            return Piece(tokens, mask, Teacher(model(tokens, use_cache=False).logits[mask], temperature))
 
-    teacher = Teacher(torch.cat(run(logits, parts_of(batch, PIECE))), temperature)
-    run(lambda student: student.learn(tokens, mask, teacher, rate), students)
+    pieces = run(taught, parts_of(batch, PIECE))
+    rate = rate_at(step, steps, learning_rate)
+    run(lambda student: student.learn(pieces, rate), students)
 
 
 def _read(source: Corpus, rows: slice, device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,32 +170,26 @@ def _read(source: Corpus, rows: slice, device) -> tuple[torch.Tensor, torch.Tens
     return tokens.to(device), torch.from_numpy(source.mask[rows.start : rows.stop]).to(device)
 
 
-@torch.inference_mode()
-def _divergence(teacher: Teacher, ids: torch.Tensor, mask: torch.Tensor, student: Student) -> float:
-    return teacher.divergence(student.model(ids, use_cache=False).logits[mask]).sum(dtype=torch.float64).item()
-
-
 class _HeldOut:
     """Held-out contexts, and what the base model's last block gives on them: its head alone is run for every evaluation."""
 
-    def __init__(self, model, source: Corpus, tokens: int, batch: int, temperature: float):
-        self.model, self.temperature, self.batches = model, temperature, []
+    def __init__(self, model, source: Corpus, tokens: int, temperature: float):
+        self.model, self.temperature, self.pieces = model, temperature, []
         rows, last = source.held_out_rows(tokens), len(blocks(model)) - 1
-        for first in range(rows.start, rows.stop, batch):
-            ids, mask = _read(source, slice(first, min(first + batch, rows.stop)), model.device)
-            with torch.inference_mode(), capture(model, "resid_post", [last]) as found:
+        for first, stop in parts_of(rows.stop - rows.start, PIECE):
+            ids, mask = _read(source, slice(rows.start + first, rows.start + stop), model.device)
+            with torch.no_grad(), capture(model, "resid_post", [last]) as found:
                 model(ids, use_cache=False)
-            self.batches.append((ids, mask, found[last]))
+            self.pieces.append((ids, mask, found[last]))
 
-    @torch.inference_mode()
     def rows(self, students: list[Student], step: int, tokens: int) -> list[dict]:
         """A row per student."""
         sums = np.zeros(len(students))
-        for ids, mask, final in self.batches:
-            with start_at(self.model, len(blocks(self.model)), final):
+        for ids, mask, final in self.pieces:
+            with torch.no_grad(), start_at(self.model, len(blocks(self.model)), final):
                 teacher = Teacher(self.model(ids, use_cache=False).logits[mask], self.temperature)
-            sums += run(partial(_divergence, teacher, ids, mask), students)
-        means = sums / sum(int(mask.sum()) for _, mask, _ in self.batches)
+            sums += run(partial(_measure, Piece(ids, mask, teacher)), students)
+        means = sums / sum(int(mask.sum()) for _, mask, _ in self.pieces)
         found = []
         for student, held_out in zip(students, means.tolist(), strict=True):
             about = {"width": student.width, "seed": student.seed, "step": step, "tokens": tokens}
@@ -188,3 +198,8 @@ class _HeldOut:
             student.losses = []
         logger.info("step %d: %s", step, ", ".join(f"{row['width']}: {row['held_out']:.4f}" for row in found))
         return found
+
+
+def _measure(piece: Piece, student: Student) -> float:
+    with torch.no_grad():
+        return piece.divergence(student.model).item()
