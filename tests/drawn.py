@@ -28,7 +28,8 @@ def by_layer(layers: int) -> dict:
 
 def draw_curves(folder, layers=3, snapshots=(1000, 2000), adaptive=False, **changes):
     curves = write_curves(folder, layers, list(snapshots), adaptive, rows=10)
-    plot_training_curves(curves, *outputs(folder, 1), **(LOOK | {"target_l0": None} | changes))
+    look = LOOK | {"target_l0": None, "expects": {path.stem: IDENTITY for paths in curves.values() for path in paths}}
+    plot_training_curves(curves, *outputs(folder, 1), **(look | changes))
     return outputs(folder, 1)
 
 

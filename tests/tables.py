@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from sae_atlas.floors.fit import fit_floors
 from sae_atlas.floors.predict import layer_floors
-from sae_atlas.metrics.tables import write_table
 from sae_atlas.sizes import format_size
+from sae_atlas.tables import write_table
 
 UNITS = {
     "l0": "latents per token",
@@ -23,7 +23,7 @@ UNITS = {
 }
 WITHOUT_INTERVAL = ("dead", "alive", "dead_share", "l0_median", "rank_99", "participation_ratio")
 WITHOUT_INTERVAL += ("alignment", "nearest", "settled")
-IDENTITY = "0123456789abcdef"  # of every evaluation in these tables
+IDENTITY = "0123456789abcdef"  # of every job whose results are in these tables
 LOSSES = ("ce_", "kl")
 
 
@@ -62,7 +62,7 @@ def write_curves(
                 }
             )
             path = folder / f"layer{layer:02d}_{format_size(stop)}.parquet"
-            table.to_parquet(path, index=False)
+            write_table(path, pa.Table.from_pandas(table, preserve_index=False), [IDENTITY])
             files[layer].append(path)
     return files
 

@@ -11,13 +11,11 @@ from sae_atlas.errors import AtlasError
 from sae_atlas.figures.feature_density import bins
 from sae_atlas.figures.published import SUITES, suites_of
 
-# The curves of figure 1 carry no identity.
-TABLES = [draw for draw in DRAWS if draw.__name__ != "draw_curves"]
 
-
-@pytest.mark.parametrize("draw", TABLES)
+@pytest.mark.parametrize("draw", DRAWS)
 def test_a_table_of_another_run_is_refused(tmp_path, draw):
     other = {"draw_flow": "0" * 16, "draw_density": {f"layer{n:02d}": "0" * 16 for n in range(3)}}
+    other["draw_curves"] = {f"layer{n:02d}_{tokens}k": "0" * 16 for n in range(3) for tokens in (1, 2)}
     other["draw_spectrum"] = other["draw_density"]
     other["draw_floors"] = {"floors": "0" * 16}
     with pytest.raises(AtlasError, match=r"\.parquet: made by other settings.* Delete it and rerun"):
@@ -26,7 +24,7 @@ def test_a_table_of_another_run_is_refused(tmp_path, draw):
 
 
 def test_a_table_that_is_none_is_one_line(tmp_path):
-    from sae_atlas.metrics.tables import read_table
+    from sae_atlas.tables import read_table
 
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(AtlasError, match=r"bad\.parquet: no readable table\. Delete it and rerun"):

@@ -11,9 +11,9 @@ from stores import D_IN
 from sae_atlas.errors import AtlasError
 from sae_atlas.metrics import directions
 from sae_atlas.metrics.flow import match_layers
-from sae_atlas.metrics.tables import read_table, write_table
 from sae_atlas.provenance import make_record
 from sae_atlas.saes import checkpoint as checkpoints
+from sae_atlas.tables import read_table, write_table
 
 RECORD = make_record("match_layers", {}, "0", {})
 EYE = torch.eye(3)

@@ -17,8 +17,8 @@ from sae_atlas.errors import AtlasError
 from sae_atlas.floors import distill as distilling
 from sae_atlas.floors.distill import distill, rate_at, with_floors
 from sae_atlas.floors.student import Teacher, make_student, student_config
-from sae_atlas.metrics.tables import read_table
 from sae_atlas.provenance import make_record
+from sae_atlas.tables import read_table
 
 RECORD = make_record("distill", {}, "", {})
 ID = RECORD["identity"]

@@ -18,9 +18,9 @@ from sae_atlas.metrics.collect import collect
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.headlines import OF_PREDICTIONS, OF_TOKENS
 from sae_atlas.metrics.held_out import save_held_out
-from sae_atlas.metrics.tables import read_table
 from sae_atlas.provenance import make_record
 from sae_atlas.saes import checkpoint as checkpoints
+from sae_atlas.tables import read_table
 from sae_atlas.training.recipe import Recipe
 
 RECORD = make_record("any", {"model_dtype": "float32"}, "", {})

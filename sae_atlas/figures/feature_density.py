@@ -17,7 +17,7 @@ from sae_atlas.figures.style import (
     save,
     style,
 )
-from sae_atlas.metrics.tables import read_table
+from sae_atlas.tables import read_table
 
 
 def plot_feature_density(

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from sae_atlas.errors import AtlasError
 from sae_atlas.figures.style import (
     GREY,
     INK,
@@ -23,6 +22,7 @@ from sae_atlas.figures.style import (
     value_axis,
 )
 from sae_atlas.sizes import format_size
+from sae_atlas.tables import read_table
 
 # column of the curve -> (title, what the y axis shows)
 PANELS = {
@@ -44,13 +44,17 @@ def plot_training_curves(
     target_l0: float | None,
     colour_map: str,
     record: dict,
+    expects: dict,
 ) -> None:
     """Draw the curves (training/curve.py) of every layer: layer -> its Parquet files, one per window, in order.
 
-    title: base model and site. target_l0: what the controller of lambda steers to, or None. Raises AtlasError for an
-    unknown colour map or a damaged curve.
+    title: base model and site. target_l0: what the controller of lambda steers to, or None. expects: identity of every
+    training job by the name of its file (`layerLL_SNAPSHOT`). Raises AtlasError for an unknown colour map or a curve that
+    is damaged or of another run.
     """
-    windows = {layer: [_read(path) for path in paths] for layer, paths in curves.items()}
+    windows = {
+        layer: [read_table(path, [expects[Path(path).stem]]) for path in paths] for layer, paths in curves.items()
+    }
     whole = {layer: pd.concat(parts, ignore_index=True) for layer, parts in windows.items()}
     snapshots = [int(part["tokens"].iloc[-1]) for part in next(iter(windows.values()))]
     interval = float(np.median(np.diff(next(iter(whole.values()))["tokens"]))) if len(whole) else 0.0
@@ -80,16 +84,6 @@ def plot_training_curves(
             below += f"; lines are running medians over {short_number(interval * smoothing)} tokens"
         headline(figure, name, below)
         save(figure, png, svg, name, record)
-
-
-def _read(path: str | Path) -> pd.DataFrame:
-    try:
-        curve = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are both
-        raise AtlasError(f"{path}: no readable curve. Delete it and rerun; it will be rebuilt.") from error
-    if curve.empty:
-        raise AtlasError(f"{path}: the curve has no rows. Delete it and rerun; it will be rebuilt.")
-    return curve
 
 
 def _panels(layers: list[pd.DataFrame]) -> list[str]:

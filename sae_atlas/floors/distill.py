@@ -16,8 +16,8 @@ from sae_atlas.errors import AtlasError
 from sae_atlas.floors.student import Teacher, make_student
 from sae_atlas.kernels.threads import parts_of, run, use_threads
 from sae_atlas.log import logger, progress
-from sae_atlas.metrics.tables import write_table
 from sae_atlas.sites import blocks, capture, start_at
+from sae_atlas.tables import write_table
 from sae_atlas.training.interruption import Interruption
 from sae_atlas.training.schedule import warmed_up
 

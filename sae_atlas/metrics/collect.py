@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sae_atlas.errors import AtlasError
-from sae_atlas.metrics.tables import REMEDY, identities, read_table, write_table
+from sae_atlas.tables import REMEDY, identities, read_table, write_table
 
 
 def collect(tables: Sequence[str | Path], output: str | Path, expects: Sequence[str]) -> None:

@@ -13,8 +13,8 @@ from sae_atlas.log import progress
 from sae_atlas.metrics.held_out import open_held_out
 from sae_atlas.metrics.layer_data import LayerData
 from sae_atlas.metrics.sums import Sums
-from sae_atlas.metrics.tables import write_table
 from sae_atlas.saes.sae import Sae
+from sae_atlas.tables import write_table
 
 COLUMNS = ("recipe", "layer", "snapshot", "tokens", "metric", "value", "low", "high", "unit", "held_out_tokens")
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sae_atlas.log import progress
 from sae_atlas.metrics.directions import best_matches
-from sae_atlas.metrics.tables import read_table, write_table
 from sae_atlas.saes.checkpoint import load_checkpoint
+from sae_atlas.tables import read_table, write_table
 
 
 def match_layers(

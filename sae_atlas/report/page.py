@@ -10,11 +10,11 @@ import pandas as pd
 from sae_atlas import costs
 from sae_atlas.cards.facts import ARCHITECTURES, as_yaml, read_origin, sparsity_words, without_folders
 from sae_atlas.files import atomic, read_json
-from sae_atlas.metrics.tables import read_table
 from sae_atlas.provenance import check_record
 from sae_atlas.report import table
 from sae_atlas.report.heat import final_lines, snapshot_lines
 from sae_atlas.report.html import fill, rendered
+from sae_atlas.tables import read_table
 
 
 def write_page(

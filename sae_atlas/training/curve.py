@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from pyarrow import parquet
 from torch import Tensor
 
-from sae_atlas.files import atomic
 from sae_atlas.kernels.measured import Measured, floats
+from sae_atlas.tables import write_table
 
 ROWS = 100  # at most, per window
 MEANS = ("loss", "reconstruction", "sparsity", "l0", "gradient_norm")  # of the steps of an interval
@@ -47,16 +46,18 @@ class Curve:
         self.rows.append({**now, **means, "alive": int(self.fired.sum())})
         self.sums, self.count, self.fired = [0.0] * len(MEANS), 0, None
 
-    def write(self, path: str | Path) -> None:
-        """One column per name. From buffers: any other way makes pyarrow import pandas, 0.3 s of a short job."""
+    def write(self, path: str | Path, identity: str) -> None:
+        """One column per name. identity: of the job.
+
+        From buffers: any other way makes pyarrow import pandas, 0.3 s of a short job.
+        """
         names = list(self.rows[0])
         columns = [np.array([row[name] for row in self.rows]) for name in names]
         arrays = [
             pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)])
             for column in columns
         ]
-        with atomic(path) as partial:
-            parquet.write_table(pa.Table.from_arrays(arrays, names), partial)
+        write_table(path, pa.Table.from_arrays(arrays, names), [identity])
 
     def to_dict(self) -> dict:
         fired = torch.zeros(0, dtype=torch.bool) if self.fired is None else self.fired.cpu()

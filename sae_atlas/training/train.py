@@ -76,7 +76,7 @@ def train(
     with Interruption(resume, record["identity"]) as interruption:
         window.go_on_from(interruption.saved)
         window.run(interruption)
-        window.curve.write(curve)
+        window.curve.write(curve, record["identity"])
         _save_checkpoint(checkpoint, chosen, window, record)
         checkpoints.save_tensors(resume, {"state": window.state.to_dict(), "record": record})
 

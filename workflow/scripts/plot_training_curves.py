@@ -5,12 +5,13 @@ from sae_atlas.log import job_log
 from sae_atlas.provenance import make_record
 
 with job_log(snakemake.log[0]):
-    settings, layers = snakemake.params.settings, snakemake.params.layers
+    settings, layers, inputs = snakemake.params.settings, snakemake.params.layers, snakemake.params.inputs
     windows = len(snakemake.input.curves) // len(layers)
     plot_training_curves(
         {layer: snakemake.input.curves[place * windows : (place + 1) * windows] for place, layer in enumerate(layers)},
         snakemake.output.png,
         snakemake.output.svg,
         **settings,
-        record=make_record("plot_training_curves", settings, snakemake.params.code, snakemake.params.inputs),
+        record=make_record("plot_training_curves", settings, snakemake.params.code, inputs),
+        expects=inputs,
     )

@@ -38,7 +38,7 @@ def evaluations(atlas, recipe: str) -> dict:
     return {f"layer{layer:02d}": atlas.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in atlas.layers}
 
 
-@stage("metrics/flow.py", "metrics/directions.py", "metrics/tables.py", "saes/checkpoint.py")
+@stage("metrics/flow.py", "metrics/directions.py", "tables.py", "saes/checkpoint.py")
 def match_layers(atlas, recipe: str) -> tuple[dict, dict]:
     checkpoints = {
         f"sae_layer{layer:02d}": atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=atlas.last)

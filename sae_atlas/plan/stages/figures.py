@@ -10,37 +10,38 @@ def look(atlas, recipe: str) -> dict:
     return {"title": title, "recipe": recipe, "colour_map": atlas.config["figures"]["colour_map"]}
 
 
-@stage("figures/training_curves.py", "figures/style.py")
+@stage("figures/training_curves.py", "figures/style.py", "tables.py")
 def plot_training_curves(atlas, recipe: str) -> tuple[dict, dict]:
     target = atlas.config["recipes"][recipe].get("l1", {}).get("target_l0")
-    last = {
-        f"layer{layer:02d}": atlas.identity("train_sae", recipe=recipe, layer=layer, snapshot=atlas.last)
+    trained = {
+        f"layer{layer:02d}_{snapshot}": atlas.identity("train_sae", recipe=recipe, layer=layer, snapshot=snapshot)
         for layer in atlas.layers
+        for snapshot in atlas.snapshots
     }
-    return {**look(atlas, recipe), "target_l0": target}, last
+    return {**look(atlas, recipe), "target_l0": target}, trained
 
 
-@stage("figures/metrics_heatmap.py", "figures/scales.py", "figures/shown.py", "figures/style.py", "metrics/tables.py")
+@stage("figures/metrics_heatmap.py", "figures/scales.py", "figures/shown.py", "figures/style.py", "tables.py")
 def plot_metrics_heatmap(atlas, recipe: str) -> tuple[dict, dict]:
     return look(atlas, recipe), evaluations(atlas, recipe)
 
 
-@stage("figures/snapshot_convergence.py", "figures/scales.py", "figures/style.py", "metrics/tables.py")
+@stage("figures/snapshot_convergence.py", "figures/scales.py", "figures/style.py", "tables.py")
 def plot_snapshot_convergence(atlas, recipe: str) -> tuple[dict, dict]:
     return look(atlas, recipe), evaluations(atlas, recipe)
 
 
-@stage("figures/feature_density.py", "figures/style.py", "metrics/tables.py")
+@stage("figures/feature_density.py", "figures/style.py", "tables.py")
 def plot_feature_density(atlas, recipe: str) -> tuple[dict, dict]:
     return look(atlas, recipe), evaluations(atlas, recipe)
 
 
-@stage("figures/importance_spectrum.py", "figures/scales.py", "figures/style.py", "metrics/tables.py")
+@stage("figures/importance_spectrum.py", "figures/scales.py", "figures/style.py", "tables.py")
 def plot_importance_spectrum(atlas, recipe: str) -> tuple[dict, dict]:
     return look(atlas, recipe), evaluations(atlas, recipe)
 
 
-@stage("figures/pareto.py", "figures/published.py", "figures/style.py", "metrics/tables.py")
+@stage("figures/pareto.py", "figures/published.py", "figures/style.py", "tables.py")
 def plot_pareto(atlas, recipe: str) -> tuple[dict, dict]:
     base, site = atlas.config["base_model"].get("id"), atlas.config["activations"]["site"]
     sisters = {
@@ -51,12 +52,12 @@ def plot_pareto(atlas, recipe: str) -> tuple[dict, dict]:
     return {**look(atlas, recipe), "base_model": base, "site": site}, sisters
 
 
-@stage("figures/layer_flow.py", "figures/style.py", "metrics/tables.py")
+@stage("figures/layer_flow.py", "figures/style.py", "tables.py")
 def plot_layer_flow(atlas, recipe: str) -> tuple[dict, dict]:
     return look(atlas, recipe), {"flow": atlas.identity("match_layers", recipe=recipe)}
 
 
-@stage("figures/loss_floor_predictions.py", "figures/style.py", "metrics/tables.py")
+@stage("figures/loss_floor_predictions.py", "figures/style.py", "tables.py")
 def plot_loss_floor_predictions(atlas, recipe: str) -> tuple[dict, dict]:
     tables = {"floors": atlas.identity("floors", recipe=recipe)}
     if "students" in atlas.config["floors"]:

@@ -4,7 +4,7 @@ from sae_atlas.plan.stages.declare import stage
 from sae_atlas.plan.stages.evaluation import evaluations
 
 
-@stage("floors/formula.py", "floors/predict.py", "metrics/bootstrap.py", "metrics/importance.py", "metrics/tables.py")
+@stage("floors/formula.py", "floors/predict.py", "metrics/bootstrap.py", "metrics/importance.py", "tables.py")
 def floors(atlas, recipe: str) -> tuple[dict, dict]:
     return {"recipe": recipe, "widths": atlas.config["floors"]["widths"]}, evaluations(atlas, recipe)
 
@@ -14,7 +14,7 @@ def floors(atlas, recipe: str) -> tuple[dict, dict]:
     "floors/distill.py",
     "training/schedule.py",
     "kernels/threads.py",
-    "metrics/tables.py",
+    "tables.py",
     "arrays.py",
     "sites.py",
 )
@@ -23,7 +23,7 @@ def distill(atlas) -> tuple[dict, dict]:
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
 
 
-@stage("floors/fit.py", "metrics/bootstrap.py", "metrics/tables.py")
+@stage("floors/fit.py", "metrics/bootstrap.py", "tables.py")
 def fit_floors(atlas, recipe: str) -> tuple[dict, dict]:
     return {"recipe": recipe}, {
         "floors": atlas.identity("floors", recipe=recipe),

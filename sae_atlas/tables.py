@@ -1,27 +1,32 @@
-"""Metric tables on disk: Parquet that carries the identities of the evaluations in it. Without torch: figures read them."""
+"""Tables on disk: Parquet that carries the identities of what is in it. Without torch: figures read them."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 REMEDY = "Delete it and rerun; it will be rebuilt."
 
 
 def write_table(path: str | Path, table: pa.Table, identities: Sequence[str]) -> None:
-    """Write a table atomically. identities: of the evaluations in it, in their order."""
+    """Write a table atomically. identities: of the jobs whose results are in it, in their order."""
     with atomic(path) as partial:
         parquet.write_table(table.replace_schema_metadata({"identities": json.dumps(list(identities))}), partial)
 
 
-def read_table(path: str | Path, expects: Sequence[str]) -> pd.DataFrame:
-    """A table of the evaluations `expects`. Raises AtlasError if it is of others, not readable or empty."""
+def read_table(path: str | Path, expects: Sequence[str]) -> "pd.DataFrame":
+    """A table of the results of the jobs `expects`. Raises AtlasError if it is of others, not readable or empty."""
+    import pandas as pd  # here, for training only writes tables, and 0.3 s is much of a short job
+
     found = identities(path)
     if found != list(expects):
         raise AtlasError(f"{path}: made by other settings, code or inputs (identities {found}). {REMEDY}")
@@ -32,7 +37,7 @@ def read_table(path: str | Path, expects: Sequence[str]) -> pd.DataFrame:
 
 
 def identities(path: str | Path) -> list[str]:
-    """Of the evaluations in a table. Raises AtlasError if it is not readable."""
+    """Of the jobs whose results are in a table. Raises AtlasError if it is not readable."""
     try:
         return json.loads((parquet.read_schema(path).metadata or {}).get(b"identities", b"[]"))
     except (pa.ArrowInvalid, OSError, ValueError) as error:
