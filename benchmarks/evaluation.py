@@ -95,6 +95,7 @@ class Bench:
             {name: self.saes[name] for name in names},
             self.folder / "table.parquet",
             self.folder / "latents.parquet",
+            self.folder / "blocks.parquet",
             self.folder / "table.json",
             recipe="random",
             layer=self.layer,

@@ -7,8 +7,12 @@ import pytest
 import torch
 
 from sae_atlas.metrics import importance, loss_recovered, reconstruction, sparsity
+from sae_atlas.metrics.active import Active, decode
 from sae_atlas.metrics.bootstrap import interval
 from sae_atlas.metrics.loss_recovered import clean_predictions, losses, recovered
+from sae_atlas.saes.checkpoint import fold
+from sae_atlas.saes.parts import initial_weights
+from sae_atlas.saes.sae import Sae
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(200, 5, generator=GENERATOR, dtype=torch.float64) + 3
@@ -63,15 +67,25 @@ def test_shrinkage_shows_in_norm_ratio_and_bias_but_not_in_cosine():
 
 
 def test_sparsity_by_hand():
-    latents = torch.tensor([[1.0, 0, 0, 2], [0, 0, 0, 3]])
-    assert sparsity.l0(latents).tolist() == [2, 1]
-    assert sparsity.firing_counts(latents).tolist() == [1, 0, 0, 2]
-    assert sparsity.dead(sparsity.firing_counts(latents)) == 2
+    active = Active.of(torch.tensor([[1.0, 0, 0, 2], [0, 0, 0, 3]]))
+    assert sparsity.l0(active).tolist() == [2, 1]
+    assert sparsity.firing_counts(active).tolist() == [1, 0, 0, 2]
+    assert sparsity.dead(sparsity.firing_counts(active)) == 2
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 1])  # of the entries that are active: both decoders, and empty rows
+def test_active_entries_decode_as_the_whole_matrix_does(share):
+    torch.manual_seed(0)
+    weights = initial_weights(6, 40, torch.randn(6), seed=0)
+    sae = Sae(fold(weights, None, torch.zeros(6), 1.0), {"recipe": {"architecture": "relu"}})
+    latents = torch.rand(30, 40) * (torch.rand(30, 40) < share)
+    for decoded in (decode(sae, latents, Active.of(latents)), Active.of(latents).reconstruction(sae)):
+        torch.testing.assert_close(decoded, sae.decode(latents))
 
 
 def test_density_and_activation_rate_by_hand():
-    latents = torch.tensor([[1.0, 0, 0, 2], [0, 0, 0, 3]])
-    density = sparsity.density(sparsity.firing_counts(latents), tokens=2)
+    active = Active.of(torch.tensor([[1.0, 0, 0, 2], [0, 0, 0, 3]]))
+    density = sparsity.density(sparsity.firing_counts(active), tokens=2)
     assert density.tolist() == [0.5, 0, 0, 1]
     found = {"l0": 3.0, "l0_squared": 5.0, "tokens": 2.0, "latents": 8.0}
     assert sparsity.activation_rate(found) == density.mean() == 3 / 8
@@ -82,13 +96,15 @@ def test_density_and_activation_rate_by_hand():
 
 def test_importance_by_hand():
     latents = torch.tensor([[1.0, 0, 0, 2], [0, 0, 0, 4]])
-    energy = importance.energy(latents, torch.tensor([2.0, 1, 1, 1]))
+    norms = torch.tensor([2.0, 1, 1, 1])
+    active = Active.of(latents)
+    energy = active.per_latent(importance.entry_energy(active, norms))
     assert energy.tolist() == [4, 0, 0, 20]
-    by_token = importance.token_energy(latents, torch.tensor([2.0, 1, 1, 1]))
+    by_token = active.per_token(importance.entry_energy(active, norms))
     assert by_token.tolist() == [8, 16]
     assert importance.total({"energy": float(by_token.sum()), "tokens": 2}) == float(energy.sum()) / 2
     torch.testing.assert_close(  # a latent scaled up and its decoder row down is the same latent
-        importance.energy(latents * 5, torch.tensor([2.0, 1, 1, 1]) / 5), energy
+        importance.entry_energy(Active.of(latents * 5), norms / 5), importance.entry_energy(active, norms)
     )
     spectrum = importance.spectrum(energy)
     assert spectrum.tolist() == [20, 4, 0, 0]

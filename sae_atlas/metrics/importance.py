@@ -6,22 +6,18 @@ is the same number for those and does not depend on how a free decoder is scaled
 
 import math
 
-import torch
 from torch import Tensor
 
+from sae_atlas.metrics.active import Active
 
-def energy(latents: Tensor, decoder_norms: Tensor) -> Tensor:
-    """sum over tokens of (f_j ||W_dec_j||)^2, [d_sae] in float64, of latents [tokens, d_sae]. Squared activation units.
 
-    Divided by the tokens seen: the importance I_j of a latent. It does not change when a latent is scaled and its decoder
-    row inversely. Sums of batches add up to the whole.
+def entry_energy(active: Active, decoder_norms: Tensor) -> Tensor:
+    """(f_j ||W_dec_j||)^2 of every active entry, [entries] in float64. Squared activation units.
+
+    Summed over tokens and divided by the tokens seen: the importance I_j of a latent. It does not change when a latent is
+    scaled and its decoder row inversely. Sums of batches add up to the whole.
     """
-    return latents.square().sum(dim=0, dtype=torch.float64) * decoder_norms.double().square()
-
-
-def token_energy(latents: Tensor, decoder_norms: Tensor) -> Tensor:
-    """sum over latents of (f_j ||W_dec_j||)^2, [tokens] in float64, of latents [tokens, d_sae]. Squared activation units."""
-    return (latents.square() @ decoder_norms.square()).double()
+    return (active.value.double() * decoder_norms.double()[active.latent]).square()
 
 
 def total(sums: dict) -> float:

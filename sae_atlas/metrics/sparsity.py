@@ -4,15 +4,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_atlas.metrics.active import Active
 
-def l0(latents: Tensor) -> Tensor:
+
+def l0(active: Active) -> Tensor:
     """Active latents of every token, [tokens]: entries of [tokens, d_sae] that are not 0."""
-    return (latents != 0).sum(dim=1)
+    return active.per_token()
 
 
-def firing_counts(latents: Tensor) -> Tensor:
+def firing_counts(active: Active) -> Tensor:
     """Tokens on which each latent fires, [d_sae]."""
-    return (latents != 0).sum(dim=0)
+    return active.per_latent()
 
 
 def density(counts: Tensor, tokens: int) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sae_atlas.metrics import directions, importance, reconstruction, sparsity
+from sae_atlas.metrics.active import Active, decode
 from sae_atlas.metrics.bootstrap import interval
 from sae_atlas.metrics.headlines import OF_PREDICTIONS, OF_TOKENS
 from sae_atlas.metrics.held_out import through
@@ -64,25 +65,34 @@ class Sums:
         data = self.data
         x, mask = data.x[batch], data.mask[batch]
         latents = self.sae.encode(x[mask].to(self.sae.b_dec.device))  # what is as wide as the SAE stays on its device
-        x_hat = self.sae.decode(latents).cpu()
-        active = sparsity.l0(latents).cpu()
-        self.counts += sparsity.firing_counts(latents).cpu()
-        for context, of_context in enumerate(latents.split(mask.sum(dim=1).tolist()), batch.start):
-            self.block_energy[self.block[context]] += importance.energy(of_context, self.decoder_norms).cpu()
-        self.l0.append(active)
+        active = Active.of(latents)
+        x_hat = decode(self.sae, latents, active).cpu()
+        active = active.cpu()
+        l0, energy = sparsity.l0(active), importance.entry_energy(active, self.decoder_norms.cpu())
+        context = torch.arange(batch.start, batch.stop).repeat_interleave(mask.sum(dim=1))
+        self.counts += sparsity.firing_counts(active)
+        self._add_block_energy(active, energy, context)
+        self.l0.append(l0)
         terms = reconstruction.token_sums(x[mask], x_hat, data.mean)
         inside = data.inside[batch][mask].double()
         terms |= {"tokens_inside": inside, "error_inside": terms["error"] * inside}
         terms["variance_inside"] = ((x[mask].double() - data.mean_inside) ** 2).sum(dim=1) * inside
-        terms |= {"l0": active.double(), "l0_squared": active.double() ** 2}
+        terms |= {"l0": l0.double(), "l0_squared": l0.double() ** 2}
         terms["latents"] = torch.full_like(inside, self.sae.d_sae)
-        terms["energy"] = importance.token_energy(latents, self.decoder_norms).cpu()
-        context = torch.arange(batch.start, batch.stop).repeat_interleave(mask.sum(dim=1)).numpy()
+        terms["energy"] = active.per_token(energy)
         for name, each in terms.items():
-            np.add.at(self.sums[name], context, each.numpy())
+            np.add.at(self.sums[name], context.numpy(), each.numpy())
         replaced = x.clone()
         replaced[mask] = x_hat
         return replaced
+
+    def _add_block_energy(self, active: Active, energy: Tensor, context: Tensor) -> None:
+        """energy: of the active entries. context: of every token."""
+        block = torch.from_numpy(self.block)[context][active.token]
+        place = block * self.sae.d_sae + active.latent
+        self.block_energy += torch.bincount(place, energy, minlength=self.block_energy.numel()).view_as(
+            self.block_energy
+        )
 
     def add_losses(self, model, layer: int, clean: Clean, replaced: Tensor, batch: slice) -> None:
         """The model's losses on a batch of contexts when it reads `replaced` [contexts, context, d_in]."""

@@ -1,0 +1,51 @@
+"""The active entries of latents: few of them, so sparsity, importance and reconstruction are cheap to take from them."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from sae_atlas.saes.sae import Sae
+
+DENSE_ABOVE = 0.07  # share of active entries above which the dense product is the faster decoder
+
+
+@dataclass(frozen=True)
+class Active:
+    """Entries of latents [tokens, d_sae] that are not 0, token by token: entry e is `value[e]` at (`token[e]`, `latent[e]`)."""
+
+    token: Tensor
+    latent: Tensor
+    value: Tensor
+    tokens: int
+    d_sae: int
+
+    @classmethod
+    def of(cls, latents: Tensor) -> "Active":
+        token, latent = latents.nonzero(as_tuple=True)
+        return cls(token, latent, latents[token, latent], *latents.shape)
+
+    def cpu(self) -> "Active":
+        moved = (getattr(self, field.name) for field in fields(self))
+        return Active(*(each.cpu() if isinstance(each, Tensor) else each for each in moved))
+
+    def per_token(self, amounts: Tensor | None = None) -> Tensor:
+        """Entries of every token, or the sum of their amounts [entries], [tokens]."""
+        return torch.bincount(self.token, amounts, minlength=self.tokens)
+
+    def per_latent(self, amounts: Tensor | None = None) -> Tensor:
+        """Entries of every latent, or the sum of their amounts [entries], [d_sae]."""
+        return torch.bincount(self.latent, amounts, minlength=self.d_sae)
+
+    def reconstruction(self, sae: Sae) -> Tensor:
+        """What the SAE decodes them to, [tokens, d_in]: a sum of `W_dec` rows for every token."""
+        first = self.per_token().cumsum(dim=0).roll(1)
+        first[:1] = 0
+        return embedding_bag(self.latent, sae.W_dec, first, per_sample_weights=self.value, mode="sum") + sae.b_dec
+
+
+def decode(sae: Sae, latents: Tensor, active: Active) -> Tensor:
+    """Reconstruction [tokens, d_in] of latents whose active entries are at hand, in the faster way."""
+    dense = len(active.value) > DENSE_ABOVE * latents.numel()
+    return sae.decode(latents) if dense else active.reconstruction(sae)
