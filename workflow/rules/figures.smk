@@ -248,7 +248,7 @@ rule plot_loss_floor_predictions:
         png=report(
             "results/figures/{recipe}/8_loss_floor_predictions.png",
             caption="../report/loss_floor_predictions.rst",
-            category="Where is it bad",
+            category="3 Where is it bad",
             labels={"recipe": "{recipe}", "figure": "distillation floors"},
         ),
         svg="results/figures/{recipe}/8_loss_floor_predictions.svg",
