@@ -2,6 +2,7 @@
 
 One interface:
 gradients(architecture, weights, x, recipe, control) -> (gradients by name, Measured)
+dense_above(architecture, d_in) -> active fraction above which `gradients` takes a dense path
 update(weights, gradients, moments, recipe, step, learning_rate) -> norm of the gradient before clipping
 AHEAD: whether its numbers are tensors on a device that the host need not wait for
 """

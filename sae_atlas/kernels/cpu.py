@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_atlas.kernels import adam, loops, reference
+from sae_atlas.kernels import adam, dense, loops, reference
 from sae_atlas.kernels.measured import Control, Measured, Weights, floats
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 
@@ -23,16 +23,24 @@ AHEAD = False
 RANGES = 16  # of latents, shared out over the threads
 GUESS = 0.8  # of the smallest active latent so far: above it lie a few more than k x batch candidates
 
-# Active fraction above which the dense step is the faster one, as measured (benchmarks). A constant, not measured at
-# start: two runs that switch at other steps differ in their last bits, and a resumed run must not.
-DENSE_ABOVE = 0.15
+# Active fractions above which the dense step is the faster one, as measured at d_in 64 and 576 (2 threads). Not measured
+# at start: two runs that switch at other steps differ in their last bits, and a resumed run must not.
+DENSE_ABOVE = 0.08  # dense.py: products and gathered rows both grow with d_in, so it is one number
+AUTOGRAD_ABOVE, AND_PER_DIMENSION = 0.14, 7.0  # autograd writes and reads matrices of d_sae whatever d_in is
+
+
+def dense_above(architecture: ModuleType, d_in: int) -> float:
+    """Active fraction in the step before above which a step of `architecture` is dense."""
+    return DENSE_ABOVE if hasattr(architecture, "dense_gradients") else AUTOGRAD_ABOVE + AND_PER_DIMENSION / d_in
 
 
 def gradients(
     architecture: ModuleType, weights: Weights, x: Tensor, recipe, control: Control
 ) -> tuple[Weights, Measured]:
     """Gradient of the loss of `architecture` (a module of sae_atlas/saes) on the scaled batch x [batch, d_in]."""
-    if control.density > DENSE_ABOVE:
+    if control.density > dense_above(architecture, x.shape[1]):
+        if hasattr(architecture, "dense_gradients"):
+            return architecture.dense_gradients(dense.DenseStep(weights, x), weights, recipe, control)
         grads, measured = reference.gradients(architecture, weights, x, recipe, control)
         return grads, measured.plain()
     return architecture.sparse_gradients(Step(weights, x, control), weights, recipe, control)
@@ -226,5 +234,5 @@ def update(weights: Weights, grads: Weights, moments, recipe, step: int, learnin
 
 def compiled() -> bool:
     """Whether this process had to compile a kernel, which takes seconds, and is done once per machine and version."""
-    kernels = [each for room in (loops, adam) for each in vars(room).values() if hasattr(each, "stats")]
+    kernels = [each for room in (loops, dense, adam) for each in vars(room).values() if hasattr(each, "stats")]
     return any(sum(each.stats.cache_misses.values()) for each in kernels)

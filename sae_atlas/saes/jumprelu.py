@@ -60,6 +60,17 @@ def sparse_gradients(step, weights: Weights, recipe, control: Control):
     return grads, step.measured(entries, active, decoded.squared_error, control.penalty * excess**2)
 
 
+def dense_gradients(step, weights: Weights, recipe, control: Control):
+    """The same where many latents are active (step: DenseStep of sae_atlas/kernels/dense.py)."""
+    threshold, bandwidth, target = weights["threshold"], recipe.jumprelu.bandwidth, recipe.jumprelu.target_l0
+    grads, sums = step.gradients(torch.zeros_like(threshold), threshold, bandwidth)
+    excess = sums.l0(step.rows) / target - 1
+    to_step = 2 * control.penalty * excess / target / step.rows
+    near, dots = torch.from_numpy(sums.near).to(threshold.dtype), torch.from_numpy(sums.near_dots) * (2 / step.rows)
+    grads["threshold"] = -(threshold * dots + to_step * near) / bandwidth
+    return grads, step.measured(sums, control.penalty * excess**2)
+
+
 def inference(weights: Weights, smallest: float) -> tuple[Weights, Tensor]:
     """The weights and the threshold [d_sae]."""
     return weights, weights["threshold"]

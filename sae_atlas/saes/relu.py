@@ -4,6 +4,7 @@ Anthropic, "Update on how we train SAEs" (Circuits Updates, April 2024):
 ||x - x_hat||^2 + lambda sum_j f_j ||W_dec_j||, f = ReLU(z). Decoder rows are kept at unit norm here.
 """
 
+import torch
 from torch import Tensor
 
 from sae_atlas.kernels.measured import Control, Weights
@@ -27,6 +28,20 @@ def sparse_gradients(step, weights: Weights, recipe, control: Control):
     encoder = decoded.dots * (2 / step.rows) + weight.index_select(0, entries.columns)
     grads = step.accumulate(entries, decoded, entries.values, encoder, 2 / step.rows)
     sums = step.sum_by_latent(entries, entries.values)
-    grads["W_dec"].addcmul_((control.penalty / step.rows * sums / norms)[:, None], weights["W_dec"])
-    sparsity = control.penalty / step.rows * (sums.double() @ norms.double())
+    sparsity = _penalise(grads, weights["W_dec"], norms, sums * (control.penalty / step.rows))
     return grads, step.measured(entries, None, decoded.squared_error, sparsity)
+
+
+def dense_gradients(step, weights: Weights, recipe, control: Control):
+    """The same where many latents are active (step: DenseStep of sae_atlas/kernels/dense.py)."""
+    norms = weights["W_dec"].norm(dim=1)
+    grads, sums = step.gradients(norms * (control.penalty / step.rows))
+    latents = torch.from_numpy(sums.latents)
+    sparsity = _penalise(grads, weights["W_dec"], norms, latents * (control.penalty / step.rows))
+    return grads, step.measured(sums, sparsity)
+
+
+def _penalise(grads: Weights, decoder: Tensor, norms: Tensor, sums: Tensor) -> Tensor:
+    """Add what moves the decoder's norms; returns the penalty. sums [d_sae]: of the latents, times lambda / rows."""
+    grads["W_dec"].addcmul_((sums / norms)[:, None], decoder)
+    return sums.double() @ norms.double()

@@ -98,7 +98,8 @@ class _Window:
         self.done = 0  # steps of this window
         self.dense = 0  # of those done by this process, how many took the dense path
         self.device, self.products = state.mean.device, products
-        self.backend = backend_for(threads, self.device.type)
+        self.backend, self.architecture = backend_for(threads, self.device.type), architecture(recipe.architecture)
+        self.dense_above = self.backend.dense_above(self.architecture, reader.d_in)
         self.known: float | None = None  # while running ahead: density at the last look
         self.one_by_one = 0  # steps up to this one are waited for
         self.room, self.dead_room = ROOM, 0
@@ -134,7 +135,7 @@ class _Window:
         logger.info("%d tokens in %.1f s: %.0f tokens/s", tokens, seconds, tokens / seconds)
         logger.info("%.1f%% of that waiting for the store", 100 * (self.waited + self.batches.waited) / seconds)
         if self.dense:
-            share = 100 * self.backend.DENSE_ABOVE
+            share = 100 * self.dense_above
             logger.info("%d steps were dense: more than %.0f%% of the latents active before them", self.dense, share)
         if self.backend.compiled():
             logger.info("the kernels were compiled for this machine; the next job finds them in the cache")
@@ -179,9 +180,9 @@ class _Window:
         penalty = state.penalty * warmed_up(state.steps, recipe.sparsity_warmup)
         dead = state.since_fired >= recipe.dead_after
         density, room = (self.known, self.room) if ahead else (state.density, None)
-        self.dense += density > self.backend.DENSE_ABOVE
+        self.dense += density > self.dense_above
         control = Control(penalty, dead, state.smallest, density, room, self.dead_room, self.products)
-        grads, measured = self.backend.gradients(architecture(recipe.architecture), state.weights, x, recipe, control)
+        grads, measured = self.backend.gradients(self.architecture, state.weights, x, recipe, control)
         measured = measured.left_there() if ahead else measured.plain()
         norm = math.nan
         if ahead or math.isfinite(measured.loss):
