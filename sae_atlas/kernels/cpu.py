@@ -20,7 +20,8 @@ from sae_atlas.kernels.measured import Control, Measured, Weights, floats
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 
 AHEAD = False
-RANGES = 16  # of latents, shared out over the threads
+RANGES = 16  # of latents at most, shared out over the threads
+WORTH_IT = 2**16  # values of a weight in a range at least: handing over less takes longer than doing it
 GUESS = 0.8  # of the smallest active latent so far: above it lie a few more than k x batch candidates
 
 # Active fractions above which the dense step is the faster one, as measured at d_in 64 and 576 (2 threads). Not measured
@@ -149,7 +150,8 @@ class Step:
         group_of = np.searchsorted(decoded.bounds, np.arange(self.d_sae), side="right").astype(np.int32)
         scale = self.centred.numpy().dtype.type(scale)
         centred, arrays = self.centred.numpy(), tuple(grads[name].numpy() for name in names)
-        cuts = np.searchsorted(ends, np.linspace(0, len(latents), RANGES + 1)[1:-1])
+        ranges = _ranges(self.weights["W_dec"])
+        cuts = np.searchsorted(ends, np.linspace(0, len(latents), ranges + 1)[1:-1])
         cuts = [0, *np.minimum(cuts, self.d_sae).tolist(), self.d_sae]
         residuals, latents, encoder = (each.numpy() for each in (decoded.residuals, latents, encoder))
 
@@ -207,9 +209,9 @@ def update(weights: Weights, grads: Weights, moments, recipe, step: int, learnin
     for name, weight in weights.items():
         arrays = [each.numpy() for each in (weight, grads[name], moments[0][name], moments[1][name])]
         arrays = [each if each.ndim == 2 else each.reshape(1, -1) for each in arrays]
-        rows = len(arrays[0])
+        rows, ranges = len(arrays[0]), _ranges(weight)
         square, along = np.empty(rows, arrays[0].dtype), np.empty(rows, arrays[0].dtype)
-        cuts = sorted({rows * part // RANGES for part in range(RANGES + 1)})
+        cuts = sorted({rows * part // ranges for part in range(ranges + 1)})
         parts += [(name == "W_dec", arrays, square, along, *cut) for cut in pairwise(cuts)]
 
     def measure(part):
@@ -230,6 +232,10 @@ def update(weights: Weights, grads: Weights, moments, recipe, step: int, learnin
 
     run(move, parts)
     return norm
+
+
+def _ranges(weight: Tensor) -> int:
+    return min(RANGES, max(1, weight.numel() // WORTH_IT))
 
 
 def compiled() -> bool:
