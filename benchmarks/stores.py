@@ -92,8 +92,9 @@ def markdown(found: dict) -> str:
         f"Layer 14 of the embedded default, TopK 32, expansion 8, {found['tokens']:,} tokens once, {found['seeds']} seeds.",
         "Change: of the held-out value, against the SAE of the same seed trained on float16; mean over seeds (lowest to",
         "highest). bitround 9 rounds off one bit: what it changes is chance. Reading: through the store's batches, as",
-        f"float32, from the page cache, checksums included, median of {found['rounds']} interleaved rounds; GB/s counts",
-        "every value as the two bytes of float16.",
+        "float32, from the page cache, checksums included, with whatever else the machine did, median of "
+        f"{found['rounds']} interleaved",
+        "rounds; GB/s counts every value as the two bytes of float16.",
         "",
         f"{found['machine']}, {found['threads']} threads, {found['date']}.",
         "",
