@@ -20,6 +20,7 @@ from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.sae import Sae
 
 L0 = 32
+SLACK = 1.15  # a setting whose held-out L0 is above this times the asked one is not chosen: it would win by it
 DEAD_AFTER = 10_000  # tokens without firing: everyone's revival of dead latents starts there
 WARMUP = 20  # steps
 SAME = 1e-4  # relative difference of reconstructions that float32 may leave
@@ -156,15 +157,19 @@ def sparsify(real: Real, store, architecture: str, setting: dict, seed: int, che
 
 def contestants(batch: int = 512) -> list[Contestant]:
     rates = [{"batch": batch, "learning_rate": rate} for rate in (1e-3, 2e-3, 3e-3)]
-    falling = [{"batch": batch, "learning_rate": rate, "decay": 1.0} for rate in (3e-3, 4e-3)]  # as sparsify's
-    l1 = [rates[1] | {"l1_coefficient": weight} for weight in (2.0, 4.0)]
+    falling = [{"batch": batch, "learning_rate": rate, "decay": 1.0} for rate in (3e-3, 4e-3, 5e-3)]  # as sparsify's
+    higher = [{"batch": batch, "learning_rate": rate} for rate in (4e-3, 5e-3)]
+    l1 = [rates[1] | {"l1_coefficient": weight} for weight in (2.0, 4.0, 8.0, 12.0)]
+    # Its own thresholds start at 0.01 where E||x||^2 is d_in and move by a learning rate a step: too low for a short run.
+    raised = {"jumprelu_init_threshold": 1.0, "jumprelu_bandwidth": 1.0}
     jump = [rates[1] | {"l0_coefficient": 1.0}]
+    jump += [rates[1] | raised | {"l0_coefficient": weight} for weight in (1.0, 10.0)]
     return [
         Contestant("sae_atlas", "topk", (*rates, *falling), ours),
         Contestant("sae_atlas", "batch_topk", (*rates[1:], *falling), ours),
         Contestant("sae_atlas", "jumprelu", tuple(rates), ours),
         Contestant("sae_atlas", "relu", tuple(rates), ours),
-        Contestant("sparsify", "topk", ({"batch": batch, "learning_rate": "default"}, *rates), sparsify),
+        Contestant("sparsify", "topk", ({"batch": batch, "learning_rate": "default"}, *rates, *higher), sparsify),
         Contestant("sae_lens", "topk", tuple(rates), sae_lens),
         Contestant("sae_lens", "batch_topk", tuple(rates[1:]), sae_lens),
         Contestant("sae_lens", "jumprelu", tuple(jump), sae_lens),
