@@ -3,12 +3,15 @@
 On disk: a Zarr v3 group with `tokens [contexts, context]` (smallest unsigned integer that holds the vocabulary) and
 `mask [contexts, context]` (False for document starts; there is no padding, what fills no context is left out). Held-out
 contexts come first; each part is in a seeded random order, so any contiguous range of contexts is a random sample.
+`document [contexts]` is the number of the document at position 1 (numbers count from 0 in the order read), `topic
+[documents]` the place of its label in the attribute `topics`, -1 without one (labels: the embedded text).
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,8 @@ class Corpus:
 
     tokens: Rows
     mask: Rows
+    document: Rows
+    topic: Rows
     attributes: dict
 
     @property
@@ -58,6 +63,16 @@ class Corpus:
             raise AtlasError(f"corpus: has {reached[-1]} held-out tokens, not {tokens}; lower evaluation.tokens")
         return range(int(np.searchsorted(reached, tokens)) + 1)
 
+    def documents(self, rows: range) -> np.ndarray:
+        """Number of the document at every position of these contexts, [contexts, context]; a start is of what it begins."""
+        begins = ~self.mask[rows.start : rows.stop]
+        begins[:, :2] = False  # position 0 is always a start, and position 1 is what `document` tells
+        return self.document[rows.start : rows.stop][:, None] + begins.cumsum(axis=1)
+
+    def topics(self) -> np.ndarray:
+        """Label of every document, [documents] of str or None."""
+        return np.array([*self.attributes["topics"], None], object)[self.topic[:]]
+
     def _counts(self, first: int, last: int | None) -> np.ndarray:
         return self.mask[first:last].sum(axis=1, dtype=np.int64)
 
@@ -66,8 +81,8 @@ def open_corpus(path: str | Path, expected: str | None = None) -> Corpus:
     """Open a corpus. Raises AtlasError if it is not there, not whole or not the `expected` one."""
     try:
         group = zarr.open_group(path, mode="r")
-        tokens, mask = (Rows(Path(path) / name, group[name], "corpus") for name in ("tokens", "mask"))
-        corpus = Corpus(tokens, mask, dict(group.attrs))
+        arrays = (Rows(Path(path) / name, group[name], "corpus") for name in ("tokens", "mask", "document", "topic"))
+        corpus = Corpus(*arrays, dict(group.attrs))
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise AtlasError(f"{path}: no readable corpus; delete it and rerun") from error
     if expected is not None:
@@ -95,30 +110,29 @@ def tokenize(
     if start is None:
         raise AtlasError("base_model: its tokenizer has neither a start nor an end token to part documents with")
     dtype = np.min_scalar_type(max(len(tokenizer) - 1, 255))
-    documents = _encoded(read_documents(text, seed), tokenizer)
+    documents, topics = _encoded(read_documents(text, seed), tokenizer), []
     digest = hashlib.sha256()
-    held_out = _pack(documents, held_out_tokens, context, start, dtype, digest, "corpus.held_out_tokens")
-    train = _pack(documents, train_tokens, context, start, dtype, digest, "corpus.tokens")
+    shape = context, start, dtype
+    held_out, first = _pack(documents, held_out_tokens, *shape, digest, topics, "corpus.held_out_tokens")
+    train, second = _pack(documents, train_tokens, *shape, digest, topics, "corpus.tokens")
     generator = np.random.default_rng(seed)
     order = np.concatenate([generator.permutation(len(held_out)), len(held_out) + generator.permutation(len(train))])
     contexts = np.concatenate([held_out, train])
     counts = (contexts != start).sum(axis=1)
+    names = sorted(set(topics) - {None})
+    labels = np.array([-1 if topic is None else names.index(topic) for topic in topics], np.int32)
     with atomic(output) as partial:
         group = zarr.create_group(partial, zarr_format=3)
         rows = min(len(order), max(1, TOKENS_PER_CHUNK // context))
-        for name, kind in (("tokens", dtype), ("mask", bool)):
-            group.create_array(
-                name,
-                shape=contexts.shape,
-                chunks=(rows, context),
-                dtype=kind,
-                compressors=[ZstdCodec(level=3), Crc32cCodec()],
-                config={"write_empty_chunks": True},  # a missing chunk is damage, never zeros
-            )
-        for first in range(0, len(order), rows):
-            chosen = contexts[order[first : first + rows]]
-            group["tokens"][first : first + rows] = chosen
-            group["mask"][first : first + rows] = chosen != start
+        numbers = np.concatenate([first, second])[order]
+        _create(group, "tokens", contexts.shape, rows, dtype)
+        _create(group, "mask", contexts.shape, rows, np.dtype(bool))
+        _create(group, "document", numbers.shape, len(numbers), numbers.dtype)[:] = numbers
+        _create(group, "topic", labels.shape, len(labels), labels.dtype)[:] = labels
+        for at in range(0, len(order), rows):
+            chosen = contexts[order[at : at + rows]]
+            group["tokens"][at : at + rows] = chosen
+            group["mask"][at : at + rows] = chosen != start
         group.attrs.update(
             {
                 "held_out_contexts": len(held_out),
@@ -126,6 +140,7 @@ def tokenize(
                 "train_tokens": int(counts[len(held_out) :].sum()),
                 "tokenizer": _tokenizer_hash(tokenizer),
                 "document_start": int(start),
+                "topics": names,
                 "text_sha256": digest.hexdigest(),
                 "seed": seed,
                 "text": text,
@@ -134,13 +149,13 @@ def tokenize(
         )
 
 
-def read_documents(text: dict, seed: int) -> Iterator[str]:
-    """Documents of a text source in a seeded random order (streams: shuffled within a buffer)."""
+def read_documents(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
+    """(text, topic) of the documents of a source in a seeded random order (streams: shuffled within a buffer)."""
     if text["source"] == "package":
         from sae_atlas.base_models.packages import find_text
 
         articles = json.loads(find_text(text["package"]).path().read_text())
-        documents = [article["extract"] for article in articles.values()]
+        documents = [(article["extract"], article["topic"]) for article in articles.values()]
         yield from (documents[i] for i in np.random.default_rng(seed).permutation(len(documents)))
         return
     import datasets
@@ -162,7 +177,7 @@ def read_documents(text: dict, seed: int) -> Iterator[str]:
                 raise AtlasError(f"corpus.field: no column {field!r}; there is {', '.join(row)}")
             if not isinstance(row[field], str):
                 raise AtlasError(f"corpus.field: column {field!r} holds {row[field]!r}, which is no text")
-            yield row[field]
+            yield row[field], None
     except Exception as error:  # datasets and the hub's client raise errors of many libraries
         if isinstance(error, AtlasError) or getattr(error, "errno", None) in DISK_ERRORS:
             raise
@@ -180,46 +195,64 @@ def _local_rows(datasets, path: Path):
     return datasets.load_dataset(kinds[path.suffix], data_files=str(path), split="train", **options)
 
 
-def _encoded(documents: Iterator[str], tokenizer) -> Iterator[list[int]]:
-    batch = []
-    for document in documents:
-        batch.append(document)
-        if len(batch) == DOCUMENTS_PER_BATCH:
-            yield from tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
-            batch = []
-    if batch:
-        yield from tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
+def _encoded(documents: Iterator[tuple[str, str | None]], tokenizer) -> Iterator[tuple[list[int], str | None]]:
+    while batch := list(islice(documents, DOCUMENTS_PER_BATCH)):
+        texts, topics = zip(*batch, strict=True)
+        yield from zip(
+            tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"], topics, strict=True
+        )
 
 
-def _pack(documents, wanted: int, context: int, start: int, dtype, digest, name: str) -> np.ndarray:
-    """Contexts [contexts, context] with at least `wanted` unmasked tokens; the document that reaches it is cut off.
+def _pack(documents, wanted: int, context: int, start: int, dtype, digest, topics: list, name: str):
+    """Contexts [contexts, context] with at least `wanted` unmasked tokens, and the document at position 1 of each.
 
-    The rest of that document is dropped, so no document lies on both sides of the split.
+    The document that reaches it is cut off and its rest is dropped, so no document lies on both sides of the split. Its
+    label and those before it are appended to `topics`; one that holds the start token itself counts as several.
     """
-    pieces, waiting, found = [], [], 0
+    pieces, numbers, waiting, found = [], [], [], 0
+    current = len(topics)  # document of the first token that waits
     body = context - 1  # position 0 of every context is the document start
     with progress(wanted, "tokens", name) as bar:
-        for document in documents:
+        for document, topic in documents:
             if not document:
                 continue
             ids = np.asarray(document, np.int64)
             digest.update(ids.tobytes())
+            if not waiting:
+                current = len(topics) + int(ids[0] == start)
+            topics.extend([topic] * (1 + int((ids == start).sum())))
             waiting.extend([[start], ids] if waiting else [ids])
             if sum(map(len, waiting)) < body:
                 continue
             stream = np.concatenate(waiting)
+            begins = stream == start
+            begins[0] = False  # `current` is what it begins
+            number = current + begins.cumsum()
             count = len(stream) // body
             piece = np.full((count, context), start, dtype)
             piece[:, 1:] = stream[: count * body].reshape(count, body)
             waiting = [stream[count * body :]] if len(stream) > count * body else []
+            current = int(number[count * body]) if waiting else len(topics)
             reached = np.cumsum((piece != start).sum(axis=1))
             last = min(int(np.searchsorted(reached, wanted - found)), count - 1)
             pieces.append(piece[: last + 1])
+            numbers.append(number[: count * body : body][: last + 1])
             bar.update(int(reached[last]))
             found += int(reached[last])
             if found >= wanted:
-                return np.concatenate(pieces)
+                return np.concatenate(pieces), np.concatenate(numbers)
     raise AtlasError(f"{name}: the text yields {found} tokens, not {wanted}; lower it or give more text")
+
+
+def _create(group: zarr.Group, name: str, shape: tuple, rows: int, dtype: np.dtype) -> zarr.Array:
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=(rows, *shape[1:]),
+        dtype=dtype,
+        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+        config={"write_empty_chunks": True},  # a missing chunk is damage, never zeros
+    )
 
 
 def _tokenizer_hash(tokenizer) -> str:

@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
 
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
-from sae_atlas.corpus import open_corpus, tokenize
+from sae_atlas.corpus import open_corpus, read_documents, tokenize
 from sae_atlas.errors import AtlasError
 from sae_atlas.provenance import make_record
 
@@ -134,10 +134,10 @@ def flip(file):
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("array", ["tokens", "mask"])
+@pytest.mark.parametrize("array", ["tokens", "mask", "document", "topic"])
 def test_damage_is_one_line(tmp_path, documents, array):
     write(tmp_path / "a.zarr", documents)
-    file = tmp_path / "a.zarr" / array / "c" / "0" / "0"
+    (file,) = (path for path in (tmp_path / "a.zarr" / array / "c").rglob("*") if path.is_file())
     flip(file)
     corpus = open_corpus(tmp_path / "a.zarr")
     with pytest.raises(AtlasError, match=rf"{array}: chunk 0 fails its checksum .*Delete the corpus and rerun"):
@@ -161,6 +161,45 @@ def test_packing_loses_and_moves_no_token(tmp_path):
         {tuple(row[1:]) for row in corpus.tokens[corpus.held_out :]},
     )
     assert rows in [(bodies[0], bodies[3]), (bodies[2], bodies[1])]
+
+
+def test_every_position_tells_its_document(tmp_path, documents):
+    """A document here is one letter, so the number must follow the letter, from 0 in the order read."""
+    corpus = write(tmp_path / "a.zarr", documents)
+    tokens, numbers = corpus.tokens[:], corpus.documents(range(len(corpus.tokens[:])))
+    letter_of = {number: set(tokens[(numbers == number) & corpus.mask[:]]) for number in np.unique(numbers)}
+    assert all(len(letters) <= 1 for letters in letter_of.values())
+    assert len(set.union(*letter_of.values())) == sum(map(len, letter_of.values()))  # one number per letter
+    order = [text for text, _ in read_documents(documents, 0)]
+    assert all(TOKENIZER(order[number])["input_ids"][0] in letters for number, letters in letter_of.items() if letters)
+    held_out = corpus.documents(range(corpus.held_out))
+    assert held_out.max() < corpus.documents(range(corpus.held_out, len(tokens))).min()
+    assert set(corpus.topics()) == {None}
+
+
+def test_a_start_inside_a_document_parts_it_and_moves_no_other(tmp_path):
+    file = tmp_path / "text.jsonl"
+    texts = ["<|endoftext|>aaaaaaaaa", "bb<|endoftext|>bbbbbbbbbb", "cccccccccccc", "dddddddddddddddddd"]
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts * 4))
+    corpus = write(tmp_path / "a.zarr", {"source": "local", "path": str(file)}, train=90, held_out=40)
+    tokens, numbers = corpus.tokens[:], corpus.documents(range(len(corpus.tokens[:])))
+    for number in np.unique(numbers):
+        assert len(set(tokens[numbers == number]) - {START}) <= 1
+
+
+def test_topics_are_those_of_the_articles(tmp_path):
+    text = {"source": "package", "package": "wikipedia-introductions"}
+    corpus = write(tmp_path / "a.zarr", text, context=64, train=4000, held_out=1000)
+    read = list(islice(read_documents(text, 0), 100))
+    numbers, topics = corpus.documents(range(len(corpus.tokens[:]))), corpus.topics()
+    tokens, mask = corpus.tokens[:], corpus.mask[:]
+    assert len(np.unique(numbers)) > 3
+    for number in np.unique(numbers):
+        article, topic = read[number]
+        assert topics[number] == topic
+        rows = (numbers == number) & mask
+        for context in np.flatnonzero(rows.any(axis=1)):
+            assert TOKENIZER.decode(tokens[context][rows[context]]).strip("\ufffd") in article
 
 
 def test_a_text_hub_that_cannot_be_reached_is_one_line(tmp_path):
