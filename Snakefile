@@ -22,6 +22,7 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/floors.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/publishing.smk"
+include: "workflow/rules/features.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -35,6 +36,7 @@ rule all:
         "models/sae/README.md",
         expand("models/releases/{release}/README.md", release=RELEASES),
         "results/index.html",
+        FEATURES,
         # Resume points are temporary; asked for here, the last ones stay, so that a longer run can append.
         expand(
             "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.resume.pt",

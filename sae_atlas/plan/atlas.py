@@ -84,8 +84,21 @@ class Atlas:
     @cached_property
     def groups(self) -> dict[str, list[int]]:
         """Layers saved by one forward pass, by name (`00-29`)."""
+        return self._grouped(self.layers)
+
+    @cached_property
+    def feature_layers(self) -> list[int]:
+        """Layers whose latents are looked at (config section `features`)."""
+        return self.config["features"]["layers"] if "features" in self.config else []
+
+    @cached_property
+    def feature_groups(self) -> dict[str, list[int]]:
+        """Of them, those saved by one forward pass, by name."""
+        return self._grouped(self.feature_layers)
+
+    def _grouped(self, layers: list[int]) -> dict[str, list[int]]:
         size = self.config["activations"]["layers_per_pass"]
-        chunks = [self.layers[first : first + size] for first in range(0, len(self.layers), size)]
+        chunks = [layers[first : first + size] for first in range(0, len(layers), size)]
         return {f"{chunk[0]:02d}-{chunk[-1]:02d}": chunk for chunk in chunks}
 
     def group_of(self, layer: int) -> str:

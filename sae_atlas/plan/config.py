@@ -70,7 +70,7 @@ def resolve_config(config: dict) -> dict:
     corpus, activations, evaluation = config["corpus"], config["activations"], config["evaluation"]
     layers = _layers(activations["layers"], config["base_model"])
     per_pass = min(activations.get("layers_per_pass", len(layers)), len(layers))
-    return {
+    resolved = {
         **config,
         "corpus": {
             **corpus,
@@ -99,6 +99,11 @@ def resolve_config(config: dict) -> dict:
         },
         **({"floors": _floors(config["floors"])} if "floors" in config else {}),
     }
+    if "features" in config:
+        features = config["features"]
+        chosen = layers if features["layers"] == "all" else _layers(features["layers"], config["base_model"])
+        resolved["features"] = {**features, "layers": chosen, "tokens": parse_size(features["tokens"])}
+    return resolved
 
 
 def _floors(floors: dict) -> dict:
@@ -149,6 +154,7 @@ def _contradictions(config: dict):
     yield from _evaluation_problems(config)
     if "students" in config.get("floors", {}):
         yield from _student_problems(config)
+    yield from _features_problems(config)
     for name, recipe in config["recipes"].items():
         try:
             _complete(recipe, f"recipes.{name}")
@@ -260,6 +266,27 @@ def _student_problems(config: dict):
     held_out = parse_size(corpus.get("held_out_tokens", "16k"))
     if parse_size(students["held_out_tokens"]) > held_out:
         yield f"floors.students.held_out_tokens: more than corpus.held_out_tokens ({held_out})"
+
+
+def _features_problems(config: dict):
+    features = config.get("features", {})
+    if features.get("split") == "held_out" and "tokens" in features:
+        yield "features.tokens: does nothing with split `held_out`, which reads evaluation.tokens; remove it"
+    tokens, corpus = parse_size(features.get("tokens", 1)), parse_size(config["corpus"]["tokens"])
+    if tokens > corpus:
+        yield f"features.tokens: {tokens} is beyond the corpus ({corpus}); raise corpus.tokens or read fewer"
+    if features.get("layers", "all") == "all":
+        return
+    try:
+        there = _layers(config.get("activations", {}).get("layers", "all"), config["base_model"])
+    except AtlasError:  # told where activations.layers is looked at
+        return
+    chosen = _layers(features["layers"], config["base_model"])
+    missing = [layer for layer in chosen if layer not in there]
+    if missing:
+        yield f"features.layers: layer {missing[0]} is not among activations.layers; there is no SAE of it"
+    if not chosen:
+        yield f"features.layers: {features['layers']!r} names no layer; write it from small to large"
 
 
 def _layers(layers, base_model: dict) -> list[int]:

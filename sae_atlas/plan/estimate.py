@@ -10,6 +10,7 @@ THREADS = {
     "save_held_out": 8,
     "match_layers": 8,
     "distill": 8,
+    "save_text": 8,
     "tokenize": 2,
 }  # as the rules ask for; the others take one
 START = {
@@ -22,6 +23,8 @@ START = {
     "train_sae": "torch",
     "match_layers": "torch",
     "distill": "model",
+    "save_text": "model",
+    "top_contexts": "model",
     "model_card": "light",
     "release": "light",
 }  # kind of start (machine.STARTS); the others are figures and tables
@@ -33,6 +36,8 @@ EFFICIENCY = {
     "evaluate_sae": 0.5,
     "train_sae": 0.33,
     "match_layers": 0.6,
+    "save_text": 0.6,
+    "top_contexts": 0.4,
 }
 GPU_EFFICIENCY = {"save_activations": 0.4, "save_held_out": 0.4, "evaluate_sae": 0.3, "train_sae": 0.25}  # assumed
 TOKENISED = 0.4e6  # tokens/s a core

@@ -14,7 +14,9 @@ FLOW = (
     "floors",
     "figures",
     "publishing",
+    "features",
 )  # files of plan/stages
+OF_FEATURES = ("features",)  # of them, those whose rules run for the layers of the config's section `features`
 
 
 def jobs(atlas) -> dict[str, list[str]]:
@@ -34,20 +36,28 @@ def benchmark(rule: str, job: str) -> str:
 
 def _asked(atlas, rule: str) -> bool:
     """Whether the config has the section that the rule is for."""
-    floors = atlas.config.get("floors", {})
+    floors, features = (atlas.config.get(section, {}) for section in ("floors", "features"))
+    if _file(rule) in OF_FEATURES:
+        return bool(features) and (rule != "save_text" or features["split"] == "train")
     if rule in ("distill", "fit_floors"):
         return "students" in floors
     return bool(floors) if rule in ("floors", "plot_loss_floor_predictions") else True
 
 
+def _file(rule: str) -> str:
+    return STAGES[rule].of.__module__.rpartition(".")[2]
+
+
 def _place(rule: str) -> int:
-    file = STAGES[rule].of.__module__.rpartition(".")[2]
-    return FLOW.index(file) if file in FLOW else len(FLOW)
+    return FLOW.index(_file(rule)) if _file(rule) in FLOW else len(FLOW)
 
 
 def _names(atlas, rule: str) -> list[str]:
     if rule in ("save_activations", "shard_activations") and not atlas.trained:
         return []
+    looked_at = atlas.feature_layers if _file(rule) in OF_FEATURES else atlas.layers
+    if rule == "save_text":
+        return list(atlas.feature_groups)
     if rule == "save_activations":
         return [f"{snapshot}_{group}" for snapshot, group in atlas.passes]
     cell = set(inspect.signature(STAGES[rule].of).parameters) - {"atlas"}
@@ -57,11 +67,11 @@ def _names(atlas, rule: str) -> list[str]:
         return [atlas.release_name(recipe) for recipe in atlas.trained]
     recipes = {"train_sae": atlas.trained, "plot_training_curves": atlas.trained, "import_sae": atlas.pretrained}
     chosen = recipes.get(rule, atlas.recipes) if "recipe" in cell else [None]
-    return [name for recipe in chosen for name in _of(atlas, recipe, cell)]
+    return [name for recipe in chosen for name in _of(atlas, recipe, cell, looked_at)]
 
 
-def _of(atlas, recipe: str | None, cell: set[str]):
-    layers = [f"layer{layer:02d}" for layer in atlas.layers] if "layer" in cell else [""]
+def _of(atlas, recipe: str | None, cell: set[str], looked_at: list[int]):
+    layers = [f"layer{layer:02d}" for layer in looked_at] if "layer" in cell else [""]
     known = atlas.snapshots_of(recipe) if recipe else atlas.snapshots
     snapshots = [f"_{snapshot}" for snapshot in known] if "snapshot" in cell else [""]
     for layer, snapshot in itertools.product(layers, snapshots):

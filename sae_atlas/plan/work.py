@@ -175,6 +175,27 @@ class _Grid:
             products += students["seeds"] * (3 * read + measured) * forward
         return {"tokens": read, "products": products}
 
+    def save_text(self) -> dict:
+        """Layers are read in one pass per group, as for training."""
+        tokens, layers = self.config["features"]["tokens"], len(self.atlas.feature_layers)
+        groups = self.atlas.feature_groups.values()
+        products = sum(tokens * self.shape.forward(group[-1] + 1, self.context, False) for group in groups)
+        written = tokens * layers * self.d_in * BYTES[saved_dtype(self.atlas)]
+        return {"tokens": tokens * len(groups), "products": products, "written": written}
+
+    def top_contexts(self) -> dict:
+        """The encoder over the text, twice read, and the logits of every decoder row."""
+        features, layers = self.config["features"], len(self.atlas.feature_layers)
+        held_out = features["split"] == "held_out"
+        tokens, value_bytes = (
+            (self.held_out, MASTER) if held_out else (features["tokens"], BYTES[saved_dtype(self.atlas)])
+        )
+        recipes, head = self.atlas.recipes, self.shape.forward(0, self.context, True)
+        codes = tokens * sum(map(self.weights, recipes))
+        lens = head * sum(map(self.latents, recipes))
+        read = 2 * len(recipes) * tokens * self.d_in * value_bytes
+        return {"tokens": tokens * layers * len(recipes), "products": layers * (codes + lens), "read": layers * read}
+
     def release(self) -> dict:
         """Checkpoints are linked, and read for their hashes."""
         return {"read": self.cells * sum(MASTER * self.weights(name) for name in self.atlas.trained)}
@@ -197,7 +218,7 @@ def disk(atlas, work: list[Work]) -> Disk:
     """What stays is the model, corpus, held-out data, checkpoints, the last resume files and the published weights.
 
     On top of it, while it runs: the stores that may live at once (activations.max_live_stores), and the activations of as
-    many, for a pass goes only when all its layers are sharded.
+    many, for a pass goes only when all its layers are sharded; and the text that contexts are taken from.
     """
     by_rule = {each.rule: each for each in work}
     written = Counter({rule: by_rule[rule].written for rule in by_rule})  # 0 where nothing is trained
@@ -209,7 +230,7 @@ def disk(atlas, work: list[Work]) -> Disk:
     longest = max(stop - start for start, stop in map(atlas.window, atlas.snapshots))
     store = (written["shard_activations"] + written["save_activations"]) / atlas_tokens(atlas) * longest
     live = min(atlas.config["activations"]["max_live_stores"], len(atlas.layers) * snapshots)
-    return Disk(stays, stays + live * store)
+    return Disk(stays, stays + live * store + written["save_text"])
 
 
 def _active(recipe: dict, latents: int) -> float:

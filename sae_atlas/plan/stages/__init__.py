@@ -1,6 +1,27 @@
 """What every stage depends on: a function per rule, in a file named after its file in workflow/rules."""
 
-from sae_atlas.plan.stages import activations, base_model, corpus, evaluation, figures, floors, publishing, training
+from sae_atlas.plan.stages import (
+    activations,
+    base_model,
+    corpus,
+    evaluation,
+    features,
+    figures,
+    floors,
+    publishing,
+    training,
+)
 from sae_atlas.plan.stages.declare import STAGES
 
-__all__ = ["STAGES", "activations", "base_model", "corpus", "evaluation", "figures", "floors", "publishing", "training"]
+__all__ = [
+    "STAGES",
+    "activations",
+    "base_model",
+    "corpus",
+    "evaluation",
+    "features",
+    "figures",
+    "floors",
+    "publishing",
+    "training",
+]

@@ -1,0 +1,1 @@
+"""What the latents mean: contexts, logit lens, evolution, and what others' viewers read."""

@@ -1,0 +1,68 @@
+"""Logit lens: which tokens a latent's direction makes the model say, and which it keeps it from, if nothing came in between.
+
+As nostalgebraist (2020) reads hidden states, here for decoder rows: through the final norm and the unembedding.
+"""
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from sae_atlas.sites import SITES, family
+
+TOKENS = 10  # of each kind
+ROWS = 256  # latents whose logits are in memory at once
+BLOCK = 64  # logits of which only the best is looked at first
+COLUMNS = ("promoted", "promoted_logits", "suppressed", "suppressed_logits")
+
+
+def logit_lens(model, directions: Tensor) -> Tensor:
+    """Logits [n, vocabulary] of directions [n, d_model]: W_U (norm(d) - norm(0)), which leaves the norm's bias out.
+
+    Unitless; for a norm without bias (RMSNorm) the same for any length of the direction. Tokens are compared within a row.
+    """
+    norm = model.get_submodule(family(model).norm)
+    head = model.get_output_embeddings().weight
+    seen = norm(directions.to(head)) - norm(torch.zeros_like(directions[:1]).to(head))
+    return torch.nn.functional.linear(seen, head)
+
+
+def extremes(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(values, indices) [n, count] of the largest logits of each row [n, vocabulary], largest first.
+
+    Exact: the `count` largest lie in the `count` blocks whose own largest are largest. Fewer where the vocabulary is small.
+    """
+    padded = torch.nn.functional.pad(logits, (0, -logits.shape[1] % BLOCK), value=-torch.inf)
+    blocks = padded.view(len(logits), -1, BLOCK)
+    best = blocks.amax(dim=2).topk(min(count, blocks.shape[1]), dim=1).indices
+    candidates = torch.gather(blocks, 1, best[:, :, None].expand(-1, -1, BLOCK)).flatten(1)
+    values, places = candidates.topk(min(count, logits.shape[1]), dim=1)
+    return values, torch.gather(best, 1, places // BLOCK) * BLOCK + places % BLOCK
+
+
+def lens_columns(model, tokenizer, decoder: Tensor, site: str) -> dict[str, pa.Array]:
+    """COLUMNS, a row per decoder row [d_sae, d_in]: tokens as strings and their logits.
+
+    Null where the site does not write to the residual stream, for then its directions mean nothing to the unembedding.
+    """
+    if site not in SITES:
+        return {name: pa.nulls(len(decoder), _type(name)) for name in COLUMNS}
+    strings = np.array(token_strings(tokenizer, model.get_output_embeddings().weight.shape[0]), object)
+    found = {name: [] for name in COLUMNS}
+    for first in range(0, len(decoder), ROWS):
+        logits = logit_lens(model, decoder[first : first + ROWS]).float()
+        for kind, sign in (("promoted", 1), ("suppressed", -1)):
+            values, tokens = extremes(sign * logits, TOKENS)
+            found[kind] += strings[tokens.cpu().numpy()].tolist()
+            found[f"{kind}_logits"] += (sign * values).cpu().numpy().tolist()
+    return {name: pa.array(rows, _type(name)) for name, rows in found.items()}
+
+
+def token_strings(tokenizer, count: int) -> list[str]:
+    """Every id as text; ids beyond the tokenizer's, which pad the embedding, as `<id>`."""
+    known = min(len(tokenizer), count)
+    return tokenizer.batch_decode([[i] for i in range(known)]) + [f"<{i}>" for i in range(known, count)]
+
+
+def _type(name: str) -> pa.DataType:
+    return pa.list_(pa.float32() if name.endswith("logits") else pa.string())

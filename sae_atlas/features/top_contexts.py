@@ -1,0 +1,150 @@
+"""What each latent of a layer fires on, in one pass over the text for all of them, and how often and how strongly it does."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from sae_atlas.base_models.load import load, load_tokenizer
+from sae_atlas.features.bands import choose
+from sae_atlas.features.kept import Kept, edges, histogram
+from sae_atlas.features.logit_lens import lens_columns
+from sae_atlas.features.text import Text
+from sae_atlas.log import progress
+from sae_atlas.saes.sae import Sae
+from sae_atlas.tables import write_table
+
+ROWS = 512  # tokens encoded at once
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Whole contexts: per row its place in the text, its document and whether it counts; active entries as CSR."""
+
+    place: np.ndarray
+    document: np.ndarray
+    counts: np.ndarray
+    starts: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
+
+
+def top_contexts(
+    text: Text,
+    provenance: str | Path,
+    checkpoint: str | Path,
+    contexts_table: str | Path,
+    features_table: str | Path,
+    layer: int,
+    site: str,
+    model_dtype: str,
+    contexts: int,
+    window: int,
+    outlier_norm: float,
+    record: dict,
+    expects: dict,
+    device: str = "auto",
+) -> None:
+    """Write the contexts of every alive latent of `layer`, and a row about every latent.
+
+    contexts: highest peaks kept per latent, of distinct documents; window: most tokens kept around a peak. Tokens whose
+    norm is above `outlier_norm` medians count as little as masked ones. Raises AtlasError for inputs of another run.
+    """
+    model, _ = load(provenance, model_dtype, expects["base_model"], device)
+    sae = Sae.load(checkpoint, expects["checkpoint"]).to(model.device)
+    kept, seen = Kept(sae.d_sae, contexts, window), 0
+    with torch.inference_mode(), progress(int(text.mask.sum()), "tokens", f"layer {layer}") as bar:
+        for batch in batches(text, sae, outlier_norm):
+            kept.add(batch.starts, batch.columns, batch.values, batch.place, batch.document)
+            seen += int(batch.counts.sum())
+            bar.update(len(batch.place))
+        lens = lens_columns(model, load_tokenizer(provenance), sae.W_dec, site)
+    about = features_of(kept, sae.W_dec.norm(dim=1).double().cpu().numpy(), seen)
+    for name, column in lens.items():
+        about = about.append_column(name, column)
+    write_table(contexts_table, contexts_of(text, kept), [record["identity"]])
+    write_table(features_table, about, [record["identity"]])
+
+
+def batches(text: Text, sae: Sae, outlier_norm: float) -> Iterator[Batch]:
+    """The latents of all unmasked tokens; of outliers, whose norm is above `outlier_norm` medians, they are 0."""
+    norms = text.norms()
+    counted = norms <= outlier_norm * np.median(norms)
+    done = 0
+    for contexts, x in text.batches():
+        rows = slice(contexts.start, contexts.stop)
+        mask = text.mask[rows]
+        place = contexts.start * text.context + np.flatnonzero(mask)
+        counts = counted[done : done + len(x)]
+        done += len(x)
+        found = [
+            _entries(sae, x[first : first + ROWS], counts[first : first + ROWS]) for first in range(0, len(x), ROWS)
+        ]
+        lengths, columns, values = (np.concatenate(each) for each in zip(*found, strict=True))
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        yield Batch(place, text.documents[rows][mask], counts, starts, columns, values)
+
+
+def _entries(sae: Sae, x: Tensor, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Active entries of each row, and all their latents (ascending within a row) and values."""
+    latents = sae.encode(x.to(sae.b_dec.device))
+    latents[torch.from_numpy(~counts).to(latents.device)] = 0
+    rows, columns = latents.nonzero(as_tuple=True)
+    values = latents[rows, columns]
+    return np.bincount(rows.cpu().numpy(), minlength=len(x)), columns.cpu().numpy(), values.cpu().numpy()
+
+
+def contexts_of(text: Text, kept: Kept) -> pa.Table:
+    """A row per kept context (features.bands). start: position in its context of the window's first token; context: row of
+
+    the corpus; peak: index of the peak in the window.
+    """
+    rows = choose(kept, text.documents.ravel())
+    value, place, start, length, shape = (
+        rows.of(kept, name) for name in ("value", "place", "start", "length", "shape")
+    )
+    document = text.documents.ravel()[place]
+    inside = np.arange(kept.window) < length[:, None]
+    offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int32)
+    tokens = text.tokens.ravel()[(start[:, None] + np.arange(kept.window))[inside]]
+    return pa.table(
+        {
+            "latent": rows.latent,
+            "band": rows.band,
+            "rank": rows.rank,
+            "activation": value,
+            "document": document,
+            "topic": pa.array(text.topics[document], pa.string()),
+            "tokens": pa.ListArray.from_arrays(offsets, tokens),
+            "activations": pa.ListArray.from_arrays(offsets, shape[inside]),
+            "peak": (place - start).astype(np.int16),
+            "context": (text.first + place // text.context).astype(np.int32),
+            "start": (start % text.context).astype(np.int16),
+        }
+    )
+
+
+def features_of(kept: Kept, decoder_norms: np.ndarray, seen: int) -> pa.Table:
+    """A row per latent. importance: E[(f ||W_dec||)^2] over the `seen` tokens, in squared activation units (metrics).
+
+    histogram: of its positive activations; the edges of its 24 bins are in the metadata of the field.
+    """
+    largest = float(kept.largest.max())
+    bins = histogram(kept.counts, largest or 1.0)
+    field = pa.field("histogram", pa.list_(pa.int64()), metadata={"edges": json.dumps(edges(largest or 1.0))})
+    columns = {
+        "latent": pa.array(np.arange(len(bins), dtype=np.int32)),
+        "alive": pa.array(kept.fired > 0),
+        "tokens_seen": pa.array(np.full(len(bins), seen)),
+        "density": pa.array(kept.fired / seen),
+        "importance": pa.array(kept.squares * decoder_norms**2 / seen),
+        "max_activation": pa.array(kept.largest),
+        "histogram": pa.array(list(bins), field.type),
+    }
+    fields = [field if name == field.name else pa.field(name, column.type) for name, column in columns.items()]
+    return pa.table(list(columns.values()), schema=pa.schema(fields))

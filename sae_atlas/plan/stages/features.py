@@ -1,0 +1,42 @@
+"""What the latents mean depends on the final SAE, on the text that is read and on how much of it is kept."""
+
+from sae_atlas.plan.stages.activations import saved_dtype
+from sae_atlas.plan.stages.declare import stage
+
+
+@stage("activations/save.py", "arrays.py", "sites.py")
+def save_text(atlas) -> tuple[dict, dict]:
+    """The end of the train text: what no SAE has seen, unless training uses all of the corpus."""
+    stop = atlas.config["corpus"]["tokens"]
+    settings = {
+        "site": atlas.config["activations"]["site"],
+        "start": stop - atlas.config["features"]["tokens"],
+        "stop": stop,
+        "dtype": saved_dtype(atlas),
+        "model_dtype": atlas.config["base_model"]["dtype"],
+        "contexts_per_batch": atlas.config["activations"]["contexts_per_batch"],
+    }
+    return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+
+
+CONTEXTS = ("text.py", "kept.py", "bands.py", "top_contexts.py", "logit_lens.py")
+
+
+@stage(*(f"features/{file}" for file in CONTEXTS), "saes/sae.py", "saes/parts.py", "tables.py", "sites.py")
+def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
+    features = atlas.config["features"]
+    settings = {
+        "layer": layer,
+        "site": atlas.config["activations"]["site"],
+        "model_dtype": atlas.config["base_model"]["dtype"],
+        "contexts": features["contexts"],
+        "window": features["window"],
+        "outlier_norm": atlas.config["activations"]["outlier_norm"],
+    }
+    text = {"held_out": "save_held_out"} if features["split"] == "held_out" else {"activations": "save_text"}
+    return settings, {
+        "base_model": atlas.identity("prepare_model"),
+        "corpus": atlas.identity("tokenize"),
+        **{name: atlas.identity(stage) for name, stage in text.items()},
+        "checkpoint": atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=atlas.last),
+    }

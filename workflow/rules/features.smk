@@ -1,0 +1,103 @@
+# Features: what the latents of the final SAEs mean. Nothing of it is asked for without the config's section `features`.
+
+FEATURE_FILES = ["contexts", "features"]
+FEATURES = expand(
+    "results/features/{recipe}/layer{layer:02d}_{file}.parquet",
+    recipe=atlas.recipes,
+    layer=atlas.feature_layers,
+    file=FEATURE_FILES,
+)
+
+
+wildcard_constraints:
+    part=one_of(atlas.feature_groups),
+
+
+def text_to_read(wildcards):
+    """The activations of the text that contexts are taken from, unless they have been: they are temporary."""
+    if atlas.config["features"]["split"] == "held_out":
+        activations = "results/held_out.zarr"
+    else:
+        layer = int(wildcards.layer)
+        part = next(name for name, layers in atlas.feature_groups.items() if layer in layers)
+        activations = f"results/features/activations_{part}.zarr"
+    stem = f"results/features/{wildcards.recipe}/layer{wildcards.layer}"
+    used_up = made_tables("top_contexts", [f"{stem}_{file}.parquet" for file in FEATURE_FILES], **cell(wildcards))
+    return if_there(activations) if used_up else activations
+
+
+def made_tables(stage, tables, **cell):
+    """Are these tables, outputs of one job, there with the identity asked for?"""
+    from sae_atlas.tables import identities  # here, for it imports pyarrow
+
+    identity = [atlas.identity(stage, **cell)]
+    paths = list(map(on_disk, tables))
+    return not FORCED and all(path.is_file() and identities(path) == identity for path in paths)
+
+
+rule save_text:
+    """Read the site of every layer of a group in one forward pass over the text that contexts are taken from.
+
+    It waits for the training of these layers, whose stores need the disk before.
+    """
+    input:
+        base_model=PROVENANCE,
+        corpus=CORPUS,
+        trained=lambda wildcards: ancient(
+            trained([(layer, atlas.last) for layer in atlas.feature_groups[wildcards.part]])
+        ),
+    output:
+        activations=temp(directory("results/features/activations_{part}.zarr")),
+    log:
+        "results/logs/save_text/{part}.log",
+    benchmark:
+        "results/benchmarks/save_text/{part}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(6000),
+        runtime=growing(240),
+        gpu=GPUS,
+        device=DEVICE,
+    params:
+        settings=lambda _: atlas.settings("save_text"),
+        layers=lambda wildcards: atlas.feature_groups[wildcards.part],
+        code=code("save_text"),
+        inputs=lambda _: atlas.inputs("save_text"),
+    message:
+        "text: layers {wildcards.part}"
+    script:
+        "../scripts/save_text.py"
+
+
+rule top_contexts:
+    """What every latent of a layer fires on, how often and how strongly, and which tokens it promotes."""
+    input:
+        base_model=PROVENANCE,
+        corpus=CORPUS,
+        activations=text_to_read,
+        checkpoint=f"results/checkpoints/{{recipe}}/sae_layer{{layer}}_{atlas.last}.pt",
+    output:
+        contexts="results/features/{recipe}/layer{layer}_contexts.parquet",
+        features="results/features/{recipe}/layer{layer}_features.parquet",
+    log:
+        "results/logs/top_contexts/{recipe}/layer{layer}.log",
+    benchmark:
+        "results/benchmarks/top_contexts/{recipe}/layer{layer}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(6000),
+        runtime=growing(60),
+        gpu=GPUS,
+        device=DEVICE,
+    params:
+        settings=settings("top_contexts"),
+        code=code("top_contexts"),
+        inputs=inputs("top_contexts"),
+    message:
+        "contexts: {wildcards.recipe}, layer {wildcards.layer}"
+    script:
+        "../scripts/top_contexts.py"
