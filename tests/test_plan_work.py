@@ -22,12 +22,12 @@ MACHINE = Machine("a machine", 2, 1e11, 1e11, 1e10, 1e9, 1e9, dict.fromkeys(STAR
 H200 = GPUS["H200"]
 
 
-@pytest.mark.parametrize("name", ["small", "pythia-410m", "published-pythia-410m", "tiny-neox"])
+@pytest.mark.parametrize("name", ["small", "features", "pythia-410m", "published-pythia-410m", "tiny-neox"])
 def test_jobs_are_those_of_a_dry_run(tmp_path, name):
     file = ROOT / "config" / f"{name}.yaml"
-    if name == "small":
+    if name in ("small", "features"):
         file = tmp_path / "config.yaml"
-        file.write_text(yaml.safe_dump(small()))
+        file.write_text(yaml.safe_dump(small(**({"features": {"layers": [1]}} if name == "features" else {}))))
     stats = dict(re.findall(r"^(\w+) +(\d+)$", snakemake(tmp_path, file, "--dry-run").stdout, re.MULTILINE))
     counted = {rule: str(len(names)) for rule, names in jobs(Atlas(read_config(file, SCHEMA))).items()}
     assert counted == {rule: number for rule, number in stats.items() if rule not in ("all", "total")}
@@ -94,6 +94,22 @@ def test_fewer_layers_a_pass_cost_passes_and_save_disk():
     (all_at_once, one_by_one) = work(), work(**less)
     assert one_by_one["save_activations"].products > all_at_once["save_activations"].products
     assert disk(atlas(**less), list(one_by_one.values())).peak < disk(atlas(), list(all_at_once.values())).peak
+
+
+def test_contexts_are_counted_where_they_are_asked_for():
+    """1k tokens of blocks 0 to 2, and the encoders of two recipes of 128 latents; what is kept of held-out text is only read."""
+    features = {"layers": [0, 2], "tokens": "1k"}
+    found = work(features=features)
+    assert found["save_text"].products == 1000 * SHAPE.forward(3, 32, False)
+    assert found["save_text"].written == 1000 * 2 * 32 * 2
+    assert found["top_contexts"].products == 2 * 2 * (1000 * 2 * 128 * 32 + 128 * 2 * 257 * 32)
+    assert "top_contexts" not in work()
+    held_out = work(features={"split": "held_out"})
+    assert "save_text" not in held_out and held_out["top_contexts"].jobs == 6
+    with_text, without = (
+        disk(atlas(**change), list(work(**change).values())) for change in ({"features": features}, {})
+    )
+    assert with_text.peak - without.peak == 1000 * 2 * 32 * 2 and with_text.stays == without.stays
 
 
 def test_what_stays_on_disk_is_what_was_counted(finished):
