@@ -23,7 +23,7 @@ def looked_at(finished, tmp_path_factory):
 def test_features_of_the_layers_asked_for(looked_at):
     for recipe in SMALL["recipes"]:
         there = sorted(path.name for path in (looked_at / "results" / "features" / recipe).iterdir())
-        assert there == ["layer01_contexts.parquet", "layer01_features.parquet"]
+        assert there == [f"layer01_{file}.parquet" for file in ("contexts", "evolution", "features")]
         stem = looked_at / "results" / "features" / recipe / "layer01"
         contexts, about = pd.read_parquet(f"{stem}_contexts.parquet"), pd.read_parquet(f"{stem}_features.parquet")
         assert set(contexts.latent) == set(about.latent[about.alive])
@@ -44,7 +44,7 @@ def test_a_second_run_does_nothing(looked_at):
     [
         ({"features": FEATURES | {"contexts": 4}}, {"text": 1, "contexts": 2}),
         ({"features": FEATURES | {"tokens": "2k"}}, {"text": 1, "contexts": 2}),
-        ({"features": FEATURES | {"layers": [0, 1]}}, {"text": 1, "contexts": 2}),
+        ({"features": FEATURES | {"layers": [0, 1]}}, {"text": 1, "contexts": 2, "evolution": 2}),
         ({"features": {"layers": [1], "split": "held_out", "contexts": 3, "window": 8}}, {"contexts": 2}),
         ({"features": FEATURES, "figures.colour_map": "magma"}, {"figure": 14, "release": 2, "page": 1}),
     ],
@@ -57,11 +57,11 @@ def test_only_what_a_change_reaches_runs_again(looked_at, changes, jobs):
 def test_a_new_recipe_reads_the_text_for_itself_alone(looked_at):
     wide = {**SMALL["recipes"]["topk"], "expansion": 8}
     jobs = kinds(planned(looked_at, small(**{"features": FEATURES, "recipes.wide": wide})))
-    assert (jobs["text"], jobs["contexts"]) == (1, 1)
+    assert (jobs["text"], jobs["contexts"], jobs["evolution"]) == (1, 1, 1)
 
 
 def test_nothing_of_it_is_done_without_the_section(finished):
-    assert not {"text", "contexts"} & set(kinds(planned(finished.folder, small())))
+    assert not {"text", "contexts", "evolution"} & set(kinds(planned(finished.folder, small())))
 
 
 def test_contexts_of_another_run_are_refused(looked_at, tmp_path):

@@ -97,7 +97,7 @@ def test_fewer_layers_a_pass_cost_passes_and_save_disk():
 
 
 def test_contexts_are_counted_where_they_are_asked_for():
-    """1k tokens of blocks 0 to 2, and the encoders of two recipes of 128 latents; what is kept of held-out text is only read."""
+    """1k tokens of blocks 0 to 2, and the encoders of two recipes of 128 latents; held-out text needs no pass."""
     features = {"layers": [0, 2], "tokens": "1k"}
     found = work(features=features)
     assert found["save_text"].products == 1000 * SHAPE.forward(3, 32, False)

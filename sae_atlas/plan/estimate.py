@@ -25,6 +25,7 @@ START = {
     "distill": "model",
     "save_text": "model",
     "top_contexts": "model",
+    "evolution": "torch",
     "model_card": "light",
     "release": "light",
 }  # kind of start (machine.STARTS); the others are figures and tables
@@ -38,6 +39,7 @@ EFFICIENCY = {
     "match_layers": 0.6,
     "save_text": 0.6,
     "top_contexts": 0.4,
+    "evolution": 0.5,
 }
 GPU_EFFICIENCY = {"save_activations": 0.4, "save_held_out": 0.4, "evaluate_sae": 0.3, "train_sae": 0.25}  # assumed
 TOKENISED = 0.4e6  # tokens/s a core

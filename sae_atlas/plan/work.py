@@ -196,6 +196,14 @@ class _Grid:
         read = 2 * len(recipes) * tokens * self.d_in * value_bytes
         return {"tokens": tokens * layers * len(recipes), "products": layers * (codes + lens), "read": layers * read}
 
+    def evolution(self) -> dict:
+        """Cosines with every earlier snapshot and with two layers."""
+        recipes, layers = self.atlas.recipes, len(self.atlas.feature_layers)
+        places = {name: len(self.atlas.snapshots_of(name)) + 1 for name in recipes}
+        products = sum(places[name] * self._directions(name) for name in recipes)
+        read = MASTER * sum((places[name] + 1) * self.weights(name) for name in recipes)
+        return {"products": layers * products, "read": layers * read}
+
     def release(self) -> dict:
         """Checkpoints are linked, and read for their hashes."""
         return {"read": self.cells * sum(MASTER * self.weights(name) for name in self.atlas.trained)}

@@ -5,7 +5,7 @@ FEATURES = expand(
     "results/features/{recipe}/layer{layer:02d}_{file}.parquet",
     recipe=atlas.recipes,
     layer=atlas.feature_layers,
-    file=FEATURE_FILES,
+    file=[*FEATURE_FILES, "evolution"],
 )
 
 
@@ -101,3 +101,40 @@ rule top_contexts:
         "contexts: {wildcards.recipe}, layer {wildcards.layer}"
     script:
         "../scripts/top_contexts.py"
+
+
+rule evolution:
+    """How the latents of a layer formed: their best matches in its earlier snapshots and in the neighbouring layers."""
+    input:
+        checkpoint=f"results/checkpoints/{{recipe}}/sae_layer{{layer}}_{atlas.last}.pt",
+        earlier=lambda wildcards: expand(
+            "results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
+            **wildcards,
+            snapshot=atlas.settings("evolution", **cell(wildcards))["snapshots"],
+        ),
+        neighbours=lambda wildcards: expand(
+            "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt",
+            recipe=wildcards.recipe,
+            layer=atlas.settings("evolution", **cell(wildcards))["layers"],
+            snapshot=atlas.last,
+        ),
+    output:
+        table="results/features/{recipe}/layer{layer}_evolution.parquet",
+    log:
+        "results/logs/evolution/{recipe}/layer{layer}.log",
+    benchmark:
+        "results/benchmarks/evolution/{recipe}/layer{layer}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        settings=settings("evolution"),
+        code=code("evolution"),
+        inputs=inputs("evolution"),
+    message:
+        "evolution: {wildcards.recipe}, layer {wildcards.layer}"
+    script:
+        "../scripts/evolution.py"

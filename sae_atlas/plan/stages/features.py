@@ -40,3 +40,23 @@ def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
         **{name: atlas.identity(stage) for name, stage in text.items()},
         "checkpoint": atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=atlas.last),
     }
+
+
+@stage("features/evolution.py", "metrics/directions.py", "metrics/tables.py", "saes/checkpoint.py")
+def evolution(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
+    """The earlier snapshots, and the layers next to it; directions inside a module mean something else in every layer."""
+    earlier = atlas.snapshots_of(recipe)[:-1]
+    at = atlas.layers.index(layer)
+    beside = (
+        []
+        if "{layer}" in atlas.config["activations"]["site"]
+        else [*atlas.layers[:at][-1:], *atlas.layers[at + 1 :][:1]]
+    )
+
+    def made(layer: int, snapshot: str) -> str:
+        return atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=snapshot)
+
+    inputs = {"checkpoint": made(layer, atlas.last)}
+    inputs |= {snapshot: made(layer, snapshot) for snapshot in earlier}
+    inputs |= {f"layer{other:02d}": made(other, atlas.last) for other in beside}
+    return {"snapshots": earlier, "layers": beside}, inputs

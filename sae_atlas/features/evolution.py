@@ -1,0 +1,56 @@
+"""How latents formed: the best match of each in the earlier snapshots of its layer and in the neighbouring layers."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from sae_atlas.metrics.directions import BLOCK, unit
+from sae_atlas.metrics.tables import write_table
+from sae_atlas.saes.checkpoint import load_checkpoint
+
+
+def evolution(
+    checkpoint: str | Path,
+    earlier: dict[str, str | Path],
+    neighbours: dict[int, str | Path],
+    output: str | Path,
+    record: dict,
+    expects: dict,
+) -> None:
+    """Write a row per latent of `checkpoint` and place: latent, axis, place, match, cosine.
+
+    earlier: snapshot (`40k`) -> checkpoint of the same layer; neighbours: layer -> its final checkpoint. axis is
+    `snapshot` or `layer`; `match` is the latent there whose decoder row has the largest `cosine` with this one's, alive or
+    not (about sqrt(2 ln n / d_in) is chance). Raises AtlasError for checkpoints of another run.
+    """
+    rows = _decoder(checkpoint, expects["checkpoint"])
+    places = [("snapshot", name, path, expects[name]) for name, path in earlier.items()]
+    places += [("layer", str(layer), path, expects[f"layer{layer:02d}"]) for layer, path in neighbours.items()]
+    parts = []
+    with torch.inference_mode():
+        for axis, place, path, expected in places:
+            cosine, match = closest(rows, _decoder(path, expected))
+            part = {
+                "latent": np.arange(len(rows), dtype=np.int32),
+                "axis": [axis] * len(rows),
+                "place": [place] * len(rows),
+            }
+            parts.append(pa.table({**part, "match": match.int().numpy(), "cosine": cosine.numpy()}))
+    write_table(output, pa.concat_tables(parts), [record["identity"]])
+
+
+def closest(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest cosine of every row [n, d_in] with one of `others` [m, d_in], and which of them it is: [n], [n]; -1 to 1.
+
+    Of equal ones the first. In blocks, as metrics.directions.best_matches, which tells no places.
+    """
+    rows, others = unit(rows), unit(others)
+    found = [(rows[first : first + BLOCK] @ others.T).max(dim=1) for first in range(0, len(rows), BLOCK)]
+    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
+
+
+def _decoder(path: str | Path, expected: str) -> Tensor:
+    return load_checkpoint(path, expected)["model_state"]["decoder.weight"].T.contiguous()
