@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sae_atlas.metrics.directions import BLOCK, unit
-from sae_atlas.metrics.tables import write_table
 from sae_atlas.saes.checkpoint import load_checkpoint
+from sae_atlas.tables import write_table
 
 
 def evolution(

@@ -42,7 +42,7 @@ def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     }
 
 
-@stage("features/evolution.py", "metrics/directions.py", "metrics/tables.py", "saes/checkpoint.py")
+@stage("features/evolution.py", "metrics/directions.py", "tables.py", "saes/checkpoint.py")
 def evolution(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     """The earlier snapshots, and the layers next to it; directions inside a module mean something else in every layer."""
     earlier = atlas.snapshots_of(recipe)[:-1]
