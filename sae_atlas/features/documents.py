@@ -1,0 +1,77 @@
+"""Latents and raw activations pooled per document, in one pass: what scores, probes and names are made from.
+
+Memory is bounded by the (document, latent) pairs that fire, not by documents x d_sae.
+"""
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+COLUMNS = ("document", "latent", "activation", "mean", "token", "position")
+
+
+class Pooled:
+    """Fed with batches of tokens in the order of the text; a document may go on in the next batch."""
+
+    def __init__(self, d_sae: int, d_in: int):
+        self.d_sae, self.d_in = d_sae, d_in
+        self.parts: list[tuple[np.ndarray, ...]] = []  # key, peak, sum, token, position; keys ascending in each
+        self.counts: dict[int, int] = {}
+        self.sums: dict[int, np.ndarray] = {}
+
+    def add(self, latents: Tensor, x: Tensor, tokens: Tensor, position: Tensor, document: Tensor) -> None:
+        """latents [tokens, d_sae], raw activations x [tokens, d_in], and per token its id, its position in its context
+        and its document. Unmasked tokens only: what is masked must not be here.
+        """
+        tokens, position, document = (each.cpu().numpy() for each in (tokens, position, document))
+        names, place = np.unique(document, return_inverse=True)
+        raw = np.zeros((len(names), self.d_in))
+        np.add.at(raw, place, x.double().cpu().numpy())
+        for name, total, count in zip(names.tolist(), raw, np.bincount(place, minlength=len(names)), strict=True):
+            self.sums[name] = self.sums.get(name, 0) + total
+            self.counts[name] = self.counts.get(name, 0) + int(count)
+        rows, columns = latents.nonzero(as_tuple=True)
+        values = latents[rows, columns].double().cpu().numpy()
+        rows, columns = rows.cpu().numpy(), columns.cpu().numpy()
+        key = document[rows].astype(np.int64) * self.d_sae + columns
+        self.parts.append(_reduce(key, values, values, tokens[rows], position[rows]))
+
+    def table(self) -> pa.Table:
+        """A row per document and latent that fires in it, in that order. activation: its peak there (of equal ones the
+        first); mean: over the document's tokens; token, position: at the peak.
+        """
+        parts = [np.concatenate(each) for each in zip(*self.parts, strict=True)] if self.parts else [np.zeros(0)] * 5
+        key, peak, total, token, position = _reduce(*parts)
+        document, latent = np.divmod(key.astype(np.int64), self.d_sae)
+        counts = np.array([self.counts[name] for name in document.tolist()])
+        return pa.table(
+            {
+                "document": document,
+                "latent": latent.astype(np.int32),
+                "activation": peak.astype(np.float32),
+                "mean": (total / counts).astype(np.float32),
+                "token": token.astype(np.int32),
+                "position": position.astype(np.int32),
+            }
+        )
+
+    def raw_table(self) -> pa.Table:
+        """A row per document: tokens that were read of it, and the mean of their raw activations [d_in]."""
+        names = sorted(self.counts)
+        means = np.array([self.sums[name] / self.counts[name] for name in names], np.float32)
+        return pa.table(
+            {
+                "document": np.array(names, np.int64),
+                "tokens": np.array([self.counts[name] for name in names], np.int32),
+                "mean": pa.FixedSizeListArray.from_arrays(means.ravel(), self.d_in),
+            }
+        )
+
+
+def _reduce(key, peak, total, token, position) -> tuple[np.ndarray, ...]:
+    """One entry per key: its largest peak, with the first token and position that reach it, and the sum of its totals."""
+    order = np.lexsort((-peak, key))  # stable: of equal peaks the first one read stays first
+    key, peak, total, token, position = (each[order] for each in (key, peak, total, token, position))
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    total = np.add.reduceat(total, first) if len(first) else total
+    return key[first], peak[first], total, token[first], position[first]

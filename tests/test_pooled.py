@@ -1,0 +1,51 @@
+"""Pooling per document equals a loop over documents and latents, however the text is cut into batches."""
+
+import numpy as np
+import pytest
+import torch
+
+from sae_atlas.features.documents import COLUMNS, Pooled
+
+
+@pytest.fixture
+def text():
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.rand(60, 7, generator=generator) * (torch.rand(60, 7, generator=generator) > 0.7)
+    latents[:, 3] = 0  # dead
+    latents[5:9, 1] = 2.0  # equal peaks
+    x = torch.randn(60, 4, generator=generator)
+    document = torch.arange(60) // 13 * 10
+    return latents, x, torch.arange(60) % 11, torch.arange(60) % 16, document
+
+
+@pytest.mark.parametrize("batch", [60, 7, 1])
+def test_pooled_is_a_loop_over_documents(text, batch):
+    latents, x, tokens, position, document = text
+    pooled = Pooled(7, 4)
+    for first in range(0, 60, batch):
+        pooled.add(*(each[first : first + batch] for each in text))
+    expected, raw = [], []
+    for name in document.unique():
+        inside = document == name
+        raw.append((int(name), int(inside.sum()), x[inside].double().mean(dim=0).float()))
+        for latent in range(7):
+            f = latents[inside, latent]
+            if f.max() > 0:
+                peak = int((f == f.max()).nonzero()[0])
+                mean = float(f.double().mean())
+                expected.append(
+                    (int(name), latent, float(f[peak]), mean, int(tokens[inside][peak]), int(position[inside][peak]))
+                )
+    found = pooled.table()
+    assert tuple(found.column_names) == COLUMNS
+    np.testing.assert_allclose(found.to_pandas().to_numpy(), np.array(expected), rtol=1e-6)
+    table = pooled.raw_table().to_pandas()
+    assert list(zip(table.document, table.tokens, strict=True)) == [row[:2] for row in raw]
+    np.testing.assert_allclose(np.stack(table["mean"]), torch.stack([row[2] for row in raw]).numpy(), rtol=1e-5)
+
+
+def test_a_text_in_which_nothing_fires_has_an_empty_table():
+    pooled = Pooled(7, 4)
+    pooled.add(torch.zeros(3, 7), torch.ones(3, 4), *(torch.zeros(3, dtype=torch.int64) for _ in range(3)))
+    assert pooled.table().num_rows == 0
+    assert pooled.raw_table().num_rows == 1
