@@ -27,7 +27,7 @@ def test_pooled_is_a_loop_over_documents(text, batch):
     expected, raw = [], []
     for name in document.unique():
         inside = document == name
-        raw.append((int(name), int(inside.sum()), x[inside].double().mean(dim=0).float()))
+        raw.append((int(name), tokens[inside].tolist(), position[inside].tolist(), x[inside].mean(dim=0)))
         for latent in range(7):
             f = latents[inside, latent]
             if f.max() > 0:
@@ -40,8 +40,10 @@ def test_pooled_is_a_loop_over_documents(text, batch):
     assert tuple(found.column_names) == COLUMNS
     np.testing.assert_allclose(found.to_pandas().to_numpy(), np.array(expected), rtol=1e-6)
     table = pooled.raw_table().to_pandas()
-    assert list(zip(table.document, table.tokens, strict=True)) == [row[:2] for row in raw]
-    np.testing.assert_allclose(np.stack(table["mean"]), torch.stack([row[2] for row in raw]).numpy(), rtol=1e-5)
+    assert list(zip(table.document, map(list, table.tokens), map(list, table.positions), strict=True)) == [
+        row[:3] for row in raw
+    ]
+    np.testing.assert_allclose(np.stack(table["mean"]), torch.stack([row[3] for row in raw]).numpy(), rtol=1e-4)
 
 
 def test_a_text_in_which_nothing_fires_has_an_empty_table():

@@ -16,7 +16,7 @@ class Pooled:
     def __init__(self, d_sae: int, d_in: int):
         self.d_sae, self.d_in = d_sae, d_in
         self.parts: list[tuple[np.ndarray, ...]] = []  # key, peak, sum, token, position; keys ascending in each
-        self.counts: dict[int, int] = {}
+        self.read: list[np.ndarray] = []  # document, token, position of every token read, [3, tokens]
         self.sums: dict[int, np.ndarray] = {}
 
     def add(self, latents: Tensor, x: Tensor, tokens: Tensor, position: Tensor, document: Tensor) -> None:
@@ -27,9 +27,9 @@ class Pooled:
         names, place = np.unique(document, return_inverse=True)
         raw = np.zeros((len(names), self.d_in))
         np.add.at(raw, place, x.double().cpu().numpy())
-        for name, total, count in zip(names.tolist(), raw, np.bincount(place, minlength=len(names)), strict=True):
+        for name, total in zip(names.tolist(), raw, strict=True):
             self.sums[name] = self.sums.get(name, 0) + total
-            self.counts[name] = self.counts.get(name, 0) + int(count)
+        self.read.append(np.stack([document, tokens, position]))
         rows, columns = latents.nonzero(as_tuple=True)
         values = latents[rows, columns].double().cpu().numpy()
         rows, columns = rows.cpu().numpy(), columns.cpu().numpy()
@@ -43,27 +43,32 @@ class Pooled:
         parts = [np.concatenate(each) for each in zip(*self.parts, strict=True)] if self.parts else [np.zeros(0)] * 5
         key, peak, total, token, position = _reduce(*parts)
         document, latent = np.divmod(key.astype(np.int64), self.d_sae)
-        counts = np.array([self.counts[name] for name in document.tolist()])
-        return pa.table(
-            {
-                "document": document,
-                "latent": latent.astype(np.int32),
-                "activation": peak.astype(np.float32),
-                "mean": (total / counts).astype(np.float32),
-                "token": token.astype(np.int32),
-                "position": position.astype(np.int32),
-            }
-        )
+        names, counts = np.unique(np.concatenate(self.read, axis=1)[0], return_counts=True)
+        values = {
+            "document": document,
+            "latent": latent.astype(np.int32),
+            "activation": peak.astype(np.float32),
+            "mean": (total / counts[np.searchsorted(names, document)]).astype(np.float32),
+            "token": token.astype(np.int32),
+            "position": position.astype(np.int32),
+        }
+        return pa.table({name: values[name] for name in COLUMNS})
 
     def raw_table(self) -> pa.Table:
-        """A row per document: tokens that were read of it, and the mean of their raw activations [d_in]."""
-        names = sorted(self.counts)
-        means = np.array([self.sums[name] / self.counts[name] for name in names], np.float32)
+        """A row per document: the tokens read of it and their positions, in the order read, and the mean of their raw
+        activations [d_in].
+        """
+        document, token, position = np.concatenate(self.read, axis=1)
+        order = np.argsort(document, kind="stable")
+        names, counts = np.unique(document, return_counts=True)
+        ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        means = np.array([self.sums[name] for name in names.tolist()]) / counts[:, None]
         return pa.table(
             {
-                "document": np.array(names, np.int64),
-                "tokens": np.array([self.counts[name] for name in names], np.int32),
-                "mean": pa.FixedSizeListArray.from_arrays(means.ravel(), self.d_in),
+                "document": names.astype(np.int64),
+                "tokens": pa.ListArray.from_arrays(ends, token[order].astype(np.int32)),
+                "positions": pa.ListArray.from_arrays(ends, position[order].astype(np.int32)),
+                "mean": pa.FixedSizeListArray.from_arrays(means.astype(np.float32).ravel(), self.d_in),
             }
         )
 
