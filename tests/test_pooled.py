@@ -7,6 +7,13 @@ import torch
 from sae_atlas.features.documents import COLUMNS, Pooled
 
 
+def entries(latents: torch.Tensor) -> tuple[np.ndarray, ...]:
+    """Active entries as CSR: starts, columns, values."""
+    rows, columns = latents.nonzero(as_tuple=True)
+    starts = np.searchsorted(rows.numpy(), np.arange(len(latents) + 1))
+    return starts, columns.numpy(), latents[rows, columns].numpy()
+
+
 @pytest.fixture
 def text():
     generator = torch.Generator().manual_seed(0)
@@ -23,7 +30,8 @@ def test_pooled_is_a_loop_over_documents(text, batch):
     latents, x, tokens, position, document = text
     pooled = Pooled(7, 4)
     for first in range(0, 60, batch):
-        pooled.add(*(each[first : first + batch] for each in text))
+        f, *others = (each[first : first + batch] for each in text)
+        pooled.add(*entries(f), *(each.numpy() for each in others))
     expected, raw = [], []
     for name in document.unique():
         inside = document == name
@@ -48,6 +56,6 @@ def test_pooled_is_a_loop_over_documents(text, batch):
 
 def test_a_text_in_which_nothing_fires_has_an_empty_table():
     pooled = Pooled(7, 4)
-    pooled.add(torch.zeros(3, 7), torch.ones(3, 4), *(torch.zeros(3, dtype=torch.int64) for _ in range(3)))
+    pooled.add(*entries(torch.zeros(3, 7)), np.ones((3, 4)), *(np.zeros(3, int) for _ in range(3)))
     assert pooled.table().num_rows == 0
     assert pooled.raw_table().num_rows == 1

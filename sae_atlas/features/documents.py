@@ -5,7 +5,6 @@ Memory is bounded by the (document, latent) pairs that fire, not by documents x 
 
 import numpy as np
 import pyarrow as pa
-from torch import Tensor
 
 COLUMNS = ("document", "latent", "activation", "mean", "token", "position")
 
@@ -19,21 +18,21 @@ class Pooled:
         self.read: list[np.ndarray] = []  # document, token, position of every token read, [3, tokens]
         self.sums: dict[int, np.ndarray] = {}
 
-    def add(self, latents: Tensor, x: Tensor, tokens: Tensor, position: Tensor, document: Tensor) -> None:
-        """latents [tokens, d_sae], raw activations x [tokens, d_in], and per token its id, its position in its context
-        and its document. Unmasked tokens only: what is masked must not be here.
+    def add(self, starts, columns, values, x, tokens, position, document) -> None:
+        """Active entries of some tokens: starts [tokens + 1], columns and values [entries], CSR. Per token its raw
+        activation x [tokens, d_in], its id, its position in its context and its document. All numpy.
+
+        Unmasked tokens only: what is masked must not be here.
         """
-        tokens, position, document = (each.cpu().numpy() for each in (tokens, position, document))
         names, place = np.unique(document, return_inverse=True)
         raw = np.zeros((len(names), self.d_in))
-        np.add.at(raw, place, x.double().cpu().numpy())
+        np.add.at(raw, place, x)
         for name, total in zip(names.tolist(), raw, strict=True):
             self.sums[name] = self.sums.get(name, 0) + total
         self.read.append(np.stack([document, tokens, position]))
-        rows, columns = latents.nonzero(as_tuple=True)
-        values = latents[rows, columns].double().cpu().numpy()
-        rows, columns = rows.cpu().numpy(), columns.cpu().numpy()
+        rows = np.repeat(np.arange(len(document)), np.diff(starts))
         key = document[rows].astype(np.int64) * self.d_sae + columns
+        values = values.astype(np.float64)
         self.parts.append(_reduce(key, values, values, tokens[rows], position[rows]))
 
     def table(self) -> pa.Table:
