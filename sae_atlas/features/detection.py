@@ -1,0 +1,40 @@
+"""Detection: can a name tell windows in which the latent fires from windows in which it does not?
+
+As EleutherAI's detection scores (Paulo et al. 2024, arXiv 2410.13928): as many windows with as without, none of the
+documents that the name was made from. The windows with it come from the lower quantiles of its activations, so a name
+that is true of the highest peaks alone scores low.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from sae_atlas.features.rules import Window
+
+LEAST = 4  # windows without which nothing is said
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Windows in a random order; `fires`: does the latent fire in them?"""
+
+    windows: list[Window]
+    fires: np.ndarray
+
+
+def make_trial(held_out: list[Window], silent: list[Window], generator: np.random.Generator) -> Trial:
+    """As many of `held_out` (it fires) as of `silent` (it does not); empty if there are too few of either."""
+    count = min(len(held_out), len(silent))
+    if 2 * count < LEAST:
+        return Trial([], np.zeros(0, bool))
+    chosen = [each[i] for each in (held_out, silent) for i in generator.choice(len(each), count, replace=False)]
+    order = generator.permutation(2 * count)
+    return Trial([chosen[i] for i in order], order < count)
+
+
+def balanced_accuracy(told: np.ndarray, fires: np.ndarray) -> float:
+    """Mean of the shares of windows with and without that are told rightly: 0 to 1, 1/2 by chance. NaN if there are none."""
+    if not len(fires):
+        return math.nan
+    return float((told[fires].mean() + (~told[~fires]).mean()) / 2)

@@ -1,0 +1,124 @@
+"""Names of a layer's latents: offline for all, by a language model for the most important where the config gives one.
+
+Each name is tried on windows of documents that it was not made from (features.detection).
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.corpus import open_corpus
+from sae_atlas.features.detection import Trial, balanced_accuracy
+from sae_atlas.features.endpoint import Endpoint
+from sae_atlas.features.material import Decoder, Latent, Texts, gather
+from sae_atlas.features.model_namer import (
+    NAME_TOKENS,
+    PICK_TOKENS,
+    estimate,
+    name_batch,
+    naming_question,
+    pick,
+    picking_question,
+)
+from sae_atlas.features.offline_namer import Named, offline_name
+from sae_atlas.features.rules import Base
+from sae_atlas.log import logger, progress
+from sae_atlas.metrics.tables import read_table, write_table
+
+
+def name_latents(
+    contexts: str | Path,
+    features: str | Path,
+    documents: str | Path,
+    raw: str | Path,
+    corpus: str | Path,
+    provenance: str | Path,
+    output: str | Path,
+    layer: int,
+    window: int,
+    seed: int,
+    endpoint: dict | None,
+    record: dict,
+    expects: dict,
+    cache: str | Path,
+    price: dict | None = None,
+    key_variable: str | None = None,
+) -> None:
+    """Write a row per latent: latent, name, source, confidence, detection, detection_contexts; no name for dead ones.
+
+    window: tokens of the windows that silent documents are cut into. endpoint: None, or {url, model, batch, latents}: that
+    many of the most important latents are named by the model, `batch` in a request; cache: folder of its answers.
+    Raises AtlasError for inputs of another run and for an endpoint that cannot be used.
+    """
+    expected = [expects["contexts"]]
+    about = read_table(features, expected)
+    decode = Decoder(load_tokenizer(provenance, expects["base_model"]))
+    texts = Texts(read_table(raw, expected), open_corpus(corpus, expects["corpus"]).topics(), window, decode)
+    latents = gather(
+        read_table(contexts, expected), read_table(documents, expected), about, texts, decode, seed + layer
+    )
+    base = Base(texts.documents)
+    rows = {}
+    with progress(len(latents), "latents", f"layer {layer}") as bar:
+        for number, latent in latents.items():
+            named = offline_name(latent.windows, latent.promoted, base)
+            told = np.array(
+                [named.rule is not None and named.rule.anywhere(each) for each in latent.trial.windows], bool
+            )
+            rows[number] = _row(named, "offline", told, latent.trial)
+            bar.update()
+    if endpoint:
+        model = Endpoint(endpoint["url"], endpoint["model"], cache, key_variable)
+        order = about.sort_values(["importance", "latent"], ascending=[False, True]).latent
+        asked = [number for number in order if number in latents][: endpoint["latents"]]
+        rows |= _ask(model, {number: latents[number] for number in asked}, endpoint["batch"], price)
+    columns = ("name", "source", "confidence", "detection", "detection_contexts")
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).reindex(about.latent)
+    table = table.fillna({"confidence": 0.0, "detection_contexts": 0}).astype(
+        {"confidence": np.float32, "detection": np.float32, "detection_contexts": np.int32}
+    )
+    table.index = table.index.astype(np.int32).rename("latent")
+    write_table(output, pa.Table.from_pandas(table.reset_index(), preserve_index=False), [record["identity"]])
+
+
+def _ask(model: Endpoint, latents: dict[int, Latent], batch: int, price: dict | None) -> dict[int, tuple]:
+    """Rows of the latents that the model named; what it costs is logged before the first request."""
+    numbers = list(latents)
+    batches = [
+        {number: (latents[number].windows, latents[number].promoted) for number in numbers[first : first + batch]}
+        for first in range(0, len(numbers), batch)
+    ]
+    unknown = [each for each in batches if not model.known(naming_question(each))]
+    questions, tokens = [naming_question(each) for each in unknown], NAME_TOKENS * sum(map(len, unknown))
+    tries = [
+        picking_question("?" * 40, latents[number].trial.windows)
+        for number in numbers
+        if len(latents[number].trial.fires)
+    ]
+    logger.info(
+        "%s: naming takes %s; detection at most %s more",
+        model.model,
+        estimate(questions, tokens, price),
+        estimate(tries, PICK_TOKENS * len(tries), price),
+    )
+    rows = {}
+    with progress(len(latents), "latents", model.model) as bar:
+        for each in batches:
+            for number, named in name_batch(model, each).items():
+                trial = latents[number].trial
+                told = pick(model, named.name, trial.windows) if trial.windows else np.zeros(0, bool)
+                rows[number] = _row(named, model.model, told, trial)
+            bar.update(len(each))
+    logger.info("%s: %d tokens in, %d out were paid", model.model, *model.paid.values())
+    return rows
+
+
+def _row(named: Named, source: str, told: np.ndarray | None, trial: Trial) -> tuple:
+    """told: None if nobody answered; then the name stays untried."""
+    if told is None:
+        return named.name, source, named.confidence, math.nan, 0
+    return named.name, source, named.confidence, balanced_accuracy(told, trial.fires), len(trial.fires)

@@ -1,0 +1,64 @@
+"""Scores of a layer's latents without a language model: topics, tokens, positions, and what can be read from few of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from scipy.sparse import csc_array
+
+from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.corpus import open_corpus
+from sae_atlas.features.peaks import position_bias, token_entropy, top_tokens
+from sae_atlas.features.probes import probe_table
+from sae_atlas.features.selectivity import kept_topics, selectivity
+from sae_atlas.metrics.tables import read_table, write_table
+
+
+def score_latents(
+    documents: str | Path,
+    raw: str | Path,
+    features: str | Path,
+    corpus: str | Path,
+    provenance: str | Path,
+    scores: str | Path,
+    probes: str | Path,
+    permutations: int,
+    seed: int,
+    record: dict,
+    expects: dict,
+) -> None:
+    """Write `scores`, a row per latent, and `probes`, a row per topic and number of latents.
+
+    documents, raw: what features.documents pooled; features: the table with a row per latent. Null where nothing can be
+    said: a latent that fires nowhere, a text without topics. Raises AtlasError for inputs of another run.
+    """
+    peaks = read_table(documents, [expects["contexts"]])
+    texts = read_table(raw, [expects["contexts"]])
+    latents = len(read_table(features, [expects["contexts"]]))
+    topics = open_corpus(corpus, expects["corpus"]).topics()[texts.document]
+    names = np.array([*kept_topics(topics), None], object)
+    found = selectivity(matrix(peaks, texts, "activation", latents), topics, permutations, seed)
+    decode = load_tokenizer(provenance, expects["base_model"]).decode
+    table = pd.DataFrame(
+        {
+            "topic": names[found.topic],
+            "topic_auroc": found.auroc.astype(np.float32),
+            "topic_baseline": found.baseline.astype(np.float32),
+            "token_entropy": token_entropy(peaks).astype(np.float32),
+            "top_token": top_tokens(peaks).map(lambda token: decode([token])),
+            "position_bias": position_bias(peaks, np.concatenate(texts.positions)).astype(np.float32),
+        },
+        index=pd.RangeIndex(latents, name="latent").astype(np.int32),
+    )
+    identity = [record["identity"]]
+    write_table(scores, pa.Table.from_pandas(table.reset_index(), preserve_index=False), identity)
+    means = matrix(peaks, texts, "mean", latents).toarray()
+    probed = probe_table(means, np.stack(texts["mean"]), topics, names[:-1].tolist(), seed)
+    write_table(probes, pa.Table.from_pandas(probed, preserve_index=False), identity)
+
+
+def matrix(peaks: pd.DataFrame, texts: pd.DataFrame, column: str, latents: int) -> csc_array:
+    """Column of the pooled table as a matrix [documents, latents], documents in the order of `texts`."""
+    rows = np.searchsorted(texts.document, peaks.document)
+    return csc_array((peaks[column], (rows, peaks.latent)), shape=(len(texts), latents))
