@@ -23,6 +23,7 @@ include: "workflow/rules/floors.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/publishing.smk"
 include: "workflow/rules/features.smk"
+include: "workflow/rules/names.smk"
 include: "workflow/rules/report.smk"
 
 

@@ -155,7 +155,10 @@ def read_documents(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
         from sae_atlas.base_models.packages import find_text
 
         articles = json.loads(find_text(text["package"]).path().read_text())
-        documents = [(article["extract"], article["topic"]) for article in articles.values()]
+        topics = {"Uncategorized": None}  # a label that says nothing
+        documents = [
+            (article["extract"], topics.get(article["topic"], article["topic"])) for article in articles.values()
+        ]
         yield from (documents[i] for i in np.random.default_rng(seed).permutation(len(documents)))
         return
     import datasets

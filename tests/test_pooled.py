@@ -31,7 +31,7 @@ def test_pooled_is_a_loop_over_documents(text, batch):
     pooled = Pooled(7, 4)
     for first in range(0, 60, batch):
         f, *others = (each[first : first + batch] for each in text)
-        pooled.add(*entries(f), *(each.numpy() for each in others))
+        pooled.add(*entries(f), *(each.numpy() for each in others), np.ones(len(f), bool))
     expected, raw = [], []
     for name in document.unique():
         inside = document == name
@@ -56,6 +56,16 @@ def test_pooled_is_a_loop_over_documents(text, batch):
 
 def test_a_text_in_which_nothing_fires_has_an_empty_table():
     pooled = Pooled(7, 4)
-    pooled.add(*entries(torch.zeros(3, 7)), np.ones((3, 4)), *(np.zeros(3, int) for _ in range(3)))
+    pooled.add(*entries(torch.zeros(3, 7)), np.ones((3, 4)), *(np.zeros(3, int) for _ in range(3)), np.ones(3, bool))
     assert pooled.table().num_rows == 0
     assert pooled.raw_table().num_rows == 1
+
+
+def test_what_does_not_count_is_not_there(text):
+    counts = np.arange(60) % 4 > 0
+    f, *others = text
+    whole, part = Pooled(7, 4), Pooled(7, 4)
+    whole.add(*entries(f * torch.from_numpy(counts)[:, None]), *(each.numpy() for each in others), counts)
+    kept = torch.from_numpy(np.flatnonzero(counts))
+    part.add(*entries(f[kept]), *(each[kept].numpy() for each in others), np.ones(len(kept), bool))
+    assert whole.table().equals(part.table()) and whole.raw_table().equals(part.raw_table())

@@ -117,3 +117,7 @@ def test_a_probe_is_scikit_learn_called_by_hand(probed):
 def test_probes_of_noise_know_nothing():
     table = probe_table(noise(200), noise(6, 2), TOPICS, ["arts", "maths", "people"], 0)
     assert abs(table.accuracy.mean() - 0.5) < 0.05
+
+
+def test_a_text_without_topics_has_no_probes():
+    assert probe_table(noise(5), noise(6), np.full(len(TOPICS), None), [], 0).empty

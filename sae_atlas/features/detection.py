@@ -1,8 +1,8 @@
 """Detection: can a name tell windows in which the latent fires from windows in which it does not?
 
 As EleutherAI's detection scores (Paulo et al. 2024, arXiv 2410.13928): as many windows with as without, none of the
-documents that the name was made from. The windows with it come from the lower quantiles of its activations, so a name
-that is true of the highest peaks alone scores low.
+documents that the name was made from. The windows with it are a random sample of its other peaks, so a name that is
+true of the highest ones alone scores low.
 """
 
 import math

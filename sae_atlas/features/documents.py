@@ -18,19 +18,21 @@ class Pooled:
         self.read: list[np.ndarray] = []  # document, token, position of every token read, [3, tokens]
         self.sums: dict[int, np.ndarray] = {}
 
-    def add(self, starts, columns, values, x, tokens, position, document) -> None:
+    def add(self, starts, columns, values, x, tokens, position, document, counts) -> None:
         """Active entries of some tokens: starts [tokens + 1], columns and values [entries], CSR. Per token its raw
-        activation x [tokens, d_in], its id, its position in its context and its document. All numpy.
+        activation x [tokens, d_in], its id, its position in its context, its document, and whether it counts. All numpy.
 
-        Unmasked tokens only: what is masked must not be here.
+        Masked tokens must not be here; outliers, which do not count, have no entries.
         """
+        lengths = np.diff(starts)[counts]
+        x, tokens, position, document = (each[counts] for each in (x, tokens, position, document))
         names, place = np.unique(document, return_inverse=True)
         raw = np.zeros((len(names), self.d_in))
         np.add.at(raw, place, x)
         for name, total in zip(names.tolist(), raw, strict=True):
             self.sums[name] = self.sums.get(name, 0) + total
         self.read.append(np.stack([document, tokens, position]))
-        rows = np.repeat(np.arange(len(document)), np.diff(starts))
+        rows = np.repeat(np.arange(len(document)), lengths)
         key = document[rows].astype(np.int64) * self.d_sae + columns
         values = values.astype(np.float64)
         self.parts.append(_reduce(key, values, values, tokens[rows], position[rows]))

@@ -1,4 +1,4 @@
-"""What names are made of and tried on: windows of the highest peaks, windows of lower ones, windows of silent documents."""
+"""What names are made of and tried on: windows of the highest peaks, windows of other peaks, windows of silent documents."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,8 @@ import pandas as pd
 
 from sae_atlas.features.detection import Trial, make_trial
 from sae_atlas.features.rules import Window
+
+TRIED = 20  # windows with the latent, and as many without, that a name is tried on
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Decoder:
     def __init__(self, tokenizer):
         self.tokenizer, self.known = tokenizer, {}
 
-    def __call__(self, tokens) -> tuple[str, ...]:
+    def __call__(self, tokens: np.ndarray) -> tuple[str, ...]:
         return tuple(self._one(token) for token in tokens.tolist())
 
     def _one(self, token: int) -> str:
@@ -34,36 +36,57 @@ class Decoder:
 
 
 class Texts:
-    """The documents that were read, whole and cut into windows; `documents` without a peak, to count in."""
+    """The documents that were read: `whole`, a window without a peak for each; `pieces`, windows of `size` tokens, with
+    the document of each in `owner`. A window stays within what one context holds of its document.
+    """
 
-    def __init__(self, raw: pd.DataFrame, topics: np.ndarray, window: int, decode: Decoder):
-        self.topics = topics
-        self.documents = [Window(decode(row.tokens), topics[row.document]) for row in raw.itertuples()]
-        self.windows, owner = [], []
-        for row in raw.itertuples():
+    def __init__(self, raw: pd.DataFrame, topics: np.ndarray, size: int, decode: Decoder):
+        self.topics, self.size = topics, size
+        self.rows = {row.document: row for row in raw.itertuples()}
+        self.strings = {document: decode(row.tokens) for document, row in self.rows.items()}
+        self.whole = [Window(strings, topics[document]) for document, strings in self.strings.items()]
+        self.bounds, self.pieces, owner = {}, [], []
+        for document, row in self.rows.items():
             breaks = np.flatnonzero(np.diff(row.positions) != 1) + 1  # where another context goes on with it
-            for piece in np.split(row.tokens, breaks):
-                for first in range(0, len(piece), window):
-                    self.windows.append(Window(decode(piece[first : first + window]), topics[row.document]))
-                    owner.append(row.document)
+            self.bounds[document] = np.concatenate([[0], breaks, [len(row.tokens)]])
+            for low, high in zip(self.bounds[document][:-1], self.bounds[document][1:], strict=True):
+                for first in range(low, high, size):
+                    self.pieces.append(
+                        Window(self.strings[document][first : min(first + size, high)], topics[document])
+                    )
+                    owner.append(document)
         self.owner = np.array(owner)
+
+    def around(self, document: int, token: int, position: int, activation: float) -> Window:
+        """The window around a peak."""
+        row, bounds = self.rows[document], self.bounds[document]
+        place = int(np.flatnonzero((row.positions == position) & (row.tokens == token))[0])
+        part = int(np.searchsorted(bounds, place, side="right")) - 1
+        last = min(int(bounds[part + 1]), max(int(bounds[part]), place - self.size // 2) + self.size)
+        first = max(int(bounds[part]), last - self.size)
+        return Window(self.strings[document][first:last], self.topics[document], place - first, activation)
 
 
 def gather(
-    contexts: pd.DataFrame, documents: pd.DataFrame, about: pd.DataFrame, texts: Texts, decode: Decoder, seed: int
+    contexts: pd.DataFrame, peaks: pd.DataFrame, about: pd.DataFrame, texts: Texts, decode: Decoder, seed: int
 ) -> dict[int, Latent]:
-    """Latents with contexts: the highest band to name them after, the lower ones and silent documents to try names on."""
-    fires = documents.groupby("latent").document.apply(np.array)
+    """Latents with contexts. They are named after the highest ones, of distinct documents; names are tried on TRIED random
+    ones of the other documents in which they fire, and on as many windows of documents in which they never do.
+    """
     promoted = dict(zip(about.latent, about.promoted, strict=True))
+    top = dict(iter(contexts[contexts.band == "top"].groupby("latent")))
     found = {}
-    for number, rows in contexts.groupby("latent"):
-        top, lower = rows[rows.band == "top"], rows[rows.band != "top"]
-        lower = lower[~lower.document.isin(top.document)].drop_duplicates("document")
-        silent = np.flatnonzero(~np.isin(texts.owner, fires[number]))
+    for number, fires in peaks.groupby("latent"):
         generator = np.random.default_rng([seed, number])
-        drawn = generator.choice(silent, min(len(lower), len(silent)), replace=False)
-        trial = make_trial(_windows(lower, texts, decode), [texts.windows[i] for i in drawn], generator)
-        found[int(number)] = Latent(_windows(top, texts, decode), list(promoted[number]), trial)
+        others = fires[~fires.document.isin(top[number].document)]
+        held_out = [others.iloc[i] for i in generator.permutation(len(others))[:TRIED]]
+        silent = np.flatnonzero(~np.isin(texts.owner, fires.document))
+        trial = make_trial(
+            [texts.around(int(row.document), row.token, row.position, float(row.activation)) for row in held_out],
+            [texts.pieces[i] for i in generator.permutation(silent)[:TRIED]],
+            generator,
+        )
+        found[int(number)] = Latent(_windows(top[number], texts, decode), list(promoted[number]), trial)
     return found
 
 

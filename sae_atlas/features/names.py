@@ -40,7 +40,6 @@ def name_latents(
     output: str | Path,
     layer: int,
     window: int,
-    seed: int,
     endpoint: dict | None,
     record: dict,
     expects: dict,
@@ -50,7 +49,7 @@ def name_latents(
 ) -> None:
     """Write a row per latent: latent, name, source, confidence, detection, detection_contexts; no name for dead ones.
 
-    window: tokens of the windows that silent documents are cut into. endpoint: None, or {url, model, batch, latents}: that
+    window: tokens of the windows that names are tried on. endpoint: None, or {url, model, batch, latents}: that
     many of the most important latents are named by the model, `batch` in a request; cache: folder of its answers.
     Raises AtlasError for inputs of another run and for an endpoint that cannot be used.
     """
@@ -58,10 +57,8 @@ def name_latents(
     about = read_table(features, expected)
     decode = Decoder(load_tokenizer(provenance, expects["base_model"]))
     texts = Texts(read_table(raw, expected), open_corpus(corpus, expects["corpus"]).topics(), window, decode)
-    latents = gather(
-        read_table(contexts, expected), read_table(documents, expected), about, texts, decode, seed + layer
-    )
-    base = Base(texts.documents)
+    latents = gather(read_table(contexts, expected), read_table(documents, expected), about, texts, decode, layer)
+    base = Base(texts.whole)
     rows = {}
     with progress(len(latents), "latents", f"layer {layer}") as bar:
         for number, latent in latents.items():

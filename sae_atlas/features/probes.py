@@ -23,8 +23,11 @@ def probe_table(latents: np.ndarray, raw: np.ndarray, topics: np.ndarray, names:
     latents [documents, d_sae] and raw [documents, d_in]: means over a document's tokens; topics [documents] of str or
     None; names: the topics to probe, each with at least FOLDS documents. Documents of no or another topic are left out.
     accuracy: balanced, the mean of the shares of documents of the topic and of all others that are told rightly; 1/2 is
-    what knowing nothing gives. low, high: 95% bootstrap interval over documents.
+    what knowing nothing gives. No rows with fewer than two topics. low, high: 95% bootstrap interval over documents.
     """
+    columns = ("topic", "latents", "accuracy", "low", "high", "of_topic", "documents")
+    if len(names) < 2:
+        return pd.DataFrame(columns=columns)
     known = np.isin(topics.astype(str), names) & np.array([topic is not None for topic in topics], bool)
     latents, raw, topics = latents[known], raw[known], topics[known].astype(str)
     told = predictions(latents, raw, topics, names, seed)
@@ -35,7 +38,6 @@ def probe_table(latents: np.ndarray, raw: np.ndarray, topics: np.ndarray, names:
         right = predicted == labels
         low, high = np.nanquantile(balanced(right[draws], labels[draws]), [0.025, 0.975])
         rows.append((name, count, balanced(right, labels), low, high, labels.sum(), len(labels)))
-    columns = ("topic", "latents", "accuracy", "low", "high", "of_topic", "documents")
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sae_atlas.base_models.load import load, load_tokenizer
 from sae_atlas.features.bands import choose
+from sae_atlas.features.documents import Pooled
 from sae_atlas.features.kept import Kept, edges, histogram
 from sae_atlas.features.logit_lens import lens_columns
 from sae_atlas.features.text import Text
@@ -24,11 +25,12 @@ ROWS = 512  # tokens encoded at once
 
 @dataclass(frozen=True)
 class Batch:
-    """Whole contexts: per row its place in the text, its document and whether it counts; active entries as CSR."""
+    """Whole contexts: per row its place in the text, its document, whether it counts, its activation; latents as CSR."""
 
     place: np.ndarray
     document: np.ndarray
     counts: np.ndarray
+    x: np.ndarray
     starts: np.ndarray
     columns: np.ndarray
     values: np.ndarray
@@ -40,6 +42,8 @@ def top_contexts(
     checkpoint: str | Path,
     contexts_table: str | Path,
     features_table: str | Path,
+    documents_table: str | Path,
+    raw_table: str | Path,
     layer: int,
     site: str,
     model_dtype: str,
@@ -50,17 +54,20 @@ def top_contexts(
     expects: dict,
     device: str = "auto",
 ) -> None:
-    """Write the contexts of every alive latent of `layer`, and a row about every latent.
+    """Write the contexts of every alive latent of `layer`, a row about every latent, and what features.documents pools.
 
     contexts: highest peaks kept per latent, of distinct documents; window: most tokens kept around a peak. Tokens whose
     norm is above `outlier_norm` medians count as little as masked ones. Raises AtlasError for inputs of another run.
     """
     model, _ = load(provenance, model_dtype, expects["base_model"], device)
     sae = Sae.load(checkpoint, expects["checkpoint"]).to(model.device)
-    kept, seen = Kept(sae.d_sae, contexts, window), 0
+    kept, pooled, seen = Kept(sae.d_sae, contexts, window), Pooled(sae.d_sae, sae.d_in), 0
+    ids = text.tokens.ravel()
     with torch.inference_mode(), progress(int(text.mask.sum()), "tokens", f"layer {layer}") as bar:
         for batch in batches(text, sae, outlier_norm):
             kept.add(batch.starts, batch.columns, batch.values, batch.place, batch.document)
+            of_text = ids[batch.place], batch.place % text.context, batch.document, batch.counts
+            pooled.add(batch.starts, batch.columns, batch.values, batch.x, *of_text)
             seen += int(batch.counts.sum())
             bar.update(len(batch.place))
         lens = lens_columns(model, load_tokenizer(provenance), sae.W_dec, site)
@@ -69,6 +76,8 @@ def top_contexts(
         about = about.append_column(name, column)
     write_table(contexts_table, contexts_of(text, kept), [record["identity"]])
     write_table(features_table, about, [record["identity"]])
+    write_table(documents_table, pooled.table(), [record["identity"]])
+    write_table(raw_table, pooled.raw_table(), [record["identity"]])
 
 
 def batches(text: Text, sae: Sae, outlier_norm: float) -> Iterator[Batch]:
@@ -87,7 +96,7 @@ def batches(text: Text, sae: Sae, outlier_norm: float) -> Iterator[Batch]:
         ]
         lengths, columns, values = (np.concatenate(each) for each in zip(*found, strict=True))
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        yield Batch(place, text.documents[rows][mask], counts, starts, columns, values)
+        yield Batch(place, text.documents[rows][mask], counts, x.numpy(), starts, columns, values)
 
 
 def _entries(sae: Sae, x: Tensor, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

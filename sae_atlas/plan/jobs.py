@@ -15,8 +15,9 @@ FLOW = (
     "figures",
     "publishing",
     "features",
+    "names",
 )  # files of plan/stages
-OF_FEATURES = ("features",)  # of them, those whose rules run for the layers of the config's section `features`
+OF_FEATURES = ("features", "names")  # of them, those whose rules run for the layers of the config's section `features`
 
 
 def jobs(atlas) -> dict[str, list[str]]:

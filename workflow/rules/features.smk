@@ -1,6 +1,7 @@
 # Features: what the latents of the final SAEs mean. Nothing of it is asked for without the config's section `features`.
 
-FEATURE_FILES = ["contexts", "features"]
+CONTEXT_FILES = ["contexts", "features", "documents", "raw"]  # of top_contexts
+FEATURE_FILES = [*CONTEXT_FILES, "scores", "probes", "names"]
 FEATURES = expand(
     "results/features/{recipe}/layer{layer:02d}_{file}.parquet",
     recipe=atlas.recipes,
@@ -22,7 +23,7 @@ def text_to_read(wildcards):
         part = next(name for name, layers in atlas.feature_groups.items() if layer in layers)
         activations = f"results/features/activations_{part}.zarr"
     stem = f"results/features/{wildcards.recipe}/layer{wildcards.layer}"
-    used_up = made_tables("top_contexts", [f"{stem}_{file}.parquet" for file in FEATURE_FILES], **cell(wildcards))
+    used_up = made_tables("top_contexts", [f"{stem}_{file}.parquet" for file in CONTEXT_FILES], **cell(wildcards))
     return if_there(activations) if used_up else activations
 
 
@@ -81,6 +82,8 @@ rule top_contexts:
     output:
         contexts="results/features/{recipe}/layer{layer}_contexts.parquet",
         features="results/features/{recipe}/layer{layer}_features.parquet",
+        documents="results/features/{recipe}/layer{layer}_documents.parquet",
+        raw="results/features/{recipe}/layer{layer}_raw.parquet",
     log:
         "results/logs/top_contexts/{recipe}/layer{layer}.log",
     benchmark:

@@ -14,6 +14,8 @@ with job_log(snakemake.log[0]):
         snakemake.input.checkpoint,
         snakemake.output.contexts,
         snakemake.output.features,
+        snakemake.output.documents,
+        snakemake.output.raw,
         **settings,
         record=make_record("top_contexts", settings, snakemake.params.code, inputs),
         expects=inputs,

@@ -8,6 +8,7 @@ from sae_atlas.plan.stages import (
     features,
     figures,
     floors,
+    names,
     publishing,
     training,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "features",
     "figures",
     "floors",
+    "names",
     "publishing",
     "training",
 ]

@@ -19,7 +19,7 @@ def save_text(atlas) -> tuple[dict, dict]:
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
 
 
-CONTEXTS = ("text.py", "kept.py", "bands.py", "top_contexts.py", "logit_lens.py")
+CONTEXTS = ("text.py", "kept.py", "bands.py", "documents.py", "top_contexts.py", "logit_lens.py")
 
 
 @stage(*(f"features/{file}" for file in CONTEXTS), "saes/sae.py", "saes/parts.py", "tables.py", "sites.py")

@@ -1,0 +1,63 @@
+# Scores and names of the latents, from what top_contexts kept.
+
+
+rule score_latents:
+    """AUROC of every latent for every topic, entropy of its tokens, position bias; topics probed from few latents."""
+    input:
+        documents="results/features/{recipe}/layer{layer}_documents.parquet",
+        raw="results/features/{recipe}/layer{layer}_raw.parquet",
+        features="results/features/{recipe}/layer{layer}_features.parquet",
+        corpus=CORPUS,
+        base_model=PROVENANCE,
+    output:
+        scores="results/features/{recipe}/layer{layer}_scores.parquet",
+        probes="results/features/{recipe}/layer{layer}_probes.parquet",
+    log:
+        "results/logs/score_latents/{recipe}/layer{layer}.log",
+    benchmark:
+        "results/benchmarks/score_latents/{recipe}/layer{layer}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        settings=settings("score_latents"),
+        code=code("score_latents"),
+        inputs=inputs("score_latents"),
+    message:
+        "scores: {wildcards.recipe}, layer {wildcards.layer}"
+    script:
+        "../scripts/score_latents.py"
+
+
+rule name_latents:
+    """Name every alive latent, and try the name on text that it was not made from."""
+    input:
+        contexts="results/features/{recipe}/layer{layer}_contexts.parquet",
+        features="results/features/{recipe}/layer{layer}_features.parquet",
+        documents="results/features/{recipe}/layer{layer}_documents.parquet",
+        raw="results/features/{recipe}/layer{layer}_raw.parquet",
+        corpus=CORPUS,
+        base_model=PROVENANCE,
+    output:
+        names="results/features/{recipe}/layer{layer}_names.parquet",
+    log:
+        "results/logs/name_latents/{recipe}/layer{layer}.log",
+    benchmark:
+        "results/benchmarks/name_latents/{recipe}/layer{layer}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(240),
+    params:
+        settings=settings("name_latents"),
+        code=code("name_latents"),
+        inputs=inputs("name_latents"),
+    message:
+        "names: {wildcards.recipe}, layer {wildcards.layer}"
+    script:
+        "../scripts/name_latents.py"
