@@ -135,3 +135,29 @@ def test_every_key_is_explained():
 @pytest.mark.parametrize("kind", [Recipe, L1, AuxK, JumpReLU])
 def test_every_recipe_key_is_explained(kind):
     assert [field.name for field in fields(kind) if not explained(field.name)] == []
+
+
+ENDPOINT = {"url": "https://api.example.org/v1", "model": "small", "key_variable": "NAMING_KEY"}
+
+
+def endpoint_problems(**changes) -> list[str]:
+    return problems(small(**{"features.names": {"endpoint": {**ENDPOINT, **changes}}}))
+
+
+def test_a_key_in_the_config_is_refused_and_not_repeated():
+    for key in ("sk-0123456789abcdef", "0123456789abcdef", "abcdefSECRET", 12):
+        (found,) = endpoint_problems(key_variable=key)
+        assert "what it holds does not fit; Name of the environment variable" in found and str(key) not in found
+    assert "no such key" in endpoint_problems(api_key="x")[0]
+
+
+@pytest.mark.parametrize("url", ["https://user:secret@host/v1", "ftp://host", "https://host/v1?key=secret", "hosts"])
+def test_an_endpoint_is_an_address_without_secrets(url):
+    (found,) = endpoint_problems(url=url)
+    assert found.startswith("config.yaml: features.names.endpoint.url: what it holds does not fit") and url not in found
+
+
+def test_a_key_is_sent_encrypted_or_to_this_machine():
+    assert "would get the key unencrypted; use https" in endpoint_problems(url="http://api.example.org/v1")[0]
+    for fine in ({}, {"url": "http://127.0.0.1:8000/v1"}, {"url": "http://localhost/v1"}):
+        check_config(small(**{"features.names": {"endpoint": {**ENDPOINT, **fine}}}), SCHEMA, "config.yaml")

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import jsonschema
 import yaml
@@ -14,6 +15,7 @@ from sae_atlas.sizes import parse_size
 from sae_atlas.training.recipe import Recipe
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+UNTOLD = ("features.names.endpoint.key_variable", "features.names.endpoint.url")  # may hold a key by mistake
 MODEL_KEYS = {
     "hub": (("id",), ("revision",)),
     "package": (("package",), ()),
@@ -131,6 +133,8 @@ def _schema_problems(config: dict, schema: dict):
             error.validator == "type" and "integer" in str(error.validator_value) and isinstance(error.instance, float)
         ):
             yield f"{key}: {error.instance!r} is not a whole number"
+        elif key in UNTOLD:
+            yield f"{key}: what it holds does not fit; {error.schema['description']}"
         elif error.validator in ("pattern", "oneOf", "type", "minProperties"):
             yield f"{key}: {error.instance!r} does not fit; {error.schema.get('description') or error.message}"
         else:
@@ -275,6 +279,10 @@ def _features_problems(config: dict):
     tokens, corpus = parse_size(features.get("tokens", 1)), parse_size(config["corpus"]["tokens"])
     if tokens > corpus:
         yield f"features.tokens: {tokens} is beyond the corpus ({corpus}); raise corpus.tokens or read fewer"
+    endpoint = features.get("names", {}).get("endpoint", {})
+    url = urlsplit(endpoint.get("url", ""))
+    if "key_variable" in endpoint and url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1"):
+        yield f"features.names.endpoint.url: {url.hostname} would get the key unencrypted; use https"
     if features.get("layers", "all") == "all":
         return
     try:
