@@ -7,12 +7,12 @@ OF_NAMES = ("names.py", "material.py", "rules.py", "offline_namer.py", "model_na
 PAID_WITH = ("key_variable", "price")  # of an endpoint, what changes no name
 
 
-@stage(*(f"features/{file}" for file in OF_SCORES), "metrics/tables.py")
+@stage(*(f"features/{file}" for file in OF_SCORES), "tables.py")
 def score_latents(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     return dict(atlas.config["features"]["scores"]), _inputs(atlas, recipe, layer)
 
 
-@stage(*(f"features/{file}" for file in OF_NAMES), "metrics/tables.py")
+@stage(*(f"features/{file}" for file in OF_NAMES), "tables.py")
 def name_latents(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     features = atlas.config["features"]
     endpoint = features["names"].get("endpoint")
