@@ -1,14 +1,20 @@
 """The features of a finished atlas, as a user asks for them: what is made, what a change makes again."""
 
+import json
+import re
 import shutil
 
 import pandas as pd
 import pytest
 import yaml
+from chat import serving
 
 from workflow import SMALL, kinds, planned, small, snakemake
 
+FILES = ("contexts", "documents", "evolution", "features", "names", "probes", "raw", "scores")
+KEY = "a-very-secret-key"
 FEATURES = {"layers": [1], "tokens": "1k", "contexts": 3, "window": 8}
+HELD_OUT = {"layers": [1], "split": "held_out", "contexts": 3, "window": 8}
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +29,14 @@ def looked_at(finished, tmp_path_factory):
 def test_features_of_the_layers_asked_for(looked_at):
     for recipe in SMALL["recipes"]:
         there = sorted(path.name for path in (looked_at / "results" / "features" / recipe).iterdir())
-        assert there == [f"layer01_{file}.parquet" for file in ("contexts", "evolution", "features")]
+        assert there == [f"layer01_{file}.parquet" for file in FILES]
         stem = looked_at / "results" / "features" / recipe / "layer01"
         contexts, about = pd.read_parquet(f"{stem}_contexts.parquet"), pd.read_parquet(f"{stem}_features.parquet")
         assert set(contexts.latent) == set(about.latent[about.alive])
         assert (about.tokens_seen > 950).all()
         top = contexts[contexts.band == "top"]
         assert (top.groupby("latent").activation.first() == about[about.alive].set_index("latent").max_activation).all()
-        assert contexts.topic.notna().all()
+        assert contexts.topic.notna().any()
         assert about.promoted.map(len).eq(10).all()
     assert not list((looked_at / "results" / "features").glob("*.zarr"))
 
@@ -42,13 +48,29 @@ def test_a_second_run_does_nothing(looked_at):
 @pytest.mark.parametrize(
     ("changes", "jobs"),
     [
-        ({"features": FEATURES | {"contexts": 4}}, {"text": 1, "contexts": 2}),
-        ({"features": FEATURES | {"tokens": "2k"}}, {"text": 1, "contexts": 2}),
-        ({"features": FEATURES | {"layers": [0, 1]}}, {"text": 1, "contexts": 2, "evolution": 2}),
-        ({"features": {"layers": [1], "split": "held_out", "contexts": 3, "window": 8}}, {"contexts": 2}),
+        ({"features": FEATURES | {"contexts": 4}}, {"text": 1, "contexts": 2, "scores": 2, "names": 2}),
+        ({"features": FEATURES | {"tokens": "2k"}}, {"text": 1, "contexts": 2, "scores": 2, "names": 2}),
+        (
+            {"features": FEATURES | {"layers": [0, 1]}},
+            {"text": 1, "contexts": 2, "evolution": 2, "scores": 2, "names": 2},
+        ),
+        (
+            {"features": {"layers": [1], "split": "held_out", "contexts": 3, "window": 8}},
+            {"contexts": 2, "scores": 2, "names": 2},
+        ),
+        ({"features": FEATURES | {"scores": {"permutations": 99}}}, {"scores": 2}),
+        ({"features": FEATURES | {"names": {"endpoint": {"url": "https://host/v1", "model": "m"}}}}, {"names": 2}),
         ({"features": FEATURES, "figures.colour_map": "magma"}, {"figure": 14, "release": 2, "page": 1}),
     ],
-    ids=["more contexts", "more text", "one layer more", "held-out text needs no pass", "a colour map"],
+    ids=[
+        "more contexts",
+        "more text",
+        "one layer more",
+        "held-out text needs no pass",
+        "shuffles",
+        "an endpoint",
+        "a colour map",
+    ],
 )
 def test_only_what_a_change_reaches_runs_again(looked_at, changes, jobs):
     assert kinds(planned(looked_at, small(**changes))) == jobs
@@ -77,3 +99,40 @@ def test_contexts_of_another_run_are_refused(looked_at, tmp_path):
     done = snakemake(folder, config, str(record.relative_to(folder)), check=False)
     assert done.returncode != 0
     assert "sae_layer01_3k.pt: made by other settings, code or inputs" in done.stdout
+
+
+def test_names_of_a_model_are_paid_once(looked_at, tmp_path, monkeypatch):
+    def answer(messages) -> str:
+        if "names" not in messages[0]["content"]:
+            return '{"active": [1]}'
+        asked = re.findall(r"^Feature (\d+)$", messages[1]["content"], re.MULTILINE)
+        return json.dumps(
+            {"names": [{"feature": int(each), "name": f"thing {each}", "confidence": 0.9} for each in asked]}
+        )
+
+    folder = tmp_path / "atlas"
+    shutil.copytree(looked_at, folder)
+    monkeypatch.setenv("NAMING_KEY", KEY)
+    output = "results/features/topk/layer01_names.parquet"
+    before = pd.read_parquet(folder / output)
+    with serving(answer, (500, "")) as server:
+        endpoint = {"url": server.url, "model": "small-model", "key_variable": "NAMING_KEY", "latents": 5, "batch": 2}
+        config = small(features=FEATURES | {"names": {"endpoint": endpoint}})
+        printed = snakemake(folder, config, output).stdout
+        paid = len(server.requests)
+        names = pd.read_parquet(folder / output)
+        (folder / output).unlink()
+        endpoint["price"] = {"input": 1.0, "output": 2.0}
+        printed += snakemake(folder, config, output).stdout
+        assert len(server.requests) == paid  # every answer was on disk
+    assert pd.read_parquet(folder / output).equals(names)
+    asked = names[names.source == "small-model"]
+    assert asked.name.tolist() == [f"thing {latent}" for latent in asked.latent]
+    about = pd.read_parquet(folder / "results/features/topk/layer01_features.parquet")
+    assert set(asked.latent) == set(about.nlargest(5, "importance").latent)
+    others = names.latent[names.source != "small-model"]
+    assert names.loc[others].equals(before.loc[others])  # named offline, as before
+    log = (folder / "results/logs/name_latents/topk/layer01.log").read_text()
+    assert "naming takes 0 requests" in log and "about $0.0000" in log
+    kept = [path for path in folder.rglob("*") if path.is_file()]
+    assert KEY not in printed and not any(KEY.encode() in path.read_bytes() for path in kept)
