@@ -28,6 +28,18 @@ def _index(chosen: argparse.Namespace) -> None:
     print(index(chosen.models), end="")
 
 
+def _latents(chosen: argparse.Namespace) -> None:
+    from sae_atlas.features.clearest import clearest, describe
+
+    if chosen.latent is not None:
+        if chosen.layer is None:
+            raise AtlasError("--latent: which layer? Add --layer")
+        print(describe(chosen.folder, chosen.layer, chosen.latent))
+    else:
+        found = clearest(chosen.folder, chosen.by, chosen.layer, chosen.rows)
+        print(found.to_string(index=False, float_format="{:.3f}".format))
+
+
 def _export(chosen: argparse.Namespace) -> None:
     from sae_atlas.exports.load import export
 
@@ -57,6 +69,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     index.add_argument("models", nargs="?", default="models", help="the folder that holds sae/")
     index.set_defaults(run=_index)
+    latents = commands.add_parser("latents", help="latents that are most clearly about something; or one of them")
+    latents.add_argument("folder", help="results/features/RECIPE")
+    latents.add_argument("--by", choices=("detection", "topic"), default="detection", help="which are the clearest")
+    latents.add_argument("--layer", type=int, help="default: all that were looked at")
+    latents.add_argument("--latent", type=int, help="show this one, with its contexts")
+    latents.add_argument("--rows", type=int, default=10)
+    latents.set_defaults(run=_latents)
     export = commands.add_parser("export", help="write an SAE in the format of another library")
     export.add_argument("sae", help="a published folder, a checkpoint, or an SAE in any format that is read")
     export.add_argument("format", choices=WRITTEN)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sae_atlas.features.rules import Base, Rule, Window, endings, form, stems
 
 ALSO = 0.5  # confidence from which the topic is named beside a word
+BROKEN = "\ufffd"  # part of a letter: says nothing
 UNNAMED = "no pattern found"
 
 
@@ -44,6 +45,7 @@ def candidates(windows: list[Window], promoted: list[str]) -> list[Rule]:
             shares["topic"][window.topic] += weight
     found = []
     for kind, share in shares.items():
+        share = {value: weight for value, weight in share.items() if BROKEN not in value}
         if share:  # of equally frequent stems the longest says most
             found.append(Rule(kind, max(share, key=lambda value: (share[value], len(value)))))
     if promoted:

@@ -1,0 +1,73 @@
+"""The latents that are most clearly about something, by the tool's own scores; and one latent with its contexts."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.errors import AtlasError
+from sae_atlas.features.material import Decoder
+from sae_atlas.features.model_namer import marked
+from sae_atlas.features.rules import Window
+
+TRIED = 20  # contexts that a name was tried on at least
+COLUMNS = ("layer", "latent", "name", "confidence", "detection", "topic", "topic_auroc", "topic_baseline", "density")
+
+
+def clearest(folder: str | Path, by: str = "detection", layer: int | None = None, rows: int = 10) -> pd.DataFrame:
+    """Latents of a recipe, the clearest first: COLUMNS, a row each. folder: results/features/<recipe>.
+
+    by `detection`: names that tell best whether the latent fires, tried on at least TRIED windows, the more confident
+    first; by `topic`: the largest AUROC, above its baseline. Raises AtlasError if no layer has been looked at.
+    """
+    table = pd.concat([_layer(folder, number) for number in _layers(folder, layer)], ignore_index=True)
+    if by == "topic":
+        order = table[table.topic_auroc > table.topic_baseline].sort_values("topic_auroc", ascending=False)
+    else:
+        tried = table[table.detection_contexts >= TRIED]
+        order = tried.sort_values(["detection", "confidence", "importance"], ascending=False)
+    return order.head(rows)[list(COLUMNS)].reset_index(drop=True)
+
+
+def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> str:
+    """A latent in a few lines: name, scores, promoted tokens, its highest contexts with the peak between « »."""
+    about = _layer(folder, layer).set_index("latent")
+    if latent not in about.index:
+        raise AtlasError(f"layer {layer} has no latent {latent}; there are 0 to {len(about) - 1}")
+    row = about.loc[latent]
+    kept = pd.read_parquet(_file(folder, layer, "contexts"), filters=[("latent", "==", latent), ("band", "==", "top")])
+    decode = Decoder(load_tokenizer(Path(folder).parents[1] / "base_model" / "provenance.json"))
+    lines = [
+        f"layer {layer}, latent {latent}: {row['name']}",
+        f"confidence {row.confidence:.2f}, detection {row.detection:.2f} of {row.detection_contexts} windows",
+        f"topic {row.topic}: AUROC {row.topic_auroc:.3f}, shuffled topics {row.topic_baseline:.3f}",
+        f"fires on {row.density:.2%} of tokens, peaks on {np.exp2(row.token_entropy):.1f} kinds of token",
+        f"promotes {', '.join(map(repr, row.promoted[:5]))}",
+    ]
+    for each in kept.head(contexts).itertuples():
+        text = " ".join(marked(Window(decode(each.tokens), each.topic, int(each.peak))).split())
+        lines.append(f"{each.activation:6.1f}  {text}  [{each.topic}]")
+    return "\n".join(lines)
+
+
+def _layers(folder: str | Path, layer: int | None) -> list[int]:
+    found = sorted(int(path.name[5:].split("_")[0]) for path in Path(folder).glob("layer*_names.parquet"))
+    chosen = [number for number in found if layer is None or number == layer]
+    if not chosen:
+        raise AtlasError(f"{folder}: no named latents; give results/features/<recipe> and a layer that was looked at")
+    return chosen
+
+
+def _layer(folder: str | Path, layer: int) -> pd.DataFrame:
+    tables = [
+        pd.read_parquet(_file(folder, layer, name)).set_index("latent") for name in ("features", "scores", "names")
+    ]
+    return pd.concat(tables, axis=1).reset_index().assign(layer=layer)
+
+
+def _file(folder: str | Path, layer: int, name: str) -> Path:
+    path = Path(folder) / f"layer{layer:02d}_{name}.parquet"
+    if not path.is_file():
+        raise AtlasError(f"{path}: not there; layer {layer} has not been looked at")
+    return path
