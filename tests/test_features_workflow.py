@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from chat import serving
 
+from sae_atlas.corpus import open_corpus
 from workflow import SMALL, kinds, planned, small, snakemake
 
 FILES = ("contexts", "documents", "evolution", "features", "names", "probes", "raw", "scores")
@@ -39,6 +41,22 @@ def test_features_of_the_layers_asked_for(looked_at):
         assert contexts.topic.notna().any()
         assert about.promoted.map(len).eq(10).all()
     assert not list((looked_at / "results" / "features").glob("*.zarr"))
+
+
+def test_what_is_pooled_agrees_with_the_contexts_and_holds_nothing_masked(looked_at):
+    corpus = open_corpus(looked_at / "results/corpus/wikipedia-introductions.zarr")
+    for recipe in SMALL["recipes"]:
+        stem = looked_at / "results" / "features" / recipe / "layer01"
+        peaks, raw, about, scores = (
+            pd.read_parquet(f"{stem}_{name}.parquet") for name in ("documents", "raw", "features", "scores")
+        )
+        about = about.set_index("latent")
+        assert (peaks.groupby("latent").activation.max() == about.max_activation[about.alive]).all()
+        tokens = np.concatenate(raw.tokens)
+        assert len(tokens) == about.tokens_seen[0]
+        assert corpus.attributes["document_start"] not in {*tokens, *peaks.token}
+        assert min(map(min, raw.positions)) > 0  # position 0 is a document start
+        assert scores.token_entropy.notna().tolist() == about.alive.tolist()
 
 
 def test_a_second_run_does_nothing(looked_at):
