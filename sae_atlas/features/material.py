@@ -79,10 +79,10 @@ def gather(
     for number, fires in peaks.groupby("latent"):
         generator = np.random.default_rng([seed, number])
         others = fires[~fires.document.isin(top[number].document)]
-        held_out = [others.iloc[i] for i in generator.permutation(len(others))[:TRIED]]
+        held_out = others.iloc[generator.permutation(len(others))[:TRIED]]
         silent = np.flatnonzero(~np.isin(texts.owner, fires.document))
         trial = make_trial(
-            [texts.around(int(row.document), row.token, row.position, float(row.activation)) for row in held_out],
+            [texts.around(row.document, row.token, row.position, row.activation) for row in held_out.itertuples()],
             [texts.pieces[i] for i in generator.permutation(silent)[:TRIED]],
             generator,
         )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sae_atlas.errors import AtlasError
 from sae_atlas.features.endpoint import Endpoint
 from sae_atlas.features.offline_namer import Named
 from sae_atlas.features.rules import Window
@@ -95,9 +94,7 @@ def _read(endpoint: Endpoint, question: list[dict], read: Callable):
     for again in range(ANSWERS):
         try:
             return read(endpoint.ask(question, again))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, AtlasError):
-                raise
+        except (ValueError, KeyError, TypeError, AttributeError):
             logger.info("%s: answer %d of %d cannot be read", endpoint.model, again + 1, ANSWERS)
     return None
 
