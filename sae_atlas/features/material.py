@@ -74,24 +74,31 @@ def gather(
     ones of the other documents in which they fire, and on as many windows of documents in which they never do.
     """
     promoted = dict(zip(about.latent, about.promoted, strict=True))
-    top = dict(iter(contexts[contexts.band == "top"].groupby("latent")))
+    top = _by_latent(contexts[contexts.band == "top"], ("document", "tokens", "peak", "activation"))
+    numbers, owner = np.unique(texts.owner, return_inverse=True)
     found = {}
-    for number, fires in peaks.groupby("latent"):
+    for number, fires in _by_latent(peaks, ("document", "token", "position", "activation")).items():
         generator = np.random.default_rng([seed, number])
-        others = fires[~fires.document.isin(top[number].document)]
-        held_out = others.iloc[generator.permutation(len(others))[:TRIED]]
-        silent = np.flatnonzero(~np.isin(texts.owner, fires.document))
+        document = fires["document"]
+        others = np.flatnonzero(~np.isin(document, top[number]["document"]))
+        drawn = generator.permutation(others)[:TRIED]
+        silent = np.flatnonzero(~np.isin(numbers, document)[owner])
         trial = make_trial(
-            [texts.around(row.document, row.token, row.position, row.activation) for row in held_out.itertuples()],
+            [texts.around(*row) for row in zip(*(column[drawn].tolist() for column in fires.values()), strict=True)],
             [texts.pieces[i] for i in generator.permutation(silent)[:TRIED]],
             generator,
         )
-        found[int(number)] = Latent(_windows(top[number], texts, decode), list(promoted[number]), trial)
+        windows = [
+            Window(decode(tokens), texts.topics[document], int(peak), float(activation))
+            for document, tokens, peak, activation in zip(*top[number].values(), strict=True)
+        ]
+        found[number] = Latent(windows, list(promoted[number]), trial)
     return found
 
 
-def _windows(rows: pd.DataFrame, texts: Texts, decode: Decoder) -> list[Window]:
-    return [
-        Window(decode(row.tokens), texts.topics[row.document], int(row.peak), float(row.activation))
-        for row in rows.itertuples()
-    ]
+def _by_latent(table: pd.DataFrame, columns: tuple[str, ...]) -> dict[int, dict[str, np.ndarray]]:
+    """Latent -> its rows of these columns, in the table's order; latents ascending. (groupby takes 1 ms a group.)"""
+    table = table.sort_values("latent", kind="stable")
+    latents, first = np.unique(table.latent, return_index=True)
+    parts = {name: np.split(table[name].to_numpy(), first[1:]) for name in columns}
+    return {int(latent): {name: parts[name][i] for name in columns} for i, latent in enumerate(latents)}
