@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.detection import balanced_accuracy, make_trial
-from sae_atlas.features.material import Decoder, Texts, gather
+from sae_atlas.features.material import Texts, gather
 from sae_atlas.features.offline_namer import UNNAMED, confidence, offline_name
 from sae_atlas.features.rules import Base, Rule, Window
 
@@ -118,7 +119,7 @@ def tables():
 def test_names_are_tried_on_documents_they_were_not_made_from(tables):
     raw, peaks, contexts, about = tables
     topics = np.array([None] * 60, object)
-    decode = Decoder(Letters())
+    decode = Decoder(Letters().decode)
     texts = Texts(raw, topics, 6, decode)
     latents = gather(contexts, peaks, about, texts, decode, 0)
     assert list(latents) == [0, 2]  # 1 is dead
@@ -138,7 +139,7 @@ def test_a_window_never_crosses_a_gap():
     """Masked tokens leave gaps between positions, and so does a document that another context goes on with."""
     positions = np.array([1, 2, 3, 7, 8, 9, 1, 2])
     raw = pd.DataFrame({"document": [0], "tokens": [np.array([0, 1, 2, 3, 4, 5, 1, 2])], "positions": [positions]})
-    texts = Texts(raw, np.array([None], object), 4, Decoder(Letters()))
+    texts = Texts(raw, np.array([None], object), 4, Decoder(Letters().decode))
     assert [each.text for each in texts.pieces] == ["zero one two", " three born five", " one two"]
     around = texts.around(0, 4, 8, 1.0)
     assert around.text == " three born five" and around.tokens[around.peak] == " born"

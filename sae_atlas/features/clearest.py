@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.errors import AtlasError
-from sae_atlas.features.material import Decoder
+from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.model_namer import marked
 from sae_atlas.features.rules import Window
 
@@ -37,7 +36,7 @@ def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> 
         raise AtlasError(f"layer {layer} has no latent {latent}; there are 0 to {len(about) - 1}")
     row = about.loc[latent]
     kept = pd.read_parquet(_file(folder, layer, "contexts"), filters=[("latent", "==", latent), ("band", "==", "top")])
-    decode = Decoder(load_tokenizer(Path(folder).parents[1] / "base_model" / "provenance.json"))
+    decode = Decoder.of_model(Path(folder).parents[1] / "base_model" / "provenance.json")
     lines = [
         f"layer {layer}, latent {latent}: {row['name']}",
         f"confidence {row.confidence:.2f}, detection {row.detection:.2f} of {row.detection_contexts} windows",

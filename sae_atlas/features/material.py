@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.detection import Trial, make_trial
 from sae_atlas.features.rules import Window
 
@@ -18,21 +19,6 @@ class Latent:
     windows: list[Window]
     promoted: list[str]
     trial: Trial
-
-
-class Decoder:
-    """Token ids to strings, each decoded once."""
-
-    def __init__(self, tokenizer):
-        self.tokenizer, self.known = tokenizer, {}
-
-    def __call__(self, tokens: np.ndarray) -> tuple[str, ...]:
-        return tuple(self._one(token) for token in tokens.tolist())
-
-    def _one(self, token: int) -> str:
-        if token not in self.known:
-            self.known[token] = self.tokenizer.decode([token])
-        return self.known[token]
 
 
 class Texts:

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.corpus import open_corpus
+from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.detection import Trial, balanced_accuracy
 from sae_atlas.features.endpoint import Endpoint
-from sae_atlas.features.material import Decoder, Latent, Texts, gather
+from sae_atlas.features.material import Latent, Texts, gather
 from sae_atlas.features.model_namer import (
     NAME_TOKENS,
     PICK_TOKENS,
@@ -55,7 +55,7 @@ def name_latents(
     """
     expected = [expects["contexts"]]
     about = read_table(features, expected)
-    decode = Decoder(load_tokenizer(provenance, expects["base_model"]))
+    decode = Decoder.of_model(provenance, expects["base_model"])
     texts = Texts(read_table(raw, expected), open_corpus(corpus, expects["corpus"]).topics(), window, decode)
     latents = gather(read_table(contexts, expected), read_table(documents, expected), about, texts, decode, layer)
     base = Base(texts.whole)

@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 from scipy.sparse import csc_array
 
-from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.corpus import open_corpus
+from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.peaks import position_bias, token_entropy, top_tokens
 from sae_atlas.features.probes import probe_table
 from sae_atlas.features.selectivity import kept_topics, selectivity
@@ -39,14 +39,14 @@ def score_latents(
     topics = open_corpus(corpus, expects["corpus"]).topics()[texts.document]
     names = np.array([*kept_topics(topics), None], object)
     found = selectivity(matrix(peaks, texts, "activation", latents), topics, permutations, seed)
-    decode = load_tokenizer(provenance, expects["base_model"]).decode
+    decode = Decoder.of_model(provenance, expects["base_model"])
     table = pd.DataFrame(
         {
             "topic": names[found.topic],
             "topic_auroc": found.auroc.astype(np.float32),
             "topic_baseline": found.baseline.astype(np.float32),
             "token_entropy": token_entropy(peaks).astype(np.float32),
-            "top_token": top_tokens(peaks).map(lambda token: decode([token])),
+            "top_token": top_tokens(peaks).map(decode.one),
             "position_bias": position_bias(peaks, np.concatenate(texts.positions)).astype(np.float32),
         },
         index=pd.RangeIndex(latents, name="latent").astype(np.int32),

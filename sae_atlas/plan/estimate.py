@@ -26,8 +26,6 @@ START = {
     "save_text": "model",
     "top_contexts": "model",
     "evolution": "torch",
-    "score_latents": "model",
-    "name_latents": "model",
     "model_card": "light",
     "release": "light",
 }  # kind of start (machine.STARTS); the others are figures and tables

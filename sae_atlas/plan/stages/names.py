@@ -2,8 +2,17 @@
 
 from sae_atlas.plan.stages.declare import stage
 
-OF_SCORES = ("scores.py", "selectivity.py", "peaks.py", "probes.py")
-OF_NAMES = ("names.py", "material.py", "rules.py", "offline_namer.py", "model_namer.py", "endpoint.py", "detection.py")
+OF_SCORES = ("scores.py", "decoder.py", "selectivity.py", "peaks.py", "probes.py")
+OF_NAMES = (
+    "names.py",
+    "decoder.py",
+    "material.py",
+    "rules.py",
+    "offline_namer.py",
+    "model_namer.py",
+    "endpoint.py",
+    "detection.py",
+)
 PAID_WITH = ("key_variable", "price")  # of an endpoint, what changes no name
 
 
