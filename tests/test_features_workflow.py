@@ -10,7 +10,9 @@ import pytest
 import yaml
 from chat import serving
 
+from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.corpus import open_corpus
+from sae_atlas.features.decoder import Decoder
 from workflow import SMALL, kinds, planned, small, snakemake
 
 FILES = ("contexts", "documents", "evolution", "features", "names", "probes", "raw", "scores")
@@ -57,6 +59,12 @@ def test_what_is_pooled_agrees_with_the_contexts_and_holds_nothing_masked(looked
         assert corpus.attributes["document_start"] not in {*tokens, *peaks.token}
         assert min(map(min, raw.positions)) > 0  # position 0 is a document start
         assert scores.token_entropy.notna().tolist() == about.alive.tolist()
+
+
+def test_tokens_read_as_the_tokenizer_of_transformers_reads_them(looked_at):
+    provenance = looked_at / "results" / "base_model" / "provenance.json"
+    tokenizer, decoder = load_tokenizer(provenance), Decoder.of_model(provenance)
+    assert decoder(np.arange(257)) == tuple(tokenizer.decode([i]) for i in range(257))
 
 
 def test_a_second_run_does_nothing(looked_at):
