@@ -78,12 +78,9 @@ def test_a_second_run_does_nothing(looked_at):
         ({"features": FEATURES | {"tokens": "2k"}}, {"text": 1, "contexts": 2, "scores": 2, "names": 2}),
         (
             {"features": FEATURES | {"layers": [0, 1]}},
-            {"text": 1, "contexts": 2, "evolution": 2, "scores": 2, "names": 2},
+            {"text": 1, "contexts": 2, "evolution": 2, "scores": 2, "names": 2, "page": 1},
         ),
-        (
-            {"features": {"layers": [1], "split": "held_out", "contexts": 3, "window": 8}},
-            {"contexts": 2, "scores": 2, "names": 2},
-        ),
+        ({"features": HELD_OUT}, {"contexts": 2, "scores": 2, "names": 2, "page": 1}),
         ({"features": FEATURES | {"scores": {"permutations": 99}}}, {"scores": 2}),
         ({"features": FEATURES | {"names": {"endpoint": {"url": "https://host/v1", "model": "m"}}}}, {"names": 2}),
         ({"features": FEATURES, "figures.colour_map": "magma"}, {"figure": 14, "release": 2, "page": 1}),
@@ -99,6 +96,7 @@ def test_a_second_run_does_nothing(looked_at):
     ],
 )
 def test_only_what_a_change_reaches_runs_again(looked_at, changes, jobs):
+    """The page tells the time of every job: it changes with their number."""
     assert kinds(planned(looked_at, small(**changes))) == jobs
 
 
