@@ -95,7 +95,22 @@ def test_a_missing_key_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("NAMING_KEY", raising=False)
     with pytest.raises(AtlasError, match="the environment has no NAMING_KEY"):
         Endpoint("http://127.0.0.1:1", "m", tmp_path, "NAMING_KEY")
-    assert "Authorization" not in Endpoint("http://127.0.0.1:1", "m", tmp_path).__dict__
+
+
+def test_what_is_no_key_is_not_shown(tmp_path, monkeypatch):
+    for odd in ("two\nlines", "a b", "schlüssel"):
+        monkeypatch.setenv("NAMING_KEY", odd)
+        with pytest.raises(AtlasError, match="what NAMING_KEY holds is no key") as caught:
+            Endpoint("http://127.0.0.1:1", "m", tmp_path, "NAMING_KEY")
+        assert odd not in str(caught.value)
+
+
+def test_a_server_without_a_key_gets_none(tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password mine\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with serving(lambda _: "That.") as server:
+        Endpoint(server.url, "m", tmp_path / "answers").ask(QUESTION)
+    assert "Authorization" not in server.requests[0][1]
 
 
 def test_a_rerun_pays_nothing(endpoint):

@@ -7,6 +7,7 @@ on disk. An answer is paid once: the same question to the same model is read fro
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import requests
@@ -45,6 +46,9 @@ class Endpoint:
             raise AtlasError(
                 f"features.names.endpoint.key_variable: the environment has no {key_variable}; export it and run again"
             )
+
+        if self._key and not re.fullmatch("[!-~]+", self._key):  # an error of the HTTP library would show it
+            raise AtlasError(f"features.names.endpoint.key_variable: what {key_variable} holds is no key; look at it")
 
     def known(self, messages: list[dict]) -> bool:
         """Is the answer on disk?"""
@@ -87,10 +91,9 @@ class Endpoint:
         return min(LONGEST_WAIT, self.backoff * 2 ** (state.attempt_number - 1) if asked is None else asked)
 
     def _post(self, messages: list[dict]) -> tuple[str, dict]:
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         body = {"model": self.model, "messages": messages, "temperature": 0}
         try:
-            reply = requests.post(self.url, json=body, headers=headers, timeout=TIMEOUT, allow_redirects=False)
+            reply = requests.post(self.url, json=body, auth=self._sign, timeout=TIMEOUT, allow_redirects=False)
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             raise Passing(f"{self.url} gives no answer ({self._safe(reason(error))})") from None
         except (requests.RequestException, UnicodeError, ValueError) as error:  # a url or a key that cannot be sent
@@ -110,6 +113,12 @@ class Endpoint:
         if not isinstance(answer, str):
             raise Passing(f"{self.url} answers without text")
         return self._safe(answer), usage if isinstance(usage, dict) else {}
+
+    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Put the key into the header; as `auth` it comes before what a .netrc may hold for the host."""
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
 
     def _safe(self, text: str) -> str:
         """The text without the key, should a server send it back."""
