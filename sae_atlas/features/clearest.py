@@ -40,14 +40,18 @@ def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> 
     lines = [
         f"layer {layer}, latent {latent}: {row['name']}",
         f"confidence {row.confidence:.2f}, detection {row.detection:.2f} of {row.detection_contexts} windows",
-        f"topic {row.topic}: AUROC {row.topic_auroc:.3f}, shuffled topics {row.topic_baseline:.3f}",
+        f"topic {_topic(row.topic)}: AUROC {row.topic_auroc:.3f}, shuffled topics {row.topic_baseline:.3f}",
         f"fires on {row.density:.2%} of tokens, peaks on {np.exp2(row.token_entropy):.1f} kinds of token",
         f"promotes {', '.join(map(repr, row.promoted[:5]))}",
     ]
     for each in kept.head(contexts).itertuples():
         text = " ".join(marked(Window(decode(each.tokens), each.topic, int(each.peak))).split())
-        lines.append(f"{each.activation:6.1f}  {text}  [{each.topic}]")
+        lines.append(f"{each.activation:6.1f}  {text}  [{_topic(each.topic)}]")
     return "\n".join(lines)
+
+
+def _topic(name: str | None) -> str:
+    return name if isinstance(name, str) else "unknown"
 
 
 def _layers(folder: str | Path, layer: int | None) -> list[int]:
