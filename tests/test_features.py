@@ -11,6 +11,8 @@ from texts import START, one_hot_text, random_text, text_of, token_sae
 from sae_atlas.features import text as texts
 from sae_atlas.features.kept import SAMPLED, Kept, edges, histogram
 from sae_atlas.features.top_contexts import batches, contexts_of, features_of
+from sae_atlas.metrics.active import Active
+from sae_atlas.metrics.importance import entry_energy
 
 FAR = 1e9  # no token is an outlier
 
@@ -198,11 +200,10 @@ def test_histogram_bins_lie_between_their_edges():
 
 
 def test_importance_is_that_of_the_metrics():
-    from sae_atlas.metrics.importance import energy
-
     text, sae = random_text(30, 17, D_IN), random_sae("relu")
     latents = sae.encode(torch.from_numpy(text.activations[text.mask]))
-    expected = energy(latents, sae.W_dec.norm(dim=1)) / len(latents)
+    active = Active.of(latents)
+    expected = active.per_latent(entry_energy(active, sae.W_dec.norm(dim=1))) / len(latents)
     about = features(text, sae).to_pandas()
     np.testing.assert_allclose(about.importance, expected, rtol=1e-5)
     np.testing.assert_allclose(about.density, (latents > 0).double().mean(dim=0))

@@ -1,39 +1,8 @@
 # Features: what the latents of the final SAEs mean. Nothing of it is asked for without the config's section `features`.
 
-CONTEXT_FILES = ["contexts", "features", "documents", "raw"]  # of top_contexts
-FEATURE_FILES = [*CONTEXT_FILES, "scores", "probes", "names"]
-FEATURES = expand(
-    "results/features/{recipe}/layer{layer:02d}_{file}.parquet",
-    recipe=atlas.recipes,
-    layer=atlas.feature_layers,
-    file=[*FEATURE_FILES, "evolution"],
-)
-
 
 wildcard_constraints:
     part=one_of(atlas.feature_groups),
-
-
-def text_to_read(wildcards):
-    """The activations of the text that contexts are taken from, unless they have been: they are temporary."""
-    if atlas.config["features"]["split"] == "held_out":
-        activations = "results/held_out.zarr"
-    else:
-        layer = int(wildcards.layer)
-        part = next(name for name, layers in atlas.feature_groups.items() if layer in layers)
-        activations = f"results/features/activations_{part}.zarr"
-    stem = f"results/features/{wildcards.recipe}/layer{wildcards.layer}"
-    used_up = made_tables("top_contexts", [f"{stem}_{file}.parquet" for file in CONTEXT_FILES], **cell(wildcards))
-    return if_there(activations) if used_up else activations
-
-
-def made_tables(stage, tables, **cell):
-    """Are these tables, outputs of one job, there with the identity asked for?"""
-    from sae_atlas.tables import identities  # here, for it imports pyarrow
-
-    identity = [atlas.identity(stage, **cell)]
-    paths = list(map(on_disk, tables))
-    return not FORCED and all(path.is_file() and identities(path) == identity for path in paths)
 
 
 rule save_text:
