@@ -98,10 +98,11 @@ class Real:
         atlas, keys = Atlas(self.config), ("contexts_per_batch", "outlier_norm")
         ids = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.identity("save_held_out")}
         settings = {key: self.config["evaluation"][key] for key in keys} | {"recipe": "", "layer": self.layer}
-        table, latents, found = (self.folder / name for name in ("metrics.parquet", "latents.parquet", "metrics.json"))
+        names = ("metrics.parquet", "latents.parquet", "blocks.parquet", "metrics.json")
+        *tables, found = (self.folder / name for name in names)
         expects = ids | {name: identity for name, (_, identity) in checkpoints.items()}
         paths = {name: path for name, (path, _) in checkpoints.items()}
-        evaluate(self.held_out, self.model, paths, table, latents, found, **settings, record={"identity": ""},
+        evaluate(self.held_out, self.model, paths, *tables, found, **settings, record={"identity": ""},
                  expects=expects)  # fmt: skip
         values = {name: {} for name in checkpoints}
         for row in read_json(found)["metrics"]:
