@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from sae_atlas.errors import AtlasError
 
-SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out")
+INPUTS = ("resid_pre", "mlp_in")  # what goes into a module; the others come out of one, or lie between two
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def blocks(model: nn.Module) -> nn.ModuleList:
 def module_name(model: nn.Module, site: str, layer: int) -> str:
     """Module path at which the site of a block is read: the block itself for the residual stream.
 
+    `mlp_in` is what the MLP gets, the norm's output: patched, it changes the MLP's answer and leaves the stream alone.
+
     Raises AtlasError for a site or layer that does not exist, with the nearest module names.
     """
     count = len(blocks(model))
@@ -67,7 +70,8 @@ def module_name(model: nn.Module, site: str, layer: int) -> str:
                 f"activations.site: resid_mid is not known for {model.config.model_type}: attention and MLP are "
                 "parallel or their outputs are changed before they are added; choose resid_pre or resid_post"
             )
-        return {"attn_out": f"{block}.{kind.attention}", "mlp_out": f"{block}.{kind.mlp}"}.get(site, block)
+        inside = {"attn_out": kind.attention, "mlp_in": kind.mlp, "mlp_out": kind.mlp}
+        return f"{block}.{inside[site]}" if site in inside else block
     path = site.replace("{layer}", str(layer))
     try:
         model.get_submodule(path)
@@ -138,7 +142,7 @@ def start_at(model: nn.Module, layer: int, residual: Tensor) -> Iterator[None]:
 def _at(model: nn.Module, site: str, layer: int, visit: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
     """Hook a site: `visit` sees the activation; what it returns, if anything, takes its place."""
     module = model.get_submodule(module_name(model, site, layer))
-    if site == "resid_pre":
+    if site in INPUTS:
         handles = [module.register_forward_pre_hook(lambda _, arguments: _first(visit(arguments[0]), arguments))]
     elif site == "resid_mid":
         handles = _hook_middle(model, module, visit)

@@ -239,7 +239,7 @@ def test_a_file_other_than_the_published_one_is_refused(tmp_path):
         load_sae(tmp_path / "r" / "sae_layer03_final.pt")
 
 
-@pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"])
+@pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out"])
 def test_hooks_have_the_names_others_use(site):
     assert parse_hook(hook_name(site, 12)) == (site, 12)
 
@@ -249,6 +249,9 @@ def test_module_paths():
     assert module_path("gpt2", "attn_out", 3) == "transformer.h.3.attn"
     assert module_path("llama", "mlp_out", 3) == "model.layers.3.mlp"
     assert module_path("llama", "model.layers.{layer}.mlp.up_proj", 3) == "model.layers.3.mlp.up_proj"
+    assert module_path("gpt2", "mlp_in", 3) == "transformer.h.3.ln_2"
+    assert module_path("gemma2", "mlp_in", 3) is None  # it has a norm more
+    assert parse_hook("blocks.3.hook_mlp_in") != ("mlp_in", 3)  # TransformerLens' is the stream before the norm
     assert parse_hook("gpt_neox.layers.3") == ("resid_post", 3)
     assert parse_hook("layers.3.mlp") == ("mlp_out", 3)
     assert parse_hook("model.layers.3.mlp.up_proj") == ("model.layers.{layer}.mlp.up_proj", 3)

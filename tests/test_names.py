@@ -14,6 +14,7 @@ from sae_atlas.errors import AtlasError
         ("resid_pre", "residpre12"),
         ("resid_mid", "residmid12"),
         ("attn_out", "attn12"),
+        ("mlp_in", "mlpin12"),
         ("mlp_out", "mlp12"),
     ],
 )

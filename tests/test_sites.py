@@ -13,7 +13,7 @@ TOKENS = torch.arange(1, 25).reshape(2, 12)
 
 
 def sites_of(architecture):
-    names = ["resid_pre", "resid_post", "attn_out", "mlp_out"]
+    names = ["resid_pre", "resid_post", "attn_out", "mlp_in", "mlp_out"]
     return names if architecture == "gpt_neox" else [*names, "resid_mid"]
 
 
@@ -28,6 +28,59 @@ def captured(model, site, layers=(0, 1, 2)):
 
 def plain(model):
     return model(TOKENS, use_cache=False).logits
+
+
+PARTS = {  # of a block, in the order they are run: norm, attention, norm, MLP
+    "gpt_neox": ("input_layernorm", "attention", "post_attention_layernorm", "mlp"),
+    "gpt2": ("ln_1", "attn", "ln_2", "mlp"),
+    "llama": ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp"),
+}
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_sites_are_what_the_blocks_own_parts_compute(architecture, parallel):
+    """From the stream before the block alone, by hand. Only GPT-NeoX can be parallel: its MLP reads that stream too."""
+    model = random_model(architecture, **({"use_parallel_residual": parallel} if architecture == "gpt_neox" else {}))
+    sequential = architecture != "gpt_neox" or not parallel
+    block = blocks(model)[1]
+    first_norm, attention, second_norm, mlp = (block.get_submodule(name) for name in PARTS[architecture])
+    others = {}  # positions and masks, which the model makes for all blocks
+    attention.register_forward_pre_hook(lambda _, __, named: others.update(named), with_kwargs=True)
+    found = {site: captured(model, site, [1])[1] for site in sites_of(architecture)}
+    pre = found["resid_pre"]
+    others.pop("hidden_states", None)
+    by_hand = {"resid_pre": pre, "attn_out": attention(first_norm(pre), **others)[0]}
+    middle = pre + by_hand["attn_out"]
+    by_hand["mlp_in"] = second_norm(middle if sequential else pre)
+    by_hand["mlp_out"] = mlp(by_hand["mlp_in"])
+    by_hand["resid_post"] = middle + by_hand["mlp_out"]
+    if sequential:
+        found["resid_mid"] = captured(model, "resid_mid", [1])[1]
+        by_hand["resid_mid"] = middle
+        assert not torch.allclose(found["resid_mid"], found["mlp_in"])  # the stream, not the norm's output
+    assert found.keys() == by_hand.keys()
+    for site, expected in by_hand.items():
+        torch.testing.assert_close(found[site], expected, msg=lambda text, site=site: f"{site}: {text}")
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_a_module_path_is_the_site_of_that_name(architecture):
+    model = random_model(architecture)
+    *_, second_norm, mlp = (f"{family(model).blocks}.{{layer}}.{name}" for name in PARTS[architecture])
+    for path, site in ((second_norm, "mlp_in"), (mlp, "mlp_out")):
+        torch.testing.assert_close(captured(model, path), captured(model, site))
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_mlp_in_reaches_the_mlp_and_nothing_else(architecture):
+    model = random_model(architecture)
+    whole = {site: captured(model, site, [1])[1] for site in ("resid_pre", "attn_out")}
+    with patch(model, "mlp_in", 1, torch.zeros_like):
+        post, mlp = captured(model, "resid_post", [1])[1], captured(model, "mlp_out", [1])[1]
+        torch.testing.assert_close(captured(model, "attn_out", [1])[1], whole["attn_out"])
+    torch.testing.assert_close(mlp, blocks(model)[1].mlp(torch.zeros_like(mlp)))
+    torch.testing.assert_close(post, whole["resid_pre"] + whole["attn_out"] + mlp)
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)

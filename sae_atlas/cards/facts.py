@@ -15,6 +15,7 @@ SITE_WORDS = {
     "resid_mid": "residual stream between attention and MLP of block {layer}",
     "resid_post": "residual stream after block {layer}",
     "attn_out": "attention output of block {layer}",
+    "mlp_in": "MLP input (the norm's output) of block {layer}",
     "mlp_out": "MLP output of block {layer}",
 }
 ARCHITECTURES = {

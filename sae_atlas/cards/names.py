@@ -11,6 +11,7 @@ SPELLED = {
     "resid_pre": "residpre",
     "resid_mid": "residmid",
     "attn_out": "attn",
+    "mlp_in": "mlpin",
     "mlp_out": "mlp",
 }
 SITES = {spelled: site for site, spelled in SPELLED.items()}

@@ -14,8 +14,8 @@ from sae_atlas.plan.pretrained import check_pretrained
 from sae_atlas.sizes import parse_size
 from sae_atlas.training.recipe import Recipe
 
-SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 UNTOLD = ("features.names.endpoint.key_variable", "features.names.endpoint.url")  # may hold a key by mistake
+SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out")
 MODEL_KEYS = {
     "hub": (("id",), ("revision",)),
     "package": (("package",), ()),
