@@ -22,6 +22,12 @@ def _plan(chosen: argparse.Namespace) -> None:
     show_plan(chosen.config, SCHEMA, chosen.directory, chosen.gpu, chosen.cores)
 
 
+def _sites(chosen: argparse.Namespace) -> None:
+    from sae_atlas.plan.layers import list_sites
+
+    print(list_sites(chosen.model, SCHEMA, chosen.directory))
+
+
 def _index(chosen: argparse.Namespace) -> None:
     from sae_atlas.exports.index import index
 
@@ -64,6 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
     plan.add_argument("--gpu", default="H200", help="a GPU to compare with: L4, RTX4090, A100, H100, H200")
     plan.add_argument("--cores", type=int, help="default: all")
     plan.set_defaults(run=_plan)
+    sites = commands.add_parser("sites", help="where a model can be read: sites, module paths, widths, saved layers")
+    sites.add_argument("model", help="a config file, a folder in transformers format, an embedded model or a hub id")
+    sites.add_argument("--directory", default=".", help="where a run saved activations: their norms and dimensions")
+    sites.set_defaults(run=_sites)
     index = commands.add_parser(
         "index", help="list all published SAEs; fail where name, config, weights or card disagree"
     )

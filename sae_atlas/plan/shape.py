@@ -39,7 +39,7 @@ def read_shape(base_model: dict, prepared: str | Path) -> Shape:
 
     from sae_atlas.sites import blocks
 
-    config = _config(base_model, Path(prepared))
+    config = model_config(base_model, Path(prepared))
     with torch.device("meta"):  # sizes without memory
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     stored = getattr(config, "dtype", None) or torch.float32
@@ -54,12 +54,13 @@ def read_shape(base_model: dict, prepared: str | Path) -> Shape:
     )
 
 
-def _config(base_model: dict, prepared: Path):
+def model_config(base_model: dict, prepared: Path | None):
+    """The transformers config of a section `base_model`, from the folder `prepared` if that is there. Raises AtlasError."""
     from transformers import AutoConfig
 
     source = base_model["source"]
     try:
-        if (prepared / "config.json").is_file():
+        if prepared and (prepared / "config.json").is_file():
             return AutoConfig.from_pretrained(prepared, trust_remote_code=False, local_files_only=True)
         if source == "package":
             from sae_atlas.base_models.gguf_llama import read_config
