@@ -142,7 +142,7 @@ def test_what_disagrees_with_the_config_is_one_line(measured, tmp_path, change, 
     recipe = config["recipes"]["saelens"] | change
     recipe = {key: value for key, value in recipe.items() if value is not None}
     config = small(**{"recipes": {"theirs": recipe}, "activations.layers": [1]})
-    done = snakemake(tmp_path, config, "results/checkpoints/theirs/sae_layer01_3k.pt", "--retries", "0", check=False)
+    done = snakemake(tmp_path, config, "results/checkpoints/theirs/sae_layer01_3k.pt", check=False)
     assert done.returncode != 0 and words in done.stdout and "Traceback" not in done.stdout
 
 

@@ -20,7 +20,6 @@ rule train_sae:
         "results/benchmarks/train_sae/{recipe}/layer{layer}_{snapshot}.tsv"
     wildcard_constraints:
         recipe=one_of(atlas.trained),
-    retries: 2
     conda:
         "../../envs/atlas.yaml"
     threads: 1
@@ -52,7 +51,6 @@ rule import_sae:
         "results/benchmarks/import_sae/{recipe}/layer{layer}_{snapshot}.tsv"
     wildcard_constraints:
         recipe=one_of(atlas.pretrained),
-    retries: 2
     conda:
         "../../envs/atlas.yaml"
     threads: 1
