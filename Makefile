@@ -9,7 +9,7 @@ BIN := $(CURDIR)/.venv/bin
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run plan report test test-peers lint format bench bench-gpu browser
+.PHONY: slurm run plan report test test-peers lint format bench bench-gpu browser
 
 run: .venv/ready
 	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --cores $(CORES)
@@ -23,7 +23,7 @@ plan: .venv/ready
 report: .venv/ready
 	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --report results/report.html
 
-test: .venv/ready browser
+test: .venv/ready browser slurm
 	$(BIN)/python -m pytest
 
 # The page of the atlas is tested in Chromium; where it cannot be installed those tests are skipped and say so.
@@ -32,6 +32,13 @@ browser:
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
 	apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } || \
 	echo "no chromium here: the tests that need it will be skipped"
+
+# The chain is tested on a SLURM of one node; where it cannot be installed that test is skipped and says so.
+slurm:
+	@command -v slurmctld > /dev/null || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge > /dev/null; } || \
+	echo "no SLURM here: the tests that need it will be skipped"
 
 # What we export, loaded by SAELens, sparsify and dictionary_learning themselves, in the benchmark's environment (1.7 GB).
 test-peers: .bench-venv/ready

@@ -1,0 +1,131 @@
+"""The chain on a real SLURM: every job through the queue, four faults on the way, the same bits as on one machine."""
+
+import os
+import re
+import signal
+import subprocess
+
+import psutil
+import pytest
+import yaml
+from slurm import ask, one_node, skip_where_it_cannot_run, wait_for
+
+from workflow import ROOT, command, snakemake
+
+LAYERS, SNAPSHOTS = (0, 1), ("4k", "8k")
+RECIPE = "topk-8"
+# The README's three lines: no account here, the partitions are called as in the profile.
+EDITED = {"    slurm_account: my-account\n": ""}
+QUICK = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "5"]
+# Every training asks for a GPU, and one minute at first; measuring gets too little memory at first.
+RESOURCES = ["--set-resources", "train_sae:gpu=1", "train_sae:slurm_partition=gpu", "train_sae:runtime=attempt"]
+RESOURCES += ["evaluate_sae:mem_mb=400*attempt**2"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    skip_where_it_cannot_run()
+    with one_node(tmp_path_factory.mktemp("slurm") / "cluster") as cluster:
+        yield cluster
+
+
+def config() -> dict:
+    """tiny-neox with two layers and two snapshots, and trainings long enough to be hit."""
+    config = yaml.safe_load((ROOT / "config" / "tiny-neox.yaml").read_text())
+    config["activations"]["layers"] = list(LAYERS)
+    config["training"] |= {"tokens": SNAPSHOTS[-1], "snapshots": [SNAPSHOTS[0]]}
+    config["recipes"][RECIPE] |= {"expansion": 128, "batch": 8}
+    return config
+
+
+def profile(folder, name: str):
+    """A copy of the profile, edited as the README says."""
+    text = (ROOT / "workflow" / "profiles" / name / "profile.yaml").read_text()
+    for line, mine in EDITED.items():
+        text = text.replace(line[2:], mine)
+    copy = folder / f"profile-{name}"
+    copy.mkdir()
+    (copy / "profile.yaml").write_text(text)
+    return ["--profile", str(copy)]
+
+
+def training_log(folder, layer: int, snapshot: str):
+    return folder / "results" / "logs" / "train_sae" / RECIPE / f"layer{layer:02d}_{snapshot}.log"
+
+
+def running(folder, layer: int, snapshot: str) -> str:
+    """Wait until this training is at its steps; its job's number."""
+    log = training_log(folder, layer, snapshot)
+    wait_for(lambda: log.exists() and " steps of " in log.read_text(), f"{log} to begin", 240)
+    for line in ask("squeue", "-h", "-t", "running", "-o", "%i %k").splitlines():
+        if "train_sae" in line and f"{layer:02d}" in line and snapshot in line:
+            job = line.split()[0]
+            assert "GRES=gpu:1(IDX:" in ask("scontrol", "--details", "show", "job", job)  # a card is set aside for it
+            return job
+    raise AssertionError(f"no running job trains layer {layer} to {snapshot}")
+
+
+def checkpoints(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("results/checkpoints/*/sae_layer??_?k.pt")}
+
+
+def stop_process(folder, layer: int, snapshot: str) -> None:
+    """Halt the process that trains, as a hung disk would."""
+    script = re.compile(r"snakemake.*\.train_sae\.py|tmp\w+\.train_sae\.py")
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if process.info["cwd"] == str(folder) and script.search(line) and "-m snakemake" not in line:
+            process.send_signal(signal.SIGSTOP)
+            return
+    raise AssertionError("no process trains")
+
+
+def test_a_run_with_four_faults_ends_with_the_same_bits(cluster, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config(), sort_keys=False))
+    arguments = [*profile(tmp_path, "slurm"), "--jobs", "3", *QUICK, *RESOURCES]
+    output = (tmp_path / "output.txt").open("w+")
+    run = subprocess.Popen(
+        command(folder, file, *arguments), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        subprocess.run(["scancel", running(folder, 0, "4k")], check=True)
+        wait_for(lambda: "CANCELLED" in cluster.completed(), "the cancelled job to end")
+        cluster.restart_controller()
+        running(folder, 0, "8k")
+        stop_process(folder, 0, "8k")
+        wait_for(lambda: "TIMEOUT" in cluster.completed(), "the job over its time to end", 200)
+        assert run.wait(400) == 0
+    except BaseException:
+        os.killpg(run.pid, signal.SIGKILL)
+        output.seek(0)
+        print(output.read())
+        raise
+    states = cluster.completed()
+    assert states.count("CANCELLED") == 1
+    assert states.count("TIMEOUT") == 1
+    for snapshot in SNAPSHOTS:
+        assert "going on after step" in training_log(folder, 0, snapshot).read_text()
+    jobs = ask("scontrol", "--oneliner", "show", "job").splitlines()
+    trained = [job for job in jobs if "train_sae" in job and "JobState=COMPLETED" in job]
+    assert len(trained) == len(LAYERS) * len(SNAPSHOTS)
+    assert all("TresPerJob=gres:gpu:1" in job and "Partition=gpu" in job for job in trained)
+    measured = [job for job in jobs if "evaluate_sae" in job]
+    assert sum("JobState=COMPLETED" not in job for job in measured) == len(LAYERS)  # out of memory at first
+    assert sum("JobState=COMPLETED" in job for job in measured) == len(LAYERS)
+    assert cluster.submitted() == len(jobs) == len(states)
+    assert (folder / "results" / "index.html").is_file()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    last = [f"results/checkpoints/{RECIPE}/sae_layer{layer:02d}_{SNAPSHOTS[-1]}.resume.pt" for layer in LAYERS]
+    snakemake(alone, config(), *last)
+    assert checkpoints(folder) == checkpoints(alone)
+    assert len(checkpoints(folder)) == len(LAYERS) * len(SNAPSHOTS)
+
+
+def test_a_site_without_the_plugin(cluster, tmp_path):
+    before = cluster.completed().count("COMPLETED")
+    snakemake(tmp_path, config(), "results/base_model/provenance.json", *profile(tmp_path, "cluster-generic"))
+    assert cluster.completed().count("COMPLETED") == before + 1
