@@ -24,6 +24,7 @@ include: "workflow/rules/figures.smk"
 include: "workflow/rules/publishing.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/names.smk"
+include: "workflow/rules/explorer.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -37,6 +38,7 @@ rule all:
         "models/sae/README.md",
         expand("models/releases/{release}/README.md", release=RELEASES),
         "results/index.html",
+        EXPLORER,
         FEATURES,
         # Resume points are temporary; asked for here, the last ones stay, so that a longer run can append.
         expand(

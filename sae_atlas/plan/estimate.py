@@ -26,6 +26,7 @@ START = {
     "save_text": "model",
     "top_contexts": "model",
     "evolution": "torch",
+    "explorer": "model",
     "model_card": "light",
     "release": "light",
 }  # kind of start (machine.STARTS); the others are figures and tables
@@ -40,6 +41,7 @@ EFFICIENCY = {
     "save_text": 0.6,
     "top_contexts": 0.4,
     "evolution": 0.5,
+    "explorer": 0.6,
 }
 GPU_EFFICIENCY = {"save_activations": 0.4, "save_held_out": 0.4, "evaluate_sae": 0.3, "train_sae": 0.25}  # assumed
 TOKENISED = 0.4e6  # tokens/s a core

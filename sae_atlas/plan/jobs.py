@@ -16,8 +16,9 @@ FLOW = (
     "publishing",
     "features",
     "names",
+    "explorer",
 )  # files of plan/stages
-OF_FEATURES = ("features", "names")  # of them, those whose rules run for the layers of the config's section `features`
+OF_FEATURES = ("features", "names", "explorer")  # whose rules run for the layers of the config's section `features`
 
 
 def jobs(atlas) -> dict[str, list[str]]:

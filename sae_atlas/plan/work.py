@@ -204,6 +204,12 @@ class _Grid:
         read = MASTER * sum((places[name] + 1) * self.weights(name) for name in recipes)
         return {"products": layers * products, "read": layers * read}
 
+    def explorer(self) -> dict:
+        """Cosines of all latents of a layer with each other."""
+        layers, recipes = len(self.atlas.feature_layers), self.atlas.recipes
+        products = layers * sum(map(self._directions, recipes))
+        return {"products": products, "read": layers * sum(MASTER * self.weights(name) for name in recipes)}
+
     def release(self) -> dict:
         """Checkpoints are linked, and read for their hashes."""
         return {"read": self.cells * sum(MASTER * self.weights(name) for name in self.atlas.trained)}

@@ -1,0 +1,209 @@
+// The page of one latent.
+"use strict";
+
+const BANDS = {
+  top: "Highest activations",
+  q75: "Around the 75th percentile of its activations",
+  q50: "Around its median activation",
+  q25: "Around the 25th percentile",
+};
+
+// where: { atlas, layer, latent, columns, block, text, tokens, hrefOf }; the name of another latent comes by `nameOf`.
+function latentPage(where) {
+  const { columns, latent, layer } = where;
+  const inBlock = latent % columns.block;
+  const own = (name) => where.block[name]?.[inBlock] ?? null;
+  const head = [
+    element("p", { class: "where" }, `layer ${layer}, latent ${latent}`),
+    element("h1", {}, columns.name?.[latent] || titleOf(columns, latent, where.tokens)),
+  ];
+  if (!columns.alive[latent]) {
+    return [...head, element("p", {}, `Dead: silent on all ${number(columns.tokens_seen)} tokens looked at.`)];
+  }
+  return [
+    ...head,
+    facts(columns, latent),
+    element(
+      "div",
+      { class: "panels" },
+      panel("Activations", histogram(own("histogram"), columns.edges)),
+      panel("Promotes", lens(own("promoted"), own("promoted_logits"))),
+      panel("Suppresses", lens(own("suppressed"), own("suppressed_logits"))),
+    ),
+    ...contexts(where, inBlock),
+    element(
+      "div",
+      { class: "panels" },
+      panel("How it formed", evolution(where, own("matches"))),
+      panel("Nearest in this layer", nearest(where, own("neighbours"), own("cosines"))),
+    ),
+  ];
+}
+
+const panel = (title, ...content) => element("section", {}, element("h2", {}, title), ...content);
+
+function facts(columns, latent) {
+  const of = (name) => columns[name]?.[latent] ?? null;
+  const topic = topicOf(columns, latent);
+  const rows = [
+    ["fires on", `${number(100 * of("density"))}% of tokens`, `of ${number(columns.tokens_seen)} looked at`],
+    ["importance", number(of("importance")), "mean square of what it writes"],
+    ["highest", number(of("highest")), "activation"],
+  ];
+  if (columns.selectivity) {
+    const chance = `AUROC ${number(of("selectivity"))}, by chance up to ${number(of("chance"))}`;
+    rows.push(["topic", topic ?? "–", topic && chance]);
+    rows.push(["tokens", `${number(of("entropy"))} bits`, "entropy of the tokens at its peaks"]);
+    rows.push(["position", number(of("position_bias")), "bias"]);
+  } else rows.push(["topic", "not scored", null]);
+  if (columns.name) {
+    rows.push(["name", `confidence ${number(of("confidence"))}`, of("source") && `by ${of("source")}`]);
+    rows.push(["detection", number(of("detection")), "balanced accuracy of the name"]);
+  } else rows.push(["name", "not named", null]);
+  return element(
+    "dl",
+    { class: "facts" },
+    ...rows.map(([term, value, note]) =>
+      element("div", {}, element("dt", {}, term), element("dd", {}, value, note ? element("small", {}, note) : null)),
+    ),
+  );
+}
+
+function histogram(counts, edges) {
+  const svg = (name, attributes, ...children) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  };
+  const highest = Math.max(...counts);
+  const bars = counts.map((count, bin) => {
+    const height = count ? Math.max(1, (60 * count) / highest) : 0;
+    const bar = svg("rect", { x: bin * 10 + 1, y: 62 - height, width: 8, height });
+    bar.append(svg("title", {}, `${number(edges[bin])} to ${number(edges[bin + 1])}: ${number(count)} tokens`));
+    return bar;
+  });
+  const width = counts.length * 10;
+  const ticks = [0, counts.length / 2, counts.length].map((bin, place) =>
+    svg("text", { x: bin * 10, y: 76, "text-anchor": ["start", "middle", "end"][place] }, number(edges[Math.round(bin)])),
+  );
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  const label = `${number(total)} tokens it fires on, by activation, log scale`;
+  const drawing = svg("svg", { viewBox: `0 0 ${width} 80`, role: "img", "aria-label": label, class: "histogram" });
+  drawing.append(svg("line", { x1: 0, x2: width, y1: 62.5, y2: 62.5 }), ...bars, ...ticks);
+  return element("figure", {}, drawing, element("figcaption", {}, label));
+}
+
+function lens(tokens, logits) {
+  const largest = Math.max(...logits.map(Math.abs));
+  const rows = tokens.map((token, place) => {
+    const bar = element("span", { class: "bar" });
+    bar.style.width = `${(100 * Math.abs(logits[place])) / largest}%`;
+    return element("li", {}, chip(token), element("span", { class: "track" }, bar), element("span", {}, number(logits[place])));
+  });
+  return element("ol", { class: "lens" }, ...rows);
+}
+
+// --- contexts ------------------------------------------------------------------------------------------------------
+
+function contexts(where, inBlock) {
+  const { block, atlas } = where;
+  let place = block.counts.slice(0, inBlock).flat().reduce((sum, count) => sum + count, 0);
+  return atlas.bands.flatMap((band, number) => {
+    const count = block.counts[inBlock][number];
+    if (!count) return [];
+    const items = Array.from({ length: count }, (_, rank) => context(where, place + rank));
+    place += count;
+    return [panel(BANDS[band] ?? band, element("ol", { class: "contexts" }, ...items))];
+  });
+}
+
+function context(where, at) {
+  const { block, columns } = where;
+  const whole = element("button", { type: "button", "aria-expanded": "false", title: "show the whole context" }, "⋯");
+  const words = element("p", { class: "words" }, ...shaded(where, at, false));
+  whole.addEventListener("click", () => {
+    const open = whole.getAttribute("aria-expanded") === "false";
+    whole.setAttribute("aria-expanded", String(open));
+    words.replaceChildren(...shaded(where, at, open));
+  });
+  const topic = block.context_topic[at] < 0 ? "" : columns.topics[block.context_topic[at]];
+  const about = element("p", { class: "about" }, element("b", {}, number(block.activation[at])), topic, whole);
+  return element("li", {}, about, words);
+}
+
+// Tokens of the window, those with activation shaded by it; all of the context if `whole`. Quiet tokens are one text.
+function shaded({ block, columns, latent, text, tokens, atlas }, at, whole) {
+  const row = block.row[at] * atlas.context;
+  const [start, length, peak] = [block.start[at], block.length[at], block.peak[at]];
+  const [first, last] = whole ? [0, atlas.context] : [start, start + length];
+  const parts = [];
+  let quiet = "";
+  const flush = () => {
+    if (quiet) parts.push(document.createTextNode(quiet));
+    quiet = "";
+  };
+  for (let place = first; place < last; place++) {
+    const id = text[row + place];
+    const level = parseInt(block.shade[at][place - start] ?? "0", 36);
+    const word = id === atlas.start ? (place ? " ¶ " : "") : visible(tokens[id]);
+    if (!level && place !== start + peak) {
+      quiet += word;
+      continue;
+    }
+    flush();
+    const share = level / 35;
+    const mark = element("mark", { class: place === start + peak ? "peak" : null }, word);
+    mark.style.setProperty("--share", share.toFixed(2));
+    mark.title = `activation ${place === start + peak ? "" : "about "}${number(
+      place === start + peak ? block.activation[at] : share * columns.highest[latent],
+    )}`;
+    parts.push(mark);
+  }
+  flush();
+  if (!whole && first > 0) parts.unshift("…");
+  if (!whole && last < atlas.context) parts.push("…");
+  return parts;
+}
+
+// --- elsewhere -----------------------------------------------------------------------------------------------------
+
+function evolution(where, matches) {
+  const { columns, layer, latent } = where;
+  if (!columns.places.length || !matches) return element("p", {}, "Not traced.");
+  const rows = columns.places.flatMap(([axis, place], number) => {
+    if (!matches[number]) return [];
+    const [match, cosine] = matches[number];
+    const snapshot = axis === "snapshot";
+    const link = reference(where, snapshot ? layer : Number(place), match, snapshot && match === latent ? "itself" : null);
+    return [other(snapshot ? `at ${place} tokens` : `in layer ${place}`, link, cosine)];
+  });
+  const note = "Best match by decoder direction. A latent of an earlier snapshot leads to what it has become.";
+  return element("div", {}, element("ul", { class: "others" }, ...rows), element("p", { class: "note" }, note));
+}
+
+function nearest(where, latents, cosines) {
+  const rows = latents.map((latent, place) => other("", reference(where, where.layer, latent), cosines[place]));
+  return element("ul", { class: "others" }, ...rows);
+}
+
+const other = (label, link, cosine) =>
+  element(
+    "li",
+    {},
+    label ? element("span", { class: "label" }, label) : null,
+    link,
+    element("span", { class: "cosine", title: "cosine of the decoder rows" }, cosine.toFixed(2)),
+  );
+
+// A link to a latent; its name is filled in when the layer's columns are there.
+function reference(where, layer, latent, label = null) {
+  const link = element("a", { href: where.hrefOf(layer, latent) }, label ?? `${layer}/${latent}`);
+  if (!label) {
+    where.nameOf(layer, latent).then(
+      (name) => link.append(" ", element("span", { class: "title" }, name)),
+      () => {}, // the number leads there all the same
+    );
+  }
+  return link;
+}

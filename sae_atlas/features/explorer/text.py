@@ -1,0 +1,29 @@
+"""The text of the explorer: every context that latents point into once, and the tokens as strings."""
+
+import numpy as np
+
+
+class Text:
+    """Rows of the corpus that are used, numbered in the order of the corpus."""
+
+    def __init__(self, tokens: np.ndarray, rows: np.ndarray):
+        """tokens [contexts, context]: ids of the corpus; rows: those that are used, each once, rising."""
+        self.rows = rows
+        self.tokens = np.ascontiguousarray(tokens[rows], np.min_scalar_type(int(tokens[rows].max(initial=0))))
+
+    def number(self, rows: np.ndarray) -> np.ndarray:
+        """Numbers of these rows of the corpus."""
+        return np.searchsorted(self.rows, rows)
+
+    def bytes(self) -> bytes:
+        """Ids, little-endian, row after row."""
+        return self.tokens.astype(self.tokens.dtype.newbyteorder("<")).tobytes()
+
+    def ids(self) -> list[int]:
+        """Ids that occur, rising."""
+        return np.unique(self.tokens).tolist()
+
+
+def strings(tokenizer, ids: list[int]) -> list[str]:
+    """Every token as it is written, with its space; a part of a character becomes U+FFFD."""
+    return [tokenizer.decode([token]) for token in ids]

@@ -1,0 +1,24 @@
+"""The explorer depends on the tables about the latents, on the final SAEs and on the text and tokens that it shows."""
+
+from sae_atlas.plan.stages.declare import stage
+from sae_atlas.plan.stages.publishing import sources
+
+# Table of a layer (results/features/RECIPE/layerLL_TABLE.parquet) -> the stage that makes it.
+TABLES = {"features": "top_contexts", "contexts": "top_contexts"}
+
+
+def shown(atlas) -> list[tuple[str, int]]:
+    """(recipe, layer) of what the explorer shows, in its order."""
+    return [(recipe, layer) for recipe in atlas.recipes for layer in atlas.feature_layers]
+
+
+@stage("features/explorer", "tables.py", "metrics/directions.py", "saes/checkpoint.py")
+def explorer(atlas) -> tuple[dict, dict]:
+    settings = {"base": atlas.config["base_model"]["name"], "site": atlas.config["activations"]["site"]}
+    inputs = sources(atlas)
+    for recipe, layer in shown(atlas):
+        cell, name = {"recipe": recipe, "layer": layer}, f"{recipe} layer{layer:02d}"
+        made = {table: atlas.identity(stage, **cell) for table, stage in TABLES.items()}
+        made["checkpoint"] = atlas.identity(atlas.maker(recipe), **cell, snapshot=atlas.last)
+        inputs |= {f"{name} {file}": identity for file, identity in made.items()}
+    return settings, inputs

@@ -1,0 +1,41 @@
+# The explorer: pages to browse the latents, for the layers of the config's section `features`.
+from sae_atlas.plan.stages.explorer import TABLES as EXPLORED, shown
+
+EXPLORER = ["results/explorer"] if atlas.feature_layers else []
+
+
+def explored(file):
+    """Files of the layers that the explorer shows, in its order."""
+    return [file.format(recipe=recipe, layer=layer) for recipe, layer in shown(atlas)]
+
+
+rule explorer:
+    """Every latent of the final SAEs: search, contexts, promoted tokens, how it formed. Opened from disk: index.html."""
+    input:
+        base_model=PROVENANCE,
+        corpus=CORPUS,
+        checkpoints=explored(f"results/checkpoints/{{recipe}}/sae_layer{{layer:02d}}_{atlas.last}.pt"),
+        **{
+            table: explored(f"results/features/{{recipe}}/layer{{layer:02d}}_{table}.parquet") for table in EXPLORED
+        },
+    output:
+        folder=directory("results/explorer"),
+    log:
+        "results/logs/explorer.log",
+    benchmark:
+        "results/benchmarks/explorer.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        settings=settings("explorer"),
+        shown=shown(atlas),
+        code=code("explorer"),
+        inputs=inputs("explorer"),
+    message:
+        "explorer: {output.folder}"
+    script:
+        "../scripts/explorer.py"

@@ -1,0 +1,23 @@
+"""Pages to browse the latents (rule explorer)."""
+
+from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.features.explorer.build import TABLES, Source, write_explorer
+from sae_atlas.log import job_log
+from sae_atlas.provenance import make_record
+
+with job_log(snakemake.log[0]):
+    settings, inputs, files = snakemake.params.settings, snakemake.params.inputs, dict(snakemake.input.items())
+    tables = {name: files[name] for name in TABLES if name in files}
+    sources = [
+        Source(recipe, layer, {name: paths[place] for name, paths in tables.items()}, files["checkpoints"][place])
+        for place, (recipe, layer) in enumerate(snakemake.params.shown)
+    ]
+    write_explorer(
+        snakemake.output.folder,
+        files["corpus"],
+        load_tokenizer(files["base_model"], inputs["base_model"]),
+        sources,
+        **settings,
+        record=make_record("explorer", settings, snakemake.params.code, inputs),
+        expects=inputs,
+    )
