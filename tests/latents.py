@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from sae_atlas.corpus import open_corpus, tokenize
 from sae_atlas.features.explorer.build import TABLES, Source, write_explorer
-from sae_atlas.tables import write_table
 from sae_atlas.provenance import make_record
 from sae_atlas.saes.checkpoint import save
+from sae_atlas.tables import write_table
 
 EVIL = "</script><script>document.title='owned'</script><img/src=x/onerror=document.title='owned'>&amp;\"'`${1}"
 WORDS = ["ship", "river", "queen", "shipping", "naïve", "東京", EVIL] + [f"word{number}" for number in range(7, D_SAE)]

@@ -202,6 +202,7 @@ class Made:
             self.folder / "page" / "cards",
             config=config,
             colour_map="viridis",
+            explored=[1],
             record={"identity": self.name},
             expects=self.expects | expects,
             evaluations=list(evaluations),
@@ -231,6 +232,15 @@ def test_the_folders_of_this_machine_are_not_told(tmp_path):
     made.base = {"name": "plain", "source": "local", "path": "/home/me/models/mine"}
     text = made.write().read_text()
     assert "/home/me" not in text and "path: mine" in text
+
+
+def test_the_page_and_the_cards_of_explored_layers_lead_to_the_explorer(tmp_path):
+    page = Made(tmp_path, "a/b").write()
+    assert 'href="explorer/index.html"' in page.read_text()
+    cards = {
+        card.stem: "../explorer/index.html#/a%2Fb/1" in card.read_text() for card in (page.parent / "cards").iterdir()
+    }
+    assert cards == {"sae #0 100%": False, "sae #1 100%": True}
 
 
 def test_cards_of_saes_that_are_no_more_go(tmp_path):

@@ -4,6 +4,7 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -30,6 +31,7 @@ def write_page(
     folder: str | Path,
     config: dict,
     colour_map: str,
+    explored: list[int],
     record: dict,
     expects: dict[str, str],
     evaluations: list[str],
@@ -37,6 +39,7 @@ def write_page(
     """Write `page` and, into `folder` beside it, every card as HTML. All links are relative.
 
     metrics: the table of all recipes. cards, releases: Markdown files. figures: recipe -> PNGs. jobs: plan.jobs.jobs.
+    explored: layers whose latents the explorer beside the page shows.
     expects: identities of base_model, corpus and, by its name, of every card; evaluations: those in the table.
 
     Raises AtlasError if one of the files is of another run.
@@ -45,7 +48,7 @@ def write_page(
     measured = read_table(metrics, evaluations)
     saes = [_read_sae(card, expects) for card in cards]
     where = Path(page).parent
-    _write_cards(saes, Path(folder), page)
+    _write_cards(saes, Path(folder), page, explored)
     shown = table.columns(measured)
     text = fill(
         "index.html.jinja",
@@ -58,6 +61,7 @@ def write_page(
         layers=sorted(set(measured["layer"].tolist())),
         links={(sae.recipe, sae.layer): _relative(Path(folder) / f"{sae.name}.html", where) for sae in saes},
         saes=saes,
+        explored=explored,
         releases={Path(path).parent.name: _relative(path, where) for path in releases},
         held_out=measured.groupby("metric")["held_out_tokens"].max().to_dict(),
         costs=costs.read_costs(benchmarks, jobs),
@@ -100,7 +104,7 @@ def _read_sae(card: str | Path, expects: dict[str, str]) -> Published:
     )
 
 
-def _write_cards(saes: list[Published], folder: Path, page: str | Path) -> None:
+def _write_cards(saes: list[Published], folder: Path, page: str | Path, explored: list[int]) -> None:
     """A page per card; cards of SAEs that are no more go."""
     with atomic(folder) as partial:
         partial.mkdir()
@@ -111,6 +115,7 @@ def _write_cards(saes: list[Published], folder: Path, page: str | Path) -> None:
                 body=rendered(sae.card.read_text()),
                 page=_relative(page, folder),
                 files=_relative(sae.card.parent, folder),
+                explorer=f"#/{quote(sae.recipe, safe='')}/{sae.layer}" if sae.layer in explored else None,
             )
             (partial / f"{sae.name}.html").write_text(text)
 

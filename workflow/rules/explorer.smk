@@ -12,12 +12,10 @@ def explored(file):
 rule explorer:
     """Every latent of the final SAEs: search, contexts, promoted tokens, how it formed. Opened from disk: index.html."""
     input:
+        **{table: explored(f"results/features/{{recipe}}/layer{{layer:02d}}_{table}.parquet") for table in EXPLORED},
         base_model=PROVENANCE,
         corpus=CORPUS,
         checkpoints=explored(f"results/checkpoints/{{recipe}}/sae_layer{{layer:02d}}_{atlas.last}.pt"),
-        **{
-            table: explored(f"results/features/{{recipe}}/layer{{layer:02d}}_{table}.parquet") for table in EXPLORED
-        },
     output:
         folder=directory("results/explorer"),
     log:

@@ -1,5 +1,6 @@
 """Write the explorer: its page, and what the page loads."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,8 +19,8 @@ from sae_atlas.features.explorer.tables import SHOWN, Contexts, Layer, blocks, c
 from sae_atlas.features.explorer.text import Text, strings
 from sae_atlas.files import atomic
 from sae_atlas.log import progress
-from sae_atlas.tables import identities
 from sae_atlas.saes.checkpoint import load_checkpoint
+from sae_atlas.tables import identities
 
 NEIGHBOURS = 6
 SCRIPTS = ("data.js", "search.js", "list.js", "latent.js", "explorer.js")
@@ -126,9 +127,9 @@ def _text(corpus, sources: list[Source], expects: dict) -> Text:
 
 
 def _topics(sources: list[Source], expects: dict) -> list[str]:
-    """Topics of any context, in the order of their names."""
+    """Topics of any context or latent, in the order of their names."""
     found = set()
-    for source in sources:
-        table = _table(source, "contexts", expects, lambda path: parquet.read_table(path, columns=["topic"]))
-        found.update(compute.unique(table["topic"]).to_pylist())
+    for source, name in itertools.product(sources, ("contexts", "scores")):
+        table = _table(source, name, expects, lambda path: parquet.read_table(path, columns=["topic"]))
+        found.update(compute.unique(table["topic"]).to_pylist() if table is not None else ())
     return sorted(found - {None})

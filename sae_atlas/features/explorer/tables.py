@@ -12,6 +12,7 @@ from sae_atlas.features.explorer.text import Text
 BLOCK = 512  # latents whose contexts lie in one file
 SHOWN = {"top": 10, "q75": 3, "q50": 3, "q25": 3}  # contexts of every band
 SEARCHED = 4  # tokens of a latent that search finds: those at its highest peaks, and those it promotes most
+LENS = 8  # tokens shown of those that a latent promotes and suppresses
 LEVELS = "0123456789abcdefghijklmnopqrstuvwxyz"  # shades of a token: activation over the latent's highest, rounded up
 
 
@@ -64,9 +65,11 @@ def columns(layer: Layer, contexts: "Contexts") -> dict:
 def blocks(layer: Layer, contexts: "Contexts") -> list[dict]:
     """What the pages of the latents need, BLOCK latents at a time."""
     features, count = layer.features, len(layer.features)
-    wide = {name: features[name].to_pylist() for name in ("promoted", "suppressed", "histogram")}
+    wide = {"histogram": features["histogram"].to_pylist()}
+    wide["promoted"] = [row[SEARCHED:LENS] for row in features["promoted"].to_pylist()]  # after those of the list
+    wide["suppressed"] = [row[:LENS] for row in features["suppressed"].to_pylist()]
     for name in ("promoted_logits", "suppressed_logits"):
-        wide[name] = [short(row, 2) for row in features[name].to_pylist()]
+        wide[name] = [short(row[:LENS], 2) for row in features[name].to_pylist()]
     wide["matches"] = _matches(layer.evolution, count)
     if layer.neighbours is not None:
         latents, cosines = layer.neighbours
@@ -149,10 +152,10 @@ def _places(evolution: pa.Table | None) -> list[tuple[str, str]]:
 
 def _matches(evolution: pa.Table | None, count: int) -> list[list]:
     """Of every latent, for each place, its match and the cosine; null where there is none."""
-    found: list[list] = [[None] * len(_places(evolution)) for _ in range(count)]
+    place = {pair: number for number, pair in enumerate(_places(evolution))}
+    found: list[list] = [[None] * len(place) for _ in range(count)]
     if evolution is None:
         return found
-    place = {pair: number for number, pair in enumerate(_places(evolution))}
     rows = (evolution[name].to_pylist() for name in ("latent", "axis", "place", "match", "cosine"))
     for latent, axis, where, match, cosine in zip(*rows, strict=True):
         found[latent][place[axis, where]] = [match, round(cosine, 2)]

@@ -4,7 +4,13 @@ from sae_atlas.plan.stages.declare import stage
 from sae_atlas.plan.stages.publishing import sources
 
 # Table of a layer (results/features/RECIPE/layerLL_TABLE.parquet) -> the stage that makes it.
-TABLES = {"features": "top_contexts", "contexts": "top_contexts"}
+TABLES = {
+    "features": "top_contexts",
+    "contexts": "top_contexts",
+    "scores": "score_latents",
+    "names": "name_latents",
+    "evolution": "evolution",
+}
 
 
 def shown(atlas) -> list[tuple[str, int]]:

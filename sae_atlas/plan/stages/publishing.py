@@ -53,6 +53,7 @@ LOOK = ("figures/metrics_heatmap.py", "figures/scales.py", "figures/shown.py", "
 def page(atlas) -> tuple[dict, dict]:
     """The page of the whole atlas, and the cards as pages beside it."""
     settings = {"config": what_makes(atlas, atlas.recipes), "colour_map": atlas.config["figures"]["colour_map"]}
+    settings["explored"] = atlas.feature_layers
     cards = {
         atlas.sae_name(recipe, layer): atlas.identity("model_card", recipe=recipe, layer=layer)
         for recipe in atlas.recipes

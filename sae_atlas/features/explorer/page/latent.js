@@ -27,7 +27,7 @@ function latentPage(where) {
       "div",
       { class: "panels" },
       panel("Activations", histogram(own("histogram"), columns.edges)),
-      panel("Promotes", lens(own("promoted"), own("promoted_logits"))),
+      panel("Promotes", lens([...columns.promotes[latent], ...own("promoted")], own("promoted_logits"))),
       panel("Suppresses", lens(own("suppressed"), own("suppressed_logits"))),
     ),
     ...contexts(where, inBlock),
@@ -54,7 +54,7 @@ function facts(columns, latent) {
     const chance = `AUROC ${number(of("selectivity"))}, by chance up to ${number(of("chance"))}`;
     rows.push(["topic", topic ?? "–", topic && chance]);
     rows.push(["tokens", `${number(of("entropy"))} bits`, "entropy of the tokens at its peaks"]);
-    rows.push(["position", number(of("position_bias")), "bias"]);
+    rows.push(["position bias", number(of("position_bias")), "-1 early, 1 late in a context"]);
   } else rows.push(["topic", "not scored", null]);
   if (columns.name) {
     rows.push(["name", `confidence ${number(of("confidence"))}`, of("source") && `by ${of("source")}`]);
@@ -88,7 +88,7 @@ function histogram(counts, edges) {
     svg("text", { x: bin * 10, y: 76, "text-anchor": ["start", "middle", "end"][place] }, number(edges[Math.round(bin)])),
   );
   const total = counts.reduce((sum, count) => sum + count, 0);
-  const label = `${number(total)} tokens it fires on, by activation, log scale`;
+  const label = `${number(total)} ${total === 1 ? "token" : "tokens"} by activation, log scale`;
   const drawing = svg("svg", { viewBox: `0 0 ${width} 80`, role: "img", "aria-label": label, class: "histogram" });
   drawing.append(svg("line", { x1: 0, x2: width, y1: 62.5, y2: 62.5 }), ...bars, ...ticks);
   return element("figure", {}, drawing, element("figcaption", {}, label));
@@ -151,9 +151,11 @@ function shaded({ block, columns, latent, text, tokens, atlas }, at, whole) {
       quiet += word;
       continue;
     }
+    const bare = word.trimStart() || word;
+    quiet += word.slice(0, word.length - bare.length); // the space before a word is not shaded
     flush();
     const share = level / 35;
-    const mark = element("mark", { class: place === start + peak ? "peak" : null }, word);
+    const mark = element("mark", { class: place === start + peak ? "peak" : null }, bare);
     mark.style.setProperty("--share", share.toFixed(2));
     mark.title = `activation ${place === start + peak ? "" : "about "}${number(
       place === start + peak ? block.activation[at] : share * columns.highest[latent],

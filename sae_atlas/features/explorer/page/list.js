@@ -25,7 +25,7 @@ function extend(upTo = list.shown + AT_ONCE) {
 function row({ layer, latent, columns }) {
   const value = list.sort === "match" || list.sort === "latent" ? null : columns[list.sort]?.[latent];
   const title = titleOf(columns, latent, list.tokens);
-  const peaks = columns.name?.[latent] ? columns.peaks[latent].slice(0, 3).map((token) => chip(list.tokens[token])) : [];
+  const peaks = columns.name?.[latent] ? columns.peaks[latent].slice(0, 3).map((token) => chip(list.tokens[token].trim())) : [];
   return element(
     "li",
     {},
