@@ -56,9 +56,10 @@ def settle(page, count: str) -> None:
     page.locator("#found", has_text=re.compile(rf"^{count} latents?")).wait_for()
 
 
-@pytest.mark.parametrize(
-    ("query", "first", "count"),
-    [
+def test_search_finds_a_known_latent(explorer, visit):
+    page = visit(explorer)
+    settle(page, str(ALIVE))
+    for query, first, count in [
         ("river", 1, 1),  # token and name
         ("ship", 0, 2),  # the token itself before one that holds it
         ("SHIPPING", 3, 1),
@@ -66,14 +67,13 @@ def settle(page, count: str) -> None:
         ("name:says river", 1, 1),
         ("12", 12, 1),
         ("#63", 63, 1),  # a dead one is found by its number
-    ],
-)
-def test_search_finds_a_known_latent(explorer, visit, query, first, count):
-    page = visit(explorer)
-    settle(page, str(ALIVE))
-    page.fill("#query", query)
-    settle(page, str(count))
-    assert shown(page)[0] == first
+    ]:
+        page.fill("#query", query)
+        page.wait_for_function(
+            "[latent, count] => list.results.length === count && list.results[0].latent === latent", arg=[first, count]
+        )
+        settle(page, str(count))
+        assert shown(page)[0] == first
 
 
 def test_search_by_topic_and_by_nothing_there(explorer, visit):
@@ -207,7 +207,7 @@ def test_hostile_text_stays_text(tmp_path, visit):
     assert [file.name for file in scripts] == ["index.html"] and "<script>" not in path.read_text()
 
 
-@pytest.mark.parametrize("without", [("scores",), ("names",), ("evolution",), ("scores", "names", "evolution")])
+@pytest.mark.parametrize("without", [("names", "evolution"), ("scores", "names", "evolution")])
 def test_what_was_not_made_is_told(tmp_path, visit, without):
     page = visit(make_explorer(tmp_path, layers=1, without=without), "#/topk/0/1")
     text = page.locator("main").inner_text()

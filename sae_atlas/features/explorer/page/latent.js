@@ -25,7 +25,7 @@ function latentPage(where) {
     facts(columns, latent),
     element(
       "div",
-      { class: "panels" },
+      { class: "panels three" },
       panel("Activations", histogram(own("histogram"), columns.edges)),
       panel("Promotes", lens([...columns.promotes[latent], ...own("promoted")], own("promoted_logits"))),
       panel("Suppresses", lens(own("suppressed"), own("suppressed_logits"))),
