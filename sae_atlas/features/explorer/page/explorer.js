@@ -102,6 +102,7 @@ function relist(layers, columns, tokens) {
   options(controls.topic, ["", ...topics], at.topic, (topic) => topic || "all");
   options(controls.sort, sortsOf(columns).filter((name) => name !== "match" || at.query.trim()), sort, (name) => SORTS[name].label);
   controls.sort.title = SORTS[sort].title ?? "";
+  byId("order").hidden = sort === "match";
   byId("order").textContent = descending ? "↓" : "↑";
   byId("order").dataset.next = descending ? "up" : "down";
   if (document.activeElement !== byId("query")) byId("query").value = at.query;

@@ -46,21 +46,21 @@ function termsOf(query) {
   });
 }
 
-// How well a term fits: 0 best, null not at all.
+// How well a term fits: 0 best, null not at all. A token at the highest peak before the name, the name before other peaks.
 function fit(term, hay, latent) {
   if (term.number === latent) return 0;
   if (!hay.all.includes(term.text)) return null;
-  const tests = [
-    ["token", (text) => text === term.text],
-    ["name", (text) => text.split(/[^\p{L}\p{N}]+/u).includes(term.text)],
-    ["name", (text) => text.includes(term.text)],
-    ["token", (text) => text.includes(term.text)],
-    ["topic", (text) => text.includes(term.text)],
-    ["promotes", (text) => text.includes(term.text)],
-  ];
-  const parts = term.part === "token" ? ["token", "promotes"] : term.part ? [term.part] : Object.keys(hay);
-  const found = tests.findIndex(([part, test]) => parts.includes(part) && hay[part].some(test));
-  return found < 0 ? null : found + 1;
+  const within = (text) => text.includes(term.text);
+  const peak = hay.token.indexOf(term.text);
+  const fits = {
+    token: peak >= 0 ? 1 + peak : hay.token.some(within) ? 4 : null,
+    name: hay.name.some((text) => text.split(/[^\p{L}\p{N}]+/u).includes(term.text)) ? 1.5 : hay.name.some(within) ? 3 : null,
+    topic: hay.topic.some(within) ? 5 : null,
+    promotes: hay.promotes.some(within) ? 6 : null,
+  };
+  const parts = term.part === "token" ? ["token", "promotes"] : term.part ? [term.part] : Object.keys(fits);
+  const found = parts.map((part) => fits[part]).filter((each) => each !== null);
+  return found.length ? Math.min(...found) : null;
 }
 
 // Alive latents of `layers` (number -> columns) that fit, in order: [{ layer, latent, fit }]. A dead one is found by number.
