@@ -1,13 +1,13 @@
 """Write the explorer: its page, and what the page loads."""
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import jinja2
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as compute
 from pyarrow import parquet
 
@@ -94,8 +94,8 @@ def _write_page(folder: Path, base: str) -> None:
         (folder / name).write_text((page / name).read_text())
 
 
-def _table(source: Source, name: str, expects: dict, read: Callable = parquet.read_table):
-    """A table of the layer; None if it was not made."""
+def _table(source: Source, name: str, expects: dict, columns: list[str] | None = None) -> pa.Table | None:
+    """A table of the layer, or some columns of it; None if it was not made."""
     if name not in source.tables:
         return None
     path, expected = source.tables[name], [source.expects(expects, name)]
@@ -104,7 +104,7 @@ def _table(source: Source, name: str, expects: dict, read: Callable = parquet.re
         raise AtlasError(
             f"{path}: made by other settings, code or inputs (identities {found}). Delete it and rerun; it will be rebuilt."
         )
-    return read(path)
+    return parquet.read_table(path, columns=columns)
 
 
 def _read(source: Source, expects: dict) -> Layer:
@@ -117,8 +117,7 @@ def _text(corpus, sources: list[Source], expects: dict) -> Text:
     """Contexts that latents of any layer are shown in."""
     used = set()
     for source in sources:
-        columns = ["context", "band", "rank"]
-        table = _table(source, "contexts", expects, lambda path: parquet.read_table(path, columns=columns))  # noqa: B023
+        table = _table(source, "contexts", expects, ["context", "band", "rank"])
         for band, shown in SHOWN.items():
             chosen = compute.and_(compute.equal(table["band"], band), compute.less(table["rank"], shown))
             used.update(compute.unique(table["context"].filter(chosen)).to_pylist())
@@ -130,6 +129,6 @@ def _topics(sources: list[Source], expects: dict) -> list[str]:
     """Topics of any context or latent, in the order of their names."""
     found = set()
     for source, name in itertools.product(sources, ("contexts", "scores")):
-        table = _table(source, name, expects, lambda path: parquet.read_table(path, columns=["topic"]))
+        table = _table(source, name, expects, ["topic"])
         found.update(compute.unique(table["topic"]).to_pylist() if table is not None else ())
     return sorted(found - {None})

@@ -88,7 +88,7 @@ class Contexts:
     def __init__(self, table: pa.Table, highest: np.ndarray, text: Text, topics: list[str]):
         """table: rows of the protocol, all bands; highest [d_sae]: the latents' largest activations; topics: by number."""
         self.topics = topics
-        bands = np.array([_place_in(list(SHOWN), band) for band in table["band"].to_pylist()])
+        bands = np.array([_place_in(list(SHOWN), band) for band in table["band"].to_pylist()], int)
         latents, ranks = table["latent"].to_numpy(), table["rank"].to_numpy()
         chosen = ranks < np.array(list(SHOWN.values()))[bands]
         order = np.lexsort((ranks, bands, latents))
