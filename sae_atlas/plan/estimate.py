@@ -26,7 +26,7 @@ START = {
     "save_text": "model",
     "top_contexts": "model",
     "evolution": "torch",
-    "explorer": "model",
+    "explorer": "torch",
     "model_card": "light",
     "release": "light",
 }  # kind of start (machine.STARTS); the others are figures and tables

@@ -1,6 +1,6 @@
 """Pages to browse the latents (rule explorer)."""
 
-from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.explorer.build import TABLES, Source, write_explorer
 from sae_atlas.log import job_log
 from sae_atlas.provenance import make_record
@@ -15,7 +15,7 @@ with job_log(snakemake.log[0]):
     write_explorer(
         snakemake.output.folder,
         files["corpus"],
-        load_tokenizer(files["base_model"], inputs["base_model"]),
+        Decoder.of_model(files["base_model"], inputs["base_model"]),
         sources,
         **settings,
         record=make_record("explorer", settings, snakemake.params.code, inputs),

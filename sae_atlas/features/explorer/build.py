@@ -13,10 +13,11 @@ from pyarrow import parquet
 
 from sae_atlas.corpus import open_corpus
 from sae_atlas.errors import AtlasError
+from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.explorer.neighbours import neighbours
 from sae_atlas.features.explorer.pack import write_pack
 from sae_atlas.features.explorer.tables import SHOWN, Contexts, Layer, blocks, columns
-from sae_atlas.features.explorer.text import Text, strings
+from sae_atlas.features.explorer.text import Text
 from sae_atlas.files import atomic
 from sae_atlas.log import progress
 from sae_atlas.saes.checkpoint import load_checkpoint
@@ -44,7 +45,7 @@ class Source:
 def write_explorer(
     folder: str | Path,
     corpus: str | Path,
-    tokenizer,
+    decode: Decoder,
     sources: list[Source],
     base: str,
     site: str,
@@ -70,7 +71,7 @@ def write_explorer(
         atlas |= {"bands": list(SHOWN), "start": opened.attributes["document_start"], "identity": record["identity"]}
         write_pack(data, "atlas", atlas)
         write_pack(data, "text", text.bytes())
-        write_pack(data, "tokens", dict(zip(ids, strings(tokenizer, ids), strict=True)))
+        write_pack(data, "tokens", dict(zip(ids.tolist(), decode(ids), strict=True)))
         for source in sources:
             layer = _read(source, expects)
             contexts = Contexts(layer.contexts, layer.features["max_activation"].to_numpy(), text, topics)

@@ -1,4 +1,4 @@
-"""The text of the explorer: every context that latents point into once, and the tokens as strings."""
+"""The text of the explorer: every context that latents point into, once."""
 
 import numpy as np
 
@@ -19,11 +19,6 @@ class Text:
         """Ids, little-endian, row after row."""
         return self.tokens.astype(self.tokens.dtype.newbyteorder("<")).tobytes()
 
-    def ids(self) -> list[int]:
+    def ids(self) -> np.ndarray:
         """Ids that occur, rising."""
-        return np.unique(self.tokens).tolist()
-
-
-def strings(tokenizer, ids: list[int]) -> list[str]:
-    """Every token as it is written, with its space; a part of a character becomes U+FFFD."""
-    return [tokenizer.decode([token]) for token in ids]
+        return np.unique(self.tokens)
