@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sae_atlas.corpus import open_corpus, tokenize
+from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.explorer.build import TABLES, Source, write_explorer
 from sae_atlas.provenance import make_record
 from sae_atlas.saes.checkpoint import save
@@ -160,7 +161,7 @@ def make_explorer(folder: Path, recipes=("topk",), layers: int = 3, without=(), 
     write_explorer(
         folder / "explorer",
         corpus,
-        word_tokenizer(),
+        Decoder(word_tokenizer().decode),
         sources,
         base,
         "resid_post",
