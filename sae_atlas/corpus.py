@@ -19,7 +19,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from sae_atlas.arrays import Rows
-from sae_atlas.errors import AtlasError, reason
+from sae_atlas.errors import AtlasError, nearest, reason
 from sae_atlas.files import atomic
 from sae_atlas.log import DISK_ERRORS, progress
 from sae_atlas.provenance import check_record
@@ -154,12 +154,15 @@ def read_documents(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
     if text["source"] == "package":
         from sae_atlas.base_models.packages import find_text
 
-        articles = json.loads(find_text(text["package"]).path().read_text())
-        topics = {"Uncategorized": None}  # a label that says nothing
-        documents = [
-            (article["extract"], topics.get(article["topic"], article["topic"])) for article in articles.values()
-        ]
-        yield from (documents[i] for i in np.random.default_rng(seed).permutation(len(documents)))
+        articles = list(json.loads(find_text(text["package"]).path().read_text()).values())
+        topic, topics = text.get("topic"), sorted({article["topic"] for article in articles})
+        if topic not in (None, *topics):
+            raise AtlasError(f"corpus.topic: {topic!r} is none of {text['package']}; {nearest(topic, topics)}")
+        says_nothing = {"Uncategorized": None}
+        documents = [(each["extract"], says_nothing.get(each["topic"], each["topic"])) for each in articles]
+        # One topic keeps the order of all: what is held out of all of them is held out of it too.
+        order = np.random.default_rng(seed).permutation(len(articles))
+        yield from (documents[i] for i in order if topic in (None, articles[i]["topic"]))
         return
     import datasets
 

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from sae_atlas import sites
+from sae_atlas.base_models.made import load_base_model
 from sae_atlas.errors import AtlasError
 from sae_atlas.exports.load import load_sae
 from sae_atlas.saes.sae import Sae
 
-__all__ = ["capture", "load_sae", "patch"]
+__all__ = ["capture", "load_base_model", "load_sae", "patch"]
 
 
 def capture(model: nn.Module, site: str, layers: list[int]) -> AbstractContextManager[dict[int, Tensor]]:

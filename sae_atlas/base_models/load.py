@@ -20,6 +20,17 @@ def load(provenance: str | Path, dtype: str, expected: str | None = None, device
 
     Code from the folder is never run.
     """
+    found = read_provenance(provenance, expected)
+    model = read_model(Path(provenance).parent / found["path"], dtype, device)
+    if "adapter" in found:
+        from sae_atlas.base_models.made import put_on
+
+        model = put_on(model, Path(provenance).parent / found["adapter"]).get_base_model()
+    return model.requires_grad_(False), found
+
+
+def read_model(folder: Path, dtype: str, device: str = "auto"):
+    """The model in a folder in transformers format, in evaluation mode. Raises AtlasError if it does not load whole."""
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -29,8 +40,6 @@ def load(provenance: str | Path, dtype: str, expected: str | None = None, device
 
     disable_progress_bar()
     on = resolve(device)  # a GPU that is missing is reported before the work
-    found = read_provenance(provenance, expected)
-    folder = Path(provenance).parent / found["path"]
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -43,7 +52,7 @@ def load(provenance: str | Path, dtype: str, expected: str | None = None, device
         raise AtlasError(f"{folder}: does not load ({reason(error)}); delete it and rerun") from error
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         raise AtlasError(f"{folder}: its weights lack {sorted(loading['missing_keys'])[0]}; delete it and rerun")
-    return model.to(on).eval().requires_grad_(False), found
+    return model.to(on).eval().requires_grad_(False)
 
 
 def load_tokenizer(provenance: str | Path, expected: str | None = None):

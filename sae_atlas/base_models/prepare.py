@@ -1,16 +1,22 @@
 """Make the base model ready: a folder in transformers format and a provenance record beside it."""
 
 import json
+import os
 from pathlib import Path
 
-from sae_atlas.base_models.packages import find_model, sha256
+from sae_atlas.base_models.from_scratch import random_model
+from sae_atlas.base_models.made import ADAPTER, check_base, read_meta, weights_sum
+from sae_atlas.base_models.packages import find_model
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic, remove, write_json
 from sae_atlas.log import DISK_ERRORS, logger
+from sae_atlas.provenance import check_record
 
 
-def prepare(provenance: str | Path, settings: dict, record: dict) -> None:
+def prepare(provenance: str | Path, settings: dict, record: dict, made: str | Path | None = None) -> None:
     """Fetch, convert or make the model of `settings` (config section `base_model`) and write its `provenance`.
+
+    made: the folder that our rules wrote, for sources `pretrain`, `lora` and `merged`.
 
     The provenance says where the folder is (`path`, relative to the provenance itself), where the weights came from,
     their sha256, licence, quantisation, sizes (`n_layers`, `d_model`) and the `record`. Raises AtlasError if the source
@@ -18,9 +24,12 @@ def prepare(provenance: str | Path, settings: dict, record: dict) -> None:
     """
     provenance = Path(provenance)
     folder = provenance.parent / "model"
-    makers = {"package": _from_package, "hub": _from_hub, "local": _from_local, "random": _at_random}
-    origin = makers[settings["source"]](settings, folder)
-    write_json(provenance, {**origin, **_sizes(provenance.parent / origin["path"]), "record": record})
+    if made is not None:
+        origin = _from_rules(settings, provenance, Path(made), record["inputs"]["made"])
+    else:
+        makers = {"package": _from_package, "hub": _from_hub, "local": _from_local, "random": _at_random}
+        origin = makers[settings["source"]](settings, folder)
+    write_json(provenance, {**origin, **_sizes((provenance.parent / origin["path"]).resolve()), "record": record})
 
 
 def _from_package(settings: dict, folder: Path) -> dict:
@@ -38,7 +47,7 @@ def _from_package(settings: dict, folder: Path) -> dict:
         "source_sha256": embedded.sha256,
         "licence": embedded.licence,
         "quantisation": embedded.quantisation,
-        "weights_sha256": _weights_hash(folder),
+        "weights_sha256": weights_sum(folder),
     }
 
 
@@ -68,7 +77,7 @@ def _from_hub(settings: dict, folder: Path) -> dict:
         "revision": info.sha,
         "licence": (info.card_data or {}).get("license"),
         "quantisation": None,
-        "weights_sha256": _weights_hash(folder),
+        "weights_sha256": weights_sum(folder),
     }
 
 
@@ -81,47 +90,59 @@ def _from_local(settings: dict, folder: Path) -> dict:
         "source": f"local {path.name}",
         "licence": None,
         "quantisation": None,
-        "weights_sha256": _weights_hash(path),
+        "weights_sha256": weights_sum(path),
     }
 
 
 def _at_random(settings: dict, folder: Path) -> dict:
-    import torch
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
-
-    if settings["tokenizer"] == "package":
-        from sae_atlas.base_models.gguf_llama import read_tokenizer
-
-        tokenizer = read_tokenizer(find_model("smollm2-135m-instruct").path())
-    else:
-        tokenizer = byte_tokenizer()
-    try:
-        config = AutoConfig.for_model(settings["architecture"], **{"vocab_size": len(tokenizer), **settings["sizes"]})
-        torch.manual_seed(settings["seed"])
-        model = AutoModelForCausalLM.from_config(config)
-    except (TypeError, ValueError, StrictDataclassError) as error:
-        why = str(error).splitlines()[-1].strip()
-        raise AtlasError(f"base_model.sizes: no {settings['architecture']} has these sizes ({why})") from error
+    words = tokenizer(settings["tokenizer"])
+    model = random_model(settings["architecture"], settings["sizes"], words, settings["seed"])
     with atomic(folder) as partial:
         model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        words.save_pretrained(partial)
     return {
         "path": folder.name,
         "source": f"random {settings['architecture']}, seed {settings['seed']}",
         "licence": None,
         "quantisation": None,
-        "weights_sha256": _weights_hash(folder),
+        "weights_sha256": weights_sum(folder),
     }
 
 
-def _weights_hash(folder: Path) -> dict[str, str]:
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
-    if not files:
-        raise AtlasError(f"{folder}: no weights (*.safetensors); fetch them or name another folder")
-    return {file.name: sha256(file) for file in files}
+def make_tokenizer(provenance: str | Path, kind: str, record: dict) -> None:
+    """Write the tokenizer alone, in a folder beside its provenance, as `load_tokenizer` reads it."""
+    folder = Path(provenance).parent / "tokenizer"
+    with atomic(folder) as partial:
+        tokenizer(kind).save_pretrained(partial)
+    write_json(provenance, {"path": folder.name, "tokenizer": kind, "record": record})
+
+
+def tokenizer(kind: str):
+    """`package`: the embedded model's; `bytes`: an id per byte."""
+    if kind == "package":
+        from sae_atlas.base_models.gguf_llama import read_tokenizer
+
+        return read_tokenizer(find_model("smollm2-135m-instruct").path())
+    from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
+
+    return byte_tokenizer()
+
+
+def _from_rules(settings: dict, provenance: Path, made: Path, expected: str) -> dict:
+    """A folder under models/, used in place; an adapter stands beside the folder of its base."""
+    meta = read_meta(made)
+    check_record(made, meta["record"], expected)
+    folders = {"path": made}
+    if meta["is_lora"]:
+        folders = {"path": made / meta["base"]["path"], "adapter": made / ADAPTER}
+        check_base(meta, made, folders["path"])
+    return {
+        **{key: os.path.relpath(folder, provenance.parent) for key, folder in folders.items()},
+        "source": f"{settings['source']} {meta['name']}",
+        "licence": None,
+        "quantisation": None,
+        "weights_sha256": {file: value for folder in folders.values() for file, value in weights_sum(folder).items()},
+    }
 
 
 def _sizes(folder: Path) -> dict:

@@ -55,7 +55,8 @@ class Origin:
         text = self.corpus["text"]
         if text["source"] == "package":
             embedded = find_text(text["package"])
-            return f"package {embedded.package}=={embedded.version}, file {embedded.file}"
+            topic = f", topic {text['topic']}" if "topic" in text else ""
+            return f"package {embedded.package}=={embedded.version}, file {embedded.file}{topic}"
         place = text.get("id") or Path(text["path"]).name
         details = [f"{key} {text[key]}" for key in ("revision", "subset", "split", "field") if key in text]
         return ", ".join([f"{text['source']} {place}", *details])

@@ -10,6 +10,7 @@ import jsonschema
 import yaml
 
 from sae_atlas.errors import AtlasError, nearest, reason
+from sae_atlas.plan import lifecycle
 from sae_atlas.plan.pretrained import check_pretrained
 from sae_atlas.sizes import parse_size
 from sae_atlas.training.recipe import Recipe
@@ -21,10 +22,13 @@ MODEL_KEYS = {
     "package": (("package",), ()),
     "local": (("path",), ()),
     "random": (("architecture", "sizes", "seed", "tokenizer"), ()),
+    "pretrain": (("architecture", "seed", "tokenizer", "fit"), ("preset", "sizes")),
+    "lora": (("base", "lora", "fit"), ()),
+    "merged": (("base", "lora", "fit"), ()),
 }
 TEXT_KEYS = {
     "hub": (("id",), ("revision", "subset", "split", "field")),
-    "package": (("package",), ()),
+    "package": (("package",), ("topic",)),
     "local": (("path",), ("field",)),
 }
 
@@ -50,7 +54,15 @@ def read_config(file: str | Path, schema: str | Path) -> dict:
 def complete_config(config: dict, schema: dict, file: str) -> dict:
     """`config` checked, with the defaults of `schema`, resolved. `file` is named in errors."""
     check_config(config, schema, file)
-    return resolve_config(with_defaults(config, schema))
+    filled = with_defaults(config, schema)
+    defaults = {
+        name: {
+            key: about["default"] for key, about in schema["$defs"][name]["properties"].items() if "default" in about
+        }
+        for name in ("fit", "lora")
+    }
+    base_model = lifecycle.complete(filled["base_model"], filled["corpus"]["context"], defaults)
+    return resolve_config({**filled, "base_model": base_model})
 
 
 def with_defaults(config: dict, schema: dict) -> dict:
@@ -150,7 +162,10 @@ def _join(parent: str, key: str) -> str:
 
 
 def _contradictions(config: dict):
-    yield from _source_problems("base_model", config["base_model"], MODEL_KEYS, shared=("name", "source", "dtype"))
+    of_model = list(_model_problems(config["base_model"], config["corpus"]))
+    yield from of_model
+    if of_model:  # its layers cannot be told
+        return
     shared = ("name", "source", "context", "tokens", "held_out_tokens", "seed")
     yield from _source_problems("corpus", config["corpus"], TEXT_KEYS, shared)
     yield from _snapshot_problems(config)
@@ -179,6 +194,16 @@ def _source_problems(section: str, values: dict, keys: dict, shared: tuple):
     for key in values:
         if key not in (*required, *optional, *shared):
             yield f"{section}.{key}: does nothing with source `{values['source']}`; remove it"
+
+
+def _model_problems(base_model: dict, corpus: dict):
+    found = list(_source_problems("base_model", base_model, MODEL_KEYS, shared=("name", "source", "dtype")))
+    if "base" in base_model:
+        found += _source_problems("base_model.base", base_model["base"], MODEL_KEYS, shared=("name", "source"))
+    if "lora" in base_model:
+        shared = ("name", "source", "tokens")
+        found += _source_problems("base_model.lora.corpus", base_model["lora"]["corpus"], TEXT_KEYS, shared)
+    return found or lifecycle.problems(base_model, corpus)
 
 
 def _snapshot_problems(config: dict):
@@ -308,12 +333,15 @@ def _layers(layers, base_model: dict) -> list[int]:
 
 def count_layers(base_model: dict) -> int:
     """Blocks of the base model, from its own config. Raises AtlasError if that cannot be read."""
+    base_model = lifecycle.base_of(base_model)
     if base_model["source"] == "package":
         from sae_atlas.base_models.packages import find_model
 
         return find_model(base_model["package"]).n_layers
     if base_model["source"] == "random":
         config = base_model["sizes"]
+    elif base_model["source"] == "pretrain":
+        config = lifecycle.model_sizes(base_model, context=0)  # which says nothing of the layers
     elif base_model["source"] == "local":
         file = Path(base_model["path"]) / "config.json"
         if not file.is_file():

@@ -4,8 +4,10 @@ import inspect
 import itertools
 
 from sae_atlas.plan.stages import STAGES
+from sae_atlas.plan.stages.lifecycle import rules_of
 
 FLOW = (
+    "lifecycle",
     "base_model",
     "corpus",
     "activations",
@@ -55,6 +57,8 @@ def _place(rule: str) -> int:
 
 
 def _names(atlas, rule: str) -> list[str]:
+    if _file(rule) == "lifecycle":
+        return [""] * (rule in rules_of(atlas))
     if rule in ("save_activations", "shard_activations") and not atlas.trained:
         return []
     looked_at = atlas.feature_layers if _file(rule) in OF_FEATURES else atlas.layers

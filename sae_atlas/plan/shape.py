@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.errors import AtlasError, reason
+from sae_atlas.plan.lifecycle import base_of
 
 VOCABULARIES = {"bytes": 257, "package": 49152}  # of the tokenizers that random models take
 
@@ -58,6 +59,7 @@ def model_config(base_model: dict, prepared: Path | None):
     """The transformers config of a section `base_model`, from the folder `prepared` if that is there. Raises AtlasError."""
     from transformers import AutoConfig
 
+    base_model = base_of(base_model)
     source = base_model["source"]
     try:
         if prepared and (prepared / "config.json").is_file():
@@ -66,7 +68,7 @@ def model_config(base_model: dict, prepared: Path | None):
             from sae_atlas.base_models.gguf_llama import read_config
 
             return read_config(find_model(base_model["package"]).path())
-        if source == "random":
+        if source in ("random", "pretrain"):
             sizes = {"vocab_size": VOCABULARIES[base_model["tokenizer"]], **base_model["sizes"]}
             return AutoConfig.for_model(base_model["architecture"], **sizes)
         if source == "local":

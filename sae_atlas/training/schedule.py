@@ -1,4 +1,6 @@
-"""Schedules: warm-ups in steps, the learning rate's decay in tokens."""
+"""Schedules: warm-ups and the cosine in steps, the learning rate's linear decay in tokens."""
+
+import math
 
 
 def warmed_up(step: int, steps: int) -> float:
@@ -11,3 +13,10 @@ def decayed(tokens: float, total: int | None, fraction: float) -> float:
     if total is None or not fraction:
         return 1.0
     return min(1.0, max(0.0, (total - tokens) / (fraction * total)))
+
+
+def cosine(step: int, steps: int, warmup: int, last: float = 0.0) -> float:
+    """Factor of step number `step` (from 0) of `steps`: a linear rise over `warmup` of them, then a cosine from 1 to `last`."""
+    if step < warmup:
+        return warmed_up(step, warmup)
+    return last + (1 - last) * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2

@@ -3,6 +3,8 @@
 
 rule prepare_model:
     """Fetch, convert or make the base model once; everything else reads this plain folder."""
+    input:
+        made=MADE,
     output:
         provenance=PROVENANCE,
     log:
@@ -16,6 +18,7 @@ rule prepare_model:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
+        stage="prepare_model",
         settings=settings("prepare_model"),
         code=code("prepare_model"),
         inputs=inputs("prepare_model"),

@@ -19,6 +19,7 @@ from sae_atlas.files import hold_lock
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.jobs import jobs
+from sae_atlas.plan.lifecycle import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
 from sae_atlas.plan.pretrained import place
 from sae_atlas.provenance import found_identity
 
@@ -40,6 +41,11 @@ def read_config():
 atlas = Atlas(read_config())
 CORPUS = f"results/corpus/{atlas.config['corpus']['name']}.zarr"
 PROVENANCE = "results/base_model/provenance.json"
+BASE_MODEL = atlas.config["base_model"]
+# Of the model that is tuned, and of the tokenizer alone of a model that is yet to be trained; the base model's own otherwise.
+BASE = "results/base_model/base/provenance.json" if BASE_MODEL["source"] in TUNED else PROVENANCE
+TOKENIZER = "results/base_model/tokenizer/provenance.json" if pretraining(BASE_MODEL) else BASE
+MADE = folder_of(BASE_MODEL) or []  # the base model's folder where our rules make it
 SITE = atlas.config["activations"]["site"]
 if len(atlas.layers) > 1 and "{layer}" not in SITE:  # directions inside a module mean something else in every layer
     FIGURES.append("7_layer_flow")

@@ -4,7 +4,7 @@
 rule tokenize:
     """Turn the text into contexts of token ids with a mask."""
     input:
-        base_model=PROVENANCE,
+        base_model=TOKENIZER,
     output:
         corpus=directory(CORPUS),
     log:
@@ -18,6 +18,7 @@ rule tokenize:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
+        stage="tokenize",
         settings=settings("tokenize"),
         code=code("tokenize"),
         inputs=inputs("tokenize"),

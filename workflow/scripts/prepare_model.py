@@ -1,4 +1,4 @@
-"""Fetch, convert or make the base model (rule prepare_model)."""
+"""Fetch, convert or make the base model (rules prepare_model, prepare_base)."""
 
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.log import job_log
@@ -9,5 +9,6 @@ with job_log(snakemake.log[0]):
     prepare(
         snakemake.output.provenance,
         settings,
-        record=make_record("prepare_model", settings, snakemake.params.code, snakemake.params.inputs),
+        record=make_record(snakemake.params.stage, settings, snakemake.params.code, snakemake.params.inputs),
+        made=snakemake.input.get("made"),
     )

@@ -1,4 +1,4 @@
-"""Turn the text into contexts (rule tokenize)."""
+"""Turn the text into contexts (rules tokenize, tokenize_domain)."""
 
 from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.corpus import tokenize
@@ -11,5 +11,5 @@ with job_log(snakemake.log[0]):
         snakemake.output.corpus,
         tokenizer=load_tokenizer(snakemake.input.base_model, expected=inputs["base_model"]),
         **settings,
-        record=make_record("tokenize", settings, snakemake.params.code, inputs),
+        record=make_record(snakemake.params.stage, settings, snakemake.params.code, inputs),
     )

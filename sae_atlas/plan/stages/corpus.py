@@ -1,11 +1,16 @@
 """The corpus depends on its text, sizes and seed, and on the base model's tokenizer."""
 
+from sae_atlas.plan.stages.base_model import tokenizer_stage
 from sae_atlas.plan.stages.declare import stage
 
 
 @stage("corpus.py", "arrays.py")
 def tokenize(atlas) -> tuple[dict, dict]:
-    corpus = atlas.config["corpus"]
+    return corpus_settings(atlas.config["corpus"]), {"base_model": atlas.identity(tokenizer_stage(atlas))}
+
+
+def corpus_settings(corpus: dict) -> dict:
+    """Of a section that says text, sizes and seed."""
     sizes = {
         "context": corpus["context"],
         "train_tokens": corpus["tokens"],
@@ -13,4 +18,4 @@ def tokenize(atlas) -> tuple[dict, dict]:
         "seed": corpus["seed"],
     }
     text = {key: value for key, value in corpus.items() if key not in ("name", "tokens", *sizes)}
-    return {"text": text, **sizes}, {"base_model": atlas.identity("prepare_model")}
+    return {"text": text, **sizes}

@@ -1,0 +1,112 @@
+"""Models that our own rules made: their folders checked, adapters put on their base, one call to load each.
+
+What lies in such a folder: sae_atlas/lifecycle/folder.py.
+"""
+
+from pathlib import Path
+
+from sae_atlas.base_models.names import check_content
+from sae_atlas.base_models.packages import sha256
+from sae_atlas.errors import AtlasError, reason
+from sae_atlas.files import read_json
+
+META = "export_meta.json"
+ADAPTER = "adapters"
+
+
+def read_meta(folder: str | Path) -> dict:
+    """export_meta.json, with every file's sha256, the folder's name and its content checked against each other.
+
+    Raises AtlasError, one line, for the first file that is missing or another than was written.
+    """
+    folder = Path(folder).absolute()
+    try:
+        meta = read_json(folder / META)
+        sums, name = meta["sha256"], meta["name"]
+    except (OSError, ValueError, KeyError) as error:
+        raise AtlasError(f"{folder}: has no readable {META}; make it again or name another folder") from error
+    for file, expected in sums.items():
+        if not (folder / file).is_file():
+            raise AtlasError(f"{folder / file}: is not there; copy the whole folder again or make it anew")
+        if (found := sha256(folder / file)) != expected:
+            raise AtlasError(
+                f"{folder / file}: sha256 is {found}, {META} says {expected}; copy it again or make it anew"
+            )
+    if folder.name != name:
+        raise AtlasError(f"{folder}: {META} says that it is {name}; give it that name again")
+    args = read_json(folder / "model_args.json")
+    check_content(folder, args["architecture"], args["parameters"], meta["training_type"])
+    return meta
+
+
+def weights_sum(folder: str | Path) -> dict[str, str]:
+    """sha256 of the weights of a folder in transformers format, by file. Raises AtlasError if there are none."""
+    files = sorted([*Path(folder).glob("*.safetensors"), *Path(folder).glob("*.bin")])
+    if not files:
+        raise AtlasError(f"{folder}: no weights (*.safetensors); fetch them or name another folder")
+    return {file.name: sha256(file) for file in files}
+
+
+def put_on(model, adapter: str | Path):
+    """`model` with the adapter's layers in its modules, which keep their names: sites lie where they lay.
+
+    adapter: a folder in peft layout. Raises AtlasError if it cannot be read or was made for other modules.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+        with safe_open(Path(adapter) / "adapter_model.safetensors", "pt") as file:
+            stored = set(file.keys())
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise AtlasError(f"{adapter}: cannot be put on this base model ({reason(error)})") from error
+    if stored != set(get_peft_model_state_dict(tuned, save_embedding_layers=False)):
+        raise AtlasError(f"{adapter}: was made for other modules than this base model has")
+    return tuned
+
+
+def load_base_model(path: str | Path, adapter: str | Path | None = None, dtype: str = "float32", device: str = "auto"):
+    """A base model in evaluation mode, ready for `capture` and `patch`.
+
+    path: a folder in transformers format, as the rules write it under models/ or from elsewhere; or the folder of a LoRA,
+    whose base is then loaded from where it lay. adapter: the folder of a LoRA, or its `adapters/`, to be put on top.
+    Folders with an export_meta.json are checked: every sha256, the name, and that an adapter gets the base it was trained
+    on. Raises AtlasError with one line that names the file. Code in a folder is never run.
+    """
+    from sae_atlas.base_models.load import read_model
+
+    folder = Path(path).expanduser().absolute()
+    meta = read_meta_if_made(folder)
+    if meta and meta["is_lora"]:
+        if adapter is not None:
+            raise AtlasError(f"{folder}: is an adapter itself; merge it first, or give its base model as path")
+        base = (folder / meta["base"]["path"]).resolve()
+        if not base.is_dir():
+            raise AtlasError(
+                f"{folder}: its base model is not at {base}; give it: load_base_model(BASE, adapter={str(path)!r})"
+            )
+        return load_base_model(base, adapter=folder, dtype=dtype, device=device)
+    model = read_model(folder, dtype, device)
+    if adapter is None:
+        return model
+    adapter = Path(adapter).expanduser().absolute()
+    home = adapter.parent if adapter.name == ADAPTER else adapter
+    about = read_meta_if_made(home)
+    if about is None:  # from elsewhere
+        return put_on(model, adapter).get_base_model()
+    check_base(about, home, folder)
+    return put_on(model, home / ADAPTER).get_base_model()
+
+
+def read_meta_if_made(folder: Path) -> dict | None:
+    """`read_meta` of a folder of ours, None of any other."""
+    return read_meta(folder) if (folder / META).is_file() else None
+
+
+def check_base(meta: dict, adapter: Path, base: Path) -> None:
+    """Raise AtlasError unless the weights in `base` are those that the adapter was trained on."""
+    if not meta["is_lora"]:
+        raise AtlasError(f"{adapter}: holds no adapter, it is {meta['name']}; give a LoRA's folder")
+    if weights_sum(base) != meta["base"]["weights_sha256"]:
+        raise AtlasError(f"{adapter}: was trained on other weights than {base}; give {meta['base']['name']}")

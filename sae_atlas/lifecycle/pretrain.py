@@ -1,0 +1,74 @@
+"""A model from scratch: GPT-2 or GPT-NeoX of a preset or of given sizes, trained on a corpus."""
+
+from pathlib import Path
+
+from sae_atlas.base_models.from_scratch import random_model
+from sae_atlas.base_models.load import load_tokenizer, read_provenance
+from sae_atlas.base_models.names import check_content
+from sae_atlas.corpus import open_corpus
+from sae_atlas.devices import resolve
+from sae_atlas.errors import AtlasError
+from sae_atlas.files import atomic
+from sae_atlas.lifecycle.fit import fit
+from sae_atlas.lifecycle.folder import model_args, whole_state, write_model
+from sae_atlas.log import logger
+
+
+def pretrain(
+    tokenizer: str | Path,
+    corpus: str | Path,
+    folder: str | Path,
+    settings: dict,
+    record: dict,
+    expects: dict,
+    device: str = "auto",
+) -> None:
+    """Write the folder of a model (lifecycle.folder) trained by `fit` on the corpus' train contexts.
+
+    settings: name, architecture, sizes (arguments of its transformers config), seed, fit, and what the text is called.
+    Raises AtlasError before training if the folder's name says another architecture or size than is counted, or if the
+    sizes make no model.
+    """
+    folder = Path(folder)
+    read_provenance(tokenizer, expects["tokenizer"])
+    source, words = open_corpus(corpus, expects["corpus"]), load_tokenizer(tokenizer)
+    model = random_model(settings["architecture"], settings["sizes"], words, settings["seed"])
+    args = model_args(model)
+    check_content(folder.absolute(), args["architecture"], args["parameters"], "pretrain")
+    if source.context > args["block_size"]:
+        raise AtlasError(
+            f"base_model.sizes: {args['block_size']} positions, the corpus has contexts of {source.context}"
+        )
+    logger.info("%s: %s parameters", folder.name, f"{args['parameters']:,}")
+    model = model.to(resolve(device))
+    fitted = fit(model, source, settings["fit"], settings["seed"], folder, record["identity"])
+    states = {}
+    for stem, weights in (("last", fitted.last), ("ckpt", fitted.best)):  # the best ones stay in the model
+        model.load_state_dict(weights, strict=False)  # tied weights go by one name
+        states[stem] = {name: tensor.clone() for name, tensor in whole_state(model).items()}
+    with atomic(folder) as partial:
+        partial.mkdir()
+        write_model(
+            partial,
+            folder.name,
+            model.cpu(),
+            words,
+            states,
+            settings,
+            _reached(fitted, source, settings["text"]),
+            record,
+        )
+
+
+def _reached(fitted, source, text: str) -> dict:
+    return {
+        "training_type": "pretrain",
+        "iter": fitted.best_iteration,
+        "best_val_loss": fitted.best_val_loss,
+        "last_iter": fitted.iteration,
+        "last_val_loss": fitted.last_val_loss,
+        "tokens": fitted.tokens,
+        "text": text,
+        "context": source.context,
+        "curve": fitted.curve,
+    }

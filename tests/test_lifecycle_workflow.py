@@ -1,0 +1,99 @@
+"""From scratch to a merged model to its atlas, as a user runs it."""
+
+import shutil
+
+import pytest
+
+import sae_atlas
+from sae_atlas.base_models.load import load, read_provenance
+from sae_atlas.base_models.made import read_meta
+from sae_atlas.files import read_json
+from workflow import kinds, planned, small, snakemake
+
+FIT = {"tokens": "4k", "batch": 16, "warmup": 2, "learning_rate": 0.01, "validations": 2}
+MODEL = {
+    "name": "gpt2-34k-wikipedia-introductions-to-maths-merged",
+    "source": "merged",
+    "base": {
+        "name": "gpt2-34k-wikipedia-introductions-pretrain",
+        "source": "pretrain",
+        "architecture": "gpt2",
+        "sizes": {"n_embd": 32, "n_layer": 2, "n_head": 2},
+        "seed": 0,
+        "tokenizer": "bytes",
+        "fit": FIT,
+    },
+    "lora": {
+        "corpus": {
+            "name": "maths",
+            "source": "package",
+            "package": "wikipedia-introductions",
+            "topic": "Mathematics",
+            "tokens": "4k",
+        },
+        "rank": 2,
+    },
+    "fit": FIT,
+}
+ATLAS = {"activations.layers": [1], "training.tokens": "2k", "training.snapshots": []}
+
+
+def merged():
+    config = small(base_model=MODEL, **ATLAS)
+    del config["recipes"]["l1"]
+    return config
+
+
+def tuned():
+    config = merged()
+    config["base_model"] = MODEL | {"name": MODEL["name"].replace("merged", "lora"), "source": "lora"}
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lifecycle")
+    snakemake(folder, merged())
+    return folder
+
+
+def test_a_model_from_scratch_ends_in_an_atlas(finished):
+    name = MODEL["name"]
+    assert (finished / "models" / "sae" / f"{name}_resid1_exp4_2k_topk" / "model_card.md").is_file()
+    provenance = read_provenance(finished / "results" / "base_model" / "provenance.json")
+    assert provenance["source"] == f"merged {name}" and provenance["n_layers"] == 2
+    folder = finished / "models" / "pretrained"
+    metas = {path.name.rpartition("-")[2]: read_meta(path) for path in folder.iterdir()}
+    assert set(metas) == {"pretrain", "lora", "merged"}
+    assert metas["merged"]["adapter"] == metas["lora"]["name"] and metas["merged"]["merge_difference"] < 1e-5
+    assert {meta["parameters"] for meta in metas.values()} == {34_720}
+    assert sae_atlas.load_base_model(folder / metas["lora"]["name"]).config.n_layer == 2
+    assert planned(finished, merged()) == []
+
+
+def test_the_topic_is_read_and_what_is_held_out_stays_held_out(finished):
+    from sae_atlas.corpus import read_documents
+
+    text = {"source": "package", "package": "wikipedia-introductions"}
+    every = list(read_documents(text, 0))
+    maths = list(read_documents(text | {"topic": "Mathematics"}, 0))
+    assert len(maths) == 256 and [document for document in every if document in set(maths)] == maths
+
+
+def test_only_what_a_change_reaches_is_made_again(finished):
+    config = merged()
+    config["base_model"] = MODEL | {"lora": MODEL["lora"] | {"rank": 3}}
+    jobs = kinds(planned(finished, config))
+    assert {"fine-tune", "merge", "train"} <= set(jobs)
+    assert not {"pretrain", "tokenizer", "corpus"} & set(jobs)
+
+
+def test_the_adapter_has_an_atlas_of_its_own(finished, tmp_path):
+    """In a folder of its own on the same models; the chain reads base and adapter together."""
+    shutil.copytree(finished / "models", tmp_path / "models")
+    shutil.copytree(finished / "results" / "corpus", tmp_path / "results" / "corpus")
+    shutil.copytree(finished / "results" / "base_model", tmp_path / "results" / "base_model")
+    snakemake(tmp_path, tuned(), "results/base_model/provenance.json", "--rerun-triggers", "mtime")
+    model, found = load(tmp_path / "results" / "base_model" / "provenance.json", "float32", device="cpu")
+    assert found["adapter"].endswith("lora/adapters") and any("lora_A" in name for name in model.state_dict())
+    assert read_json(tmp_path / "results" / "base_model" / "provenance.json")["source"].startswith("lora ")
