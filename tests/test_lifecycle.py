@@ -156,7 +156,8 @@ def test_a_run_that_is_cut_off_goes_on_to_the_same_bits(family, tmp_path, monkey
     tuned = life.tuned(tmp_path, again, adapter.name)
     for path, other in ((again, made), (tuned, adapter)):
         ours, theirs = read_meta(path), read_meta(other)
-        assert (ours["sha256"], ours["curve"]) == (theirs["sha256"], theirs["curve"])
+        assert ours["curve"] == theirs["curve"]
+        assert [file for file, value in theirs["sha256"].items() if ours["sha256"][file] != value] == []
     assert not list(again.parent.glob(".*interrupted"))
 
 
@@ -235,7 +236,7 @@ def test_a_name_that_disagrees_is_refused(own):
         sae_atlas.load_base_model(other)
     meta = read_json(other / "export_meta.json") | {"name": other.name}  # and one that was renamed with care
     (other / "export_meta.json").write_text(json.dumps(meta))
-    why = r"its name says (38M, it has 34,720 parameters; call it gpt2-34.7k|gpt2, it holds gpt_neox; rename it)"
+    why = r"its name says (38M, it has 34,720 parameters; call it gpt2-35k-pets-pretrain|gpt2, it holds gpt_neox; rename it)"
     with pytest.raises(AtlasError, match=why):
         sae_atlas.load_base_model(other)
 
@@ -259,7 +260,7 @@ def test_an_adapter_of_another_family_is_one_line(family, tmp_path):
     bare = shutil.copytree(adapter / "adapters", tmp_path / "bare")
     config = read_json(bare / "adapter_config.json") | {"target_modules": ["no_such"]}
     (bare / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(AtlasError, match=r"bare: cannot be put on this base model \(ValueError: "):
+    with pytest.raises(AtlasError, match=r"bare: cannot be put on this base model \(\w+: Target modules"):
         sae_atlas.load_base_model(made, adapter=bare)
 
 

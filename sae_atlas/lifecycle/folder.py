@@ -44,6 +44,8 @@ def write_model(
     tokenizer.save_pretrained(partial)
     write_json(partial / "config.json", read_json(partial / "config.json") | {"training": training})
     write_json(partial / "model_args.json", args)
+    # Read again, so that a checkpoint's bytes do not depend on which of these values were one object in memory.
+    args, training = read_json(partial / "model_args.json"), read_json(partial / "config.json")["training"]
     about = {"iter": reached["iter"], "best_val_loss": reached["best_val_loss"], "is_lora": lora}
     for stem, state in weights.items():
         kept = {"model": state, "model_args": args, "config": training, **about}
