@@ -9,11 +9,15 @@ BIN := $(CURDIR)/.venv/bin
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: slurm run plan report test test-peers lint format bench bench-gpu browser
+.PHONY: run lifecycle plan report test test-peers slurm lint format bench bench-gpu browser
 
 run: .venv/ready
 	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --cores $(CORES)
 	@$(BIN)/sae-atlas summary $(DIRECTORY)
+
+# A base model from scratch, tuned and merged: an atlas of each, and a page that compares them.
+lifecycle: .venv/ready
+	$(BIN)/snakemake --snakefile workflow/three_stages.smk --configfile config/lifecycle.yaml --directory runs/lifecycle --cores $(CORES)
 
 # Before a run: jobs, disk, arithmetic, time. After it: the same beside what it took.
 plan: .venv/ready

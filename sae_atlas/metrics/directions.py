@@ -56,6 +56,16 @@ def best_matches(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return forth, back
 
 
+def partners(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """(cosine, index) of the closest of `others` [m, d_in] to every row [n, d_in]; of equally close ones the first."""
+    cosines, found = rows.new_empty(len(rows)), torch.empty(len(rows), dtype=torch.long)
+    rows, others = unit(rows), unit(others)
+    for first in range(0, len(rows), BLOCK):
+        block = slice(first, first + BLOCK)
+        cosines[block], found[block] = (rows[block] @ others.T).max(dim=1)
+    return cosines, found
+
+
 def settled(rows: Tensor, final: Tensor) -> float:
     """Share of decoder rows [n, d_in] whose best match among the `final` ones [m, d_in] has a cosine of SETTLED or more.
 

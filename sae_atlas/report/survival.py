@@ -1,0 +1,80 @@
+"""The page that compares the atlases of a base model before and after its fine-tuning."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sae_atlas.figures.survival import plot_survival
+from sae_atlas.files import atomic, read_json
+from sae_atlas.metrics.directions import SETTLED
+from sae_atlas.metrics.tables import read_table
+from sae_atlas.report.html import fill
+
+MOVED = 10  # latents listed per comparison
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the page's table."""
+
+    comparison: str
+    layer: int
+    alive: int
+    surviving: float  # share of the alive latents whose direction is there after
+    match: float
+    chance: float
+    change: float
+    silent: float  # share of the alive latents that fire no more
+
+
+def write_page(
+    tables: dict[str, str | Path],
+    models: dict[str, str | Path],
+    atlases: dict[str, str],
+    page: str | Path,
+    png: str | Path,
+    svg: str | Path,
+    recipe: str,
+    colour_map: str,
+    record: dict,
+    expects: dict[str, str],
+) -> None:
+    """tables: comparison -> table of metrics.survival, with its identity in expects. models: name -> folder of a model that
+    our rules made; atlases: name -> link to its page. page, png and svg are written; png lies beside the page.
+    """
+    read = {name: read_table(path, [expects[name]]) for name, path in tables.items()}
+    plot_survival(read, png, svg, f"Which latents survive, recipe {recipe}", colour_map, record)
+    metas = {name: read_json(Path(folder) / "export_meta.json") for name, folder in models.items()}
+    lines = [line for name, table in read.items() for line in _lines(name, table)]
+    changed = {name: _most_changed(table) for name, table in read.items()}
+    facts = {
+        "metas": metas,
+        "atlases": atlases,
+        "lines": lines,
+        "changed": changed,
+        "settled": SETTLED,
+        "recipe": recipe,
+    }
+    with atomic(page) as partial:
+        partial.write_text(fill("survival.html.jinja", figure=Path(png).name, record=record, **facts))
+
+
+def _lines(name: str, table: pd.DataFrame):
+    for layer, rows in table.groupby("layer"):
+        yield Line(
+            comparison=name,
+            layer=int(layer),
+            alive=len(rows),
+            surviving=float((rows["match"] >= SETTLED).mean()),
+            match=float(rows["match"].median()),
+            chance=float(rows["chance"].iloc[0]),
+            change=float(rows["change"].median()),
+            silent=float((rows["density_after"] == 0).mean()),
+        )
+
+
+def _most_changed(table: pd.DataFrame) -> list[dict]:
+    """Of the latents that fire on one token in a thousand or more, those whose activation changes most."""
+    often = table[table["density_before"] >= 1e-3]
+    return often.sort_values("change", ascending=False, kind="stable").head(MOVED).to_dict("records")
