@@ -1,6 +1,5 @@
 """Distillation: students of several widths and seeds learn from the base model's logits; their floors are measured."""
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,10 @@ from sae_atlas.log import logger, progress
 from sae_atlas.sites import blocks, capture, start_at
 from sae_atlas.tables import write_table
 from sae_atlas.training.interruption import Interruption
-from sae_atlas.training.schedule import warmed_up
+from sae_atlas.training.learner import Learner
+from sae_atlas.training.schedule import cosine
 
-CLIP, BETAS, DECAY = 1.0, (0.9, 0.95), 0.01  # norm of the gradient; of AdamW; all as published
+CLIP, DECAY = 1.0, 0.01  # norm of the gradient; of AdamW, on all weights; as published
 PIECE = 2  # contexts at a time: logits of a large vocabulary stay small enough for the allocator to use again
 LAST = 0.1  # share of the evaluations whose mean is the floor
 
@@ -101,42 +101,29 @@ class Piece:
 
 
 class Student:
-    """A model in training, with its optimizer and the losses since the last evaluation."""
+    """A model in training, and its losses since the last evaluation."""
 
     def __init__(self, config, width: int, seed: int, device):
         self.width, self.seed, self.losses = width, seed, []
         self.model = make_student(config, width, seed).to(device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), betas=BETAS, weight_decay=DECAY)
+        self.learner = Learner(self.model, DECAY, CLIP, decays=lambda weight: True)
 
     def learn(self, pieces: list["Piece"], rate: float) -> None:
         """One step on a batch of contexts."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad()
-        tokens, total = sum(int(piece.mask.sum()) for piece in pieces), 0.0
-        for piece in pieces:
-            loss = piece.divergence(self.model) / tokens
-            loss.backward()
-            total += loss.item()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-        self.optimizer.step()
-        self.losses.append(total)
+        tokens = sum(int(piece.mask.sum()) for piece in pieces)
+        self.losses.append(self.learner.step((piece.divergence(self.model) / tokens for piece in pieces), rate))
 
     def state(self) -> dict:
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "losses": self.losses}
+        return {"learner": self.learner.state(), "losses": self.losses}
 
     def load(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.learner.load(state["learner"])
         self.losses = state["losses"]
 
 
 def rate_at(step: int, steps: int, highest: float) -> float:
     """Learning rate of step number `step` (from 0): a warm-up over a tenth, 1,000 steps at most, then a cosine to 0."""
-    warmup = min(1000, steps // 10)
-    if step < warmup:
-        return highest * warmed_up(step, warmup)
-    return highest * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+    return highest * cosine(step, steps, warmup=min(1000, steps // 10))
 
 
 def with_floors(rows: pd.DataFrame) -> pd.DataFrame:

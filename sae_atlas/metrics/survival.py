@@ -12,8 +12,8 @@ from sae_atlas.errors import AtlasError
 from sae_atlas.log import progress
 from sae_atlas.metrics.directions import partners
 from sae_atlas.metrics.held_out import HeldOut, open_held_out
-from sae_atlas.metrics.tables import read_table, write_table
 from sae_atlas.saes.sae import Sae
+from sae_atlas.tables import read_table, write_table
 
 CONTEXTS = 16  # whose latents are in memory at once
 

@@ -39,8 +39,10 @@ def benchmark(rule: str, job: str) -> str:
 
 
 def _asked(atlas, rule: str) -> bool:
-    """Whether the config has the section that the rule is for."""
+    """Whether the config has what the rule is for."""
     floors, features = (atlas.config.get(section, {}) for section in ("floors", "features"))
+    if _file(rule) == "lifecycle":
+        return rule in rules_of(atlas)
     if _file(rule) in OF_FEATURES:
         return bool(features) and (rule != "save_text" or features["split"] == "train")
     if rule in ("distill", "fit_floors"):
@@ -57,8 +59,6 @@ def _place(rule: str) -> int:
 
 
 def _names(atlas, rule: str) -> list[str]:
-    if _file(rule) == "lifecycle":
-        return [""] * (rule in rules_of(atlas))
     if rule in ("save_activations", "shard_activations") and not atlas.trained:
         return []
     looked_at = atlas.feature_layers if _file(rule) in OF_FEATURES else atlas.layers

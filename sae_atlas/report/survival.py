@@ -8,8 +8,8 @@ import pandas as pd
 from sae_atlas.figures.survival import plot_survival
 from sae_atlas.files import atomic, read_json
 from sae_atlas.metrics.directions import SETTLED
-from sae_atlas.metrics.tables import read_table
 from sae_atlas.report.html import fill
+from sae_atlas.tables import read_table
 
 MOVED = 10  # latents listed per comparison
 

@@ -1,6 +1,6 @@
 """A language model in training: AdamW on what requires a gradient, one step at a time, with a state to go on from."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +9,21 @@ BETAS = (0.9, 0.95)
 
 
 class Learner:
-    """Matrices decay, biases and norms do not. On CPU the same steps give the same bits on as many threads."""
+    """On CPU the same steps give the same bits on as many threads."""
 
-    def __init__(self, model: nn.Module, weight_decay: float, clip: float):
+    def __init__(
+        self,
+        model: nn.Module,
+        weight_decay: float,
+        clip: float,
+        decays: Callable[[Tensor], bool] = lambda weight: weight.ndim > 1,
+    ):
+        """decays: which weights decay; by default matrices, not biases and norms. clip: largest norm of the gradient."""
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.clip = clip
         groups = [
-            {"params": [w for w in self.weights.values() if w.ndim > 1], "weight_decay": weight_decay},
-            {"params": [w for w in self.weights.values() if w.ndim <= 1], "weight_decay": 0.0},
+            {"params": [w for w in self.weights.values() if decays(w)], "weight_decay": weight_decay},
+            {"params": [w for w in self.weights.values() if not decays(w)], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=BETAS)
 

@@ -12,6 +12,7 @@ def floors(atlas, recipe: str) -> tuple[dict, dict]:
 @stage(
     "floors/student.py",
     "floors/distill.py",
+    "training/learner.py",
     "training/schedule.py",
     "kernels/threads.py",
     "tables.py",
