@@ -1,0 +1,178 @@
+"""Which latents survive: on held-out data and SAEs whose answer is known."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import zarr
+from test_lifecycle_workflow import merged
+
+from sae_atlas.errors import AtlasError
+from sae_atlas.files import write_json
+from sae_atlas.metrics.survival import compare_latents
+from sae_atlas.plan.three_stages import COMPARED, three_configs
+from sae_atlas.provenance import make_record
+from sae_atlas.report.survival import write_page
+from sae_atlas.saes.checkpoint import save
+from sae_atlas.tables import read_table, write_table
+from workflow import small
+
+D_IN, D_SAE, CONTEXTS, CONTEXT = 6, 4, 5, 8
+RECORD = make_record("compare_latents", {}, "", {})
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def atlas(folder, decoder, activations, tokens=None):
+    """One layer of an atlas: ReLU latents that read the first dimensions, with these decoder rows [d_sae, d_in]."""
+    folder.mkdir(exist_ok=True)
+    state = {
+        "b_pre": torch.zeros(D_IN),
+        "encoder.weight": torch.eye(D_SAE, D_IN),
+        "encoder.bias": torch.zeros(D_SAE),
+        "decoder.weight": torch.as_tensor(decoder, dtype=torch.float32).T.contiguous(),
+        "decoder.bias": torch.zeros(D_IN),
+    }
+    records = {
+        name: make_record(name, {"folder": folder.name}, "", {})
+        for name in ("train_sae", "evaluate_sae", "save_held_out")
+    }
+    recipe = {"architecture": "relu"}
+    config = {"recipe": recipe, "d_in": D_IN, "d_sae": D_SAE, "record": records["train_sae"]}
+    save(folder / "sae.pt", state, config, {})
+    group = zarr.create_group(folder / "held_out.zarr", overwrite=True)
+    ids = np.arange(CONTEXTS * CONTEXT).reshape(CONTEXTS, CONTEXT) if tokens is None else tokens
+    mask = np.ones((CONTEXTS, CONTEXT), bool)
+    mask[:, 0] = False
+    for name, values in (("tokens", ids), ("mask", mask), ("layer00/site", activations)):
+        array = group.create_array(
+            name, shape=values.shape, chunks=values.shape, dtype=values.dtype, config={"write_empty_chunks": True}
+        )
+        array[:] = values
+    group.attrs.update({"site": "resid_post", "patched": 1, "record": records["save_held_out"]})
+    fires = (activations[:, 1:, :D_SAE] > 0).mean(axis=(0, 1))
+    write_table(folder / "latents.parquet", pa.table({"density": fires}), [records["evaluate_sae"]["identity"]])
+    files = {
+        "checkpoints": {0: folder / "sae.pt"},
+        "latents": {0: folder / "latents.parquet"},
+        "held_out": folder / "held_out.zarr",
+    }
+    kinds_of = {"checkpoints": {0: "train_sae"}, "latents": {0: "evaluate_sae"}, "held_out": "save_held_out"}
+    expects = {
+        kind: {0: records[of[0]]["identity"]} if isinstance(of, dict) else records[of]["identity"]
+        for kind, of in kinds_of.items()
+    }
+    return files, expects
+
+
+def activations(seed=0):
+    """Latent 0 on every token, 1 on even tokens, 2 on one token alone, 3 never."""
+    found = np.zeros((CONTEXTS, CONTEXT, D_IN), np.float32)
+    found[..., 0], found[:, ::2, 1], found[2, 3, 2], found[..., 3] = 2.0, 1.0, 5.0, -1.0
+    return found
+
+
+def compared(folder, before, after):
+    expects = {"before": before[1], "after": after[1]}
+    compare_latents(before[0], after[0], folder / "table.parquet", RECORD, expects)
+    return read_table(folder / "table.parquet", [RECORD["identity"]]).set_index("latent")
+
+
+def test_an_atlas_compared_with_itself_survives_whole(tmp_path):
+    one = atlas(tmp_path / "a", np.eye(D_SAE, D_IN), activations())
+    table = compared(tmp_path, one, one)
+    assert list(table.index) == [0, 1, 2]  # the dead one is not there
+    np.testing.assert_allclose(table["match"], 1)
+    assert (table["change"] == 0).all() and list(table["partner"]) == [0, 1, 2]
+    np.testing.assert_allclose(table["density_before"], [1, 3 / 7, 1 / 35])
+    assert (table["density_before"] == table["density_after"]).all()
+
+
+def test_what_changed_is_told_by_direction_and_by_activation(tmp_path):
+    """After: 0 twice as strong, 1 on the other tokens, 2 silent; decoder rows 0 and 1 changed places, 2 stands between."""
+    before = atlas(tmp_path / "a", np.eye(D_SAE, D_IN), activations())
+    later = activations()
+    later[..., 0] *= 2
+    later[..., 1] = 0
+    later[:, 1::2, 1] = 1.0
+    later[..., 2] = 0
+    later[..., 3] = 1.0  # the latent that was dead
+    rows = np.eye(D_SAE, D_IN)[[1, 0, 2, 3]]
+    rows[3] = [0, 0, 3.0, 4.0, 0, 0]
+    table = compared(tmp_path, before, atlas(tmp_path / "b", rows, later))
+    np.testing.assert_allclose(table["change"], [1 / 3, 1, 1])
+    np.testing.assert_allclose(table["match"], [1, 1, 0.6], atol=1e-6)
+    assert list(table["partner"]) == [1, 0, 3]
+    np.testing.assert_allclose(table["density_after"], [1, 4 / 7, 0])
+
+
+def test_other_tokens_are_not_compared(tmp_path):
+    before = atlas(tmp_path / "a", np.eye(D_SAE, D_IN), activations())
+    after = atlas(tmp_path / "b", np.eye(D_SAE, D_IN), activations(), np.ones((CONTEXTS, CONTEXT), np.int64))
+    with pytest.raises(AtlasError, match=r"b/held_out.zarr: holds out other tokens than .*a/held_out.zarr"):
+        compared(tmp_path, before, after)
+    with pytest.raises(AtlasError, match=r"made by other settings, code or inputs"):
+        compared(tmp_path, before, (after[0], before[1]))
+
+
+def test_the_page_shows_table_figure_and_models(tmp_path):
+    one = atlas(tmp_path / "a", np.eye(D_SAE, D_IN), activations())
+    compared(tmp_path, one, one)
+    names = [f"{before} to {after}" for before, after in COMPARED]
+    meta = {
+        "name": "gpt2-1M-<b>-pretrain",
+        "parameters": 1_000_000,
+        "text": "b",
+        "tokens": 5,
+        "best_val_loss": 1.5,
+        "curve": [1],
+        "iter": 7,
+    }
+    write_json(tmp_path / "export_meta.json", meta)
+    write_page(
+        dict.fromkeys(names, tmp_path / "table.parquet"),
+        {"pretrained": tmp_path},
+        {"pretrained": "../x.html"},
+        tmp_path / "index.html",
+        tmp_path / "survival.png",
+        tmp_path / "survival.svg",
+        "topk",
+        "viridis",
+        RECORD,
+        dict.fromkeys(names, RECORD["identity"]),
+    )
+    page = (tmp_path / "index.html").read_text()
+    assert "gpt2-1M-&lt;b&gt;-pretrain" in page and 'src="survival.png"' in page and "100.0 %" in page
+    assert (tmp_path / "survival.png").read_bytes().startswith(PNG)
+
+
+def test_one_config_gives_three_and_each_model_is_made_once(tmp_path):
+    import subprocess
+    import sys
+
+    import yaml
+
+    from workflow import ROOT
+
+    configs = three_configs(merged())
+    assert [config["base_model"]["source"] for config in configs.values()] == ["pretrain", "lora", "merged"]
+    assert all(config["corpus"] == merged()["corpus"] for config in configs.values())
+    with pytest.raises(AtlasError, match=r"base_model.source: three stages are those of a `merged` model"):
+        three_configs(small())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(merged()))
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(ROOT / "workflow" / "three_stages.smk"),
+        "--dry-run",
+        "--quiet",
+        "rules",
+    ]
+    command += ["--directory", str(tmp_path), "--configfile", str(tmp_path / "config.yaml"), "--cores", "2"]
+    told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    counts = dict(line.split() for line in told.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit())
+    made = {rule: counts[rule] for rule in counts if rule.endswith(("_pretrain", "_fine_tune_lora", "_merge_lora"))}
+    assert made == {"pretrained_pretrain": "1", "lora_fine_tune_lora": "1", "merged_merge_lora": "1"}
+    assert counts["compare_latents"] == "3" and counts["survival_page"] == "1"
+    assert [counts[f"{stage}_train_sae"] for stage in configs] == ["1", "1", "1"]
