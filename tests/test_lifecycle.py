@@ -13,7 +13,7 @@ import sae_atlas
 from sae_atlas.base_models.from_scratch import model_sizes
 from sae_atlas.base_models.load import load
 from sae_atlas.base_models.made import read_meta
-from sae_atlas.base_models.prepare import tokenizer
+from sae_atlas.base_models.prepare import prepare, tokenizer
 from sae_atlas.corpus import open_corpus
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import read_json
@@ -128,6 +128,27 @@ def test_the_chain_reads_all_three(family):
         read.append(activations[1])
     torch.testing.assert_close(read[1], read[2], atol=1e-4, rtol=1e-4)
     assert (read[0] - read[1]).abs().max() > 1e-3
+
+
+def test_others_models_are_tuned_under_fine_tuned(family, tmp_path):
+    """A Llama that no rule of ours trained."""
+    horses, source = family[0] / "horses.zarr", tmp_path / "results" / "provenance.json"
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    random = {"source": "random", "architecture": "llama", "sizes": sizes, "seed": 0, "tokenizer": "bytes"}
+    prepare(source, random, life.record("prepare_base"))
+    adapter, whole = (tmp_path / "models" / "fine_tuned" / f"tiny-llama_horses_1k{end}" for end in ("_lora", ""))
+    settings = {"name": adapter.name, "base": "tiny-llama", "seed": 0, "lora": life.LORA, "text": "horses"}
+    settings["fit"] = life.FIT | {"tokens": 1000}
+    expects = {"base_model": life.identity("prepare_base"), "corpus": life.identity("tokenize")}
+    with pytest.raises(AtlasError, match="an adapter's name ends in _lora and a merge's does not"):
+        lora.fine_tune_lora(source, horses, whole, settings, life.record("fine_tune_lora"), expects)
+    lora.fine_tune_lora(source, horses, adapter, settings, life.record("fine_tune_lora"), expects)
+    expects["adapter"] = life.identity("fine_tune_lora")
+    lora.merge_lora(source, adapter, horses, whole, life.record("merge_lora"), expects)
+    tuned, merged = (logits(sae_atlas.load_base_model(path).double()) for path in (adapter, whole))
+    assert (tuned - merged).abs().max() < 1e-5
+    assert read_json(adapter / "adapters" / "adapter_config.json")["target_modules"]
+    assert read_meta(whole)["base"]["source"] == "random llama, seed 0"
 
 
 def test_a_run_that_is_cut_off_goes_on_to_the_same_bits(family, tmp_path, monkeypatch):

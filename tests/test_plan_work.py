@@ -47,7 +47,7 @@ def test_threads_are_those_of_the_rules():
     text = "".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
     asked = {
         rule: int(threads)
-        for rule, threads in re.findall(r"^rule (\w+):.*?threads: (\d+)$", text, re.MULTILINE | re.DOTALL)
+        for rule, threads in re.findall(r"^ *rule (\w+):.*?threads: (\d+)$", text, re.MULTILINE | re.DOTALL)
     }
     assert {rule: threads for rule, threads in asked.items() if threads > 1} == THREADS
 

@@ -139,8 +139,7 @@ def _from_rules(settings: dict, provenance: Path, made: Path, expected: str) -> 
     return {
         **{key: os.path.relpath(folder, provenance.parent) for key, folder in folders.items()},
         "source": f"{settings['source']} {meta['name']}",
-        "licence": None,
-        "quantisation": None,
+        **{key: meta.get("base", {}).get(key) for key in ("licence", "quantisation")},
         "weights_sha256": {file: value for folder in folders.values() for file, value in weights_sum(folder).items()},
     }
 

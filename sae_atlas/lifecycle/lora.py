@@ -78,7 +78,7 @@ def fine_tune_lora(
         "trainable": sum(weight.numel() for weight in fitted.best.values()),
         "base": {
             "name": settings["base"],
-            "source": found["source"],
+            **{key: found[key] for key in ("source", "licence", "quantisation")},
             "path": os.path.relpath(base_folder, folder.absolute()),
             "weights_sha256": weights_sum(base_folder),
         },

@@ -11,6 +11,9 @@ THREADS = {
     "match_layers": 8,
     "distill": 8,
     "save_text": 8,
+    "pretrain": 8,
+    "fine_tune_lora": 8,
+    "merge_lora": 8,
     "tokenize": 2,
 }  # as the rules ask for; the others take one
 START = {
@@ -27,6 +30,12 @@ START = {
     "top_contexts": "model",
     "evolution": "torch",
     "explorer": "torch",
+    "make_tokenizer": "model",
+    "prepare_base": "model",
+    "tokenize_domain": "model",
+    "pretrain": "model",
+    "fine_tune_lora": "model",
+    "merge_lora": "model",
     "model_card": "light",
     "release": "light",
 }  # kind of start (machine.STARTS); the others are figures and tables

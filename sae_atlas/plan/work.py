@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sae_atlas.plan import lifecycle
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import Shape
 from sae_atlas.plan.stages.activations import saved_dtype
@@ -84,12 +85,31 @@ class _Grid:
         return 2 * self.latents(recipe) * self.d_in
 
     def prepare_model(self) -> dict:
-        return {"written": self.shape.parameters * self.shape.value_bytes}
+        made = self.config["base_model"]["source"] in lifecycle.MADE  # and used in place
+        return {} if made else {"written": self.shape.parameters * self.shape.value_bytes}
 
     def tokenize(self) -> dict:
         tokens = self.config["corpus"]["tokens"] + self.config["corpus"]["held_out_tokens"]
         id_bytes = np.min_scalar_type(max(self.shape.vocabulary - 1, 255)).itemsize  # as corpus.py chooses
         return {"tokens": tokens, "written": tokens * (id_bytes + 1)}  # and the mask
+
+    def pretrain(self) -> dict:
+        """Forward, and backward twice as much; the best, the last and the published weights."""
+        tokens = lifecycle.base_of(self.config["base_model"])["fit"]["tokens"]
+        products = 3 * tokens * self.shape.forward(self.shape.n_layers, self.context, True)
+        return {"tokens": tokens, "products": products, "written": 3 * MASTER * self.shape.parameters}
+
+    def fine_tune_lora(self) -> dict:
+        """The base's weights have no gradient: backward is as much as forward, and the updates little beside both."""
+        tokens = self.config["base_model"]["fit"]["tokens"]
+        return {"tokens": tokens, "products": 2 * tokens * self.shape.forward(self.shape.n_layers, self.context, True)}
+
+    def merge_lora(self) -> dict:
+        return {"written": 2 * MASTER * self.shape.parameters}
+
+    def tokenize_domain(self) -> dict:
+        tokens = self.config["base_model"]["lora"]["corpus"]["tokens"] + self.config["corpus"]["held_out_tokens"]
+        return {"tokens": tokens}
 
     def save_activations(self) -> dict:
         tokens = self.atlas.tokens
@@ -239,7 +259,7 @@ def disk(atlas, work: list[Work]) -> Disk:
     snapshots = len(atlas.snapshots)
     checkpoints = written["train_sae"] / 4
     resumes = written["train_sae"] * 3 / 4 / snapshots
-    kept = ("prepare_model", "tokenize", "save_held_out", "import_sae", "model_card")
+    kept = ("pretrain", "merge_lora", "prepare_model", "tokenize", "save_held_out", "import_sae", "model_card")
     stays = sum(written[rule] for rule in kept) + checkpoints + resumes
     longest = max(stop - start for start, stop in map(atlas.window, atlas.snapshots))
     store = (written["shard_activations"] + written["save_activations"]) / atlas_tokens(atlas) * longest
