@@ -1,0 +1,59 @@
+# Which latents of a base model survive its fine-tuning: rules of workflow/three_stages.smk, between atlases.
+
+
+rule compare_latents:
+    """Match every latent of one atlas in another, and read one model's latents in the other model."""
+    input:
+        unpack(both_sides),
+    output:
+        table="results/survival/{recipe}/{comparison}.parquet",
+    log:
+        "results/logs/compare_latents/{recipe}/{comparison}.log",
+    benchmark:
+        "results/benchmarks/compare_latents/{recipe}/{comparison}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 6000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        layers=LAYERS,
+        record=lambda wildcards: comparison_record(wildcards.comparison, wildcards.recipe),
+        expects=lambda wildcards: both_identities(wildcards.comparison, wildcards.recipe),
+    message:
+        "compare: {wildcards.comparison}, {wildcards.recipe}"
+    script:
+        "../scripts/compare_latents.py"
+
+
+rule survival_page:
+    """What survives fine-tuning: a table, a figure, the latents that change most."""
+    input:
+        tables=expand("results/survival/{{recipe}}/{comparison}.parquet", comparison=COMPARISONS),
+        models=list(MODELS.values()),
+    output:
+        page="results/survival/{recipe}/index.html",
+        png="results/survival/{recipe}/survival.png",
+        svg="results/survival/{recipe}/survival.svg",
+    log:
+        "results/logs/survival_page/{recipe}.log",
+    benchmark:
+        "results/benchmarks/survival_page/{recipe}.tsv"
+    localrule: True
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        comparisons={name: f"{before} to {after}" for name, (before, after) in COMPARISONS.items()},
+        stages=list(MODELS),
+        colour_map=ATLASES["merged"].config["figures"]["colour_map"],
+        code=code_identity("report", "figures/survival.py", "figures/style.py"),
+        expects=lambda wildcards: {name: comparison_record(name, wildcards.recipe)["identity"] for name in COMPARISONS},
+    message:
+        "page: {output.page}"
+    script:
+        "../scripts/survival_page.py"
