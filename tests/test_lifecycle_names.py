@@ -8,7 +8,7 @@ import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sae_atlas.base_models.from_scratch import PRESETS, model_sizes
-from sae_atlas.base_models.names import check_content, parse_fine_tuned, parse_pretrained, written
+from sae_atlas.base_models.names import check_content, parse_fine_tuned, parse_pretrained, stands_for, written
 from sae_atlas.errors import AtlasError
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import complete_config, count_layers
@@ -73,6 +73,13 @@ def test_presets_count_what_they_are_called(preset, counted):
     assert written(sum(weight.numel() for weight in model.parameters())) == counted
     neox = model_sizes({"architecture": "gpt_neox", "preset": preset}, context)
     assert (neox["num_hidden_layers"], neox["hidden_size"]) == (PRESETS[preset].layers, PRESETS[preset].width)
+
+
+def test_sizes_are_rounded():
+    cases = {"0.8M": (750_000, 849_999), "38M": (36_100_000, 39_900_000), "350M": (332_500_000, 367_500_000)}
+    for size, (low, high) in cases.items():
+        assert stands_for(size, low) and stands_for(size, high)
+        assert not stands_for(size, int(0.99 * low)) and not stands_for(size, int(1.01 * high))
 
 
 def test_counts_are_written_as_names_have_them():

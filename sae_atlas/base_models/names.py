@@ -14,7 +14,7 @@ from sae_atlas.sizes import parse_size
 
 ARCHITECTURES = {"gpt2": "gpt2", "gpt": "gpt2", "neox": "gpt_neox", "gpt_neox": "gpt_neox"}  # in names -> transformers
 SIZES = ("tiny", "small", "base", "medium", "large")  # where a name gives no number
-CLOSE = 0.05  # a size in a name is rounded: 350M for 354,823,168 parameters
+CLOSE = 0.05  # a size in a name is rounded: 350M stands for 354,823,168 parameters
 
 PRETRAINED = re.compile(
     rf"(?P<architecture>[A-Za-z0-9_]+)-(?P<size>\d+(?:\.\d+)?[kMB]|{'|'.join(SIZES)})-(?P<dataset>[A-Za-z0-9._-]+?)"
@@ -83,11 +83,17 @@ def written(parameters: int) -> str:
     return f"{parameters / 1000:.1f}k"
 
 
+def stands_for(size: str, parameters: int) -> bool:
+    """Is the count what a size such as 0.8M says: within 5 %, or what it is rounded from?"""
+    digits, unit = size[:-1], parse_size(f"1{size[-1]}")
+    last_place = unit / 10 ** len(digits.partition(".")[2])
+    return abs(parameters - parse_size(size)) <= max(CLOSE * parse_size(size), last_place / 2)
+
+
 def check_content(folder: Path, architecture: str, parameters: int, training_type: str) -> None:
     """Raise AtlasError if a folder under models/pretrained or models/fine_tuned is called what it is not.
 
-    architecture: transformers' model type; parameters: counted; training_type: pretrain, lora or merged. A size in a name
-    may be off by 5 %, for it is rounded.
+    architecture: transformers' model type; parameters: counted; training_type: pretrain, lora or merged.
     """
     if folder.parent.name == "fine_tuned":
         if parse_fine_tuned(folder.name).lora != (training_type == "lora"):
@@ -102,7 +108,7 @@ def check_content(folder: Path, architecture: str, parameters: int, training_typ
         raise AtlasError(f"{folder}: its name says {name.architecture}, it holds {architecture}; rename it")
     if name.training_type.partition("-")[0] != training_type:
         raise AtlasError(f"{folder}: its name says {name.training_type}, it holds {_article(training_type)}; rename it")
-    if name.size not in SIZES and abs(parameters / parse_size(name.size) - 1) > CLOSE:
+    if name.size not in SIZES and not stands_for(name.size, parameters):
         right = PretrainedName(name.architecture, written(parameters), name.dataset, name.training_type, name.version)
         raise AtlasError(f"{folder}: its name says {name.size}, it has {parameters:,} parameters; call it {right}")
 

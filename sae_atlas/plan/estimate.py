@@ -40,7 +40,7 @@ START = {
     "release": "light",
 }  # kind of start (machine.STARTS); the others are figures and tables
 # Share of the speed of one large product that the rule's own products reach: SmolLM2-135M and the default config on two cores
-# with AVX-512. Masks, softmax, top-k and the sparse step's loops are in it.
+# with AVX-512. Masks, softmax, top-k and the sparse step's loops are in it. Training of language models: assumed.
 EFFICIENCY = {
     "save_activations": 0.6,
     "save_held_out": 0.6,
@@ -51,6 +51,9 @@ EFFICIENCY = {
     "top_contexts": 0.4,
     "evolution": 0.5,
     "explorer": 0.6,
+    "distill": 0.3,
+    "pretrain": 0.3,
+    "fine_tune_lora": 0.3,
 }
 GPU_EFFICIENCY = {"save_activations": 0.4, "save_held_out": 0.4, "evaluate_sae": 0.3, "train_sae": 0.25}  # assumed
 TOKENISED = 0.4e6  # tokens/s a core
