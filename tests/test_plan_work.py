@@ -22,7 +22,7 @@ MACHINE = Machine("a machine", 2, 1e11, 1e11, 1e10, 1e9, 1e9, dict.fromkeys(STAR
 H200 = GPUS["H200"]
 
 
-@pytest.mark.parametrize("name", ["small", "features", "pythia-410m", "published-pythia-410m", "tiny-neox"])
+@pytest.mark.parametrize("name", ["small", "features", "pythia-410m", "published-pythia-410m", "tiny-neox", "lifecycle"])
 def test_jobs_are_those_of_a_dry_run(tmp_path, name):
     file = ROOT / "config" / f"{name}.yaml"
     if name in ("small", "features"):
@@ -138,6 +138,14 @@ def test_sizes_are_known_before_the_model_is_there(tmp_path, name):
         assert shape.block_weights == 576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536
     else:
         assert (shape.n_layers, shape.d_model, shape.vocabulary) == (4, 32, 257)
+
+
+@pytest.mark.parametrize("name", ["lifecycle", "floors"])
+def test_language_models_that_are_trained_take_time(name):
+    atlas = Atlas(read_config(ROOT / "config" / f"{name}.yaml", SCHEMA))
+    trained = {work.rule: estimate(work, MACHINE, H200).here for work in count(atlas, SHAPE)}
+    wanted = ("pretrain", "fine_tune_lora") if name == "lifecycle" else ("distill",)
+    assert all(trained[rule] > 2 for rule in wanted)  # more than the start of a job
 
 
 def test_jobs_are_told_where_nothing_else_is_known():
