@@ -1,13 +1,11 @@
 """From scratch to a merged model to its atlas, as a user runs it."""
 
-import shutil
-
 import pytest
 
 import sae_atlas
-from sae_atlas.base_models.load import load, read_provenance
+from sae_atlas.base_models.load import read_provenance
 from sae_atlas.base_models.made import read_meta
-from sae_atlas.files import read_json
+from sae_atlas.corpus import read_documents
 from workflow import kinds, planned, small, snakemake
 
 FIT = {"tokens": "4k", "batch": 16, "warmup": 2, "learning_rate": 0.01, "validations": 2}
@@ -44,12 +42,6 @@ def merged():
     return config
 
 
-def tuned():
-    config = merged()
-    config["base_model"] = MODEL | {"name": MODEL["name"].replace("merged", "lora"), "source": "lora"}
-    return config
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lifecycle")
@@ -71,9 +63,8 @@ def test_a_model_from_scratch_ends_in_an_atlas(finished):
     assert planned(finished, merged()) == []
 
 
-def test_the_topic_is_read_and_what_is_held_out_stays_held_out(finished):
-    from sae_atlas.corpus import read_documents
-
+def test_a_topic_keeps_the_order_of_all():
+    """So what is held out of the whole text is held out of the topic too."""
     text = {"source": "package", "package": "wikipedia-introductions"}
     every = list(read_documents(text, 0))
     maths = list(read_documents(text | {"topic": "Mathematics"}, 0))
@@ -86,14 +77,3 @@ def test_only_what_a_change_reaches_is_made_again(finished):
     jobs = kinds(planned(finished, config))
     assert {"fine-tune", "merge", "train"} <= set(jobs)
     assert not {"pretrain", "tokenizer", "corpus"} & set(jobs)
-
-
-def test_the_adapter_has_an_atlas_of_its_own(finished, tmp_path):
-    """In a folder of its own on the same models; the chain reads base and adapter together."""
-    shutil.copytree(finished / "models", tmp_path / "models")
-    shutil.copytree(finished / "results" / "corpus", tmp_path / "results" / "corpus")
-    shutil.copytree(finished / "results" / "base_model", tmp_path / "results" / "base_model")
-    snakemake(tmp_path, tuned(), "results/base_model/provenance.json", "--rerun-triggers", "mtime")
-    model, found = load(tmp_path / "results" / "base_model" / "provenance.json", "float32", device="cpu")
-    assert found["adapter"].endswith("lora/adapters") and any("lora_A" in name for name in model.state_dict())
-    assert read_json(tmp_path / "results" / "base_model" / "provenance.json")["source"].startswith("lora ")
