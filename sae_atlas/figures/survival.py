@@ -27,7 +27,9 @@ def plot_survival(
             for axes, column in ((left, "match"), (right, "change")):
                 _boxes(axes, table, layers, column, shift, shades[name], name)
         chance = next(iter(tables.values())).drop_duplicates("layer").set_index("layer")["chance"].loc[layers]
-        left.plot(range(len(layers)), chance, ":", color=GREY, label="closest of as many random directions")
+        places = np.arange(len(layers))
+        random = {"color": GREY, "linestyle": ":", "label": "closest of as many random directions"}
+        left.hlines(chance, places - 0.45, places + 0.45, **random)
         left.axhline(SETTLED, color=GREY, linewidth=1, linestyle=(0, (5, 3)), label=f"{SETTLED}: counts as surviving")
         left.set(ylim=(0, 1.02), ylabel="cosine of decoder directions")
         left.set_title("Direction: closest latent of the SAE trained after", fontsize=10)
@@ -49,7 +51,7 @@ def plot_survival(
 def _boxes(axes: Axes, table: pd.DataFrame, layers: list[int], column: str, shift: float, colour, name: str) -> None:
     """Percentiles of a column in every layer."""
     ends = np.array([np.nanpercentile(table.loc[table["layer"] == layer, column], SPREAD) for layer in layers])
-    x = np.arange(len(layers)) + shift
-    axes.vlines(x, ends[:, 0], ends[:, 4], color=colour, linewidth=1.2)
-    axes.vlines(x, ends[:, 1], ends[:, 3], color=colour, linewidth=5, label=name)
-    axes.plot(x, ends[:, 2], "o", color="white", markeredgecolor=INK, markersize=4.5, zorder=3)
+    x, thick = np.arange(len(layers)) + shift, min(5, 75 / len(layers))  # points
+    axes.vlines(x, ends[:, 0], ends[:, 4], color=colour, linewidth=thick / 4)
+    axes.vlines(x, ends[:, 1], ends[:, 3], color=colour, linewidth=thick, label=name)
+    axes.plot(x, ends[:, 2], "o", color="white", markeredgecolor=INK, markersize=0.9 * thick, zorder=3)
