@@ -113,7 +113,7 @@ def test_one_file_describes_all_three():
     assert folder_of(model) == "models/pretrained/gpt2-0.8M-wikipedia-to-biology-merged"
     assert adapter_name(model) == "gpt2-0.8M-wikipedia-to-biology-lora"
     assert folder_of(base) == "models/pretrained/gpt2-0.8M-wikipedia-pretrain"
-    assert base["fit"]["tokens"] == 3_000_000 and base["fit"]["clip"] == 1.0 and base["sizes"]["n_positions"] == 32
+    assert base["fit"]["tokens"] == 2_000_000 and base["fit"]["clip"] == 1.0 and base["sizes"]["n_positions"] == 32
     made = [
         rule for rule in jobs(Atlas(config)) if rule in ("make_tokenizer", "pretrain", "fine_tune_lora", "merge_lora")
     ]

@@ -69,7 +69,8 @@ def model_config(base_model: dict, prepared: Path | None):
 
             return read_config(find_model(base_model["package"]).path())
         if source in ("random", "pretrain"):
-            sizes = {"vocab_size": VOCABULARIES[base_model["tokenizer"]], **base_model["sizes"]}
+            ids = {"vocab_size": VOCABULARIES[base_model["tokenizer"]], "bos_token_id": 0, "eos_token_id": 0}
+            sizes = {**ids, **base_model["sizes"]}
             return AutoConfig.for_model(base_model["architecture"], **sizes)
         if source == "local":
             return AutoConfig.from_pretrained(base_model["path"], trust_remote_code=False, local_files_only=True)
