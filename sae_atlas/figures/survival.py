@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from sae_atlas.figures.style import GREY, INK, colour_map, headline, layer_axis, page, save, style
+from sae_atlas.figures.style import GREY, colour_map, headline, layer_axis, page, save, style
 from sae_atlas.metrics.directions import SETTLED
 
 SPREAD = (5, 25, 50, 75, 95)  # percentiles drawn
@@ -54,4 +54,4 @@ def _boxes(axes: Axes, table: pd.DataFrame, layers: list[int], column: str, shif
     x, thick = np.arange(len(layers)) + shift, min(5, 75 / len(layers))  # points
     axes.vlines(x, ends[:, 0], ends[:, 4], color=colour, linewidth=thick / 4)
     axes.vlines(x, ends[:, 1], ends[:, 3], color=colour, linewidth=thick, label=name)
-    axes.plot(x, ends[:, 2], "o", color="white", markeredgecolor=INK, markersize=0.9 * thick, zorder=3)
+    axes.plot(x, ends[:, 2], "o", color="white", markeredgecolor=colour, markersize=thick, zorder=3)
