@@ -22,7 +22,9 @@ MACHINE = Machine("a machine", 2, 1e11, 1e11, 1e10, 1e9, 1e9, dict.fromkeys(STAR
 H200 = GPUS["H200"]
 
 
-@pytest.mark.parametrize("name", ["small", "features", "pythia-410m", "published-pythia-410m", "tiny-neox", "lifecycle"])
+@pytest.mark.parametrize(
+    "name", ["small", "features", "pythia-410m", "published-pythia-410m", "tiny-neox", "lifecycle"]
+)
 def test_jobs_are_those_of_a_dry_run(tmp_path, name):
     file = ROOT / "config" / f"{name}.yaml"
     if name in ("small", "features"):
