@@ -21,6 +21,8 @@ from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.lifecycle import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
 from sae_atlas.plan.pretrained import place
+from sae_atlas.plan.stages.explorer import TABLES as EXPLORED
+from sae_atlas.plan.stages.explorer import shown
 from sae_atlas.provenance import found_identity
 
 SCHEMA = workflow.source_path("../schemas/config.schema.yaml")
@@ -61,6 +63,7 @@ FEATURES = expand(
     layer=atlas.feature_layers,
     file=FEATURE_FILES,
 )
+EXPLORER = ["results/explorer"] if atlas.feature_layers else []
 DEVICE = atlas.config["device"]  # of jobs that can use a GPU: a resource, for it is no reason to run anything again
 GPUS = gpus_for(DEVICE)
 RELEASES = {atlas.release_name(recipe): recipe for recipe in atlas.trained}
@@ -232,3 +235,8 @@ def made_tables(stage, tables, **cell):
     identity = [atlas.identity(stage, **cell)]
     paths = list(map(on_disk, tables))
     return not FORCED and all(path.is_file() and identities(path) == identity for path in paths)
+
+
+def explored(file):
+    """Files of the layers that the explorer shows, in its order."""
+    return [file.format(recipe=recipe, layer=layer) for recipe, layer in shown(atlas)]

@@ -1,12 +1,4 @@
 # The explorer: pages to browse the latents, for the layers of the config's section `features`.
-from sae_atlas.plan.stages.explorer import TABLES as EXPLORED, shown
-
-EXPLORER = ["results/explorer"] if atlas.feature_layers else []
-
-
-def explored(file):
-    """Files of the layers that the explorer shows, in its order."""
-    return [file.format(recipe=recipe, layer=layer) for recipe, layer in shown(atlas)]
 
 
 rule explorer:

@@ -10,5 +10,5 @@ with job_log(snakemake.log[0]):
         snakemake.output.provenance,
         settings,
         record=make_record(snakemake.params.stage, settings, snakemake.params.code, snakemake.params.inputs),
-        made=snakemake.input.get("made"),
+        made=snakemake.input.get("made") or None,
     )
