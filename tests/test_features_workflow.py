@@ -74,15 +74,18 @@ def test_a_second_run_does_nothing(looked_at):
 @pytest.mark.parametrize(
     ("changes", "jobs"),
     [
-        ({"features": FEATURES | {"contexts": 4}}, {"text": 1, "contexts": 2, "scores": 2, "names": 2}),
-        ({"features": FEATURES | {"tokens": "2k"}}, {"text": 1, "contexts": 2, "scores": 2, "names": 2}),
+        ({"features": FEATURES | {"contexts": 4}}, {"text": 1, "contexts": 2, "scores": 2, "names": 2, "explorer": 1}),
+        ({"features": FEATURES | {"tokens": "2k"}}, {"text": 1, "contexts": 2, "scores": 2, "names": 2, "explorer": 1}),
         (
             {"features": FEATURES | {"layers": [0, 1]}},
-            {"text": 1, "contexts": 2, "evolution": 2, "scores": 2, "names": 2, "page": 1},
+            {"text": 1, "contexts": 2, "evolution": 2, "scores": 2, "names": 2, "explorer": 1, "page": 1},
         ),
-        ({"features": HELD_OUT}, {"contexts": 2, "scores": 2, "names": 2, "page": 1}),
-        ({"features": FEATURES | {"scores": {"permutations": 99}}}, {"scores": 2}),
-        ({"features": FEATURES | {"names": {"endpoint": {"url": "https://host/v1", "model": "m"}}}}, {"names": 2}),
+        ({"features": HELD_OUT}, {"contexts": 2, "scores": 2, "names": 2, "explorer": 1, "page": 1}),
+        ({"features": FEATURES | {"scores": {"permutations": 99}}}, {"scores": 2, "explorer": 1}),
+        (
+            {"features": FEATURES | {"names": {"endpoint": {"url": "https://host/v1", "model": "m"}}}},
+            {"names": 2, "explorer": 1},
+        ),
         ({"features": FEATURES, "figures.colour_map": "magma"}, {"figure": 14, "release": 2, "page": 1}),
     ],
     ids=[
