@@ -109,6 +109,17 @@ def test_a_new_recipe_reads_the_text_for_itself_alone(looked_at):
     assert (jobs["text"], jobs["contexts"], jobs["evolution"]) == (1, 1, 1)
 
 
+def test_other_programs_get_theirs_when_they_ask(looked_at):
+    snakemake(looked_at, small(features=FEATURES), "contexts_json", "neuronpedia")
+    for recipe in SMALL["recipes"]:
+        folder = looked_at / "results" / "features" / recipe
+        about = pd.read_parquet(folder / "layer01_features.parquet")
+        listed = json.loads((folder / "layer01.json").read_text())
+        batch = json.loads((folder / "neuronpedia" / "layer01.json").read_text())
+        assert len(listed) == len(batch["features"]) == about.alive.sum()
+        assert (batch["model_id"], batch["layer"], batch["sae_set"]) == ("small-neox", 1, recipe)
+
+
 def test_nothing_of_it_is_done_without_the_section(finished):
     assert not {"text", "contexts", "evolution"} & set(kinds(planned(finished.folder, small())))
 

@@ -23,7 +23,7 @@ from sae_atlas.plan.lifecycle import TUNED, adapter_name, base_of, folder_of, ki
 from sae_atlas.plan.pretrained import place
 from sae_atlas.plan.stages.explorer import TABLES as EXPLORED
 from sae_atlas.plan.stages.explorer import shown
-from sae_atlas.provenance import found_identity
+from sae_atlas.provenance import code_identity, found_identity
 
 SCHEMA = workflow.source_path("../schemas/config.schema.yaml")
 FIGURES = ["1_training_curves", "2_metrics_heatmap", "3_snapshot_convergence", "4_feature_density"]

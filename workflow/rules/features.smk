@@ -110,3 +110,90 @@ rule evolution:
         "evolution: {wildcards.recipe}, layer {wildcards.layer}"
     script:
         "../scripts/evolution.py"
+
+
+# For other programs, when asked for: `snakemake contexts_json`, `snakemake neuronpedia`.
+
+
+rule contexts_as_json:
+    """The highest contexts of every latent of a layer as plain JSON."""
+    input:
+        base_model=PROVENANCE,
+        contexts="results/features/{recipe}/layer{layer}_contexts.parquet",
+    output:
+        json="results/features/{recipe}/layer{layer}.json",
+    log:
+        "results/logs/contexts_as_json/{recipe}/layer{layer}.log",
+    benchmark:
+        "results/benchmarks/contexts_as_json/{recipe}/layer{layer}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        code=code_identity("features/as_json.py"),
+        inputs=lambda wildcards: {
+            "base_model": atlas.identity("prepare_model"),
+            "contexts": atlas.identity("top_contexts", **cell(wildcards)),
+        },
+    message:
+        "JSON: {wildcards.recipe}, layer {wildcards.layer}"
+    script:
+        "../scripts/contexts_as_json.py"
+
+
+rule contexts_for_neuronpedia:
+    """Contexts, statistics and logits of every latent of a layer as Neuronpedia reads them."""
+    input:
+        base_model=PROVENANCE,
+        contexts="results/features/{recipe}/layer{layer}_contexts.parquet",
+        features="results/features/{recipe}/layer{layer}_features.parquet",
+    output:
+        json="results/features/{recipe}/neuronpedia/layer{layer}.json",
+    log:
+        "results/logs/contexts_for_neuronpedia/{recipe}/layer{layer}.log",
+    benchmark:
+        "results/benchmarks/contexts_for_neuronpedia/{recipe}/layer{layer}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        names=lambda wildcards: {
+            "model": atlas.config["base_model"]["name"],
+            "layer": int(wildcards.layer),
+            "recipe": wildcards.recipe,
+            "dataset": atlas.config["corpus"].get("id", atlas.config["corpus"]["name"]),
+            "context": atlas.config["corpus"]["context"],
+        },
+        code=code_identity("features/as_json.py"),
+        inputs=lambda wildcards: {
+            "base_model": atlas.identity("prepare_model"),
+            "contexts": atlas.identity("top_contexts", **cell(wildcards)),
+        },
+    message:
+        "Neuronpedia: {wildcards.recipe}, layer {wildcards.layer}"
+    script:
+        "../scripts/contexts_for_neuronpedia.py"
+
+
+rule contexts_json:
+    input:
+        expand("results/features/{recipe}/layer{layer:02d}.json", recipe=atlas.recipes, layer=atlas.feature_layers),
+    """JSON of all layers that are looked at."""
+    localrule: True
+
+
+rule neuronpedia:
+    input:
+        expand(
+            "results/features/{recipe}/neuronpedia/layer{layer:02d}.json",
+            recipe=atlas.recipes,
+            layer=atlas.feature_layers,
+        ),
+    """Neuronpedia's JSON of all layers that are looked at."""
+    localrule: True

@@ -1,0 +1,111 @@
+"""Contexts as JSON: a list per latent, and what SAEDashboard writes for Neuronpedia, so that others' viewers read them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as parquet
+
+from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.features.bands import BETWEEN, TOP
+from sae_atlas.files import atomic
+from sae_atlas.tables import read_table
+
+DIGITS = 3  # of logits and activations, as SAEDashboard rounds them
+# Parts of SAEDashboard's page about neurons of the model, correlations and heads; not measured here.
+NOT_MEASURED = (
+    *(f"neuron_alignment_{name}" for name in ("indices", "values", "l1")),
+    *(f"correlated_{of}_{name}" for of in ("neurons", "features") for name in ("indices", "l1", "pearson")),
+    "logits_hist_data_bar_heights",
+    "logits_hist_data_bar_values",
+    "decoder_weights_dist",
+)
+
+
+def contexts_as_json(contexts: str | Path, provenance: str | Path, output: str | Path, expects: dict) -> None:
+    """Write latent -> its highest contexts, each with text, score (the activation), token_index and token at the peak.
+
+    token_index: in the tokens of the text. Dead latents are left out.
+    """
+    table, tokenizer = read_table(contexts, [expects["contexts"]]), load_tokenizer(provenance, expects["base_model"])
+    top = table[table.band == TOP]
+    texts = tokenizer.batch_decode([row.tolist() for row in top.tokens])
+    tokens = tokenizer.batch_decode([[row[peak]] for row, peak in zip(top.tokens, top.peak, strict=True)])
+    found: dict[int, list] = {}
+    for row, text, token in zip(top.itertuples(), texts, tokens, strict=True):
+        context = {"text": text, "score": float(row.activation), "token_index": int(row.peak), "token": token}
+        found.setdefault(int(row.latent), []).append(context)
+    _write(output, found)
+
+
+def contexts_for_neuronpedia(
+    contexts: str | Path,
+    features: str | Path,
+    provenance: str | Path,
+    output: str | Path,
+    model: str,
+    layer: int,
+    recipe: str,
+    dataset: str,
+    context: int,
+    expects: dict,
+) -> None:
+    """Write one batch of features in the form that SAEDashboard's Neuronpedia runner writes; alive latents only.
+
+    context: tokens of one. A group of contexts has bin_min -1 and bin_contains -1 for the highest; for a quantile's band its
+    lowest and highest activation and the share of the peaks that the band spans. What is not measured is empty.
+    """
+    table = read_table(contexts, [expects["contexts"]])
+    about = read_table(features, [expects["contexts"]])
+    tokenizer = load_tokenizer(provenance, expects["base_model"])
+    edges = np.array(json.loads(parquet.read_schema(features).field("histogram").metadata[b"edges"]))
+    middles = np.sqrt(edges[1:] * edges[:-1]).round(6).tolist()
+    strings = {token: tokenizer.decode([token]) for token in sorted({int(t) for row in table.tokens for t in row})}
+    groups = dict(iter(table.groupby("latent")))
+    batch = {"model_id": model, "layer": layer, "sae_set": recipe, "features": []}
+    for row in about[about.alive].itertuples():
+        batch["features"].append(
+            {
+                "feature_index": row.latent,
+                **{name: [] for name in NOT_MEASURED},
+                "neg_str": _list(row.suppressed),
+                "neg_values": _rounded(row.suppressed_logits),
+                "pos_str": _list(row.promoted),
+                "pos_values": _rounded(row.promoted_logits),
+                "frac_nonzero": row.density,
+                "freq_hist_data_bar_values": middles,
+                "freq_hist_data_bar_heights": row.histogram.tolist(),
+                "n_prompts_total": row.tokens_seen // (context - 1),  # position 0 begins the document
+                "n_tokens_in_prompt": context,
+                "dataset": dataset,
+                "activations": _activations(groups[row.latent], strings),
+            }
+        )
+    _write(output, batch)
+
+
+def _activations(rows: pd.DataFrame, strings: dict[int, str]) -> list[dict]:
+    found = []
+    for band, group in rows.groupby("band", sort=False):
+        low, high = float(group.activation.min()), float(group.activation.max())
+        bin_min, share = (-1, -1) if band == TOP else (low, 2 * BETWEEN)
+        for row in group.itertuples():
+            tokens = [strings[token] for token in row.tokens.tolist()]
+            bounds = {"bin_min": bin_min, "bin_max": high, "bin_contains": share}
+            found.append({**bounds, "tokens": tokens, "values": _rounded(row.activations)})
+    return found
+
+
+def _rounded(values: np.ndarray | None) -> list[float]:
+    return [] if values is None else np.asarray(values, np.float64).round(DIGITS).tolist()
+
+
+def _list(strings: np.ndarray | None) -> list[str]:
+    return [] if strings is None else list(strings)
+
+
+def _write(output: str | Path, value: dict) -> None:
+    """In one line: these files are large, and read by programs."""
+    with atomic(output) as partial:
+        partial.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False))
