@@ -70,3 +70,11 @@ def test_saelens_measures_the_same():
     command = [sys.executable, "-m", "benchmarks.independent"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_one_pass_and_a_pass_per_latent_agree():
+    """Whoever times them checks that they find the same contexts; a toy run ends well only if they do."""
+    command = [sys.executable, "-m", "benchmarks.contexts", "--toy"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("128 latents in one pass") == 4
