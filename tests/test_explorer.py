@@ -72,7 +72,8 @@ def test_search_finds_a_known_latent(explorer, visit):
     ]:
         page.fill("#query", query)
         page.wait_for_function(
-            "([latent, count]) => list.results.length === count && list.results[0].latent === latent", arg=[first, count]
+            "([latent, count]) => list.results.length === count && list.results[0].latent === latent",
+            arg=[first, count],
         )
         settle(page, str(count))
         assert shown(page)[0] == first
