@@ -33,6 +33,8 @@ def summarise(folder: str | Path) -> str:
 
 def _places(folder: Path, final: pd.DataFrame):
     yield "page", folder / "results" / "index.html"
+    if (explorer := folder / "results" / "explorer" / "index.html").is_file():
+        yield "explorer", explorer
     yield "table", folder / "results" / "metrics.parquet"
     for recipe in final.recipe.unique():
         yield "heatmap", folder / "results" / "figures" / recipe / "2_metrics_heatmap.png"
