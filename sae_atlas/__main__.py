@@ -1,6 +1,7 @@
 """Command line: what a config will take and a finished atlas holds; the index, other formats and the hub."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -99,9 +100,12 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)
+        sys.stdout.flush()
     except AtlasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader, `head` or a pager, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
     return 0
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -32,6 +34,16 @@ def test_every_sae_is_a_row(tmp_path):
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:6] == ["base-1b", "resid_post", "1", "topk", "4", "2,000"]
     assert cells[-1] == config["files_sha256"]["model.pt"][:12]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    publish(tmp_path)
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "sae_atlas", "index", str(tmp_path / "models")]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_command_prints_it_and_fails_where_something_is_wrong(tmp_path, capsys):
