@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -155,6 +156,19 @@ def test_reading_from_a_row_on_is_the_rest_and_a_partial_batch_is_left_out(rows,
     whole = list(store.batches(64))
     assert [len(batch) for batch in whole] == [64] * 16
     np.testing.assert_array_equal(np.concatenate(list(store.batches(64, 128))), np.concatenate(whole[2:]))
+
+
+def test_a_reading_that_is_given_up_waits_for_no_thread(rows, tmp_path):
+    """It ends wherever its memory is freed, be it in a thread that holds a lock which an ending thread needs."""
+
+    def readers():
+        return {thread.ident for thread in threading.enumerate() if thread.name.startswith("store_")}
+
+    store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr")
+    next(store.batches(10))
+    before = readers()
+    next(store.batches(10))
+    assert before and readers() == before
 
 
 @pytest.mark.parametrize("batch", [50, 64, 100, 250])

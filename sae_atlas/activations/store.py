@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -74,17 +75,22 @@ class Store:
 
     def _decoded(self, first: int, pinned: bool) -> Iterator[np.ndarray]:
         """Chunks from number `first` on, float32, or for a GPU as they are stored."""
-        numbers = iter(range(first, len(self.chunks)))
-        with ThreadPoolExecutor(READERS, "store") as readers:
-            ahead = deque(readers.submit(self._read, number, pinned) for number in itertools.islice(numbers, AHEAD))
-            while ahead:
-                chunk = ahead.popleft().result()
-                ahead.extend(readers.submit(self._read, number, pinned) for number in itertools.islice(numbers, 1))
-                yield chunk
+        numbers, readers = iter(range(first, len(self.chunks))), _readers()
+        ahead = deque(readers.submit(self._read, number, pinned) for number in itertools.islice(numbers, AHEAD))
+        while ahead:
+            chunk = ahead.popleft().result()
+            ahead.extend(readers.submit(self._read, number, pinned) for number in itertools.islice(numbers, 1))
+            yield chunk
 
     def _read(self, number: int, pinned: bool) -> np.ndarray:
         stored = self.chunks.read(number)
         return stored if pinned and self.grid is None else decode(stored, self.grid)
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    """Threads that are kept: a reading that is given up ends wherever its memory is freed, also where none may be waited for."""
+    return ThreadPoolExecutor(READERS, "store")
 
 
 def _pinned(block: np.ndarray):
