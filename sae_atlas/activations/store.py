@@ -89,7 +89,7 @@ class Store:
 
 @cache
 def _readers() -> ThreadPoolExecutor:
-    """Threads that are kept: a reading that is given up ends wherever its memory is freed, also where none may be waited for."""
+    """Threads that are kept: a reading given up ends wherever its memory is freed, also where none may be waited for."""
     return ThreadPoolExecutor(READERS, "store")
 
 
