@@ -4,8 +4,6 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_atlas.plan.jobs import benchmark
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -27,6 +25,11 @@ def read_costs(folder: str | Path, jobs: dict[str, list[str]]) -> list[Cost]:
     under a second or two are low.
     """
     return [_cost(rule, [Path(folder) / benchmark(rule, name) for name in names]) for rule, names in jobs.items()]
+
+
+def benchmark(rule: str, job: str) -> str:
+    """File of a job under results/benchmarks."""
+    return f"{rule}/{job}.tsv" if job else f"{rule}.tsv"
 
 
 def _cost(rule: str, files: list[Path]) -> Cost:

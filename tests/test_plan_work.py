@@ -8,10 +8,11 @@ import pytest
 import yaml
 from test_plan_atlas import atlas
 
+from sae_atlas.costs import benchmark
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import read_config
 from sae_atlas.plan.estimate import THREADS, estimate
-from sae_atlas.plan.jobs import benchmark, jobs
+from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, STARTS, Machine, probe
 from sae_atlas.plan.shape import Shape, read_shape
 from sae_atlas.plan.work import count, disk

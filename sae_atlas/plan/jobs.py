@@ -33,11 +33,6 @@ def jobs(atlas) -> dict[str, list[str]]:
     return {rule: names for rule, names in {**found, **tables}.items() if names}
 
 
-def benchmark(rule: str, job: str) -> str:
-    """File of a job under results/benchmarks."""
-    return f"{rule}/{job}.tsv" if job else f"{rule}.tsv"
-
-
 def _asked(atlas, rule: str) -> bool:
     """Whether the config has what the rule is for."""
     floors, features = (atlas.config.get(section, {}) for section in ("floors", "features"))
