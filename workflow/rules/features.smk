@@ -182,18 +182,18 @@ rule contexts_for_neuronpedia:
 
 
 rule contexts_json:
+    """JSON of all layers that are looked at."""
     input:
         expand("results/features/{recipe}/layer{layer:02d}.json", recipe=atlas.recipes, layer=atlas.feature_layers),
-    """JSON of all layers that are looked at."""
     localrule: True
 
 
 rule neuronpedia:
+    """Neuronpedia's JSON of all layers that are looked at."""
     input:
         expand(
             "results/features/{recipe}/neuronpedia/layer{layer:02d}.json",
             recipe=atlas.recipes,
             layer=atlas.feature_layers,
         ),
-    """Neuronpedia's JSON of all layers that are looked at."""
     localrule: True
