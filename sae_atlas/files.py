@@ -1,6 +1,7 @@
-"""Atomic writes: an output is whole or absent, whatever kills the job."""
+"""Atomic writes: an output is whole or absent, whatever kills the job; and what a file is known by."""
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -45,6 +46,12 @@ def write_json(path: str | Path, value: object) -> None:
 
 def read_json(path: str | Path) -> dict:
     return json.loads(Path(path).read_text())
+
+
+def sha256(path: str | Path) -> str:
+    """Of the file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hold_lock(path: str | Path) -> None:

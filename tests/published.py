@@ -13,9 +13,8 @@ from tables import metric_rows
 from sae_atlas.cards.model_card import write_model_card
 from sae_atlas.cards.names import release_name, sae_name
 from sae_atlas.cards.release import write_release
-from sae_atlas.cards.weights import sha256
 from sae_atlas.exports.published import export_saelens
-from sae_atlas.files import write_json
+from sae_atlas.files import sha256, write_json
 from sae_atlas.provenance import make_record
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.sae import Sae

@@ -16,9 +16,10 @@ from transformers import AutoTokenizer
 from sae_atlas.base_models import packages
 from sae_atlas.base_models.gguf_llama import read_tokenizer
 from sae_atlas.base_models.load import load, load_tokenizer, read_provenance
-from sae_atlas.base_models.packages import find_model, sha256
+from sae_atlas.base_models.packages import find_model
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.errors import AtlasError
+from sae_atlas.files import sha256
 from sae_atlas.provenance import make_record
 
 RECORD = make_record("prepare_model", {}, "", {})

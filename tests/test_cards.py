@@ -8,10 +8,9 @@ import pytest
 from published import DAY, RECIPES, Run, headings, template
 
 from sae_atlas.cards.markdown import number
-from sae_atlas.cards.weights import sha256
 from sae_atlas.errors import AtlasError
 from sae_atlas.figures.shown import name_of
-from sae_atlas.files import read_json
+from sae_atlas.files import read_json, sha256
 from sae_atlas.saes.sae import Sae
 from workflow import ROOT
 

@@ -10,8 +10,7 @@ import yaml
 from published import LAYERS, SNAPSHOTS, Run, front_matter, headings, page, template
 
 from sae_atlas.cards.names import parse_sae_name, release_name
-from sae_atlas.cards.weights import sha256
-from sae_atlas.files import read_json
+from sae_atlas.files import read_json, sha256
 from sae_atlas.plan.config import check_config
 from sae_atlas.saes.sae import Sae
 from workflow import ROOT, small

@@ -1,11 +1,11 @@
 """Models and texts that come inside Python packages: which file, its hash, its licence. Read, never imported."""
 
-import hashlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from sae_atlas.errors import AtlasError
+from sae_atlas.files import sha256
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,3 @@ def find_text(name: str) -> Embedded:
     if name not in TEXTS:
         raise AtlasError(f"corpus.package: no embedded text {name!r}; there is {', '.join(TEXTS)}")
     return TEXTS[name]
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,10 +18,10 @@ from sae_atlas.cards.facts import (
 from sae_atlas.cards.how_trained import loss, published_by, training
 from sae_atlas.cards.markdown import fill, interval, number
 from sae_atlas.cards.names import PUBLISHED, parse_sae_name, spelled_site
-from sae_atlas.cards.weights import copy, sha256
+from sae_atlas.cards.weights import copy
 from sae_atlas.errors import AtlasError
 from sae_atlas.figures.shown import name_of
-from sae_atlas.files import atomic, write_json
+from sae_atlas.files import atomic, sha256, write_json
 
 
 def write_model_card(

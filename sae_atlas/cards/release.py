@@ -17,9 +17,9 @@ from sae_atlas.cards.facts import (
 )
 from sae_atlas.cards.markdown import Plain, code, escape, fill, number
 from sae_atlas.cards.names import checkpoint_name
-from sae_atlas.cards.weights import link, sha256
+from sae_atlas.cards.weights import link
 from sae_atlas.figures.shown import SHOWN
-from sae_atlas.files import atomic
+from sae_atlas.files import atomic, sha256
 
 AT_THE_TOP = ("1_training_curves.png", "2_metrics_heatmap.png")  # these have their place in the template
 QUALITY = ("ce_recovered", "ce_increase", "fvu", "l0", "dead_share")

@@ -1,16 +1,10 @@
 """Put weights where they are published: a hard link where that is safe, else a copy."""
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
 
 from sae_atlas.files import atomic
-
-
-def sha256(path: str | Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def link(source: str | Path, target: Path) -> None:

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from sae_atlas.cards.names import PUBLISHED
-from sae_atlas.cards.weights import sha256
 from sae_atlas.errors import AtlasError
-from sae_atlas.files import read_json
+from sae_atlas.files import read_json, sha256
 
 PAGES = ("README.md", "SHA256SUMS", "config.yaml")  # of a release; its checkpoints stand in SHA256SUMS
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from sae_atlas.base_models.load import read_provenance
-from sae_atlas.cards.weights import sha256
 from sae_atlas.errors import AtlasError
 from sae_atlas.exports.load import FOLDERS, read
+from sae_atlas.files import sha256
 from sae_atlas.log import DISK_ERRORS, logger
 from sae_atlas.saes.checkpoint import save
 from sae_atlas.sites import SITES

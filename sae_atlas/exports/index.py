@@ -8,10 +8,9 @@ import torch
 
 from sae_atlas.cards.markdown import escape, number
 from sae_atlas.cards.names import PUBLISHED, parse_sae_name, spelled_site
-from sae_atlas.cards.weights import sha256
 from sae_atlas.errors import AtlasError
 from sae_atlas.exports import saelens
-from sae_atlas.files import atomic, read_json
+from sae_atlas.files import atomic, read_json, sha256
 from sae_atlas.saes.checkpoint import load_checkpoint
 
 COLUMNS = ("base", "site", "layer", "recipe", "expansion", "tokens", "L0", "FVU", "CE recovered", "sha256")

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from sae_atlas.cards.weights import sha256
 from sae_atlas.errors import AtlasError, listed
 from sae_atlas.exports import dictionary_learning, erdos, one_file, saelens, sparsify
 from sae_atlas.exports.metadata import metadata
-from sae_atlas.files import read_json
+from sae_atlas.files import read_json, sha256
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors
 from sae_atlas.saes.sae import Sae
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_atlas.base_models.made import ADAPTER, META
-from sae_atlas.base_models.packages import sha256
-from sae_atlas.files import read_json, write_json
+from sae_atlas.files import read_json, sha256, write_json
 from sae_atlas.lifecycle.card import write_card
 from sae_atlas.saes.checkpoint import save_tensors
 

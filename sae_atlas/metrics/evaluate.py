@@ -1,6 +1,5 @@
 """Measure all snapshots of one layer on held-out text, in one job: what they share is computed once."""
 
-import hashlib
 import math
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from sae_atlas.base_models.load import load
-from sae_atlas.files import write_json
+from sae_atlas.files import sha256, write_json
 from sae_atlas.log import progress
 from sae_atlas.metrics.held_out import open_held_out
 from sae_atlas.metrics.layer_data import LayerData
@@ -76,10 +75,8 @@ def evaluate(
 
 def _about(sae: Sae, path: str | Path) -> dict:
     """What a card says of a checkpoint, so that it need not be loaded again: its plain values and its hash."""
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     normaliser = {"scale": sae.config["normaliser"]["scale"]}
-    return {"sha256": sha256, "config": {**sae.config, "normaliser": normaliser}, "stats": sae.stats}
+    return {"sha256": sha256(path), "config": {**sae.config, "normaliser": normaliser}, "stats": sae.stats}
 
 
 def _json(value: object) -> object:
