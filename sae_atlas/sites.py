@@ -1,13 +1,17 @@
 """Sites: where in a block activations are read and patched, by name and model family or by module path."""
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from sae_atlas.errors import AtlasError
+
+if TYPE_CHECKING:  # at run time the plan reads the names of sites without loading torch
+    from torch import Tensor, nn
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out")
 INPUTS = ("resid_pre", "mlp_in")  # what goes into a module; the others come out of one, or lie between two

@@ -11,7 +11,8 @@ from sae_atlas.base_models.from_scratch import PRESETS, model_sizes
 from sae_atlas.base_models.names import check_content, parse_fine_tuned, parse_pretrained, stands_for, written
 from sae_atlas.errors import AtlasError
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import complete_config, count_layers
+from sae_atlas.plan.blocks import count_layers
+from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.lifecycle import adapter_name, folder_of
 from workflow import ROOT, small

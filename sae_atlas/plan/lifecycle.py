@@ -46,19 +46,19 @@ def folder_of(base_model: dict) -> str | None:
     return f"models/{kind_of(base_model)}/{base_model['name']}" if base_model["source"] in MADE else None
 
 
-def complete(base_model: dict, context: int, defaults: dict[str, dict]) -> dict:
-    """The checked section with defaults (of `fit` and `lora`), sizes as numbers, a preset as sizes; and so its base.
+def complete(base_model: dict, context: int) -> dict:
+    """The checked section, its defaults filled in, with sizes as numbers, a preset as sizes; and so its base.
 
     context: tokens of a context of the corpus: the positions that a model from scratch gets.
     """
     found = dict(base_model)
     if "fit" in found:
-        found["fit"] = {**defaults["fit"], **found["fit"], "tokens": parse_size(found["fit"]["tokens"])}
+        found["fit"] = {**found["fit"], "tokens": parse_size(found["fit"]["tokens"])}
     if "lora" in found:
-        lora = {**defaults["lora"], "targets": None, **found["lora"]}
+        lora = found["lora"]
         found["lora"] = {**lora, "corpus": {**lora["corpus"], "tokens": parse_size(lora["corpus"]["tokens"])}}
     if "base" in found:
-        found["base"] = complete(found["base"], context, defaults)
+        found["base"] = complete(found["base"], context)
     if found["source"] == "pretrain":
         found["sizes"] = model_sizes(found, context)
         found.pop("preset", None)
@@ -82,8 +82,8 @@ def problems(base_model: dict, corpus: dict, where: str = "base_model"):
         yield from of_base
         if of_base:  # its name, on which this one builds, may be wrong
             return
-    fit = base_model.get("fit", {})
-    if fit.get("batch", 32) % fit.get("accumulation", 1):
+    fit = base_model.get("fit")
+    if fit and fit["batch"] % fit["accumulation"]:
         yield f"{where}.fit.accumulation: {fit['accumulation']} passes do not part the batch evenly; choose a divisor"
     if source in MADE:
         try:

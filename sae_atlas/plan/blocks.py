@@ -1,0 +1,55 @@
+"""How many blocks the base model has, and which of them a config names."""
+
+import json
+from pathlib import Path
+
+from sae_atlas.errors import AtlasError
+from sae_atlas.plan import lifecycle
+
+
+def named_layers(layers: str | list[int], base_model: dict) -> list[int]:
+    """`all`, a range ("0-23") or a list as block indices. Raises AtlasError where `all` cannot be told."""
+    if layers == "all":
+        return list(range(count_layers(base_model)))
+    if isinstance(layers, str):
+        first, last = map(int, layers.split("-"))
+        return list(range(first, last + 1))
+    return sorted(layers)
+
+
+def count_layers(base_model: dict) -> int:
+    """Blocks of the base model, from its own config. Raises AtlasError if that cannot be read."""
+    base_model = lifecycle.base_of(base_model)
+    if base_model["source"] == "package":
+        from sae_atlas.base_models.packages import find_model
+
+        return find_model(base_model["package"]).n_layers
+    if base_model["source"] == "random":
+        config = base_model["sizes"]
+    elif base_model["source"] == "pretrain":
+        config = lifecycle.model_sizes(base_model, context=0)  # which says nothing of the layers
+    elif base_model["source"] == "local":
+        file = Path(base_model["path"]) / "config.json"
+        if not file.is_file():
+            raise AtlasError(f"base_model.path: {file} is not there; give a folder in transformers format")
+        config = json.loads(file.read_text())
+    else:
+        config = _hub_config(base_model)
+    for key in ("num_hidden_layers", "n_layer"):
+        if key in config:
+            return config[key]
+    raise AtlasError("activations.layers: the model's config does not say how many layers it has; list them")
+
+
+def _hub_config(base_model: dict) -> dict:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return json.loads(
+            Path(hf_hub_download(base_model["id"], "config.json", revision=base_model.get("revision"))).read_text()
+        )
+    except Exception as error:
+        raise AtlasError(
+            f"activations.layers: `all` needs the config of {base_model['id']} from the hub, which gave "
+            f"{type(error).__name__}; check the id and the network, or list the layers (`0-23`)"
+        ) from error
