@@ -18,7 +18,7 @@ from sae_atlas.log import logger, progress
 from sae_atlas.sites import blocks, capture, start_at
 from sae_atlas.tables import write_table
 from sae_atlas.training.interruption import Interruption
-from sae_atlas.training.learner import Learner
+from sae_atlas.training.learner import Learner, read_contexts
 from sae_atlas.training.schedule import cosine
 
 CLIP, DECAY = 1.0, 0.01  # norm of the gradient; of AdamW, on all weights; as published
@@ -143,18 +143,13 @@ def _step(model, source: Corpus, students, step, steps, batch, learning_rate, te
     first = source.held_out + step * batch
 
     def taught(part: tuple[int, int]) -> Piece:
-        tokens, mask = _read(source, slice(first + part[0], first + part[1]), model.device)
+        tokens, mask = read_contexts(source, slice(first + part[0], first + part[1]), model.device)
         with torch.no_grad():
             return Piece(tokens, mask, Teacher(model(tokens, use_cache=False).logits[mask], temperature))
 
     pieces = run(taught, parts_of(batch, PIECE))
     rate = rate_at(step, steps, learning_rate)
     run(lambda student: student.learn(pieces, rate), students)
-
-
-def _read(source: Corpus, rows: slice, device) -> tuple[torch.Tensor, torch.Tensor]:
-    tokens = torch.from_numpy(source.tokens[rows.start : rows.stop].astype(np.int64))
-    return tokens.to(device), torch.from_numpy(source.mask[rows.start : rows.stop]).to(device)
 
 
 class _HeldOut:
@@ -164,7 +159,7 @@ class _HeldOut:
         self.model, self.temperature, self.pieces = model, temperature, []
         rows, last = source.held_out_rows(tokens), len(blocks(model)) - 1
         for first, stop in parts_of(rows.stop - rows.start, PIECE):
-            ids, mask = _read(source, slice(rows.start + first, rows.start + stop), model.device)
+            ids, mask = read_contexts(source, slice(rows.start + first, rows.start + stop), model.device)
             with torch.no_grad(), capture(model, "resid_post", [last]) as found:
                 model(ids, use_cache=False)
             self.pieces.append((ids, mask, found[last]))

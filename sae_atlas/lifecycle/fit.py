@@ -13,7 +13,7 @@ from sae_atlas.corpus import Corpus
 from sae_atlas.errors import AtlasError
 from sae_atlas.log import logger, progress
 from sae_atlas.training.interruption import Interruption
-from sae_atlas.training.learner import Learner
+from sae_atlas.training.learner import Learner, read_contexts
 from sae_atlas.training.schedule import cosine
 
 LAST_RATE = 0.1  # the cosine ends at this share of the learning rate
@@ -31,6 +31,19 @@ class Fitted:
     last_val_loss: float
     tokens: int  # read in all
     curve: list[dict]
+
+    def reached(self, source: Corpus, text: str) -> dict:
+        """What export_meta.json and the card of the model say of its training on the corpus called `text`."""
+        return {
+            "iter": self.best_iteration,
+            "best_val_loss": self.best_val_loss,
+            "last_iter": self.iteration,
+            "last_val_loss": self.last_val_loss,
+            "tokens": self.tokens,
+            "text": text,
+            "context": source.context,
+            "curve": self.curve,
+        }
 
 
 def fit(model: nn.Module, source: Corpus, settings: dict, seed: int, resume: Path, identity: str) -> Fitted:
@@ -89,7 +102,7 @@ def held_out_loss(model: nn.Module, source: Corpus, contexts: int) -> float:
     """Mean cross-entropy of every unmasked held-out token given those before it, in nats; `contexts` in a pass."""
     total = count = 0.0
     for first in range(0, source.held_out, contexts):
-        tokens, mask = _read(source, slice(first, min(first + contexts, source.held_out)), model.device)
+        tokens, mask = read_contexts(source, slice(first, min(first + contexts, source.held_out)), model.device)
         total += float(_summed(model, tokens, mask).double())
         count += int(mask[:, 1:].sum())
     return total / count
@@ -101,7 +114,7 @@ def _state(step: int, losses: list[float], curve: list[dict], best: dict, learne
 
 def _losses(model: nn.Module, source: Corpus, rows: slice, passes: int) -> Iterator[Tensor]:
     """The batch's loss in as many parts as passes, which add up to it."""
-    tokens, mask = _read(source, rows, model.device)
+    tokens, mask = read_contexts(source, rows, model.device)
     count = mask[:, 1:].sum()
     for part, known in zip(tokens.chunk(passes), mask.chunk(passes), strict=True):
         yield _summed(model, part, known) / count
@@ -112,12 +125,6 @@ def _summed(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     logits = model(tokens, use_cache=False).logits[:, :-1]
     chosen = mask[:, 1:]
     return nn.functional.cross_entropy(logits[chosen].float(), tokens[:, 1:][chosen], reduction="sum")
-
-
-def _read(source: Corpus, rows: slice, device) -> tuple[Tensor, Tensor]:
-    """Token ids and mask of contexts, [contexts, context]."""
-    tokens = torch.from_numpy(source.tokens[rows.start : rows.stop].astype(np.int64))
-    return tokens.to(device), torch.from_numpy(source.mask[rows.start : rows.stop]).to(device)
 
 
 class _Order:

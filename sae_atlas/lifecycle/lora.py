@@ -67,14 +67,8 @@ def fine_tune_lora(
     base_folder = (Path(provenance).parent / found["path"]).resolve()
     reached = {
         "training_type": "lora",
-        "iter": fitted.best_iteration,
-        "best_val_loss": fitted.best_val_loss,
-        "last_iter": fitted.iteration,
-        "last_val_loss": fitted.last_val_loss,
+        **fitted.reached(source, settings["text"]),
         "val_loss_before": before,
-        "tokens": fitted.tokens,
-        "text": settings["text"],
-        "context": source.context,
         "trainable": sum(weight.numel() for weight in fitted.best.values()),
         "base": {
             "name": settings["base"],
@@ -82,7 +76,6 @@ def fine_tune_lora(
             "path": os.path.relpath(base_folder, folder.absolute()),
             "weights_sha256": weights_sum(base_folder),
         },
-        "curve": fitted.curve,
     }
     settings = {**settings, "lora": {**settings["lora"], "targets": targets}}
     tuned.peft_config["default"].base_model_name_or_path = settings["base"]  # a name; peft puts this machine's path

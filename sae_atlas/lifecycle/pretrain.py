@@ -42,33 +42,11 @@ def pretrain(
     logger.info("%s: %s parameters", folder.name, f"{args['parameters']:,}")
     model = model.to(resolve(device))
     fitted = fit(model, source, settings["fit"], settings["seed"], folder, record["identity"])
+    reached = {"training_type": "pretrain", **fitted.reached(source, settings["text"])}
     states = {}
     for stem, weights in (("last", fitted.last), ("ckpt", fitted.best)):  # the best ones stay in the model
         model.load_state_dict(weights, strict=False)  # tied weights go by one name
         states[stem] = {name: tensor.clone() for name, tensor in whole_state(model).items()}
     with atomic(folder) as partial:
         partial.mkdir()
-        write_model(
-            partial,
-            folder.name,
-            model.cpu(),
-            words,
-            states,
-            settings,
-            _reached(fitted, source, settings["text"]),
-            record,
-        )
-
-
-def _reached(fitted, source, text: str) -> dict:
-    return {
-        "training_type": "pretrain",
-        "iter": fitted.best_iteration,
-        "best_val_loss": fitted.best_val_loss,
-        "last_iter": fitted.iteration,
-        "last_val_loss": fitted.last_val_loss,
-        "tokens": fitted.tokens,
-        "text": text,
-        "context": source.context,
-        "curve": fitted.curve,
-    }
+        write_model(partial, folder.name, model.cpu(), words, states, settings, reached, record)

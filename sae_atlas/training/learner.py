@@ -2,10 +2,19 @@
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sae_atlas.corpus import Corpus
+
 BETAS = (0.9, 0.95)
+
+
+def read_contexts(source: Corpus, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of the contexts `rows`, both [contexts, context]."""
+    tokens = torch.from_numpy(source.tokens[rows].astype(np.int64))
+    return tokens.to(device), torch.from_numpy(source.mask[rows]).to(device)
 
 
 class Learner:
