@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import yaml
-from snakemake.utils import validate
 
 from benchmarks.report import cpu
 from sae_atlas.activations.save import save_activations
@@ -24,7 +23,7 @@ from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.corpus import tokenize
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import resolve_config
+from sae_atlas.plan.config import complete_config
 from sae_atlas.provenance import make_record
 from sae_atlas.training.train import train
 
@@ -34,7 +33,7 @@ RECIPE = "l1"
 
 def config_of(layers: int, tokens: int, d_model: int, expansion: int) -> dict:
     sizes = {"hidden_size": d_model, "num_hidden_layers": layers, "num_attention_heads": 4}
-    config = {
+    return {
         "base_model": {
             "name": "neox",
             "source": "random",
@@ -55,8 +54,6 @@ def config_of(layers: int, tokens: int, d_model: int, expansion: int) -> dict:
         "recipes": {RECIPE: {"architecture": "relu", "preset": "quick", "expansion": expansion}},
         "evaluation": {"tokens": 1024, "patched_tokens": 1024},
     }
-    validate(config, str(ROOT / "workflow/schemas/config.schema.yaml"))
-    return config
 
 
 def in_one_process(atlas: Atlas, folder: Path) -> dict[str, float]:
@@ -110,7 +107,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of all_layers.json; default benchmarks/")
     chosen = parser.parse_args()
     config = config_of(2, 4096, 16, 4) if chosen.toy else config_of(24, 100_000, 64, 32)
-    atlas = Atlas(resolve_config(config))
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    atlas = Atlas(complete_config(config, schema, "neox"))
     with tempfile.TemporaryDirectory() as folder:
         stages = in_one_process(atlas, Path(folder))
     with tempfile.TemporaryDirectory() as folder:

@@ -6,25 +6,25 @@ import pytest
 import yaml
 
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import check_config, resolve_config
+from sae_atlas.plan.config import complete_config, read_config
 from workflow import ROOT, small
 
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 
 
 def atlas(**changes) -> Atlas:
-    from snakemake.utils import validate
-
-    config = small(**changes)
-    check_config(config, SCHEMA, "config.yaml")
-    validate(config, str(ROOT / "workflow/schemas/config.schema.yaml"))
-    return Atlas(resolve_config(config))
+    return Atlas(complete_config(small(**changes), SCHEMA, "config.yaml"))
 
 
 def test_windows_lie_end_to_end():
     grid = atlas()
     assert [grid.window(snapshot) for snapshot in grid.snapshots] == [(0, 1000), (1000, 2000), (2000, 3000)]
     assert [grid.published(snapshot) for snapshot in grid.snapshots] == ["1k", "2k", "final"]
+
+
+def test_features_read_no_more_text_than_there_is():
+    grid = atlas(features={})
+    assert grid.config["features"]["tokens"] == grid.config["corpus"]["tokens"] == 8000
 
 
 @pytest.mark.parametrize(("per_pass", "live"), [(1, 1), (1, 2), (2, 2), (2, 5), (3, 3), (3, 9)])
@@ -89,11 +89,7 @@ def test_a_longer_run_leaves_the_windows_before_its_decay_alone():
 
 
 def test_the_headline_is_three_times_144_cells():
-    config = yaml.safe_load((ROOT / "config/pythia-410m.yaml").read_text())
-    from snakemake.utils import validate
-
-    validate(config, str(ROOT / "workflow/schemas/config.schema.yaml"))
-    grid = Atlas(resolve_config(config))
+    grid = Atlas(read_config(ROOT / "config/pythia-410m.yaml", ROOT / "workflow/schemas/config.schema.yaml"))
     assert (len(grid.recipes), len(grid.layers), grid.snapshots) == (
         3,
         24,

@@ -14,7 +14,7 @@ from sae_atlas.sizes import format_size
 
 
 class Atlas:
-    """Names, ranges, settings and identities of all jobs of a resolved config (plan.config.resolve_config)."""
+    """Names, ranges, settings and identities of all jobs of a resolved config (plan.config.complete_config)."""
 
     def __init__(self, config: dict):
         self.config = config

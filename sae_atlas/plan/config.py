@@ -39,7 +39,7 @@ def complete_config(config: dict, schema: dict, file: str) -> dict:
     check_config(config, schema, file)
     filled = with_defaults(config, schema)
     base_model = lifecycle.complete(filled["base_model"], filled["corpus"]["context"])
-    return resolve_config({**filled, "base_model": base_model})
+    return _resolved({**filled, "base_model": base_model})
 
 
 def with_defaults(config: dict, schema: dict) -> dict:
@@ -64,7 +64,7 @@ def _followed(about: dict, schema: dict) -> dict:
     return schema if "$ref" in about else about
 
 
-def resolve_config(config: dict) -> dict:
+def _resolved(config: dict) -> dict:
     """The checked config (defaults filled in) with sizes as integers, `layers` as a list, recipes complete.
 
     Raises AtlasError if the number of layers cannot be told (hub not reachable and `layers: all`).
