@@ -40,6 +40,11 @@ def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
         ("recipes.topk.architecture", "tpok", "recipes.topk.architecture: 'tpok' is not one; did you mean `topk`?"),
         ("base_model.source", "pakage", "base_model.source: 'pakage' is not allowed; did you mean `package`?"),
         ("base_model.path", "x", "base_model.path: does nothing with source `random`; remove it"),
+        (
+            "base_model",
+            {"name": "torso", "source": "restoration"},
+            "base_model.path: missing; source `restoration` needs it",
+        ),
         ("corpus.context", "many", "corpus.context: 'many' does not fit; Tokens per context."),
         ("corpus.context", 1, "corpus.context: 1 is less than the minimum of 8"),
         ("corpus.context", 9.5, "corpus.context: 9.5 is not a whole number"),
@@ -161,3 +166,13 @@ def test_a_key_is_sent_encrypted_or_to_this_machine():
     assert "would get the key unencrypted; use https" in endpoint_problems(url="http://api.example.org/v1")[0]
     for fine in ({}, {"url": "http://127.0.0.1:8000/v1"}, {"url": "http://localhost/v1"}):
         check_config(small(**{"features.names": {"endpoint": {**ENDPOINT, **fine}}}), SCHEMA, "config.yaml")
+
+
+def test_students_of_a_model_that_predicts_no_next_token_are_refused():
+    config = small(
+        **{
+            "base_model": {"name": "torso", "source": "restoration", "path": "model.pt"},
+            "floors": {"widths": [8], "students": {"steps": 20}},
+        }
+    )
+    assert [line.split(": ")[1] for line in problems(config)] == ["floors.students"]

@@ -247,7 +247,15 @@ def test_mistakes_in_floors_are_told(changes, line):
 
 @pytest.mark.parametrize(
     ("file", "trainings"),
-    [("floors", 4), ("config", 30 * 3), ("tiny-neox", 24 * 6), ("pythia-410m", 3 * 24 * 6), ("bielik-topk", 3)],
+    [
+        ("floors", 4),
+        ("config", 30 * 3),
+        ("tiny-neox", 24 * 6),
+        ("pythia-410m", 3 * 24 * 6),
+        ("bielik-topk", 3),
+        ("restoration", 2),
+        ("scale", 2),
+    ],
 )
 def test_worked_configs_plan(tmp_path, file, trainings):
     assert kinds(planned(tmp_path, ROOT / "config" / f"{file}.yaml"))["train"] == trainings

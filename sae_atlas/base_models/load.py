@@ -36,6 +36,7 @@ def read_model(folder: Path, dtype: str, device: str = "auto"):
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
+    import sae_atlas.base_models.restoration  # noqa: F401 - makes its architecture known to transformers
     from sae_atlas.devices import resolve
 
     disable_progress_bar()

@@ -28,6 +28,7 @@ def prepare(provenance: str | Path, settings: dict, record: dict, made: str | Pa
         origin = _from_rules(settings, provenance, Path(made), record["inputs"]["made"])
     else:
         makers = {"package": _from_package, "hub": _from_hub, "local": _from_local, "random": _at_random}
+        makers["restoration"] = _from_restoration
         origin = makers[settings["source"]](settings, folder)
     write_json(provenance, {**origin, **_sizes((provenance.parent / origin["path"]).resolve()), "record": record})
 
@@ -91,6 +92,27 @@ def _from_local(settings: dict, folder: Path) -> dict:
         "licence": None,
         "quantisation": None,
         "weights_sha256": weights_sum(path),
+    }
+
+
+def _from_restoration(settings: dict, folder: Path) -> dict:
+    from sae_atlas.base_models.code_points import code_point_tokenizer
+    from sae_atlas.base_models.restoration import read_restoration
+
+    path = Path(settings["path"]).expanduser().resolve()
+    if not path.is_file():
+        raise AtlasError(f"base_model.path: {path} is not there; give the model's .pt")
+    model = read_restoration(path)
+    with atomic(folder) as partial:
+        model.save_pretrained(partial)
+        code_point_tokenizer(model.config.vocab_size).save_pretrained(partial)
+    return {
+        "path": folder.name,
+        "source": f"restoration {path.name}",
+        "source_sha256": sha256(path),
+        "licence": None,
+        "quantisation": None,
+        "weights_sha256": _weights_hash(folder),
     }
 
 

@@ -4,9 +4,11 @@ import re
 
 from sae_atlas.sites import FAMILIES, SITES
 
-BY_TYPE = {"gpt_neox": FAMILIES[1], "gpt2": FAMILIES[2]}  # of transformers' model types; others are named as Llama is
+BY_TYPE = {"gpt_neox": FAMILIES[1], "gpt2": FAMILIES[2], "restoration": FAMILIES[3]}
+# Of transformers' model types; others are named as Llama is.
 NORMS = {
     "gpt2": "ln_2",
+    "restoration": "ln2",
     **dict.fromkeys(("gpt_neox", "llama", "mistral", "qwen2", "qwen3"), "post_attention_layernorm"),
 }
 # TransformerLens' own `hook_mlp_in` is the stream before the norm, and what its norms show lacks their weights: our

@@ -25,7 +25,7 @@ from sae_atlas.corpus import open_corpus
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic
 from sae_atlas.log import progress
-from sae_atlas.metrics.loss_recovered import Clean, clean_predictions, losses
+from sae_atlas.metrics.loss_recovered import Clean, clean_predictions, losses, scored
 from sae_atlas.provenance import check_record
 from sae_atlas.sites import blocks, capture, module_name, patch, start_at
 
@@ -141,7 +141,7 @@ def _clean(model, group, batch: slice, layers: list[int], bar) -> None:
             _write(group, f"layer{layer:02d}/stream", contexts, batch, streams[layer])
     if batch.start < patched:
         _write(group, "final", patched, batch, final[last])
-        _write(group, "ce_clean", patched, batch, losses(logits, tokens, clean_predictions(logits))[0])
+        _write(group, "ce_clean", patched, batch, losses(logits, scored(model, tokens), clean_predictions(logits))[0])
     bar.update()
 
 
@@ -166,7 +166,7 @@ def _ablated(model, group, batch: slice, means: dict[int, Tensor], bar) -> None:
         for ablation, value in (("zero", torch.zeros_like(mean)), ("mean", mean)):
             with through(model, site, layer, stream, torch.where(mask, value, x).to(model.device, model.dtype)):
                 logits = model(tokens, use_cache=False).logits
-            for loss, values in zip(("ce", "kl"), losses(logits, tokens, clean), strict=True):
+            for loss, values in zip(("ce", "kl"), losses(logits, scored(model, tokens), clean), strict=True):
                 _write(group, f"{name}/{loss}_{ablation}", patched, batch, values)
             bar.update()
 

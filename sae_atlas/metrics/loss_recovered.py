@@ -37,6 +37,15 @@ def losses(logits: Tensor, tokens: Tensor, clean: Clean) -> tuple[Tensor, Tensor
     return torch.stack(entropies), torch.stack(divergences)
 
 
+def scored(model, tokens: Tensor) -> Tensor:
+    """Tokens whose next one at every position is what the prediction there is scored against, [contexts, context].
+
+    The text itself for a model that predicts what comes next. One that reads in both directions predicts each position
+    itself, and sees it: there the cross-entropy says how much of the text survives, not how well it is guessed.
+    """
+    return tokens.roll(1, dims=1) if getattr(model.config, "predicts", "next") == "itself" else tokens
+
+
 def recovered(ablated: float, patched: float, clean: float) -> float:
     """(ablated - patched) / (ablated - clean): 1 if nothing is lost, 0 if no better than the ablation. Unitless.
 

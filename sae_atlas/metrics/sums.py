@@ -12,7 +12,7 @@ from sae_atlas.metrics.bootstrap import interval
 from sae_atlas.metrics.headlines import OF_PREDICTIONS, OF_TOKENS
 from sae_atlas.metrics.held_out import through
 from sae_atlas.metrics.layer_data import LayerData
-from sae_atlas.metrics.loss_recovered import Clean, losses
+from sae_atlas.metrics.loss_recovered import Clean, losses, scored
 from sae_atlas.saes.sae import Sae
 
 NAN = float("nan")
@@ -104,7 +104,7 @@ class Sums:
         with through(model, data.site, layer, stream, replaced):
             logits = model(tokens, use_cache=False).logits
         kept = data.predicted[rows]
-        for name, each in zip(("ce_sae", "kl_sae"), losses(logits, tokens, clean), strict=True):
+        for name, each in zip(("ce_sae", "kl_sae"), losses(logits, scored(model, tokens), clean), strict=True):
             self.losses[name][rows] = torch.where(kept, each.cpu(), 0).sum(dim=1, dtype=torch.float64).numpy()
 
     def rows(self, final: "Sums") -> list[dict]:

@@ -28,6 +28,10 @@ def count_layers(base_model: dict) -> int:
         config = base_model["sizes"]
     elif base_model["source"] == "pretrain":
         config = lifecycle.model_sizes(base_model, context=0)  # which says nothing of the layers
+    elif base_model["source"] == "restoration":
+        from sae_atlas.base_models.restoration import read_restoration
+
+        return read_restoration(base_model["path"]).config.num_hidden_layers
     elif base_model["source"] == "local":
         file = Path(base_model["path"]) / "config.json"
         if not file.is_file():

@@ -15,11 +15,13 @@ MODEL_KEYS = {
     "hub": (("id",), ("revision",)),
     "package": (("package",), ()),
     "local": (("path",), ()),
+    "restoration": (("path",), ()),
     "random": (("architecture", "sizes", "seed", "tokenizer"), ()),
     "pretrain": (("architecture", "seed", "tokenizer", "fit"), ("preset", "sizes")),
     "lora": (("base", "lora", "fit"), ()),
     "merged": (("base", "lora", "fit"), ()),
 }
+ELSEWHERE = ("hub", "restoration")  # where counting layers takes a download, or torch to read a file
 TEXT_KEYS = {
     "hub": (("id",), ("revision", "subset", "split", "field")),
     "package": (("package",), ("topic",)),
@@ -90,9 +92,8 @@ def _activation_problems(config: dict):
     if site not in SITES and "{layer}" not in site:
         yield f"activations.site: no site {site!r}; {nearest(site, SITES)} Or give a module path with {{layer}} in it"
     try:
-        count = (
-            count_layers(config["base_model"]) if layers == "all" or config["base_model"]["source"] != "hub" else None
-        )
+        told = layers == "all" or config["base_model"]["source"] not in ELSEWHERE
+        count = count_layers(config["base_model"]) if told else None
         chosen = named_layers(layers, config["base_model"])
     except AtlasError as error:
         yield str(error)
@@ -134,6 +135,9 @@ def _evaluation_problems(config: dict):
 
 def _student_problems(config: dict):
     floors, corpus = config["floors"], config["corpus"]
+    if config["base_model"]["source"] == "restoration":
+        yield "floors.students: learn to predict what comes next, which a model of source `restoration` does not; remove"
+        return
     students = floors["students"]
     for width in students.get("widths", floors["widths"]):
         if width % 8:

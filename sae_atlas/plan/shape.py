@@ -59,6 +59,8 @@ def model_config(base_model: dict, prepared: Path | None):
     """The transformers config of a section `base_model`, from the folder `prepared` if that is there. Raises AtlasError."""
     from transformers import AutoConfig
 
+    from sae_atlas.base_models.restoration import read_restoration
+
     base_model = base_of(base_model)
     source = base_model["source"]
     try:
@@ -72,6 +74,8 @@ def model_config(base_model: dict, prepared: Path | None):
             ids = {"vocab_size": VOCABULARIES[base_model["tokenizer"]], "bos_token_id": 0, "eos_token_id": 0}
             sizes = {**ids, **base_model["sizes"]}
             return AutoConfig.for_model(base_model["architecture"], **sizes)
+        if source == "restoration":
+            return read_restoration(base_model["path"]).config
         if source == "local":
             return AutoConfig.from_pretrained(base_model["path"], trust_remote_code=False, local_files_only=True)
         return AutoConfig.from_pretrained(
