@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sae_atlas.base_models.from_scratch import random_model
 from sae_atlas.base_models.made import ADAPTER, check_base, read_meta, weights_sum
-from sae_atlas.base_models.packages import find_model
+from sae_atlas.base_models.packages import find_model, sha256
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic, remove, write_json
 from sae_atlas.log import DISK_ERRORS, logger
@@ -112,7 +112,7 @@ def _from_restoration(settings: dict, folder: Path) -> dict:
         "source_sha256": sha256(path),
         "licence": None,
         "quantisation": None,
-        "weights_sha256": _weights_hash(folder),
+        "weights_sha256": weights_sum(folder),
     }
 
 
