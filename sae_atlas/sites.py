@@ -28,21 +28,14 @@ class Family:
 
 
 FAMILIES = (
-    Family(
-        "model.layers", "self_attn", "mlp", "model.norm"
-    ),  # Llama and what follows its names: SmolLM2, Mistral, Qwen, Bielik
+    # Llama and what follows its names: SmolLM2, Mistral, Qwen, Bielik.
+    Family("model.layers", "self_attn", "mlp", "model.norm"),
     Family("gpt_neox.layers", "attention", "mlp", "gpt_neox.final_layer_norm"),  # Pythia
     Family("transformer.h", "attn", "mlp", "transformer.ln_f"),  # GPT-2
     Family("layers", "attn", "ff", "final_ln"),  # the restoration model
 )
-PLAIN = {
-    "gpt2",
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "restoration",
-}  # a block adds the bare outputs of attention, then of the MLP
+# A block of these adds the bare outputs of attention, then of the MLP.
+PLAIN = {"gpt2", "llama", "mistral", "qwen2", "qwen3", "restoration"}
 
 
 class _Reached(Exception):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from sae_atlas.base_models.from_scratch import random_model
 from sae_atlas.base_models.made import ADAPTER, check_base, read_meta, weights_sum
-from sae_atlas.base_models.packages import find_model, sha256
+from sae_atlas.base_models.packages import find_model
 from sae_atlas.errors import AtlasError
-from sae_atlas.files import atomic, remove, write_json
+from sae_atlas.files import atomic, remove, sha256, write_json
 from sae_atlas.log import DISK_ERRORS, logger
 from sae_atlas.provenance import check_record
 
@@ -27,8 +27,13 @@ def prepare(provenance: str | Path, settings: dict, record: dict, made: str | Pa
     if made is not None:
         origin = _from_rules(settings, provenance, Path(made), record["inputs"]["made"])
     else:
-        makers = {"package": _from_package, "hub": _from_hub, "local": _from_local, "random": _at_random}
-        makers["restoration"] = _from_restoration
+        makers = {
+            "package": _from_package,
+            "hub": _from_hub,
+            "local": _from_local,
+            "restoration": _from_restoration,
+            "random": _at_random,
+        }
         origin = makers[settings["source"]](settings, folder)
     write_json(provenance, {**origin, **_sizes((provenance.parent / origin["path"]).resolve()), "record": record})
 

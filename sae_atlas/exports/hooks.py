@@ -4,8 +4,8 @@ import re
 
 from sae_atlas.sites import FAMILIES, SITES
 
-BY_TYPE = {"gpt_neox": FAMILIES[1], "gpt2": FAMILIES[2], "restoration": FAMILIES[3]}
 # Of transformers' model types; others are named as Llama is.
+BY_TYPE = {"gpt_neox": FAMILIES[1], "gpt2": FAMILIES[2], "restoration": FAMILIES[3]}
 NORMS = {
     "gpt2": "ln_2",
     "restoration": "ln2",
