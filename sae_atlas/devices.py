@@ -4,6 +4,8 @@ from pathlib import Path
 
 from sae_atlas.errors import AtlasError
 
+SPREAD = "spread"  # of a base model that does not fit one device (base_models.load.read_model)
+
 
 def resolve(device: str):
     """The torch.device. Raises AtlasError if `cuda` is asked for and this process finds none."""

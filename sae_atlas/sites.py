@@ -130,22 +130,29 @@ def start_at(model: nn.Module, layer: int, residual: Tensor) -> Iterator[None]:
     they are (some models choose masks by block index); only their forward is replaced.
     """
     all_blocks = blocks(model)
-    skipped = all_blocks[:layer]
+    skipped = [(block, vars(block).get("forward")) for block in all_blocks[:layer]]  # accelerate puts its own there
     reader = all_blocks[layer] if layer < len(all_blocks) else model.get_submodule(family(model).norm)
     handle = reader.register_forward_pre_hook(lambda _, arguments: (residual, *arguments[1:]))
-    for block in skipped:
+    for block, _ in skipped:
         block.forward = lambda *_, **__: residual
     try:
         yield
     finally:
         handle.remove()
-        for block in skipped:
+        for block, own in skipped:
             del block.forward
+            if own is not None:
+                block.forward = own
 
 
 @contextmanager
-def _at(model: nn.Module, site: str, layer: int, visit: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """Hook a site: `visit` sees the activation; what it returns, if anything, takes its place."""
+def _at(model: nn.Module, site: str, layer: int, see: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Hook a site: `see` gets the activation; what it returns, if anything, takes its place, on the same device."""
+
+    def visit(activation: Tensor) -> Tensor | None:
+        changed = see(activation)
+        return None if changed is None else changed.to(activation.device)
+
     module = model.get_submodule(module_name(model, site, layer))
     if site in INPUTS:
         handles = [module.register_forward_pre_hook(lambda _, arguments: _first(visit(arguments[0]), arguments))]
@@ -181,8 +188,9 @@ def _hook_middle(model: nn.Module, block: nn.Module, visit: Callable) -> list:
         before[:] = [arguments[0]]
 
     def middle(attention: Tensor) -> Tensor | None:
-        changed = visit(before[0] + attention)
-        return None if changed is None else changed - before[0]
+        entering = before[0].to(attention.device)
+        changed = visit(entering + attention)
+        return None if changed is None else changed - entering
 
     attention = block.get_submodule(family(model).attention)
     return [

@@ -55,6 +55,7 @@ def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
             {"tokens": "3k", "device": "cpu", "gpu_products": "float32"},
             "training.gpu_products: does nothing with device `cpu`; remove it",
         ),
+        ("base_model.device_map", "disk", "base_model.device_map: 'disk' is not allowed"),
         ("training.snapshots", ["3k"], "training.snapshots: 3000 is not below training.tokens (3000)"),
         ("training.tokens", "9k", "training.tokens: 9000 is beyond the corpus (8000)"),
         ("activations.layers", [0, 4], "activations.layers: no layer 4; small-neox has layers 0 to 3"),
@@ -166,6 +167,21 @@ def test_a_key_is_sent_encrypted_or_to_this_machine():
     assert "would get the key unencrypted; use https" in endpoint_problems(url="http://api.example.org/v1")[0]
     for fine in ({}, {"url": "http://127.0.0.1:8000/v1"}, {"url": "http://localhost/v1"}):
         check_config(small(**{"features.names": {"endpoint": {**ENDPOINT, **fine}}}), SCHEMA, "config.yaml")
+
+
+def test_a_device_map_for_the_cpu_alone_or_for_an_adapter_is_refused():
+    assert problems(small(**{"base_model.device_map": "auto", "training.device": "cpu"})) == [
+        "config.yaml: base_model.device_map: takes the GPUs that there are, training.device is `cpu`; remove one of them"
+    ]
+    tuned = yaml.safe_load((ROOT / "config/lifecycle.yaml").read_text())
+    tuned["base_model"] |= {"source": "lora", "name": "gpt2-0.8M-wikipedia-to-biology-lora", "device_map": "auto"}
+    assert "an adapter is put on whole models only" in problems(tuned)[0]
+
+
+def test_a_model_that_predicts_no_next_token_is_not_tuned():
+    tuned = yaml.safe_load((ROOT / "config/lifecycle.yaml").read_text())
+    tuned["base_model"]["base"] = {"name": "torso", "source": "restoration", "path": "model.pt"}
+    assert [line.split(": ")[1] for line in problems(tuned)] == ["base_model.base.source"]
 
 
 def test_students_of_a_model_that_predicts_no_next_token_are_refused():

@@ -142,6 +142,8 @@ def test_a_prepared_folder_gives_the_same_model(prepared):
     assert (provenance["n_layers"], provenance["d_model"], provenance["vocabulary"]) == (3, 32, 130)
     own = read_restoration(prepared / "best_model.pt")
     torch.testing.assert_close(model(TOKENS).logits, own(TOKENS).logits)
+    parts, _ = load(prepared / "provenance.json", "float32", RECORD["identity"], "spread")
+    assert torch.equal(parts(TOKENS).logits, own(TOKENS).logits)
 
 
 def test_ids_are_code_points_and_strange_characters_are_damage(prepared):

@@ -136,6 +136,7 @@ APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens":
         ),
         pytest.param(small(**{"activations.max_live_stores": 6}), {}, id="a bound on the disk"),
         pytest.param(small(**{"training.device": "cuda"}), {}, id="a device, also one this machine lacks"),
+        pytest.param(small(**{"base_model.device_map": "auto"}), {}, id="a base model in parts"),
         pytest.param(small(**{"training.tracker": "tensorboard"}), {}, id="a tracker"),
     ],
 )

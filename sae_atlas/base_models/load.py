@@ -16,10 +16,7 @@ def read_provenance(provenance: str | Path, expected: str | None = None) -> dict
 
 
 def load(provenance: str | Path, dtype: str, expected: str | None = None, device: str = "auto"):
-    """(model in evaluation mode, provenance). device: auto (a GPU where there is one), cpu or cuda.
-
-    Code from the folder is never run.
-    """
+    """(model in evaluation mode, provenance). device: as `read_model` takes it. Code from the folder is never run."""
     found = read_provenance(provenance, expected)
     model = read_model(Path(provenance).parent / found["path"], dtype, device)
     if "adapter" in found:
@@ -29,18 +26,28 @@ def load(provenance: str | Path, dtype: str, expected: str | None = None, device
     return model.requires_grad_(False), found
 
 
-def read_model(folder: Path, dtype: str, device: str = "auto"):
-    """The model in a folder in transformers format, in evaluation mode. Raises AtlasError if it does not load whole."""
+def read_model(folder: Path, dtype: str, device: str | dict = "auto"):
+    """The model in a folder in transformers format, in evaluation mode. Raises AtlasError if it does not load whole.
+
+    device: auto (a GPU where there is one), cpu, cuda; spread (over the GPUs, then memory, then disk, as accelerate
+    finds room) or what accelerate calls a device map (module path -> GPU's number, cpu or disk). What lies elsewhere than
+    on the device that computes it is fetched for its part of every pass.
+    """
+    from tempfile import TemporaryDirectory
+
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     import sae_atlas.base_models.restoration  # noqa: F401 - makes its architecture known to transformers
-    from sae_atlas.devices import resolve
+    from sae_atlas.devices import SPREAD, resolve
 
     disable_progress_bar()
-    on = resolve(device)  # a GPU that is missing is reported before the work
+    parts = device == SPREAD or isinstance(device, dict)
+    on = None if parts else resolve(device)  # a GPU that is missing is reported before the work
+    on_disk = TemporaryDirectory(prefix="sae-atlas-")
+    placed = {"device_map": "auto" if device == SPREAD else device, "offload_folder": on_disk.name} if parts else {}
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -48,12 +55,17 @@ def read_model(folder: Path, dtype: str, device: str = "auto"):
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            **placed,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise AtlasError(f"{folder}: does not load ({reason(error)}); delete it and rerun") from error
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         raise AtlasError(f"{folder}: its weights lack {sorted(loading['missing_keys'])[0]}; delete it and rerun")
-    return model.to(on).eval().requires_grad_(False)
+    if parts:
+        model.on_disk = on_disk  # kept as long as the model
+    else:
+        model = model.to(on)
+    return model.eval().requires_grad_(False)
 
 
 def load_tokenizer(provenance: str | Path, expected: str | None = None):

@@ -83,6 +83,7 @@ class RestorationModel(PreTrainedModel):
 
     config_class = RestorationConfig
     base_model_prefix = ""
+    _no_split_modules = ("Block",)  # lies on one device
 
     def __init__(self, config: RestorationConfig):
         super().__init__(config)

@@ -22,9 +22,10 @@ def logit_lens(model, directions: Tensor) -> Tensor:
     Unitless; for a norm without bias (RMSNorm) the same for any length of the direction. Tokens are compared within a row.
     """
     norm = model.get_submodule(family(model).norm)
-    head = model.get_output_embeddings().weight
-    seen = norm(directions.to(head)) - norm(torch.zeros_like(directions[:1]).to(head))
-    return torch.nn.functional.linear(seen, head)
+    head = model.get_output_embeddings()  # called, for its weights may have to be fetched; its bias is left out too
+    nothing = torch.zeros_like(directions[:1], device=model.device, dtype=model.dtype)
+    seen = norm(directions.to(nothing)) - norm(nothing)
+    return head(seen) - head(nothing)
 
 
 def extremes(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
+from sae_atlas.devices import SPREAD
 from sae_atlas.errors import AtlasError, nearest, reason
 from sae_atlas.plan import lifecycle
 from sae_atlas.plan.blocks import named_layers
@@ -70,10 +71,12 @@ def _resolved(config: dict) -> dict:
     Raises AtlasError if the number of layers cannot be told (hub not reachable and `layers: all`).
     """
     corpus, activations, evaluation = config["corpus"], config["activations"], config["evaluation"]
-    layers = named_layers(activations["layers"], config["base_model"])
+    base_model = {key: value for key, value in config["base_model"].items() if key != "device_map"}
+    layers = named_layers(activations["layers"], base_model)
     per_pass = min(activations.get("layers_per_pass", len(layers)), len(layers))
     resolved = {
         **config,
+        "base_model": base_model,
         "corpus": {
             **corpus,
             "tokens": parse_size(corpus["tokens"]),
@@ -92,7 +95,8 @@ def _resolved(config: dict) -> dict:
             "snapshots": [parse_size(size) for size in config["training"]["snapshots"]],
             "gpu_products": config["training"]["gpu_products"],
         },
-        "device": config["training"]["device"],  # not among what makes numbers
+        "device": config["training"]["device"],  # not among what makes numbers, nor is where the base model lies
+        "model_device": SPREAD if "device_map" in config["base_model"] else config["training"]["device"],
         "recipes": {name: complete_recipe(recipe, f"recipes.{name}") for name, recipe in config["recipes"].items()},
         "evaluation": {
             **evaluation,

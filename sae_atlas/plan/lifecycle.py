@@ -78,6 +78,9 @@ def problems(base_model: dict, corpus: dict, where: str = "base_model"):
         if base_model["base"]["source"] in TUNED:
             yield f"{where}.base.source: to tune a fine-tune, give source `local` and the folder of the merged model"
             return
+        if base_model["base"]["source"] == "restoration":
+            yield f"{where}.base.source: `restoration` predicts no next token, which is what is tuned here; give another"
+            return
         of_base = list(problems(base_model["base"], corpus, f"{where}.base"))
         yield from of_base
         if of_base:  # its name, on which this one builds, may be wrong

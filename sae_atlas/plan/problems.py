@@ -62,7 +62,10 @@ def _source_problems(section: str, values: dict, keys: dict, shared: tuple):
 
 
 def _model_problems(base_model: dict, config: dict):
-    found = list(_source_problems("base_model", base_model, MODEL_KEYS, shared=("name", "source", "dtype")))
+    shared = ("name", "source", "dtype", "device_map")
+    found = list(_source_problems("base_model", base_model, MODEL_KEYS, shared))
+    if base_model["source"] == "lora" and "device_map" in base_model:
+        found.append("base_model.device_map: an adapter is put on whole models only; remove it, or give source `merged`")
     if "base" in base_model:
         found += _source_problems("base_model.base", base_model["base"], MODEL_KEYS, shared=("name", "source"))
     if "lora" in base_model:
@@ -78,6 +81,8 @@ def _training_problems(given: dict, config: dict):
         yield "training.snapshots: not ascending; list the token counts from small to large, each once"
     if training["device"] == "cpu" and "gpu_products" in given:
         yield "training.gpu_products: does nothing with device `cpu`; remove it"
+    if training["device"] == "cpu" and "device_map" in config["base_model"]:
+        yield "base_model.device_map: takes the GPUs that there are, training.device is `cpu`; remove one of them"
     tokens = parse_size(training["tokens"])
     corpus = parse_size(config["corpus"]["tokens"])
     if tokens > corpus and not all("pretrained" in recipe for recipe in config["recipes"].values()):

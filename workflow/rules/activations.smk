@@ -23,7 +23,7 @@ rule save_activations:
         mem_mb=growing(6000),
         runtime=growing(240),
         gpu=GPUS,
-        device=DEVICE,
+        device=MODEL_DEVICE,
     params:
         settings=lambda wildcards: atlas.settings("save_activations", snapshot=wildcards.snapshot),
         layers=lambda wildcards: atlas.groups[wildcards.group],

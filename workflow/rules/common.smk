@@ -65,6 +65,7 @@ FEATURES = expand(
 )
 EXPLORER = ["results/explorer"] if atlas.feature_layers else []
 DEVICE = atlas.config["device"]  # of jobs that can use a GPU: a resource, for it is no reason to run anything again
+MODEL_DEVICE = atlas.config["model_device"]  # of those that run the base model
 GPUS = gpus_for(DEVICE)
 RELEASES = {atlas.release_name(recipe): recipe for recipe in atlas.trained}
 SAES = {

@@ -19,7 +19,7 @@ rule save_held_out:
         mem_mb=growing(6000),
         runtime=growing(240),
         gpu=GPUS,
-        device=DEVICE,
+        device=MODEL_DEVICE,
     params:
         settings=settings("save_held_out"),
         layers=atlas.layers,
@@ -58,7 +58,7 @@ rule evaluate_sae:
         mem_mb=growing(6000),
         runtime=growing(120),
         gpu=GPUS,
-        device=DEVICE,
+        device=MODEL_DEVICE,
     params:
         settings=settings("evaluate_sae"),
         snapshots=lambda wildcards: [atlas.published(snapshot) for snapshot in atlas.snapshots_of(wildcards.recipe)],

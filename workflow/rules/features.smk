@@ -29,7 +29,7 @@ rule save_text:
         mem_mb=growing(6000),
         runtime=growing(240),
         gpu=GPUS,
-        device=DEVICE,
+        device=MODEL_DEVICE,
     params:
         settings=lambda _: atlas.settings("save_text"),
         layers=lambda wildcards: atlas.feature_groups[wildcards.part],
@@ -64,7 +64,7 @@ rule top_contexts:
         mem_mb=growing(6000),
         runtime=growing(60),
         gpu=GPUS,
-        device=DEVICE,
+        device=MODEL_DEVICE,
     params:
         settings=settings("top_contexts"),
         code=code("top_contexts"),

@@ -48,7 +48,7 @@ rule distill:
         mem_mb=growing(8000),
         runtime=growing(600),
         gpu=GPUS,
-        device=DEVICE,
+        device=MODEL_DEVICE,
     params:
         settings=settings("distill"),
         code=code("distill"),
