@@ -15,6 +15,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/base_model.smk"
+include: "workflow/rules/restoration.smk"
 include: "workflow/rules/corpus.smk"
 include: "workflow/rules/lifecycle.smk"
 include: "workflow/rules/activations.smk"

@@ -1,5 +1,7 @@
 """The restoration model reads any length, leaves padding out, shows every site, and refuses a file that does not fit."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from restoration import CONFIG, random_state, write_checkpoint
@@ -12,6 +14,7 @@ from sae_atlas.errors import AtlasError
 from sae_atlas.metrics.loss_recovered import clean_predictions, losses, scored
 from sae_atlas.provenance import make_record
 from sae_atlas.sites import SITES, capture, patch, start_at
+from workflow import small, snakemake
 
 RECORD = make_record("any", {}, "", {})
 TOKENS = torch.arange(1, 25).reshape(2, 12)
@@ -161,3 +164,16 @@ def test_a_prediction_is_scored_against_its_own_character(model):
     found, _ = losses(logits, scored(model, TOKENS), clean_predictions(logits))
     expected = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), TOKENS[:, :-1], reduction="none")
     torch.testing.assert_close(found.float(), expected.float())
+
+
+def test_the_rule_converts_it_or_says_what_is_missing(tmp_path):
+    path = write_checkpoint(tmp_path / "best_model.pt")
+    config = small(base_model={"name": "torso", "source": "restoration", "path": str(path)})
+    done = snakemake(tmp_path, config, "results/base_model/transformer_lens.pt", check=False)
+    converted = (tmp_path / "results/base_model/transformer_lens.pt").exists()
+    if find_spec("transformer_lens"):
+        assert converted, done.stdout
+    else:
+        assert "TransformerLens is not installed; run `pip install transformer-lens==3.9.0`" in done.stdout
+        assert not converted
+        assert "Traceback" not in done.stdout

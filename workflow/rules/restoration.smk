@@ -1,0 +1,28 @@
+# The restoration model for other programs. Nothing else asks for it: `snakemake results/base_model/transformer_lens.pt`.
+
+
+if BASE_MODEL["source"] == "restoration":
+
+    rule convert_transformer_lens:
+        """The base model for TransformerLens, which must be installed; written once every layer and the logits agree."""
+        input:
+            base_model=PROVENANCE,
+        output:
+            model="results/base_model/transformer_lens.pt",
+        log:
+            "results/logs/convert_transformer_lens.log",
+        benchmark:
+            "results/benchmarks/convert_transformer_lens.tsv"
+        conda:
+            "../../envs/atlas.yaml"
+        threads: 2
+        resources:
+            mem_mb=growing(4000),
+            runtime=growing(30),
+        params:
+            code=code_identity("exports/transformer_lens.py", "base_models/restoration.py"),
+            inputs={"base_model": atlas.identity("prepare_model")},
+        message:
+            "base model: for TransformerLens"
+        script:
+            "../scripts/convert_transformer_lens.py"
