@@ -169,7 +169,7 @@ def test_a_prediction_is_scored_against_its_own_character(model):
 def test_the_rule_converts_it_or_says_what_is_missing(tmp_path):
     path = write_checkpoint(tmp_path / "best_model.pt")
     config = small(base_model={"name": "torso", "source": "restoration", "path": str(path)})
-    done = snakemake(tmp_path, config, "results/base_model/transformer_lens.pt", check=False)
+    done = snakemake(tmp_path, config, "results/base_model/transformer_lens.pt", "--retries", "0", check=False)
     converted = (tmp_path / "results/base_model/transformer_lens.pt").exists()
     if find_spec("transformer_lens"):
         assert converted, done.stdout

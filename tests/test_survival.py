@@ -1,6 +1,7 @@
 """Which latents survive: on held-out data and SAEs whose answer is known."""
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -12,7 +13,7 @@ from sae_atlas.files import write_json
 from sae_atlas.metrics.survival import compare_latents
 from sae_atlas.plan.three_stages import COMPARED, three_configs
 from sae_atlas.provenance import make_record
-from sae_atlas.report.survival import write_page
+from sae_atlas.report.survival import _most_changed, write_page
 from sae_atlas.saes.checkpoint import save
 from sae_atlas.tables import read_table, write_table
 from workflow import small
@@ -143,6 +144,14 @@ def test_the_page_shows_table_figure_and_models(tmp_path):
     page = (tmp_path / "index.html").read_text()
     assert "gpt2-1M-&lt;b&gt;-pretrain" in page and 'src="survival.png"' in page and "100.0 %" in page
     assert (tmp_path / "survival.png").read_bytes().startswith(PNG)
+    assert page.count("None by 0.001 or more") == len(names)  # an atlas beside itself
+
+
+def test_of_the_latents_that_fall_silent_those_that_fired_most_come_first():
+    table = pd.DataFrame(
+        {"latent": range(5), "change": [1, 0.5, 1, 1, 1e-5], "density_before": [0.01, 0.9, 0.2, 1e-4, 1]}
+    )
+    assert [row["latent"] for row in _most_changed(table)] == [2, 0, 1]
 
 
 def test_one_config_gives_three_and_each_model_is_made_once(tmp_path):

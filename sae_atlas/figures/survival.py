@@ -54,4 +54,5 @@ def _boxes(axes: Axes, table: pd.DataFrame, layers: list[int], column: str, shif
     x, thick = np.arange(len(layers)) + shift, min(5, 75 / len(layers))  # points
     axes.vlines(x, ends[:, 0], ends[:, 4], color=colour, linewidth=thick / 4)
     axes.vlines(x, ends[:, 1], ends[:, 3], color=colour, linewidth=thick, label=name)
-    axes.plot(x, ends[:, 2], "o", color="white", markeredgecolor=colour, markersize=thick, zorder=3)
+    dots = {"color": "white", "markeredgecolor": colour, "markersize": thick, "zorder": 3}
+    axes.plot(x, ends[:, 2], "o", clip_on=False, **dots)  # whole also at 0, where the control lies

@@ -12,6 +12,7 @@ from sae_atlas.report.html import fill
 from sae_atlas.tables import read_table
 
 MOVED = 10  # latents listed per comparison
+LEAST = 5e-4  # change of those listed: the page shows three digits
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,10 @@ def _lines(name: str, table: pd.DataFrame):
 
 
 def _most_changed(table: pd.DataFrame) -> list[dict]:
-    """Of the latents that fire on one token in a thousand or more, those whose activation changes most."""
-    often = table[table["density_before"] >= 1e-3]
-    return often.sort_values("change", ascending=False, kind="stable").head(MOVED).to_dict("records")
+    """Of the latents that fire on one token in a thousand or more, those whose activation changes most.
+
+    Many may fall silent, which is a change of 1: those that fired most come first.
+    """
+    often = table[(table["density_before"] >= 1e-3) & (table["change"] >= LEAST)]
+    order = often.sort_values(["change", "density_before"], ascending=False, kind="stable")
+    return order.head(MOVED).to_dict("records")
