@@ -65,7 +65,9 @@ def _model_problems(base_model: dict, config: dict):
     shared = ("name", "source", "dtype", "device_map")
     found = list(_source_problems("base_model", base_model, MODEL_KEYS, shared))
     if base_model["source"] == "lora" and "device_map" in base_model:
-        found.append("base_model.device_map: an adapter is put on whole models only; remove it, or give source `merged`")
+        found.append(
+            "base_model.device_map: an adapter is put on whole models only; remove it, or give source `merged`"
+        )
     if "base" in base_model:
         found += _source_problems("base_model.base", base_model["base"], MODEL_KEYS, shared=("name", "source"))
     if "lora" in base_model:
