@@ -11,7 +11,9 @@ GPU ?= H200
 
 .PHONY: run lifecycle plan report test test-peers slurm lint format bench bench-gpu browser
 
+# The config is read twice: Snakemake would follow a bomb of aliases to its end, and run code that a config may hold.
 run: .venv/ready
+	@$(BIN)/sae-atlas check $(CONFIG)
 	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --cores $(CORES)
 	@$(BIN)/sae-atlas summary $(DIRECTORY)
 

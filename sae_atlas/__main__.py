@@ -23,6 +23,13 @@ def _plan(chosen: argparse.Namespace) -> None:
     show_plan(chosen.config, SCHEMA, chosen.directory, chosen.gpu, chosen.cores)
 
 
+def _check(chosen: argparse.Namespace) -> None:
+    from sae_atlas.plan.config import read_config
+
+    read_config(chosen.config, SCHEMA)
+    print(f"{chosen.config}: is right")
+
+
 def _sites(chosen: argparse.Namespace) -> None:
     from sae_atlas.plan.layers import list_sites
 
@@ -71,6 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
     plan.add_argument("--gpu", default="H200", help="a GPU to compare with: L4, RTX4090, A100, H100, H200")
     plan.add_argument("--cores", type=int, help="default: all")
     plan.set_defaults(run=_plan)
+    check = commands.add_parser("check", help="is a config right? Nothing that it may hold is run")
+    check.add_argument("config", nargs="?", default="config/config.yaml")
+    check.set_defaults(run=_check)
     sites = commands.add_parser("sites", help="where a model can be read: sites, module paths, widths, saved layers")
     sites.add_argument("model", help="a config file, a folder in transformers format, an embedded model or a hub id")
     sites.add_argument("--directory", default=".", help="where a run saved activations: their norms and dimensions")

@@ -10,7 +10,7 @@ def parse_size(size: int | str) -> int:
 
     Raises ValueError if the text is no size or not a whole number of things.
     """
-    match = re.fullmatch(r"(\d+)(?:\.(\d+))?([kMB]?)", str(size))
+    match = re.fullmatch(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?([kMB]?)", str(size))
     if not match:
         raise ValueError(f"{size!r} is not a size; write for example 4096, 120k, 300M or 1.5B")
     whole, fraction, unit = match[1], match[2] or "", match[3]

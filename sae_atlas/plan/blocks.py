@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import AtlasError, reason
 from sae_atlas.plan import lifecycle
+
+MOST = 9999  # blocks of a model
 
 
 def named_layers(layers: str | list[int], base_model: dict) -> list[int]:
@@ -36,22 +38,31 @@ def count_layers(base_model: dict) -> int:
         file = Path(base_model["path"]) / "config.json"
         if not file.is_file():
             raise AtlasError(f"base_model.path: {file} is not there; give a folder in transformers format")
-        config = json.loads(file.read_text())
+        config = _json(file)
     else:
         config = _hub_config(base_model)
     for key in ("num_hidden_layers", "n_layer"):
-        if key in config:
-            return config[key]
+        if isinstance(config, dict) and key in config:
+            if type(config[key]) is int and 0 < config[key] <= MOST:
+                return config[key]
+            raise AtlasError(f"activations.layers: the model's config says {key} {str(config[key])[:40]!r}; list them")
     raise AtlasError("activations.layers: the model's config does not say how many layers it has; list them")
+
+
+def _json(file: Path) -> object:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise AtlasError(f"base_model: {file} is not readable ({reason(error)})") from error
 
 
 def _hub_config(base_model: dict) -> dict:
     from huggingface_hub import hf_hub_download
 
     try:
-        return json.loads(
-            Path(hf_hub_download(base_model["id"], "config.json", revision=base_model.get("revision"))).read_text()
-        )
+        return _json(Path(hf_hub_download(base_model["id"], "config.json", revision=base_model.get("revision"))))
+    except AtlasError:
+        raise
     except Exception as error:
         raise AtlasError(
             f"activations.layers: `all` needs the config of {base_model['id']} from the hub, which gave "

@@ -7,32 +7,35 @@ import jsonschema
 import yaml
 
 from sae_atlas.devices import SPREAD
-from sae_atlas.errors import AtlasError, nearest, reason
+from sae_atlas.errors import AtlasError, nearest
 from sae_atlas.plan import lifecycle
 from sae_atlas.plan.blocks import named_layers
+from sae_atlas.plan.limits import LARGEST, limit_problems, read_plain, shortened
 from sae_atlas.plan.problems import contradictions
 from sae_atlas.plan.recipes import complete_recipe
 from sae_atlas.sizes import parse_size
 
 UNTOLD = ("features.names.endpoint.key_variable", "features.names.endpoint.url")  # may hold a key by mistake
+FORMATS = jsonschema.FormatChecker(())
+
+
+@FORMATS.checks("size", raises=ValueError)
+def _is_size(value: object) -> bool:
+    return not isinstance(value, (int, str)) or 1 <= parse_size(value) < LARGEST
 
 
 def check_config(config: dict, schema: dict, file: str) -> None:
     """Raise AtlasError with one line per problem if `config` breaks the schema or contradicts itself."""
-    problems = list(_schema_problems(config, schema))
+    problems = limit_problems(config) or list(_schema_problems(config, schema))
     if not problems:  # the questions below need a config of the right shape
         problems = list(contradictions(config, with_defaults(config, schema)))
     if problems:
-        raise AtlasError("\n".join(f"{file}: {problem}" for problem in problems))
+        raise AtlasError("\n".join(f"{file}: {shortened(problem)}" for problem in problems))
 
 
 def read_config(file: str | Path, schema: str | Path) -> dict:
     """The config in `file`, checked, complete and resolved. Raises AtlasError for every mistake in it, also of YAML."""
-    try:
-        config = yaml.safe_load(Path(file).read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise AtlasError(f"{file}: cannot be read as YAML ({reason(error)})") from error
-    return complete_config(config, yaml.safe_load(Path(schema).read_text()), str(file))
+    return complete_config(read_plain(file) or {}, yaml.safe_load(Path(schema).read_text()), str(file))
 
 
 def complete_config(config: dict, schema: dict, file: str) -> dict:
@@ -121,7 +124,7 @@ def _floors(floors: dict) -> dict:
 
 
 def _schema_problems(config: dict, schema: dict):
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = jsonschema.Draft202012Validator(schema, format_checker=FORMATS)
     for error in sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.absolute_path))):
         key = ".".join(map(str, error.absolute_path))
         if error.validator == "additionalProperties":
@@ -140,7 +143,7 @@ def _schema_problems(config: dict, schema: dict):
             yield f"{key}: {error.instance!r} is not a whole number"
         elif key in UNTOLD:
             yield f"{key}: what it holds does not fit; {error.schema['description']}"
-        elif error.validator in ("pattern", "oneOf", "type", "minProperties"):
+        elif error.validator in ("pattern", "oneOf", "type", "minProperties", "format"):
             yield f"{key}: {error.instance!r} does not fit; {error.schema.get('description') or error.message}"
         else:
             yield f"{key}: {error.message}"

@@ -1,6 +1,8 @@
 """Recipes that train nothing: where SAEs that others published lie, checked before anything runs."""
 
+import re
 from pathlib import Path
+from string import Formatter
 
 from sae_atlas.errors import AtlasError, nearest
 from sae_atlas.training.recipe import ARCHITECTURES
@@ -15,6 +17,7 @@ FILES = {
     "dictionary_learning": None,
 }
 KEYS = {"hub": (("id",), ("revision",)), "local": (("path",), ())}
+SPECIFICATION = re.compile(r"(0?[0-9]d)?")  # of a layer's digits; more may be as wide as memory
 SHARED = ("source", "format", "file", "tokens")
 
 
@@ -44,10 +47,10 @@ def _problems(values: dict, where: str):
         yield f"{where}.pretrained: {pretrained!r} does not fit; it has the keys source, format, ..."
         return
     source, kind = pretrained.get("source"), pretrained.get("format")
-    if source not in KEYS:
+    if source not in list(KEYS):  # it may be of any type
         yield f"{where}.pretrained.source: {source!r} is not one; {nearest(source, KEYS)}"
         return
-    if kind not in FILES:
+    if kind not in list(FILES):
         yield f"{where}.pretrained.format: {kind!r} is not one; {nearest(kind, FILES)}"
         return
     required, optional = KEYS[source]
@@ -68,8 +71,18 @@ def _file_problems(file: str | None, kind: str, where: str):
         yield f"{where}: missing; format `{kind}` needs it, such as blocks.{{layer}}.hook_resid_post"
         return
     try:
+        fields = [field for _, *field, _ in Formatter().parse(file) if field[0] is not None]
+    except (TypeError, ValueError):  # no text; a brace alone
+        fields = [("?", "")]
+    if any(name not in ("layer", "snapshot") or not SPECIFICATION.fullmatch(said) for name, said in fields):
+        yield f"{where}: {file!r} does not fit; in braces it may hold layer ({{layer:02d}}) and snapshot"
+        return
+    if file.startswith(("/", "~")) or ".." in file.split("/"):
+        yield f"{where}: {file!r} leads out of the release; name a file inside it, and its folder as `path`"
+        return
+    try:
         names = {file.format(layer=layer, snapshot="final") for layer in (0, 1)}
-    except (KeyError, IndexError, ValueError, AttributeError):
+    except ValueError:  # a number's format for the snapshot
         yield f"{where}: {file!r} does not fit; in braces it may hold layer ({{layer:02d}}) and snapshot"
         return
     if len(names) == 1:

@@ -1,0 +1,119 @@
+"""What a config may hold at all, before its keys are looked at: plain values, few enough to be looked through one by one.
+
+YAML can say a great deal in a few lines: aliases of aliases that are billions of values once they are followed, a list
+that holds itself, numbers of a million digits. All of it ends here, in one line, before anything is done with it.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import yaml
+
+from sae_atlas.errors import AtlasError, reason
+
+BYTES = 2**18  # the parser needs seconds for more
+VALUES = 20_000  # aliases followed
+DEPTH = 24
+LETTERS = 2_000
+LARGEST = 2**63  # numbers go into arrays and file formats that hold no larger ones
+TOO_MANY = f"holds more than {VALUES} values once its aliases are followed; write less"
+TOO_DEEP = f"is nested more than {DEPTH} deep, or holds itself; write it flat"
+
+
+def read_plain(file: str | Path) -> object:
+    """The value of a YAML file, within the limits. Raises AtlasError with one line; nothing in the file is ever run."""
+    file = Path(file)
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(BYTES + 1)
+        if len(content) > BYTES:
+            raise AtlasError(f"{file}: is larger than {BYTES:,} bytes; no config is")
+        node = yaml.compose(content, yaml.SafeLoader)
+        problem = _size_problem(node, _children)  # before aliases are followed: `<<` copies what it merges
+        if problem:
+            raise AtlasError(f"{file}: {problem}")
+        return yaml.safe_load(content)
+    except RecursionError as error:
+        raise AtlasError(f"{file}: {TOO_DEEP}") from error
+    except (
+        OSError,
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # the last four: dates, keys, digits
+        raise AtlasError(f"{file}: cannot be read as YAML ({reason(error)[:200]})") from error
+
+
+def limit_problems(config: object, where: str = "") -> list[str]:
+    """What is wrong with the values of a config or its section `where`: a line each, with the key."""
+    if not isinstance(config, dict):
+        return ["is no config: it has no keys (`base_model:`, `corpus:`, ...) at the top"]
+    problem = _size_problem(config, lambda value: [inner for _, inner in _items(value)])
+    return [problem] if problem else list(_value_problems(config, where))
+
+
+def shortened(line: str) -> str:
+    """An error with both its ends, the key and the remedy, however long the value between them."""
+    return line if len(line) <= 600 else f"{line[:300]} ... {line[-300:]}"
+
+
+def _size_problem(top: object, children: Callable[[object], Iterable]) -> str | None:
+    waiting, seen = [(top, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if depth > DEPTH:
+            return TOO_DEEP
+        if seen > VALUES:
+            return TOO_MANY
+        waiting.extend((inner, depth + 1) for inner in children(value))
+    return None
+
+
+def _children(node: yaml.Node | None) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [each for pair in node.value for each in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
+def _items(value: object) -> list[tuple[object, object]]:
+    if isinstance(value, dict):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, (list, tuple)) else []
+
+
+def _value_problems(value: object, where: str):
+    if isinstance(value, (dict, list, tuple)):
+        for key, inner in _items(value):
+            if isinstance(value, dict) and not isinstance(key, str):
+                yield f"{_within(where, key)}: a key must be text; write it in quotes"
+            elif isinstance(key, str) and _letters_problem(key):
+                yield f"{_within(where, key)}: a key {_letters_problem(key)}"
+            else:
+                yield from _value_problems(inner, _within(where, key))
+    elif isinstance(value, str):
+        if problem := _letters_problem(value):
+            yield f"{where}: {problem}"
+    elif isinstance(value, int):
+        if abs(value) >= LARGEST:
+            yield f"{where}: a number of {value.bit_length()} bits; no number here needs more than 63"
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield f"{where}: {value!r} is no number to compute with"
+    elif value is not None:
+        yield f"{where}: YAML reads this as {type(value).__name__}; write it in quotes"
+
+
+def _letters_problem(text: str) -> str | None:
+    if len(text) > LETTERS:
+        return f"has {len(text)} characters; {LETTERS} are the most"
+    if not text.isprintable():  # line ends would forge lines in logs, cards and file names
+        return "has characters that cannot be printed, such as line ends; write it on one line"
+    return None
+
+
+def _within(where: str, key: object) -> str:
+    key = repr(str(key)[:40])[1:-1]
+    return f"{where}.{key}" if where else key
