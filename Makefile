@@ -9,7 +9,7 @@ BIN := $(CURDIR)/.venv/bin
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run lifecycle plan report test test-peers slurm lint format bench bench-gpu browser
+.PHONY: run lifecycle plan report test fuzz test-peers slurm lint format bench bench-gpu browser
 
 # The config is read twice: Snakemake would follow a bomb of aliases to its end, and run code that a config may hold.
 run: .venv/ready
@@ -45,6 +45,10 @@ slurm:
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
 	apt-get update -qq && apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge > /dev/null; } || \
 	echo "no SLURM here: the tests that need it will be skipped"
+
+# Damaged and hostile configs, checkpoints, stores and models, ten minutes for every kind (FUZZ_SEED=1000: other ones).
+fuzz: .venv/ready
+	FUZZ_SECONDS=600 $(BIN)/python -m pytest -s tests/test_fuzz_config.py tests/test_fuzz_files.py
 
 # What we export, loaded by SAELens, sparsify and dictionary_learning themselves, in the benchmark's environment (1.7 GB).
 test-peers: .bench-venv/ready

@@ -18,7 +18,9 @@ def activations(rows: int, seed: int = 0) -> np.ndarray:
     return (strengths @ directions + 2.0 + 0.05 * generator.normal(size=(rows, D_IN))).astype(np.float32)
 
 
-def make_store(folder: Path, rows: int = 1024, seed: int = 0, values: np.ndarray | None = None) -> Path:
+def make_store(
+    folder: Path, rows: int = 1024, seed: int = 0, values: np.ndarray | None = None, compression: str = "none"
+) -> Path:
     """A real store, through the real shard stage."""
     values = activations(rows, seed) if values is None else values
     source = zarr.open_group(folder / f"activations_{seed}", mode="w")
@@ -32,7 +34,7 @@ def make_store(folder: Path, rows: int = 1024, seed: int = 0, values: np.ndarray
         layer=0,
         dtype="float32",
         keep_bits=None,
-        compression="none",
+        compression=compression,
         outlier_norm=1e6,
         shard_rows=512,
         chunk_rows=256,

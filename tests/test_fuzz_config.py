@@ -251,9 +251,8 @@ def test_no_rule_and_no_module_hands_anything_to_a_shell():
 
 
 def test_every_wildcard_is_constrained():
-    constrained = re.findall(
-        r"^    (\w+)=", (ROOT / "workflow/rules/common.smk").read_text().split("wildcard_constraints:")[1], re.M
-    )
+    rules = (ROOT / "workflow/rules/common.smk").read_text().split("wildcard_constraints:")[1]
+    constrained = re.findall(r"^    (\w+)=", rules, re.MULTILINE)
     assert {"recipe", "layer", "snapshot"} <= set(constrained)
     for file in (ROOT / "workflow/rules").glob("*.smk"):
         for logs in re.findall(r"^    log:\n\s+\"(.*)\",$", file.read_text(), re.M):

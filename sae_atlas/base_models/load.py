@@ -4,7 +4,16 @@ from pathlib import Path
 
 from sae_atlas.errors import AtlasError, reason
 from sae_atlas.files import read_json
+from sae_atlas.log import DISK_ERRORS
 from sae_atlas.provenance import check_record
+
+SIZES = (
+    ("num_hidden_layers", "n_layer"),
+    ("hidden_size", "n_embd"),
+    ("intermediate_size", "n_inner"),
+    ("vocab_size",),
+)
+MOST_PER_BYTE = 16  # parameters; four-bit weights have 2, and some blocks are less than width x width
 
 
 def read_provenance(provenance: str | Path, expected: str | None = None) -> dict:
@@ -36,7 +45,6 @@ def read_model(folder: Path, dtype: str, device: str | dict = "auto"):
     from tempfile import TemporaryDirectory
 
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
@@ -48,6 +56,7 @@ def read_model(folder: Path, dtype: str, device: str | dict = "auto"):
     on = None if parts else resolve(device)  # a GPU that is missing is reported before the work
     on_disk = TemporaryDirectory(prefix="sae-atlas-")
     placed = {"device_map": "auto" if device == SPREAD else device, "offload_folder": on_disk.name} if parts else {}
+    _check_sizes(folder)
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -57,7 +66,9 @@ def read_model(folder: Path, dtype: str, device: str | dict = "auto"):
             output_loading_info=True,
             **placed,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a damaged file shows as errors of many libraries
+        if getattr(error, "errno", None) in DISK_ERRORS:
+            raise
         raise AtlasError(f"{folder}: does not load ({reason(error)}); delete it and rerun") from error
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         raise AtlasError(f"{folder}: its weights lack {sorted(loading['missing_keys'])[0]}; delete it and rerun")
@@ -73,4 +84,31 @@ def load_tokenizer(provenance: str | Path, expected: str | None = None):
     from transformers import AutoTokenizer
 
     folder = Path(provenance).parent / read_provenance(provenance, expected)["path"]
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # as above
+        if getattr(error, "errno", None) in DISK_ERRORS:
+            raise
+        raise AtlasError(f"{folder}: its tokenizer does not load ({reason(error)}); delete it and rerun") from error
+
+
+def _check_sizes(folder: Path) -> None:
+    """Raise AtlasError if the config asks for a model that its weights cannot be: it would be made before they are read."""
+    try:
+        config = read_json(folder / "config.json")
+        config = config.get("text_config", config)
+        weights = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+        layers, width, inner, words = (_size(config, names) for names in SIZES)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise AtlasError(f"{folder}: its config.json is not readable ({reason(error)}); delete it and rerun") from error
+    if width * (words + layers * max(inner, width)) > MOST_PER_BYTE * weights:
+        raise AtlasError(
+            f"{folder}: config.json asks for {layers} blocks of width {width}: more than its weights hold; delete it and rerun"
+        )
+
+
+def _size(config: dict, names: tuple[str, ...]) -> int:
+    found = next((config[name] for name in names if config.get(name) is not None), 1)
+    if type(found) is not int or found < 0:
+        raise ValueError(f"{names[0]} is {str(found)[:40]!r}")
+    return found

@@ -2,16 +2,24 @@
 
 import io
 import pickle
+import pickletools
+import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import AtlasError, reason
 from sae_atlas.files import atomic
+from sae_atlas.log import DISK_ERRORS
 from sae_atlas.provenance import check_record
 
+PLAIN = re.compile(
+    r"collections OrderedDict|torch (\w+Storage|Size|device|b?float\w*|u?int\w+|bool|complex\w+)"
+    r"|torch\._utils (_rebuild_tensor_v2|_rebuild_parameter)|torch\.nn\.parameter Parameter"
+)
 DAMAGED = "Delete it and rerun; it will be rebuilt."
 
 
@@ -33,17 +41,40 @@ def load_tensors(path: str | Path, remedy: str = DAMAGED) -> dict:
         raise AtlasError(f"{path}: is not there. {'Rerun; it will be rebuilt.' if remedy == DAMAGED else remedy}")
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
+                raise AtlasError(f"{path}: is compressed, which may unpack to any size; no checkpoint is. {remedy}")
             broken = archive.testzip()  # torch does not look at the sums
+            plain = not broken and all(map(_is_plain, _pickles(archive)))
         if broken:
             raise AtlasError(f"{path}: {broken} fails its checksum (crc32). {remedy}")
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own text tells how to run it
-        raise AtlasError(f"{path}: holds more than tensors and plain values; it may be code and is not run") from error
-    except (zipfile.BadZipFile, RuntimeError, EOFError, NotImplementedError) as error:
-        raise AtlasError(f"{path}: damaged or no checkpoint ({str(error).splitlines()[0]}). {remedy}") from error
+        value = torch.load(path, map_location="cpu", weights_only=True) if plain else None
+    except pickle.UnpicklingError:  # torch's own text tells how to run it
+        plain = False
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise
+        raise AtlasError(f"{path}: damaged or no checkpoint ({reason(error)}). {remedy}") from error
+    except AtlasError:
+        raise
+    except Exception as error:  # damage shows as errors of many kinds
+        raise AtlasError(f"{path}: damaged or no checkpoint ({reason(error)}). {remedy}") from error
+    if not plain:
+        raise AtlasError(f"{path}: holds more than tensors and plain values; it may be code and is not run")
     if not isinstance(value, dict):
         raise AtlasError(f"{path}: holds {type(value).__name__}, not a dictionary. {remedy}")
     return value
+
+
+def _pickles(archive: zipfile.ZipFile) -> Iterator[bytes]:
+    return (archive.read(each) for each in archive.infolist() if each.filename.endswith(".pkl"))
+
+
+def _is_plain(content: bytes) -> bool:
+    """Does a pickle name only what tensors are made of? torch also lets a few names through that can ask for any memory."""
+    names = [
+        str(said) for code, said, _ in pickletools.genops(content) if code.name in ("GLOBAL", "STACK_GLOBAL", "INST")
+    ]
+    return all(PLAIN.fullmatch(name) for name in names)
 
 
 def fold(weights: dict[str, Tensor], threshold: Tensor | None, mean: Tensor, scale: float) -> dict[str, Tensor]:
@@ -77,9 +108,16 @@ def load_checkpoint(path: str | Path, expected: str | None = None) -> dict:
     missing = {"model_state", "config", "stats"} - set(value)
     if missing:
         raise AtlasError(f"{path}: no checkpoint, it has no {', '.join(sorted(missing))}. {DAMAGED}")
+    state, config = value["model_state"], value["config"]
+    if not isinstance(state, dict) or not isinstance(config, dict) or not isinstance(config.get("recipe"), dict):
+        raise AtlasError(f"{path}: no checkpoint, its parts are of other kinds. {DAMAGED}")
     if expected is not None:
-        check_record(path, value["config"].get("record"), expected)
-    d_in, d_sae = value["config"]["d_in"], value["config"]["d_sae"]
+        check_record(path, config.get("record"), expected)
+    recipe = config["recipe"]
+    d_in, d_sae = config.get("d_in"), config.get("d_sae")
+    k = recipe.get("k") if recipe.get("architecture") == "topk" else 1
+    if not all(type(number) is int and number > 0 for number in (d_in, d_sae, k)) or "architecture" not in recipe:
+        raise AtlasError(f"{path}: no checkpoint, its config lacks d_in, d_sae, architecture or k. {DAMAGED}")
     shapes = {
         "b_pre": (d_in,),
         "encoder.weight": (d_sae, d_in),
@@ -87,11 +125,15 @@ def load_checkpoint(path: str | Path, expected: str | None = None) -> dict:
         "decoder.weight": (d_in, d_sae),
         "decoder.bias": (d_in,),
     }
-    if "threshold" in value["model_state"]:
+    if "threshold" in state:
         shapes["threshold"] = (d_sae,)
     for name, shape in shapes.items():
-        found = value["model_state"].get(name)
-        if found is None or tuple(found.shape) != shape:
-            found_shape = None if found is None else tuple(found.shape)
+        found = state.get(name)
+        found_shape = tuple(found.shape) if isinstance(found, Tensor) else None
+        if found_shape != shape:
             raise AtlasError(f"{path}: {name} has shape {found_shape}, expected {shape}. {DAMAGED}")
+        if (
+            found.dtype != torch.float32 or not found.is_contiguous()
+        ):  # strides of 0 would be few numbers for a large shape
+            raise AtlasError(f"{path}: {name} is not plain float32 numbers. {DAMAGED}")
     return value
