@@ -1,5 +1,6 @@
 """The workflow as a user runs it: what it makes, what a change reruns, what a mistake says."""
 
+import re
 import shutil
 
 import pandas as pd
@@ -277,8 +278,20 @@ def test_the_environments_hold_the_same_pins():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = set(project["dependencies"])
-    lock = set((ROOT / "requirements.lock").read_text().splitlines())
+    locks = [(ROOT / f"requirements{name}.lock").read_text() for name in ("", "-torch")]
+    lock = {line.removesuffix(" \\") for text in locks for line in text.splitlines()}
     conda = yaml.safe_load((ROOT / "envs" / "atlas.yaml").read_text())["dependencies"][-1]["pip"]
     assert pins <= set(conda)
     everything = pins | {pin for extra in project["optional-dependencies"].values() for pin in extra}
-    assert {pin.lower() for pin in everything} <= {line.lower() for line in lock}
+    assert {_normal(pin) for pin in everything} <= {_normal(line) for line in lock}
+
+
+def _normal(pin: str) -> str:
+    return pin.lower().replace("_", "-") if ";" not in pin else pin
+
+
+def test_every_pin_but_torch_has_hashes():
+    for name in ("", "-embedded"):
+        text = (ROOT / f"requirements{name}.lock").read_text().replace("\\\n", " ")
+        pins = [line for line in text.splitlines() if line and not line.startswith("#")]
+        assert pins and all(re.search(r"==\S+ .*--hash=sha256:[0-9a-f]{64}", pin) for pin in pins)
