@@ -9,7 +9,7 @@ BIN := $(CURDIR)/.venv/bin
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run lifecycle plan report test fuzz test-peers slurm lint format bench bench-gpu browser
+.PHONY: run lifecycle plan report test fuzz licences audit test-peers slurm lint format bench bench-gpu browser
 
 # The config is read twice: Snakemake would follow a bomb of aliases to its end, and run code that a config may hold.
 run: .venv/ready
@@ -49,6 +49,21 @@ slurm:
 # Damaged and hostile configs, checkpoints, stores and models, ten minutes for every kind (FUZZ_SEED=1000: other ones).
 fuzz: .venv/ready
 	FUZZ_SECONDS=600 $(BIN)/python -m pytest -s tests/test_fuzz_config.py tests/test_fuzz_files.py
+
+# Licences of everything in the lock, as the packages state them: docs/licences.md.
+licences: .venv/ready .tools-venv/ready
+	{ sed '/^|/,$$d' docs/licences.md; .tools-venv/bin/pip-licenses --python $(BIN)/python --format=markdown --order=license \
+	--packages torch $$(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/\1/p' requirements.lock); } > docs/licences.new && mv docs/licences.new docs/licences.md
+
+# Known vulnerabilities in what the lock names; it asks the package index for each.
+audit: .tools-venv/ready
+	.tools-venv/bin/pip-audit --disable-pip --require-hashes -r requirements.lock
+	.tools-venv/bin/pip-audit --disable-pip --no-deps -r requirements-torch.lock
+
+.tools-venv/ready:
+	$(PYTHON) -m venv .tools-venv
+	.tools-venv/bin/python -m pip install --quiet --disable-pip-version-check pip-licenses==5.5.5 pip-audit==2.10.1
+	touch $@
 
 # What we export, loaded by SAELens, sparsify and dictionary_learning themselves, in the benchmark's environment (1.7 GB).
 test-peers: .bench-venv/ready
