@@ -47,6 +47,8 @@ class Chunks:
             finally:
                 os.close(file)
             if self.compressed:
+                if int(content[4:8].view("<u4")[0]) != self.rows * self.shape[1] * self.dtype.itemsize:
+                    raise ValueError("another size")  # before there is memory for it
                 content = blosc.decompress(content, np.empty(self.rows * self.shape[1], self.dtype))
             values = content.view(self.dtype).reshape(self.rows, self.shape[1])
         except (OSError, ValueError, RuntimeError) as error:  # the disk; the sums, sizes; the compressor

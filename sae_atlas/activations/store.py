@@ -21,7 +21,7 @@ import zarr
 
 from sae_atlas.activations.chunks import Chunks
 from sae_atlas.activations.coding import Grid, decode
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import AtlasError, reason
 from sae_atlas.provenance import check_record
 
 REMEDY = "Delete the store and rerun; it will be rebuilt."
@@ -119,7 +119,23 @@ def open_store(path: str | Path, expected: str | None = None) -> Store:
         raise AtlasError(f"{path}: its attributes fail their checksum. {REMEDY}")
     if expected is not None:
         check_record(path, attrs.get("record"), expected)
-    mean, median = (np.array(attrs[key], np.float32) for key in ("mean", "geometric_median"))
-    grid = Grid.from_dict(attrs["coding"]["grid"]) if attrs["coding"]["grid"] else None
-    chunks = Chunks(path, array, attrs["compression"] != "none", REMEDY)
-    return Store(path, chunks, grid, attrs, mean, attrs["spread"] ** -0.5, median)
+    try:
+        mean, median = (_per_dimension(attrs[key], array) for key in ("mean", "geometric_median"))
+        grid = Grid.from_dict(attrs["coding"]["grid"]) if attrs["coding"]["grid"] else None
+        if grid is not None:
+            for each in (grid.middle, grid.step):
+                _per_dimension(each, array)
+        chunks = Chunks(path, array, attrs["compression"] != "none", REMEDY)
+        return Store(path, chunks, grid, attrs, mean, float(attrs["spread"] ** -0.5), median)
+    except AtlasError:
+        raise
+    except Exception as error:  # sealed, but not by us
+        raise AtlasError(f"{path}: its attributes are no store's ({reason(error)}). {REMEDY}") from error
+
+
+def _per_dimension(values: object, array: zarr.Array) -> np.ndarray:
+    """[d_in] float32. Raises ValueError if the numbers are not one per dimension."""
+    found = np.array(values, np.float32)
+    if array.ndim != 2 or found.shape != array.shape[1:]:
+        raise ValueError(f"{found.shape} numbers for activations of shape {array.shape}")
+    return found

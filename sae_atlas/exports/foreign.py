@@ -72,6 +72,8 @@ def checked(path: Path, found: Mapping[str, object], shapes: Shapes) -> dict[str
         if have != wanted:
             swapped = "; encoder and decoder are swapped or transposed" if have == wanted[::-1] else ""
             raise AtlasError(f"{path}: {name} has shape {have}, expected {' x '.join(shape)} = {wanted}{swapped}")
+        if found[name].nbytes > found[name].untyped_storage().nbytes():
+            raise AtlasError(f"{path}: {name} repeats few numbers to shape {have}; no weights do")
         if not torch.isfinite(found[name]).all():
             raise AtlasError(f"{path}: {name} holds values that are not finite")
     return {name: found[name].detach().to(torch.float32) for name in shapes}

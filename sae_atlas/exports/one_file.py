@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from sae_atlas.errors import AtlasError
 from sae_atlas.exports.foreign import checked, read_safetensors
 from sae_atlas.files import atomic
+from sae_atlas.saes.checkpoint import check_parts
 from sae_atlas.saes.sae import Sae
 
 SHAPES = {
@@ -50,4 +51,6 @@ def read(path: str | Path) -> dict:
     if not {"config", "stats"} <= set(plain):
         raise AtlasError(f"{path}: not written by SAE Atlas; of another library's SAE name the folder")
     found = checked(path, tensors, SHAPES | {"threshold": ("d_sae",)})
-    return {"model_state": found, **{key: json.loads(plain[key]) for key in ("config", "stats")}}
+    value = {"model_state": found, **{key: json.loads(plain[key]) for key in ("config", "stats")}}
+    check_parts(path, value, "Fetch it again.")
+    return value

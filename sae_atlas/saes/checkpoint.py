@@ -105,19 +105,25 @@ def load_checkpoint(path: str | Path, expected: str | None = None) -> dict:
     Raises AtlasError with one line that names the file and the remedy.
     """
     value = load_tensors(path)
+    check_parts(path, value, DAMAGED)
+    if expected is not None:
+        check_record(path, value["config"].get("record"), expected)
+    return value
+
+
+def check_parts(path: str | Path, value: dict, remedy: str) -> None:
+    """Raise AtlasError unless `value` is an SAE: its parts, what its config must say, its tensors' names, shapes, dtype."""
     missing = {"model_state", "config", "stats"} - set(value)
     if missing:
-        raise AtlasError(f"{path}: no checkpoint, it has no {', '.join(sorted(missing))}. {DAMAGED}")
+        raise AtlasError(f"{path}: no checkpoint, it has no {', '.join(sorted(missing))}. {remedy}")
     state, config = value["model_state"], value["config"]
     if not isinstance(state, dict) or not isinstance(config, dict) or not isinstance(config.get("recipe"), dict):
-        raise AtlasError(f"{path}: no checkpoint, its parts are of other kinds. {DAMAGED}")
-    if expected is not None:
-        check_record(path, config.get("record"), expected)
+        raise AtlasError(f"{path}: no checkpoint, its parts are of other kinds. {remedy}")
     recipe = config["recipe"]
     d_in, d_sae = config.get("d_in"), config.get("d_sae")
     k = recipe.get("k") if recipe.get("architecture") == "topk" else 1
     if not all(type(number) is int and number > 0 for number in (d_in, d_sae, k)) or "architecture" not in recipe:
-        raise AtlasError(f"{path}: no checkpoint, its config lacks d_in, d_sae, architecture or k. {DAMAGED}")
+        raise AtlasError(f"{path}: no checkpoint, its config lacks d_in, d_sae, architecture or k. {remedy}")
     shapes = {
         "b_pre": (d_in,),
         "encoder.weight": (d_sae, d_in),
@@ -131,9 +137,6 @@ def load_checkpoint(path: str | Path, expected: str | None = None) -> dict:
         found = state.get(name)
         found_shape = tuple(found.shape) if isinstance(found, Tensor) else None
         if found_shape != shape:
-            raise AtlasError(f"{path}: {name} has shape {found_shape}, expected {shape}. {DAMAGED}")
-        if (
-            found.dtype != torch.float32 or not found.is_contiguous()
-        ):  # strides of 0 would be few numbers for a large shape
-            raise AtlasError(f"{path}: {name} is not plain float32 numbers. {DAMAGED}")
-    return value
+            raise AtlasError(f"{path}: {name} has shape {found_shape}, expected {shape}. {remedy}")
+        if found.dtype != torch.float32 or not found.is_contiguous():  # strides of 0: few numbers for a large shape
+            raise AtlasError(f"{path}: {name} is not plain float32 numbers. {remedy}")
