@@ -15,7 +15,7 @@ class AtlasError(Exception):
 def reason(error: BaseException) -> str:
     """Type and first line of another library's error, to be quoted in one of ours."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def nearest(word: object, words: Iterable[object]) -> str:

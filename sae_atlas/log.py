@@ -1,11 +1,12 @@
 """The log of a job: timed lines, progress with rate and time left, one line for a user's error."""
 
 import errno
+import io
 import logging
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,8 +25,7 @@ DISK_ERRORS = {
 @contextmanager
 def job_log(path: str | Path) -> Iterator[None]:
     """Send the job's lines and progress to `path`; end with exit code 1 and one clear line on a user's error."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", buffering=1) as stream:
+    with _Log(path) as stream:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)
@@ -38,15 +38,45 @@ def job_log(path: str | Path) -> Iterator[None]:
             if error.errno not in DISK_ERRORS:
                 traceback.print_exc(file=stream)
                 raise
-            where = error.filename or "output"
-            _stop(
-                stream, f"{where}: {DISK_ERRORS[error.errno]}. Nothing is lost; mend it and run the same command again."
-            )
+            _stop(stream, _told(error))
         except Exception:
             traceback.print_exc(file=stream)
             raise
         finally:
             logger.removeHandler(handler)
+
+
+def _told(error: OSError) -> str:
+    where = error.filename or "output"
+    return f"{where}: {DISK_ERRORS[error.errno]}. Nothing is lost; mend it and run the same command again."
+
+
+class _Log:
+    """A job's log file. Lines that a full disk does not take are lost: the job's own error is what must be told."""
+
+    def __init__(self, path: str | Path):
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(path, "w", buffering=1)  # noqa: SIM115 (closed by __exit__)
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            _stop(io.StringIO(), _told(error))
+
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *_) -> None:
+        with suppress(OSError):
+            self.file.close()
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self.file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.file.flush()
 
 
 def _stop(stream, line: str) -> None:

@@ -18,6 +18,10 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, by whomever
 
 
+SECRETS = ("HF_TOKEN", "NAMING_KEY", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY")  # in the environment of its run
+SECRET = "hf_a-secret-that-nothing-may-hold"
+
+
 @dataclass(frozen=True)
 class Finished:
     """A folder in which the small chain ran, what it printed, and the most stores seen at once while it ran."""
@@ -32,7 +36,13 @@ def finished(tmp_path_factory) -> Finished:
     folder = tmp_path_factory.mktemp("atlas")
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(small(), sort_keys=False))
-    process = subprocess.Popen(command(folder, config), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command(folder, config),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | dict.fromkeys(SECRETS, SECRET),
+    )
     most = [0]
 
     def watch() -> None:

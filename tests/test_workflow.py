@@ -1,14 +1,18 @@
 """The workflow as a user runs it: what it makes, what a change reruns, what a mistake says."""
 
+import base64
 import re
 import shutil
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from conftest import SECRET
 
 from sae_atlas.errors import AtlasError
 from sae_atlas.plan.config import check_config
+from sae_atlas.saes.checkpoint import load_tensors
 from sae_atlas.summary import summarise
 from workflow import ROOT, SMALL, kinds, planned, small, snakemake
 
@@ -58,6 +62,21 @@ def test_the_last_lines_say_where_to_look(finished):
     assert "18 SAEs: 2 recipes x 3 layers x 3 snapshots" in text
     for place in ("2_metrics_heatmap.png", "model_card.md", "README.md"):
         assert place in text
+
+
+def test_secrets_of_the_environment_are_nowhere(finished):
+    """Not in logs, cards, pages, records or Snakemake's own files; what is compressed or coded is looked into by its reader."""
+    files = [path for path in finished.folder.rglob("*") if path.is_file()]
+    assert len(files) > 300 and any(".snakemake" in path.parts for path in files)
+    coded = base64.b64encode(SECRET.encode())
+    for path in files:
+        content = path.read_bytes()
+        assert SECRET.encode() not in content and coded not in content, path
+        if path.suffix == ".parquet":
+            assert SECRET not in str(pq.read_metadata(path).metadata) + pd.read_parquet(path).to_csv(), path
+        if path.suffix == ".pt":
+            assert SECRET not in str(load_tensors(path)), path
+    assert SECRET not in finished.output
 
 
 def test_a_second_run_does_nothing_and_says_so(finished):

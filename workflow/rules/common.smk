@@ -215,6 +215,10 @@ onstart:
         hold_lock("results/.lock")
     except BlockingIOError:
         sys.exit(f"{Path('results').absolute()}: another run is at work here; wait for it or stop it first.")
+    except OSError as error:
+        sys.exit(
+            f"{Path('results').absolute()}: cannot be written ({error.strerror}). Nothing is lost; mend it and run again."
+        )
 
 
 def text_to_read(wildcards):
