@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sae_atlas.errors import AtlasError, listed
+from sae_atlas.errors import AtlasError, listed, reason
 from sae_atlas.exports import dictionary_learning, erdos, one_file, saelens, sparsify
 from sae_atlas.exports.metadata import metadata
 from sae_atlas.files import read_json, sha256
@@ -11,6 +11,7 @@ from sae_atlas.saes.sae import Sae
 
 FORMATS = ("atlas", "saelens", "sparsify", "dictionary_learning", "erdos", "safetensors")
 FOLDERS = {"saelens": saelens, "sparsify": sparsify, "dictionary_learning": dictionary_learning}
+READERS = {**FOLDERS, "erdos": erdos, "safetensors": one_file}
 WRITERS = {**FOLDERS, "safetensors": one_file}
 
 
@@ -34,12 +35,11 @@ def export(path: str | Path, kind: str, folder: str | Path) -> None:
 def read(path: str | Path, kind: str) -> dict:
     """The checkpoint `{model_state, config, stats}` of an SAE in a format of FORMATS."""
     path = Path(path)
-    if kind in FOLDERS:
-        return FOLDERS[kind].read(path)
-    if kind == "erdos":
-        return erdos.read(path)
-    if kind == "safetensors":
-        return one_file.read(path)
+    if kind in READERS:
+        try:
+            return READERS[kind].read(path)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # values that nobody writes
+            raise AtlasError(f"{path}: damaged ({reason(error)}); fetch it again") from error
     if path.is_dir():
         path = path / "model.pt"
     check_listed(path)
