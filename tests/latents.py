@@ -135,25 +135,43 @@ def evolution(layer: int, layers: int) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def make_explorer(folder: Path, recipes=("topk",), layers: int = 3, without=(), base: str = "base", **expects) -> Path:
-    """An explorer written from made-up tables, those in `without` left out; the path of its page."""
+def matches(layer: int, layers: int, tokens: np.ndarray) -> pa.Table:
+    """Contexts of every match: the word of the latent two before it at first, that of the latent itself beside it."""
+    rows = []
+    for place in {(row["axis"], row["place"]) for row in evolution(layer, layers).to_pylist()}:
+        for match in range(D_SAE - DEAD):
+            of = match if place[0] == "layer" else (match - 2) % D_SAE
+            for rank, (row, at) in enumerate(np.argwhere(tokens == of + 1)[:3].tolist()):
+                start = max(0, at - 2)
+                found = {"axis": place[0], "place": place[1], "latent": match, "rank": rank, "context": row}
+                rows.append({**found, "start": start, "peak": at - start})
+    return pa.Table.from_pylist(rows)
+
+
+def make_explorer(
+    folder: Path, recipes=("topk",), layers: int = 3, shown: int = 3, without=(), base: str = "base", **expects
+) -> Path:
+    """An explorer of the first `shown` layers from made-up tables, those in `without` left out; the path of its page."""
     corpus = write_corpus(folder)
+    tokens = open_corpus(corpus).tokens[:]
     made = {
         "features": features(),
-        "contexts": contexts(open_corpus(corpus).tokens[:]),
+        "contexts": contexts(tokens),
         "scores": scores(),
         "names": names(),
+        "evolution": lambda layer: evolution(layer, layers),
+        "matches": lambda layer: matches(layer, layers, tokens),
     }
     checkpoint = random_checkpoint("topk")
     checkpoint["config"]["record"] = {"identity": IDENTITY}
     save(folder / "sae.pt", **checkpoint)
     sources, known = [], {"corpus": open_corpus(corpus).attributes["record"]["identity"]}
     for number, recipe in enumerate(recipes):
-        for layer in range(layers):
+        for layer in range(min(layers, shown)):
             tables = {}
             for name in set(TABLES) - set(without):
                 tables[name] = folder / f"{number}_{layer}_{name}.parquet"
-                table = evolution(layer, layers) if name == "evolution" else made[name]
+                table = made[name](layer) if callable(made[name]) else made[name]
                 write_table(tables[name], table, [IDENTITY])
             sources.append(Source(recipe, layer, tables, folder / "sae.pt"))
             known |= {f"{recipe} layer{layer:02d} {name}": IDENTITY for name in [*tables, "checkpoint"]}

@@ -162,6 +162,43 @@ def test_evolution_and_neighbours_are_links(explorer, visit):
     page.locator("main", has_text="layer 0, latent 3").wait_for()
 
 
+def test_how_it_formed_is_shown_by_what_its_matches_fired_on(explorer, visit):
+    """Latent 1 says `river`; its match 3 fired on that word at 1k tokens, and on `shipping` in the layer beside it."""
+    page = visit(explorer, "#/topk/0/1")
+    places = page.locator(".others > li:has(.peaked)")
+    assert places.locator(".label").all_inner_texts() == ["at 1k tokens", "in layer 1"]
+    for place, word in enumerate(["river", "shipping"]):
+        assert places.nth(place).locator(".peaked mark").all_inner_texts() == [word] * 3
+
+
+def test_the_peaks_of_matches_stand_below_each_other(explorer, visit):
+    """And a line ends where the page does, on a phone too."""
+    for width in (390, 1280):
+        page = visit(explorer, "#/topk/1/1", viewport={"width": width, "height": 800})
+        marks = (
+            page.locator(".peaked")
+            .first.locator("mark")
+            .evaluate_all("all => all.map(m => m.getBoundingClientRect().x)")
+        )
+        assert len(set(marks)) == 1
+        ends = page.locator(".peaked li").evaluate_all("all => all.map(m => m.getBoundingClientRect().right)")
+        assert max(ends) <= width
+
+
+def test_a_match_that_is_silent_says_so(explorer, visit):
+    """The match of latent 60 is 62, which is dead."""
+    page = visit(explorer, f"#/topk/0/{D_SAE - 4}")
+    assert page.locator(".others > li", has_text="silent on this text").count() == 2
+
+
+def test_a_layer_that_is_not_shown_is_no_link(tmp_path, visit):
+    """Its neighbour is layer 1, and the atlas shows layer 0 alone."""
+    page = visit(make_explorer(tmp_path, layers=2, shown=1), "#/topk/0/1")
+    beside = page.locator(".others > li", has_text="in layer 1")
+    assert beside.locator(".unseen").inner_text() == "1/3" and beside.locator("a").count() == 0
+    assert beside.locator("mark").count() == 3
+
+
 def test_keys_move_through_latents_and_layers(explorer, visit):
     page = visit(explorer, "#/topk/1?sort=latent")
     settle(page, str(ALIVE))
@@ -204,18 +241,21 @@ def test_hostile_text_stays_text(tmp_path, visit):
     assert EVIL in page.locator(".contexts").first.inner_text()
     assert page.locator(".lens").first.locator(".chip").all_inner_texts() == [f" {EVIL}s", EVIL]
     assert page.title() == f"says {EVIL}, layer 0: {EVIL}"
-    page.wait_for_function("document.querySelectorAll('body script').length === 5")
+    page.wait_for_function("document.querySelectorAll('body script').length === 6")
     assert page.locator("img, [onerror], a[href^='javascript']").count() == 0
     scripts = [file for file in path.parent.rglob("*") if file.is_file() and "owned" in file.read_text()]
     assert [file.name for file in scripts] == ["index.html"] and "<script>" not in path.read_text()
 
 
-@pytest.mark.parametrize("without", [("names", "evolution"), ("scores", "names", "evolution")])
+@pytest.mark.parametrize(
+    "without", [("names", "evolution", "matches"), ("scores", "names", "evolution", "matches"), ("matches",)]
+)
 def test_what_was_not_made_is_told(tmp_path, visit, without):
     page = visit(make_explorer(tmp_path, layers=1, without=without), "#/topk/0/1")
     text = page.locator("main").inner_text()
     said = {"scores": "not scored", "names": "not named", "evolution": "Not traced."}
-    assert {name for name, words in said.items() if words in text} == set(without)
+    assert {name for name, words in said.items() if words in text} == set(without) - {"matches"}
+    assert page.locator(".peaked").count() == 0
     sorts = page.locator("#sort option").evaluate_all("all => all.map(option => option.value)")
     assert ("selectivity" in sorts) == ("scores" not in without)
 

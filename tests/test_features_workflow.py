@@ -15,7 +15,7 @@ from sae_atlas.corpus import open_corpus
 from sae_atlas.features.decoder import Decoder
 from workflow import SMALL, kinds, planned, small, snakemake
 
-FILES = ("contexts", "documents", "evolution", "features", "names", "probes", "raw", "scores")
+FILES = ("contexts", "documents", "evolution", "features", "matches", "names", "probes", "raw", "scores")
 KEY = "a-very-secret-key"
 FEATURES = {"layers": [1], "tokens": "1k", "contexts": 3, "window": 8}
 HELD_OUT = {"layers": [1], "split": "held_out", "contexts": 3, "window": 8}

@@ -100,19 +100,23 @@ def test_fewer_layers_a_pass_cost_passes_and_save_disk():
 
 
 def test_contexts_are_counted_where_they_are_asked_for():
-    """1k tokens of blocks 0 to 2, and the encoders of two recipes of 128 latents; held-out text needs no pass."""
+    """1k tokens of blocks 0 to 2, and the encoders of two recipes of 128 latents; held-out text needs no pass.
+
+    Layer 1 is next to both: its activations are read, and it has matches of each, as two earlier snapshots have.
+    """
     features = {"layers": [0, 2], "tokens": "1k"}
     found = work(features=features)
     assert found["save_text"].products == 1000 * SHAPE.forward(3, 32, False)
-    assert found["save_text"].written == 1000 * 2 * 32 * 2
+    assert found["save_text"].written == 1000 * 3 * 32 * 2
     assert found["top_contexts"].products == 2 * 2 * (1000 * 2 * 128 * 32 + 128 * 2 * 257 * 32)
+    assert found["contexts_of_matches"].products == 2 * 2 * 3 * 1000 * 2 * 128 * 32
     assert "top_contexts" not in work()
     held_out = work(features={"split": "held_out"})
     assert "save_text" not in held_out and held_out["top_contexts"].jobs == 6
     with_text, without = (
         disk(atlas(**change), list(work(**change).values())) for change in ({"features": features}, {})
     )
-    assert with_text.peak - without.peak == 1000 * 2 * 32 * 2 and with_text.stays == without.stays
+    assert with_text.peak - without.peak == 1000 * 3 * 32 * 2 and with_text.stays == without.stays
 
 
 def test_what_stays_on_disk_is_what_was_counted(finished):

@@ -11,6 +11,9 @@ from sae_atlas.metrics.directions import BLOCK, unit
 from sae_atlas.saes.checkpoint import load_checkpoint
 from sae_atlas.tables import write_table
 
+COLUMNS = {"latent": pa.int32(), "axis": pa.string(), "place": pa.string(), "match": pa.int32(), "cosine": pa.float32()}
+NOWHERE = pa.schema(list(COLUMNS.items())).empty_table()  # an SAE without earlier snapshots and neighbours
+
 
 def evolution(
     checkpoint: str | Path,
@@ -29,7 +32,7 @@ def evolution(
     rows = _decoder(checkpoint, expects["checkpoint"])
     places = [("snapshot", name, path, expects[name]) for name, path in earlier.items()]
     places += [("layer", str(layer), path, expects[f"layer{layer:02d}"]) for layer, path in neighbours.items()]
-    parts = []
+    parts = [NOWHERE]
     with torch.inference_mode():
         for axis, place, path, expected in places:
             cosine, match = closest(rows, _decoder(path, expected))

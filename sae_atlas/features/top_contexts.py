@@ -124,7 +124,7 @@ def contexts_of(text: Text, kept: Kept) -> pa.Table:
     return pa.table(
         {
             "latent": rows.latent,
-            "band": rows.band,
+            "band": pa.array(rows.band, pa.string()),  # typed where all latents are dead
             "rank": rows.rank,
             "activation": value,
             "document": document,

@@ -91,10 +91,21 @@ class Atlas:
         """Layers whose latents are looked at (config section `features`)."""
         return self.config["features"]["layers"] if "features" in self.config else []
 
+    def beside(self, layer: int) -> list[int]:
+        """The layers of the atlas next to it; none where the site is a module, whose directions no other layer shares."""
+        at = self.layers.index(layer)
+        inside = "{layer}" in self.config["activations"]["site"]
+        return [] if inside else [*self.layers[:at][-1:], *self.layers[at + 1 :][:1]]
+
     @cached_property
-    def feature_groups(self) -> dict[str, list[int]]:
+    def text_layers(self) -> list[int]:
+        """Layers whose activations of the contexts' text are read: those looked at, and those next to them."""
+        return sorted({*self.feature_layers}.union(*map(self.beside, self.feature_layers)))
+
+    @cached_property
+    def text_groups(self) -> dict[str, list[int]]:
         """Of them, those saved by one forward pass, by name."""
-        return self._grouped(self.feature_layers)
+        return self._grouped(self.text_layers)
 
     def _grouped(self, layers: list[int]) -> dict[str, list[int]]:
         size = self.config["activations"]["layers_per_pass"]

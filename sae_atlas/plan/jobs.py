@@ -58,7 +58,7 @@ def _names(atlas, rule: str) -> list[str]:
         return []
     looked_at = atlas.feature_layers if _file(rule) in OF_FEATURES else atlas.layers
     if rule == "save_text":
-        return list(atlas.feature_groups)
+        return list(atlas.text_groups)
     if rule == "save_activations":
         return [f"{snapshot}_{group}" for snapshot, group in atlas.passes]
     cell = set(inspect.signature(STAGES[rule].of).parameters) - {"atlas"}

@@ -196,25 +196,28 @@ class _Grid:
         return {"tokens": read, "products": products}
 
     def save_text(self) -> dict:
-        """Layers are read in one pass per group, as for training."""
-        tokens, layers = self.config["features"]["tokens"], len(self.atlas.feature_layers)
-        groups = self.atlas.feature_groups.values()
+        """Layers, and those next to them, are read in one pass per group, as for training."""
+        tokens, layers = self.config["features"]["tokens"], len(self.atlas.text_layers)
+        groups = self.atlas.text_groups.values()
         products = sum(tokens * self.shape.forward(group[-1] + 1, self.context, False) for group in groups)
         written = tokens * layers * self.d_in * BYTES[saved_dtype(self.atlas)]
         return {"tokens": tokens * len(groups), "products": products, "written": written}
 
     def top_contexts(self) -> dict:
         """The encoder over the text, twice read, and the logits of every decoder row."""
-        features, layers = self.config["features"], len(self.atlas.feature_layers)
-        held_out = features["split"] == "held_out"
-        tokens, value_bytes = (
-            (self.held_out, MASTER) if held_out else (features["tokens"], BYTES[saved_dtype(self.atlas)])
-        )
+        layers, (tokens, read) = len(self.atlas.feature_layers), self._text()
         recipes, head = self.atlas.recipes, self.shape.forward(0, self.context, True)
         codes = tokens * sum(map(self.weights, recipes))
         lens = head * sum(map(self.latents, recipes))
-        read = 2 * len(recipes) * tokens * self.d_in * value_bytes
-        return {"tokens": tokens * layers * len(recipes), "products": layers * (codes + lens), "read": layers * read}
+        cells = layers * len(recipes)
+        return {"tokens": tokens * cells, "products": layers * (codes + lens), "read": cells * read}
+
+    def _text(self) -> tuple[int, float]:
+        """Tokens of the text that contexts are taken from, and bytes of a layer's activations of it, which are read twice."""
+        features = self.config["features"]
+        if features["split"] == "held_out":
+            return self.held_out, 2 * self.held_out * self.d_in * MASTER
+        return features["tokens"], 2 * features["tokens"] * self.d_in * BYTES[saved_dtype(self.atlas)]
 
     def evolution(self) -> dict:
         """Cosines with every earlier snapshot and with two layers."""
@@ -223,6 +226,18 @@ class _Grid:
         products = sum(places[name] * self._directions(name) for name in recipes)
         read = MASTER * sum((places[name] + 1) * self.weights(name) for name in recipes)
         return {"products": layers * products, "read": layers * read}
+
+    def contexts_of_matches(self) -> dict:
+        """The encoders of the earlier snapshots and of the layers beside, over the text that top_contexts reads."""
+        tokens, read = self._text()
+        beside = sum(len(self.atlas.beside(layer)) for layer in self.atlas.feature_layers)
+        earlier = len(self.atlas.feature_layers)
+        places = {name: beside + earlier * (len(self.atlas.snapshots_of(name)) - 1) for name in self.atlas.recipes}
+        return {
+            "tokens": tokens * sum(places.values()),
+            "products": tokens * sum(count * self.weights(name) for name, count in places.items()),
+            "read": sum(count * (read + MASTER * self.weights(name)) for name, count in places.items()),
+        }
 
     def explorer(self) -> dict:
         """Cosines of all latents of a layer with each other."""

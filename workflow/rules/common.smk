@@ -56,7 +56,7 @@ STUDENTS = "results/students.parquet" if "students" in FLOORS else []
 if FLOORS:
     FIGURES.append("8_loss_floor_predictions")
 CONTEXT_FILES = ["contexts", "features", "documents", "raw"]  # of top_contexts
-FEATURE_FILES = [*CONTEXT_FILES, "scores", "probes", "names", "evolution"]
+FEATURE_FILES = [*CONTEXT_FILES, "scores", "probes", "names", "evolution", "matches"]
 FEATURES = expand(
     "results/features/{recipe}/layer{layer:02d}_{file}.parquet",
     recipe=atlas.recipes,
@@ -221,17 +221,28 @@ onstart:
         )
 
 
-def text_to_read(wildcards):
-    """The activations of the text that contexts are taken from, unless they have been: they are temporary."""
-    if atlas.config["features"]["split"] == "held_out":
-        activations = "results/held_out.zarr"
-    else:
+def text_to_read(stage, files, beside=False):
+    """The activations of the text that contexts are taken from, unless they have been: they are temporary.
+
+    files: what the stage makes of them. beside: of the layer, then of those next to it.
+    """
+
+    def paths(wildcards):
         layer = int(wildcards.layer)
-        part = next(name for name, layers in atlas.feature_groups.items() if layer in layers)
-        activations = f"results/features/activations_{part}.zarr"
-    stem = f"results/features/{wildcards.recipe}/layer{wildcards.layer}"
-    used_up = made_tables("top_contexts", [f"{stem}_{file}.parquet" for file in CONTEXT_FILES], **cell(wildcards))
-    return if_there(activations) if used_up else activations
+        stem = f"results/features/{wildcards.recipe}/layer{wildcards.layer}"
+        used_up = made_tables(stage, [f"{stem}_{file}.parquet" for file in files], **cell(wildcards))
+        found = map(text_activations, [layer, *(atlas.beside(layer) if beside else [])])
+        return [if_there(path) for path in found] if used_up else list(found)
+
+    return paths
+
+
+def text_activations(layer):
+    """Where the activations of that text lie."""
+    if atlas.config["features"]["split"] == "held_out":
+        return "results/held_out.zarr"
+    part = next(name for name, layers in atlas.text_groups.items() if layer in layers)
+    return f"results/features/activations_{part}.zarr"
 
 
 def made_tables(stage, tables, **cell):

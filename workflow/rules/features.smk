@@ -1,8 +1,20 @@
 # Features: what the latents of the final SAEs mean. Nothing of it is asked for without the config's section `features`.
 
 
+def earlier_snapshots(wildcards):
+    """Checkpoints of the layer before the final one."""
+    earlier = atlas.snapshots_of(wildcards.recipe)[:-1]
+    return expand("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt", **wildcards, snapshot=earlier)
+
+
+def beside_it(wildcards):
+    """Final checkpoints of the layers next to it."""
+    stem = f"results/checkpoints/{wildcards.recipe}/sae_layer"
+    return [f"{stem}{layer:02d}_{atlas.last}.pt" for layer in atlas.beside(int(wildcards.layer))]
+
+
 wildcard_constraints:
-    part=one_of(atlas.feature_groups),
+    part=one_of(atlas.text_groups),
 
 
 rule save_text:
@@ -13,9 +25,7 @@ rule save_text:
     input:
         base_model=PROVENANCE,
         corpus=CORPUS,
-        trained=lambda wildcards: ancient(
-            trained([(layer, atlas.last) for layer in atlas.feature_groups[wildcards.part]])
-        ),
+        trained=lambda wildcards: ancient(trained([(layer, atlas.last) for layer in atlas.text_groups[wildcards.part]])),
     output:
         activations=temp(directory("results/features/activations_{part}.zarr")),
     log:
@@ -32,7 +42,7 @@ rule save_text:
         device=MODEL_DEVICE,
     params:
         settings=lambda _: atlas.settings("save_text"),
-        layers=lambda wildcards: atlas.feature_groups[wildcards.part],
+        layers=lambda wildcards: atlas.text_groups[wildcards.part],
         code=code("save_text"),
         inputs=lambda _: atlas.inputs("save_text"),
     message:
@@ -46,7 +56,7 @@ rule top_contexts:
     input:
         base_model=PROVENANCE,
         corpus=CORPUS,
-        activations=text_to_read,
+        activations=text_to_read("top_contexts", CONTEXT_FILES),
         checkpoint=f"results/checkpoints/{{recipe}}/sae_layer{{layer}}_{atlas.last}.pt",
     output:
         contexts="results/features/{recipe}/layer{layer}_contexts.parquet",
@@ -79,17 +89,8 @@ rule evolution:
     """How the latents of a layer formed: their best matches in its earlier snapshots and in the neighbouring layers."""
     input:
         checkpoint=f"results/checkpoints/{{recipe}}/sae_layer{{layer}}_{atlas.last}.pt",
-        earlier=lambda wildcards: expand(
-            "results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
-            **wildcards,
-            snapshot=atlas.settings("evolution", **cell(wildcards))["snapshots"],
-        ),
-        neighbours=lambda wildcards: expand(
-            "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt",
-            recipe=wildcards.recipe,
-            layer=atlas.settings("evolution", **cell(wildcards))["layers"],
-            snapshot=atlas.last,
-        ),
+        earlier=earlier_snapshots,
+        neighbours=beside_it,
     output:
         table="results/features/{recipe}/layer{layer}_evolution.parquet",
     log:
@@ -110,6 +111,39 @@ rule evolution:
         "evolution: {wildcards.recipe}, layer {wildcards.layer}"
     script:
         "../scripts/evolution.py"
+
+
+rule contexts_of_matches:
+    """What those best matches fire on, in the same text."""
+    input:
+        corpus=CORPUS,
+        activations=text_to_read("contexts_of_matches", ["matches"], beside=True),
+        evolution="results/features/{recipe}/layer{layer}_evolution.parquet",
+        earlier=earlier_snapshots,
+        neighbours=beside_it,
+    output:
+        table="results/features/{recipe}/layer{layer}_matches.parquet",
+    log:
+        "results/logs/contexts_of_matches/{recipe}/layer{layer}.log",
+    benchmark:
+        "results/benchmarks/contexts_of_matches/{recipe}/layer{layer}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(6000),
+        runtime=growing(60),
+        gpu=GPUS,
+        device=DEVICE,
+    params:
+        settings=settings("contexts_of_matches"),
+        places=settings("evolution"),
+        code=code("contexts_of_matches"),
+        inputs=inputs("contexts_of_matches"),
+    message:
+        "contexts of matches: {wildcards.recipe}, layer {wildcards.layer}"
+    script:
+        "../scripts/contexts_of_matches.py"
 
 
 # For other programs, when asked for: `snakemake contexts_json`, `snakemake neuronpedia`.

@@ -9,7 +9,7 @@ with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
     read = held_out_text if "held_out" in inputs else train_text
     top_contexts(
-        read(snakemake.input.corpus, snakemake.input.activations, settings["layer"], inputs),
+        read(snakemake.input.corpus, snakemake.input.activations[0], settings["layer"], inputs),
         snakemake.input.base_model,
         snakemake.input.checkpoint,
         snakemake.output.contexts,

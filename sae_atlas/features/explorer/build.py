@@ -24,13 +24,13 @@ from sae_atlas.saes.checkpoint import load_checkpoint
 from sae_atlas.tables import identities
 
 NEIGHBOURS = 6
-SCRIPTS = ("data.js", "search.js", "list.js", "latent.js", "explorer.js")
-TABLES = ("features", "contexts", "scores", "names", "evolution")
+SCRIPTS = ("data.js", "search.js", "list.js", "formed.js", "latent.js", "explorer.js")
+TABLES = ("features", "contexts", "scores", "names", "evolution", "matches")
 
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one layer of a recipe: table -> path (scores, names and evolution may be missing), and the SAE."""
+    """The files of one layer of a recipe: table -> path (all but features and contexts may be missing), and the SAE."""
 
     recipe: str
     layer: int
@@ -122,6 +122,8 @@ def _text(corpus, sources: list[Source], expects: dict) -> Text:
         for band, shown in SHOWN.items():
             chosen = compute.and_(compute.equal(table["band"], band), compute.less(table["rank"], shown))
             used.update(compute.unique(table["context"].filter(chosen)).to_pylist())
+        if (matches := _table(source, "matches", expects, ["context"])) is not None:
+            used.update(compute.unique(matches["context"]).to_pylist())
     rows = np.array(sorted(used), np.int64)
     return Text(corpus.tokens[: int(rows.max(initial=-1)) + 1], rows)
 

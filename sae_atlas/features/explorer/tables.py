@@ -25,6 +25,7 @@ class Layer:
     scores: pa.Table | None = None
     names: pa.Table | None = None
     evolution: pa.Table | None = None
+    matches: pa.Table | None = None
     neighbours: tuple[np.ndarray, np.ndarray] | None = None  # latents and cosines, [d_sae, n]
 
 
@@ -71,6 +72,8 @@ def blocks(layer: Layer, contexts: "Contexts") -> list[dict]:
     for name in ("promoted_logits", "suppressed_logits"):
         wide[name] = [short(row[:LENS], 2) for row in features[name].to_pylist()]
     wide["matches"] = _matches(layer.evolution, count)
+    if layer.matches is not None:
+        wide["formed"] = contexts.of_matches(layer.matches, wide["matches"], _places(layer.evolution))
     if layer.neighbours is not None:
         latents, cosines = layer.neighbours
         wide["neighbours"] = latents.tolist()
@@ -97,9 +100,11 @@ class Contexts:
         self.latents, self.bands = latents[order], bands[order]
         self.counts = np.zeros((len(highest), len(SHOWN)), np.int64)
         np.add.at(self.counts, (self.latents, self.bands), 1)
-        rows, start, peak = (table[name].to_numpy() for name in ("context", "start", "peak"))
-        number = text.number(rows)
+        self.text = text
+        start, peak = (table[name].to_numpy() for name in ("start", "peak"))
+        number = text.number(table["context"].to_numpy())
         self.peaks = text.tokens[number, start + peak]
+        self.at = text.place(table)
         self.columns = {
             "row": number.tolist(),
             "start": start.tolist(),
@@ -116,6 +121,25 @@ class Contexts:
         return {name: column[here] for name, column in self.columns.items()} | {
             "counts": self.counts[first:last].tolist()
         }
+
+    def of_matches(self, table: pa.Table, matches: list[list], places: list[tuple[str, str]]) -> list[list[list[int]]]:
+        """Of every latent, for each place, where the highest contexts of its match peak: places in the text.
+
+        Most are contexts of the latent itself, and these are told by their number among its own: -1 for the first.
+        """
+        known: dict[tuple, list[int]] = {}
+        keys = zip(*(table[name].to_pylist() for name in ("axis", "place", "latent")), strict=True)
+        for key, at in zip(keys, self.text.place(table).tolist(), strict=True):
+            known.setdefault(key, []).append(at)
+        ends = np.searchsorted(self.latents, np.arange(len(matches) + 1)).tolist()
+        found = []
+        for latent, of_latent in enumerate(matches):
+            own = {at: -1 - number for number, at in enumerate(self.at[ends[latent] : ends[latent + 1]].tolist())}
+            peaks = [
+                known.get((*place, match and match[0]), []) for place, match in zip(places, of_latent, strict=True)
+            ]
+            found.append([[own.get(at, at) for at in each] for each in peaks])
+        return found
 
     def peak_tokens(self) -> list[list[int]]:
         """The first SEARCHED different tokens at the highest peaks of every latent."""

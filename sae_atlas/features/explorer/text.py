@@ -1,6 +1,7 @@
 """The text of the explorer: every context that latents point into, once."""
 
 import numpy as np
+import pyarrow as pa
 
 
 class Text:
@@ -14,6 +15,11 @@ class Text:
     def number(self, rows: np.ndarray) -> np.ndarray:
         """Numbers of these rows of the corpus."""
         return np.searchsorted(self.rows, rows)
+
+    def place(self, contexts: pa.Table) -> np.ndarray:
+        """Places of the peaks of contexts (features.top_contexts) in `bytes`, in tokens."""
+        row, start, peak = (contexts[name].to_numpy().astype(np.int64) for name in ("context", "start", "peak"))
+        return self.number(row) * self.tokens.shape[1] + start + peak
 
     def bytes(self) -> bytes:
         """Ids, little-endian, row after row."""

@@ -10,6 +10,7 @@ TABLES = {
     "scores": "score_latents",
     "names": "name_latents",
     "evolution": "evolution",
+    "matches": "contexts_of_matches",
 }
 
 

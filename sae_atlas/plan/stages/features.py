@@ -19,6 +19,7 @@ def save_text(atlas) -> tuple[dict, dict]:
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
 
 
+OF_MATCHES = ("text.py", "kept.py", "bands.py", "top_contexts.py", "matches.py")
 CONTEXTS = ("text.py", "kept.py", "bands.py", "documents.py", "top_contexts.py", "logit_lens.py")
 
 
@@ -33,30 +34,48 @@ def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
         "window": features["window"],
         "outlier_norm": atlas.config["activations"]["outlier_norm"],
     }
-    text = {"held_out": "save_held_out"} if features["split"] == "held_out" else {"activations": "save_text"}
     return settings, {
         "base_model": atlas.identity("prepare_model"),
         "corpus": atlas.identity("tokenize"),
-        **{name: atlas.identity(stage) for name, stage in text.items()},
-        "checkpoint": atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=atlas.last),
+        **_text(atlas),
+        "checkpoint": _made(atlas, recipe, layer, atlas.last),
     }
 
 
 @stage("features/evolution.py", "metrics/directions.py", "tables.py", "saes/checkpoint.py")
 def evolution(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
-    """The earlier snapshots, and the layers next to it; directions inside a module mean something else in every layer."""
-    earlier = atlas.snapshots_of(recipe)[:-1]
-    at = atlas.layers.index(layer)
-    beside = (
-        []
-        if "{layer}" in atlas.config["activations"]["site"]
-        else [*atlas.layers[:at][-1:], *atlas.layers[at + 1 :][:1]]
+    """The earlier snapshots, and the layers next to it."""
+    settings = {"snapshots": atlas.snapshots_of(recipe)[:-1], "layers": atlas.beside(layer)}
+    return settings, {"checkpoint": _made(atlas, recipe, layer, atlas.last), **_elsewhere(atlas, recipe, layer)}
+
+
+@stage(*(f"features/{file}" for file in OF_MATCHES), "saes/sae.py", "saes/parts.py", "metrics/active.py", "tables.py")
+def contexts_of_matches(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
+    """The same text for every place that `evolution` looked at."""
+    settings = {"layer": layer, "outlier_norm": atlas.config["activations"]["outlier_norm"]}
+    return settings, {
+        "corpus": atlas.identity("tokenize"),
+        **_text(atlas),
+        "evolution": atlas.identity("evolution", recipe=recipe, layer=layer),
+        **_elsewhere(atlas, recipe, layer),
+    }
+
+
+def _text(atlas) -> dict:
+    """Activations of the text that contexts are taken from."""
+    text = (
+        {"held_out": "save_held_out"}
+        if atlas.config["features"]["split"] == "held_out"
+        else {"activations": "save_text"}
     )
+    return {name: atlas.identity(stage) for name, stage in text.items()}
 
-    def made(layer: int, snapshot: str) -> str:
-        return atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=snapshot)
 
-    inputs = {"checkpoint": made(layer, atlas.last)}
-    inputs |= {snapshot: made(layer, snapshot) for snapshot in earlier}
-    inputs |= {f"layer{other:02d}": made(other, atlas.last) for other in beside}
-    return {"snapshots": earlier, "layers": beside}, inputs
+def _elsewhere(atlas, recipe: str, layer: int) -> dict:
+    """Checkpoints of the earlier snapshots, and of the final one in the layers next to it."""
+    found = {snapshot: _made(atlas, recipe, layer, snapshot) for snapshot in atlas.snapshots_of(recipe)[:-1]}
+    return found | {f"layer{other:02d}": _made(atlas, recipe, other, atlas.last) for other in atlas.beside(layer)}
+
+
+def _made(atlas, recipe: str, layer: int, snapshot: str) -> str:
+    return atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=snapshot)

@@ -126,7 +126,7 @@ async function latentOf(columns, tokens) {
   const block = load(`${key(layer)}_${Math.floor(latent / columns.block)}`);
   const text = load("text", asIds);
   const nameOf = async (other, number) => titleOf(await load(key(other)), number, tokens);
-  return latentPage({ atlas, layer, latent, columns, tokens, hrefOf, nameOf, block: await block, text: await text });
+  return latentPage({ atlas, layers: layersOf(at.recipe), layer, latent, columns, tokens, hrefOf, nameOf, block: await block, text: await text });
 }
 
 const asIds = (buffer) => new { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array }[atlas.text_bytes](buffer);

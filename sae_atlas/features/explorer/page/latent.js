@@ -8,7 +8,7 @@ const BANDS = {
   q25: "Around the 25th percentile",
 };
 
-// where: { atlas, layer, latent, columns, block, text, tokens, hrefOf }; the name of another latent comes by `nameOf`.
+// where: { atlas, layers, layer, latent, columns, block, text, tokens, hrefOf }; the name of another latent comes by `nameOf`.
 function latentPage(where) {
   const { columns, latent, layer } = where;
   const inBlock = latent % columns.block;
@@ -31,12 +31,8 @@ function latentPage(where) {
       panel("Suppresses", lens(own("suppressed"), own("suppressed_logits"))),
     ),
     ...contexts(where, inBlock),
-    element(
-      "div",
-      { class: "panels" },
-      panel("How it formed", evolution(where, own("matches"))),
-      panel("Nearest in this layer", nearest(where, own("neighbours"), own("cosines"))),
-    ),
+    panel("How it formed", evolution(where, own("matches"), own("formed"), inBlock)),
+    panel("Nearest in this layer", nearest(where, own("neighbours"), own("cosines"))),
   ];
 }
 
@@ -108,7 +104,7 @@ function lens(tokens, logits) {
 
 function contexts(where, inBlock) {
   const { block, atlas } = where;
-  let place = block.counts.slice(0, inBlock).flat().reduce((sum, count) => sum + count, 0);
+  let place = firstContext(block, inBlock);
   return atlas.bands.flatMap((band, number) => {
     const count = block.counts[inBlock][number];
     if (!count) return [];
@@ -117,6 +113,8 @@ function contexts(where, inBlock) {
     return [panel(BANDS[band] ?? band, element("ol", { class: "contexts" }, ...items))];
   });
 }
+
+const firstContext = (block, inBlock) => block.counts.slice(0, inBlock).flat().reduce((sum, count) => sum + count, 0);
 
 function context(where, at) {
   const { block, columns } = where;
@@ -170,20 +168,6 @@ function shaded({ block, columns, latent, text, tokens, atlas }, at, whole) {
 
 // --- elsewhere -----------------------------------------------------------------------------------------------------
 
-function evolution(where, matches) {
-  const { columns, layer, latent } = where;
-  if (!columns.places.length || !matches) return element("p", {}, "Not traced.");
-  const rows = columns.places.flatMap(([axis, place], number) => {
-    if (!matches[number]) return [];
-    const [match, cosine] = matches[number];
-    const snapshot = axis === "snapshot";
-    const link = reference(where, snapshot ? layer : Number(place), match, snapshot && match === latent ? "itself" : null);
-    return [other(snapshot ? `at ${place} tokens` : `in layer ${place}`, link, cosine)];
-  });
-  const note = "Best match by decoder direction. A latent of an earlier snapshot leads to what it has become.";
-  return element("div", {}, element("ul", { class: "others" }, ...rows), element("p", { class: "note" }, note));
-}
-
 function nearest(where, latents, cosines) {
   const rows = latents.map((latent, place) => other("", reference(where, where.layer, latent), cosines[place]));
   return element("ul", { class: "others" }, ...rows);
@@ -198,9 +182,11 @@ const other = (label, link, cosine) =>
     element("span", { class: "cosine", title: "cosine of the decoder rows" }, cosine.toFixed(2)),
   );
 
-// A link to a latent; its name is filled in when the layer's columns are there.
+// A link to a latent; its name is filled in when the layer's columns are there. Of a layer that is not shown its number alone.
 function reference(where, layer, latent, label = null) {
-  const link = element("a", { href: where.hrefOf(layer, latent) }, label ?? `${layer}/${latent}`);
+  const number = label ?? `${layer}/${latent}`;
+  if (!where.layers.includes(layer)) return element("span", { class: "unseen", title: "a layer that is not shown" }, number);
+  const link = element("a", { href: where.hrefOf(layer, latent) }, number);
   if (!label) {
     where.nameOf(layer, latent).then(
       (name) => link.append(" ", element("span", { class: "title" }, name)),
