@@ -14,6 +14,13 @@ if TYPE_CHECKING:  # at run time the plan reads the names of sites without loadi
     from torch import Tensor, nn
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out")
+INTO_STREAM = (
+    "resid_pre",
+    "resid_mid",
+    "resid_post",
+    "attn_out",
+    "mlp_out",
+)  # the stream itself, or what is added to it
 INPUTS = ("resid_pre", "mlp_in")  # what goes into a module; the others come out of one, or lie between two
 
 

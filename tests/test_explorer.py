@@ -4,6 +4,7 @@ import re
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from latents import DEAD, EVIL, WORDS, features, make_explorer, scores
@@ -258,6 +259,17 @@ def test_what_was_not_made_is_told(tmp_path, visit, without):
     assert page.locator(".peaked").count() == 0
     sorts = page.locator("#sort option").evaluate_all("all => all.map(option => option.value)")
     assert ("selectivity" in sorts) == ("scores" not in without)
+
+
+def test_a_site_beside_the_stream_has_no_lens(tmp_path, visit, monkeypatch):
+    known = features()
+    for name in ("promoted", "promoted_logits", "suppressed", "suppressed_logits"):
+        empty = pa.array([[]] * D_SAE, known[name].type)
+        known = known.set_column(known.column_names.index(name), name, empty)
+    monkeypatch.setattr("latents.features", lambda: known)
+    page = visit(make_explorer(tmp_path, layers=1), "#/topk/0/1")
+    assert page.locator(".note", has_text="does not write to the stream").count() == 2
+    assert page.locator(".lens").count() == 0
 
 
 def test_two_recipes_are_switched(tmp_path, visit):

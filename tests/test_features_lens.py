@@ -6,6 +6,7 @@ import torch
 from models import random_model
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.features.logit_lens import COLUMNS, extremes, lens_columns, logit_lens, token_strings
+from sae_atlas.sites import SITES
 
 
 @pytest.mark.parametrize("count", [1, 10])
@@ -53,9 +54,19 @@ def test_columns_name_the_tokens_with_the_highest_and_lowest_logits():
         assert columns["suppressed_logits"][latent] == pytest.approx(logits[latent, order[:-11:-1]].tolist(), rel=1e-5)
 
 
-def test_directions_inside_a_module_have_no_lens():
-    columns = lens_columns(random_model("llama"), byte_tokenizer(), torch.eye(48), "model.layers.{layer}.mlp.up_proj")
-    assert all(column.null_count == 48 for column in columns.values())
+@pytest.mark.parametrize(
+    ("site", "size"), [("model.layers.{layer}.mlp.up_proj", 48), ("mlp_in", 32)], ids=["inside a module", "mlp_in"]
+)
+def test_directions_that_are_not_added_to_the_stream_have_no_lens(site, size):
+    """`mlp_in` has the stream's width, but a norm made it: nothing adds it to the stream."""
+    columns = lens_columns(random_model("llama"), byte_tokenizer(), torch.eye(size), site)
+    assert all(column.to_pylist() == [[]] * size for column in columns.values())
+
+
+def test_every_other_site_has_a_lens():
+    for site in set(SITES) - {"mlp_in"}:
+        columns = lens_columns(random_model("llama"), byte_tokenizer(), torch.eye(32), site)
+        assert all(len(row) == 10 for column in columns.values() for row in column.to_pylist())
 
 
 def test_ids_without_a_token_are_named_by_number():

@@ -45,7 +45,7 @@ def look(folder, earlier=("40k",), neighbours=(1,), **expects) -> pd.DataFrame:
 
     output = folder / "matches.parquet"
     contexts_of_matches(
-        folder / "evolution.parquet", *places, text_of, output, 0, 1e9, RECORD, EXPECTS | expects, "cpu"
+        folder / "evolution.parquet", *places, text_of, output, 0, 3, 5, 1e9, RECORD, EXPECTS | expects, "cpu"
     )
     assert set(asked) == {0, *neighbours}
     return pd.read_parquet(output)

@@ -69,9 +69,9 @@ def contexts_for_neuronpedia(
             {
                 "feature_index": row.latent,
                 **{name: [] for name in NOT_MEASURED},
-                "neg_str": _list(row.suppressed),
+                "neg_str": list(row.suppressed),
                 "neg_values": _rounded(row.suppressed_logits),
-                "pos_str": _list(row.promoted),
+                "pos_str": list(row.promoted),
                 "pos_values": _rounded(row.promoted_logits),
                 "frac_nonzero": row.density,
                 "freq_hist_data_bar_values": middles,
@@ -97,12 +97,8 @@ def _activations(rows: pd.DataFrame, strings: dict[int, str]) -> list[dict]:
     return found
 
 
-def _rounded(values: np.ndarray | None) -> list[float]:
-    return [] if values is None else np.asarray(values, np.float64).round(DIGITS).tolist()
-
-
-def _list(strings: np.ndarray | None) -> list[str]:
-    return [] if strings is None else list(strings)
+def _rounded(values: np.ndarray) -> list[float]:
+    return np.asarray(values, np.float64).round(DIGITS).tolist()
 
 
 def _write(output: str | Path, value: dict) -> None:

@@ -42,7 +42,7 @@ def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> 
         f"confidence {row.confidence:.2f}, detection {row.detection:.2f} of {row.detection_contexts} windows",
         f"topic {_topic(row.topic)}: AUROC {row.topic_auroc:.3f}, shuffled topics {row.topic_baseline:.3f}",
         f"fires on {row.density:.2%} of tokens, peaks on {np.exp2(row.token_entropy):.1f} kinds of token",
-        f"promotes {', '.join(map(repr, row.promoted[:5]))}",
+        f"promotes {', '.join(map(repr, row.promoted[:5])) or 'nothing: this site does not write to the stream'}",
     ]
     for each in kept.head(contexts).itertuples():
         text = " ".join(marked(Window(decode(each.tokens), each.topic, int(each.peak))).split())

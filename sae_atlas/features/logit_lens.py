@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sae_atlas.sites import SITES, family
+from sae_atlas.sites import INTO_STREAM, family
 
 TOKENS = 10  # of each kind
 ROWS = 256  # latents whose logits are in memory at once
@@ -44,10 +44,10 @@ def extremes(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def lens_columns(model, tokenizer, decoder: Tensor, site: str) -> dict[str, pa.Array]:
     """COLUMNS, a row per decoder row [d_sae, d_in]: tokens as strings and their logits.
 
-    Null where the site does not write to the residual stream, for then its directions mean nothing to the unembedding.
+    Empty lists where the site is neither the residual stream nor added to it: the unembedding never sees its directions.
     """
-    if site not in SITES:
-        return {name: pa.nulls(len(decoder), _type(name)) for name in COLUMNS}
+    if site not in INTO_STREAM:
+        return {name: pa.array([[]] * len(decoder), _type(name)) for name in COLUMNS}
     strings = np.array(token_strings(tokenizer, model.get_output_embeddings().weight.shape[0]), object)
     found = {name: [] for name in COLUMNS}
     for first in range(0, len(decoder), ROWS):

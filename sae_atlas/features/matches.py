@@ -16,9 +16,6 @@ from sae_atlas.features.top_contexts import batches, contexts_of
 from sae_atlas.saes.sae import Sae
 from sae_atlas.tables import read_table, write_table
 
-CONTEXTS = 3  # of a match
-WINDOW = 16  # tokens
-
 
 def contexts_of_matches(
     evolution: str | Path,
@@ -27,12 +24,14 @@ def contexts_of_matches(
     text_of: Callable[[int], Text],
     output: str | Path,
     layer: int,
+    contexts: int,
+    window: int,
     outlier_norm: float,
     record: dict,
     expects: dict,
     device: str = "auto",
 ) -> None:
-    """Write the highest contexts of every latent that is some latent's match: rows of top_contexts, with axis and place.
+    """Write the highest `contexts` of every latent that is some latent's match: rows of top_contexts, with axis and place.
 
     evolution: the table of matches (features.evolution) of the same `earlier` and `neighbours`; text_of: layer -> the text
     with its activations. Dead matches have none. Raises AtlasError for inputs of another run.
@@ -40,13 +39,13 @@ def contexts_of_matches(
     on = resolve(device)
     places = [("snapshot", name, layer, path, expects[name]) for name, path in earlier.items()]
     places += [("layer", str(other), other, path, expects[f"layer{other:02d}"]) for other, path in neighbours.items()]
-    parts = [_at("", "", contexts_of(text_of(layer), Kept(0, CONTEXTS, WINDOW)))]  # where there is no place
+    kept = contexts, window
+    parts = [_at("", "", contexts_of(text_of(layer), Kept(0, *kept)))]  # where there is no place
     matches = read_table(evolution, [expects["evolution"]]) if places else None
     for axis, place, of_layer, path, expected in places:
         wanted = matches.match[(matches.axis == axis) & (matches.place == place)].unique()
-        parts.append(
-            _at(axis, place, _highest(text_of(of_layer), Sae.load(path, expected).to(on), wanted, outlier_norm))
-        )
+        sae = Sae.load(path, expected).to(on)
+        parts.append(_at(axis, place, _highest(text_of(of_layer), sae, wanted, *kept, outlier_norm)))
     write_table(output, pa.concat_tables(parts), [record["identity"]])
 
 
@@ -58,9 +57,9 @@ def _at(axis: str, place: str, contexts: pa.Table) -> pa.Table:
     return pa.table({**named, **{name: contexts[name] for name in contexts.column_names}})
 
 
-def _highest(text: Text, sae: Sae, latents: np.ndarray, outlier_norm: float) -> pa.Table:
-    """The CONTEXTS highest of these latents."""
-    kept = Kept(sae.d_sae, CONTEXTS, WINDOW)
+def _highest(text: Text, sae: Sae, latents: np.ndarray, contexts: int, window: int, outlier_norm: float) -> pa.Table:
+    """The highest contexts of these latents."""
+    kept = Kept(sae.d_sae, contexts, window)
     with torch.inference_mode():
         for batch in batches(text, sae, outlier_norm):
             kept.add(batch.starts, batch.columns, batch.values, batch.place, batch.document)

@@ -17,6 +17,7 @@ from sae_atlas.features.kept import Kept, edges, histogram
 from sae_atlas.features.logit_lens import lens_columns
 from sae_atlas.features.text import Text
 from sae_atlas.log import progress
+from sae_atlas.metrics.active import Active
 from sae_atlas.saes.sae import Sae
 from sae_atlas.tables import write_table
 
@@ -100,18 +101,17 @@ def batches(text: Text, sae: Sae, outlier_norm: float) -> Iterator[Batch]:
 
 
 def _entries(sae: Sae, x: Tensor, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Active entries of each row, and all their latents (ascending within a row) and values."""
+    """Number of active entries of each row, and all their latents (ascending within a row) and values."""
     latents = sae.encode(x.to(sae.b_dec.device))
     latents[torch.from_numpy(~counts).to(latents.device)] = 0
-    rows, columns = latents.nonzero(as_tuple=True)
-    values = latents[rows, columns]
-    return np.bincount(rows.cpu().numpy(), minlength=len(x)), columns.cpu().numpy(), values.cpu().numpy()
+    active = Active.of(latents).cpu()
+    return active.per_token().numpy(), active.latent.numpy(), active.value.numpy()
 
 
 def contexts_of(text: Text, kept: Kept) -> pa.Table:
-    """A row per kept context (features.bands). start: position in its context of the window's first token; context: row of
+    """A row per kept context (features.bands).
 
-    the corpus; peak: index of the peak in the window.
+    context: row of the corpus; start: position in it of the window's first token; peak: index of the peak in the window.
     """
     rows = choose(kept, text.documents.ravel())
     value, place, start, length, shape = (

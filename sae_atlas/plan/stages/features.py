@@ -3,6 +3,8 @@
 from sae_atlas.plan.stages.activations import saved_dtype
 from sae_atlas.plan.stages.declare import stage
 
+OF_MATCH = {"contexts": 3, "window": 16}  # how much of each is kept and shown, window in tokens
+
 
 @stage("activations/save.py", "arrays.py", "sites.py")
 def save_text(atlas) -> tuple[dict, dict]:
@@ -19,11 +21,12 @@ def save_text(atlas) -> tuple[dict, dict]:
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
 
 
+OF_SAES = ("saes/sae.py", "saes/parts.py", "metrics/active.py")
 OF_MATCHES = ("text.py", "kept.py", "bands.py", "top_contexts.py", "matches.py")
 CONTEXTS = ("text.py", "kept.py", "bands.py", "documents.py", "top_contexts.py", "logit_lens.py")
 
 
-@stage(*(f"features/{file}" for file in CONTEXTS), "saes/sae.py", "saes/parts.py", "tables.py", "sites.py")
+@stage(*(f"features/{file}" for file in CONTEXTS), *OF_SAES, "tables.py", "sites.py")
 def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     features = atlas.config["features"]
     settings = {
@@ -49,10 +52,10 @@ def evolution(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     return settings, {"checkpoint": _made(atlas, recipe, layer, atlas.last), **_elsewhere(atlas, recipe, layer)}
 
 
-@stage(*(f"features/{file}" for file in OF_MATCHES), "saes/sae.py", "saes/parts.py", "metrics/active.py", "tables.py")
+@stage(*(f"features/{file}" for file in OF_MATCHES), *OF_SAES, "tables.py")
 def contexts_of_matches(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     """The same text for every place that `evolution` looked at."""
-    settings = {"layer": layer, "outlier_norm": atlas.config["activations"]["outlier_norm"]}
+    settings = {"layer": layer, **OF_MATCH, "outlier_norm": atlas.config["activations"]["outlier_norm"]}
     return settings, {
         "corpus": atlas.identity("tokenize"),
         **_text(atlas),

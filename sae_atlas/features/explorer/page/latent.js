@@ -91,6 +91,7 @@ function histogram(counts, edges) {
 }
 
 function lens(tokens, logits) {
+  if (!tokens.length) return element("p", { class: "note" }, "not known: this site does not write to the stream");
   const largest = Math.max(...logits.map(Math.abs));
   const rows = tokens.map((token, place) => {
     const bar = element("span", { class: "bar" });
