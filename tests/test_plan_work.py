@@ -9,13 +9,14 @@ import yaml
 from test_plan_atlas import atlas
 
 from sae_atlas.costs import benchmark
+from sae_atlas.plan import feature_files
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import read_config
 from sae_atlas.plan.estimate import THREADS, estimate
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, STARTS, Machine, probe
 from sae_atlas.plan.shape import Shape, read_shape
-from sae_atlas.plan.work import count, disk
+from sae_atlas.plan.work import OF_LATENTS, count, disk
 from workflow import ROOT, small, snakemake
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -113,10 +114,18 @@ def test_contexts_are_counted_where_they_are_asked_for():
     assert "top_contexts" not in work()
     held_out = work(features={"split": "held_out"})
     assert "save_text" not in held_out and held_out["top_contexts"].jobs == 6
-    with_text, without = (
-        disk(atlas(**change), list(work(**change).values())) for change in ({"features": features}, {})
-    )
-    assert with_text.peak - without.peak == 1000 * 3 * 32 * 2 and with_text.stays == without.stays
+    room = disk(atlas(features=features), list(found.values()))
+    stay = room.stays - disk(atlas(), list(work().values())).stays
+    assert stay == pytest.approx(sum(found[rule].written for rule in OF_LATENTS)) and stay > 0
+    assert room.peak - disk(atlas(), list(work().values())).peak == pytest.approx(stay + 1000 * 3 * 32 * 2)
+
+
+def test_what_is_said_of_a_real_layer_takes_what_was_measured():
+    """Layers 7 and 12 of SmolLM2-135M, TopK 32, beside a third: megabytes on disk after a run, within a quarter."""
+    of_contexts = feature_files.of_contexts(4608, 10, 24, 40_000, 32, 576) / 1e6
+    assert of_contexts == pytest.approx((4.88 + 7.76 + 1.05 + 2.32 + 5.15 + 8.10 + 1.04 + 2.32) / 2, rel=0.25)
+    assert feature_files.of_matches(4608, 3) / 1e6 == pytest.approx(1.81, rel=0.25)
+    assert feature_files.of_explorer(4608, 10, 3.5) / 1e6 == pytest.approx((3.63 - 0.15) / 2, rel=0.25)
 
 
 def test_what_stays_on_disk_is_what_was_counted(finished):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sae_atlas.plan import lifecycle
+from sae_atlas.plan import feature_files, lifecycle
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import Shape
 from sae_atlas.plan.stages.activations import saved_dtype
@@ -17,6 +17,7 @@ MEMORY_BOUND = 6  # FLOPs per active entry and dimension that the sparse step ad
 MEDIAN_ROWS = 8192  # sampled of every store for its geometric median
 MEDIAN_BYTES = 2000  # moved per value of the sample: some 100 steps over it in float64
 DENSER = 0.05  # share of the latents taken as active where the config does not say
+OF_LATENTS = ("top_contexts", "evolution", "contexts_of_matches", "score_latents", "name_latents", "explorer")
 WITHOUT_SHAPE = ("jobs", "tokens")  # what is known of a model whose sizes are not
 
 
@@ -77,6 +78,9 @@ class _Grid:
     def latents(self, recipe: str) -> int:
         return self.atlas.expansion(recipe) * self.d_in
 
+    def active(self, recipe: str) -> float:
+        return _active(self.config["recipes"][recipe], self.latents(recipe))
+
     def checkpoints(self, recipe: str) -> int:
         return len(self.atlas.layers) * len(self.atlas.snapshots_of(recipe))
 
@@ -131,8 +135,7 @@ class _Grid:
         tokens = atlas_tokens(self.atlas)
         for name in self.atlas.trained:
             recipe, weights = self.config["recipes"][name], self.weights(name)
-            active = _active(recipe, self.latents(name))
-            products += tokens * (weights + MEMORY_BOUND * active * self.d_in)
+            products += tokens * (weights + MEMORY_BOUND * self.active(name) * self.d_in)
             moved += tokens / recipe["batch"] * ADAM * weights
             written += self.cells * MASTER * 4 * weights  # checkpoint, and the resume file with both averages
         runs = len(self.atlas.trained)
@@ -210,7 +213,13 @@ class _Grid:
         codes = tokens * sum(map(self.weights, recipes))
         lens = head * sum(map(self.latents, recipes))
         cells = layers * len(recipes)
-        return {"tokens": tokens * cells, "products": layers * (codes + lens), "read": cells * read}
+        features = self.config["features"]
+        kept = features["contexts"], features["window"], tokens
+        written = layers * sum(
+            feature_files.of_contexts(self.latents(name), *kept, self.active(name), self.d_in) for name in recipes
+        )
+        products = layers * (codes + lens)
+        return {"tokens": tokens * cells, "products": products, "read": cells * read, "written": written}
 
     def _text(self) -> tuple[int, float]:
         """Tokens of the text that contexts are taken from, and bytes of a layer's activations of it, which are read twice."""
@@ -225,25 +234,46 @@ class _Grid:
         places = {name: len(self.atlas.snapshots_of(name)) + 1 for name in recipes}
         products = sum(places[name] * self._directions(name) for name in recipes)
         read = MASTER * sum((places[name] + 1) * self.weights(name) for name in recipes)
-        return {"products": layers * products, "read": layers * read}
+        rows = sum(count * self.latents(name) for name, count in self._places().items())
+        return {"products": layers * products, "read": layers * read, "written": feature_files.MATCH * rows}
+
+    def score_latents(self) -> dict:
+        return {"written": feature_files.SCORED * self._looked_at()}
+
+    def name_latents(self) -> dict:
+        return {"written": feature_files.NAMED * self._looked_at()}
+
+    def _looked_at(self) -> int:
+        """Latents, of all layers and recipes."""
+        return len(self.atlas.feature_layers) * sum(map(self.latents, self.atlas.recipes))
 
     def contexts_of_matches(self) -> dict:
         """The encoders of the earlier snapshots and of the layers beside, over the text that top_contexts reads."""
         tokens, read = self._text()
-        beside = sum(len(self.atlas.beside(layer)) for layer in self.atlas.feature_layers)
-        earlier = len(self.atlas.feature_layers)
-        places = {name: beside + earlier * (len(self.atlas.snapshots_of(name)) - 1) for name in self.atlas.recipes}
+        places = self._places()
         return {
+            "written": sum(feature_files.of_matches(self.latents(name), count) for name, count in places.items()),
             "tokens": tokens * sum(places.values()),
             "products": tokens * sum(count * self.weights(name) for name, count in places.items()),
             "read": sum(count * (read + MASTER * self.weights(name)) for name, count in places.items()),
         }
 
+    def _places(self) -> dict[str, int]:
+        """Where matches are looked for, of all layers, by recipe: earlier snapshots, and the layers beside."""
+        layers = self.atlas.feature_layers
+        beside = sum(len(self.atlas.beside(layer)) for layer in layers)
+        return {name: beside + len(layers) * (len(self.atlas.snapshots_of(name)) - 1) for name in self.atlas.recipes}
+
     def explorer(self) -> dict:
         """Cosines of all latents of a layer with each other."""
         layers, recipes = len(self.atlas.feature_layers), self.atlas.recipes
         products = layers * sum(map(self._directions, recipes))
-        return {"products": products, "read": layers * sum(MASTER * self.weights(name) for name in recipes)}
+        kept, places = self.config["features"]["contexts"], self._places()
+        written = sum(
+            feature_files.of_explorer(self.latents(name), kept, places[name] / layers) * layers for name in recipes
+        )
+        read = layers * sum(MASTER * self.weights(name) for name in recipes)
+        return {"products": products, "read": read, "written": written}
 
     def release(self) -> dict:
         """Checkpoints are linked, and read for their hashes."""
@@ -264,7 +294,8 @@ def atlas_tokens(atlas) -> int:
 
 
 def disk(atlas, work: list[Work]) -> Disk:
-    """What stays is the model, corpus, held-out data, checkpoints, the last resume files and the published weights.
+    """What stays is the model, corpus, held-out data, checkpoints, the last resume files, the published weights, and what
+    is said about the latents.
 
     On top of it, while it runs: the stores that may live at once (activations.max_live_stores), and the activations of as
     many, for a pass goes only when all its layers are sharded; and the text that contexts are taken from.
@@ -274,7 +305,16 @@ def disk(atlas, work: list[Work]) -> Disk:
     snapshots = len(atlas.snapshots)
     checkpoints = written["train_sae"] / 4
     resumes = written["train_sae"] * 3 / 4 / snapshots
-    kept = ("pretrain", "merge_lora", "prepare_model", "tokenize", "save_held_out", "import_sae", "model_card")
+    kept = (
+        "pretrain",
+        "merge_lora",
+        "prepare_model",
+        "tokenize",
+        "save_held_out",
+        "import_sae",
+        "model_card",
+        *OF_LATENTS,
+    )
     stays = sum(written[rule] for rule in kept) + checkpoints + resumes
     longest = max(stop - start for start, stop in map(atlas.window, atlas.snapshots))
     store = (written["shard_activations"] + written["save_activations"]) / atlas_tokens(atlas) * longest
