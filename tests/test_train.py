@@ -101,6 +101,20 @@ def test_folding_changes_nothing_but_the_unit(architecture, stores, tmp_path):
     torch.testing.assert_close(sae(x), rebuilt, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("start", "reached"), [(1e-5, False), (0.03, True)], ids=["far away", "near"])
+def test_whether_the_controller_reached_its_target_is_recorded(start, reached, tmp_path):
+    """Lambda stays within a factor of 1,000 of its start; from far away that is too little."""
+    store = make_store(tmp_path, rows=16_384)
+    recipe = recipe_of("relu", l1={"coefficient": start, "target_l0": 6}, decay=0.5)
+    paths = run(tmp_path, store, recipe, stop=16_384, total=16_384)
+    sae = Sae.load(paths["checkpoint"])
+    assert sae.stats["converged"] is reached
+    l0 = (sae.encode(torch.from_numpy(activations(4000, seed=5))) > 0).sum(1).float().mean().item()
+    assert (abs(l0 / 6 - 1) < 0.1) is reached
+    penalty = sae.config["lambda"]
+    assert penalty["last"] <= 1000.01 * penalty["canonical"]
+
+
 def test_batchtopk_threshold_keeps_about_k(tmp_path):
     store = make_store(tmp_path, rows=8192)
     paths = run(tmp_path, store, recipe_of("batch_topk", decay=0.5), stop=8192, total=8192)
