@@ -245,6 +245,18 @@ def text_activations(layer):
     return f"results/features/activations_{part}.zarr"
 
 
+def earlier_snapshots(wildcards):
+    """Checkpoints of the layer before the final one."""
+    earlier = atlas.snapshots_of(wildcards.recipe)[:-1]
+    return expand("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt", **wildcards, snapshot=earlier)
+
+
+def beside_it(wildcards):
+    """Final checkpoints of the layers next to it."""
+    stem = f"results/checkpoints/{wildcards.recipe}/sae_layer"
+    return [f"{stem}{layer:02d}_{atlas.last}.pt" for layer in atlas.beside(int(wildcards.layer))]
+
+
 def made_tables(stage, tables, **cell):
     """Are these tables, outputs of one job, there with the identity asked for?"""
     from sae_atlas.tables import identities  # here, for it imports pyarrow

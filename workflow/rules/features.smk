@@ -1,18 +1,6 @@
 # Features: what the latents of the final SAEs mean. Nothing of it is asked for without the config's section `features`.
 
 
-def earlier_snapshots(wildcards):
-    """Checkpoints of the layer before the final one."""
-    earlier = atlas.snapshots_of(wildcards.recipe)[:-1]
-    return expand("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt", **wildcards, snapshot=earlier)
-
-
-def beside_it(wildcards):
-    """Final checkpoints of the layers next to it."""
-    stem = f"results/checkpoints/{wildcards.recipe}/sae_layer"
-    return [f"{stem}{layer:02d}_{atlas.last}.pt" for layer in atlas.beside(int(wildcards.layer))]
-
-
 wildcard_constraints:
     part=one_of(atlas.text_groups),
 
