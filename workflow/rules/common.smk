@@ -85,7 +85,7 @@ wildcard_constraints:
     layer=r"\d\d+",
     snapshot="|".join(atlas.snapshots),
     group="|".join(atlas.groups),
-    part=one_of(atlas.feature_groups),
+    part=one_of(atlas.text_groups),
     sae=one_of(SAES),
     release=one_of(RELEASES),
 

@@ -1,10 +1,6 @@
 # Features: what the latents of the final SAEs mean. Nothing of it is asked for without the config's section `features`.
 
 
-wildcard_constraints:
-    part=one_of(atlas.text_groups),
-
-
 rule save_text:
     """Read the site of every layer of a group in one forward pass over the text that contexts are taken from.
 
