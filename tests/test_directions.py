@@ -71,7 +71,7 @@ def write_layer(folder, layer: int, decoder: torch.Tensor, density: list[float])
         "decoder.weight": decoder.T.contiguous(),
         "decoder.bias": torch.zeros(D_IN),
     }
-    config = {"d_in": D_IN, "d_sae": d_sae, "record": RECORD}
+    config = {"d_in": D_IN, "d_sae": d_sae, "recipe": {"architecture": "relu"}, "record": RECORD}
     checkpoints.save(folder / f"{layer}.pt", state, config, {})
     write_table(folder / f"{layer}.parquet", pa.table({"density": np.array(density)}), [RECORD["identity"]])
 

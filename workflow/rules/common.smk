@@ -232,7 +232,7 @@ def text_to_read(stage, files, beside=False):
         stem = f"results/features/{wildcards.recipe}/layer{wildcards.layer}"
         used_up = made_tables(stage, [f"{stem}_{file}.parquet" for file in files], **cell(wildcards))
         found = map(text_activations, [layer, *(atlas.beside(layer) if beside else [])])
-        return [if_there(path) for path in found] if used_up else list(found)
+        return [there for path in found if (there := if_there(path) if used_up else path)]
 
     return paths
 
