@@ -2,13 +2,14 @@
 
 import re
 
+LARGEST = 2**63  # sizes go into arrays and file formats that hold no larger ones
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
 
 
 def parse_size(size: int | str) -> int:
     """Number of things meant by `300M`, `1.5B`, `120k` or a plain integer.
 
-    Raises ValueError if the text is no size or not a whole number of things.
+    Raises ValueError if the text is no size, not a whole number of things, or 2^63 and more.
     """
     match = re.fullmatch(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?([kMB]?)", str(size))
     if not match:
@@ -17,7 +18,10 @@ def parse_size(size: int | str) -> int:
     scaled = int(whole + fraction) * UNITS[unit]
     if scaled % 10 ** len(fraction):
         raise ValueError(f"{size!r} is not a whole number")
-    return scaled // 10 ** len(fraction)
+    number = scaled // 10 ** len(fraction)
+    if number >= LARGEST:
+        raise ValueError(f"{size!r} is larger than anything here can be")
+    return number
 
 
 def format_size(number: int) -> str:

@@ -34,6 +34,8 @@ def test_a_preset_sets_what_the_recipe_does_not():
         ({"l1": {"coeficient": 3}}, "recipes.a.l1.coeficient: no such key; did you mean `coefficient`?"),
         ({"l1": {"convention": "sum"}}, "recipes.a.l1.convention: 'sum' is not one"),
         ({"l1": {"target_l0": -1}}, "recipes.a.l1.target_l0: -1 does not fit"),
+        ({"learning_rate": "inf"}, "recipes.a.learning_rate: 'inf' does not fit"),
+        ({"dead_after": "9999999999B"}, "recipes.a.dead_after: '9999999999B' does not fit"),
         ({"learning_rate": float("nan")}, "recipes.a.learning_rate: nan does not fit"),
         ({"architecture": "reul"}, "recipes.a.architecture: 'reul' is not one; did you mean `relu`?"),
         ({"preset": "fast"}, "recipes.a.preset: 'fast' is not a preset"),

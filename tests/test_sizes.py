@@ -13,7 +13,7 @@ def test_parse(text, number):
     assert parse_size(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "many", "-3", "1.5", "3 M", "1e6", "0.0001k", None, True])
+@pytest.mark.parametrize("text", ["", "many", "-3", "1.5", "3 M", "1e6", "0.0001k", "9999999999B", 2**63, None, True])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError):
         parse_size(text)

@@ -10,7 +10,7 @@ from sae_atlas.devices import SPREAD
 from sae_atlas.errors import AtlasError, nearest
 from sae_atlas.plan import lifecycle
 from sae_atlas.plan.blocks import named_layers
-from sae_atlas.plan.limits import LARGEST, limit_problems, read_plain, shortened
+from sae_atlas.plan.limits import limit_problems, read_plain, shortened
 from sae_atlas.plan.problems import contradictions
 from sae_atlas.plan.recipes import complete_recipe
 from sae_atlas.sizes import parse_size
@@ -21,7 +21,7 @@ FORMATS = jsonschema.FormatChecker(())
 
 @FORMATS.checks("size", raises=ValueError)
 def _is_size(value: object) -> bool:
-    return not isinstance(value, (int, str)) or 1 <= parse_size(value) < LARGEST
+    return not isinstance(value, (int, str)) or parse_size(value) >= 1
 
 
 def check_config(config: dict, schema: dict, file: str) -> None:

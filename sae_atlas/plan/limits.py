@@ -11,12 +11,12 @@ from pathlib import Path
 import yaml
 
 from sae_atlas.errors import AtlasError, reason
+from sae_atlas.sizes import LARGEST
 
 BYTES = 2**18  # the parser needs seconds for more
 VALUES = 20_000  # aliases followed
 DEPTH = 24
 LETTERS = 2_000
-LARGEST = 2**63  # numbers go into arrays and file formats that hold no larger ones
 TOO_MANY = f"holds more than {VALUES} values once its aliases are followed; write less"
 TOO_DEEP = f"is nested more than {DEPTH} deep, or holds itself; write it flat"
 
@@ -24,6 +24,8 @@ TOO_DEEP = f"is nested more than {DEPTH} deep, or holds itself; write it flat"
 def read_plain(file: str | Path) -> object:
     """The value of a YAML file, within the limits. Raises AtlasError with one line; nothing in the file is ever run."""
     file = Path(file)
+    if not file.is_file():
+        raise AtlasError(f"{file}: is not there; give the path of a config file")
     try:
         with file.open("rb") as opened:
             content = opened.read(BYTES + 1)
@@ -46,12 +48,12 @@ def read_plain(file: str | Path) -> object:
         raise AtlasError(f"{file}: cannot be read as YAML ({reason(error)[:200]})") from error
 
 
-def limit_problems(config: object, where: str = "") -> list[str]:
-    """What is wrong with the values of a config or its section `where`: a line each, with the key."""
+def limit_problems(config: object) -> list[str]:
+    """What is wrong with the values of a config: a line each, with the key."""
     if not isinstance(config, dict):
         return ["is no config: it has no keys (`base_model:`, `corpus:`, ...) at the top"]
     problem = _size_problem(config, lambda value: [inner for _, inner in _items(value)])
-    return [problem] if problem else list(_value_problems(config, where))
+    return [problem] if problem else list(_value_problems(config, ""))
 
 
 def shortened(line: str) -> str:

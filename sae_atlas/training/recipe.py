@@ -1,5 +1,6 @@
 """The recipe: one SAE training configuration. It is the config's keys, what is saved, and what is checked."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 
 from sae_atlas.errors import AtlasError, listed, nearest
@@ -168,7 +169,7 @@ COUNT = (int, lambda v: v >= 1, "a whole number from 1 (4096, 10M)")
 STEPS = (int, lambda v: v >= 0, "a whole number of steps from 0")
 RULES = {
     "expansion": COUNT,
-    "seed": (int, lambda v: 0 <= v < 2**63, "a whole number from 0"),
+    "seed": (int, lambda v: v >= 0, "a whole number from 0"),
     "batch": COUNT,
     "learning_rate": POSITIVE,
     "warmup": STEPS,
@@ -221,9 +222,10 @@ def _number(value: object, kind: type) -> float | int | None:
         except ValueError:
             return None
     try:
-        return float(value) if isinstance(value, (int, float, str)) else None  # YAML reads 3e-4 as text
-    except ValueError:
+        number = float(value) if isinstance(value, (int, float, str)) else math.nan  # YAML reads 3e-4 as text
+    except (ValueError, OverflowError):  # no number, or a whole one that is larger than any of these
         return None
+    return number if math.isfinite(number) else None
 
 
 def _numbers(value: object) -> tuple[float, ...] | None:
