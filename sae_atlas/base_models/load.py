@@ -54,8 +54,10 @@ def read_model(folder: Path, dtype: str, device: str | dict = "auto"):
     disable_progress_bar()
     parts = device == SPREAD or isinstance(device, dict)
     on = None if parts else resolve(device)  # a GPU that is missing is reported before the work
-    on_disk = TemporaryDirectory(prefix="sae-atlas-")
-    placed = {"device_map": "auto" if device == SPREAD else device, "offload_folder": on_disk.name} if parts else {}
+    placed = {}
+    if parts:
+        on_disk = TemporaryDirectory(prefix="sae-atlas-")
+        placed = {"device_map": "auto" if device == SPREAD else device, "offload_folder": on_disk.name}
     _check_sizes(folder)
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
