@@ -47,7 +47,7 @@ def compare_latents(
             if not len(others):
                 raise AtlasError(f"{after['checkpoints'][layer]}: no latent is alive; train it longer")
             match, partner = partners(rows, others)
-            chance = math.sqrt(2 * math.log(max(len(others), 1)) / rows.shape[1])
+            chance = math.sqrt(2 * math.log(len(others)) / rows.shape[1])
             found = {"layer": layer, "latent": alive["before"], "match": match.numpy()}
             found |= {"partner": alive["after"][partner.numpy()], "chance": min(chance, 1.0)}
             moved = _moved(saes["before"], held_out, layer, mask)
@@ -58,7 +58,7 @@ def compare_latents(
 
 def _same_tokens(before: HeldOut, after: HeldOut) -> np.ndarray:
     """The mask that both share."""
-    found = [[each.rows(name)[0:None] for name in ("tokens", "mask")] for each in (before, after)]
+    found = [[each.rows(name)[:] for name in ("tokens", "mask")] for each in (before, after)]
     if not all(np.array_equal(one, other) for one, other in zip(*found, strict=True)):
         raise AtlasError(f"{after.path}: holds out other tokens than {before.path}; compare atlases of one corpus")
     return found[0][1]
