@@ -1,6 +1,7 @@
 """What the best matches of a layer's latents fire on, in its earlier snapshots and in the neighbouring layers."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from sae_atlas.features.bands import TOP
 from sae_atlas.features.kept import Kept
 from sae_atlas.features.text import Text
 from sae_atlas.features.top_contexts import batches, contexts_of
+from sae_atlas.log import progress
 from sae_atlas.saes.sae import Sae
 from sae_atlas.tables import read_table, write_table
 
@@ -36,16 +38,18 @@ def contexts_of_matches(
     evolution: the table of matches (features.evolution) of the same `earlier` and `neighbours`; text_of: layer -> the text
     with its activations. Dead matches have none. Raises AtlasError for inputs of another run.
     """
-    on = resolve(device)
+    on, text_of = resolve(device), cache(text_of)  # the earlier snapshots all read the same
     places = [("snapshot", name, layer, path, expects[name]) for name, path in earlier.items()]
     places += [("layer", str(other), other, path, expects[f"layer{other:02d}"]) for other, path in neighbours.items()]
     kept = contexts, window
     parts = [_at("", "", contexts_of(text_of(layer), Kept(0, *kept)))]  # where there is no place
     matches = read_table(evolution, [expects["evolution"]]) if places else None
-    for axis, place, of_layer, path, expected in places:
-        wanted = matches.match[(matches.axis == axis) & (matches.place == place)].unique()
-        sae = Sae.load(path, expected).to(on)
-        parts.append(_at(axis, place, _highest(text_of(of_layer), sae, wanted, *kept, outlier_norm)))
+    with progress(len(places), "places", f"layer {layer}") as bar:
+        for axis, place, of_layer, path, expected in places:
+            wanted = matches.match[(matches.axis == axis) & (matches.place == place)].unique()
+            sae = Sae.load(path, expected).to(on)
+            parts.append(_at(axis, place, _highest(text_of(of_layer), sae, wanted, *kept, outlier_norm)))
+            bar.update()
     write_table(output, pa.concat_tables(parts), [record["identity"]])
 
 

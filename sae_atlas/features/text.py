@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,9 @@ class Text:
                 x = self.activations[ends[first] : ends[last]]
             yield range(first, last), torch.from_numpy(x.astype(np.float32))
 
+    @cached_property
     def norms(self) -> np.ndarray:
-        """Norm of the activation of every unmasked token, [tokens]."""
+        """Norm of the activation of every unmasked token, [tokens]; read once, however many SAEs read the text."""
         return np.concatenate([x.norm(dim=1).numpy() for _, x in self.batches()])
 
 

@@ -83,8 +83,7 @@ def top_contexts(
 
 def batches(text: Text, sae: Sae, outlier_norm: float) -> Iterator[Batch]:
     """The latents of all unmasked tokens; of outliers, whose norm is above `outlier_norm` medians, they are 0."""
-    norms = text.norms()
-    counted = norms <= outlier_norm * np.median(norms)
+    counted = text.norms <= outlier_norm * np.median(text.norms)
     done = 0
     for contexts, x in text.batches():
         rows = slice(contexts.start, contexts.stop)
