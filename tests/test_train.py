@@ -24,8 +24,8 @@ from sae_atlas.saes.parts import pre_activations, reconstruct
 from sae_atlas.saes.sae import Sae
 from sae_atlas.training import train as training
 from sae_atlas.training.interruption import EXIT_CODE
-from sae_atlas.training.recipe import ARCHITECTURES, Recipe
-from sae_atlas.training.state import initial_state
+from sae_atlas.training.recipe import ARCHITECTURES, TOPK, Recipe
+from sae_atlas.training.state import TOPK_ENCODER_NORM, initial_state
 from sae_atlas.training.train import train
 
 SMALL = {"expansion": 4, "batch": 64, "learning_rate": 0.01, "warmup": 4, "dead_after": 128}
@@ -313,3 +313,11 @@ def test_every_layer_starts_from_directions_of_its_own_and_every_seed_too():
     again = initial_state(recipes[0], zeros, 1.0, zeros, 1).weights["W_dec"]
     assert torch.equal(again, starts[1])
     assert not any(torch.equal(one, other) for one, other in itertools.combinations(starts, 2))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_encoder_starts_as_the_decoders_transpose_shorter_where_only_the_order_counts(name):
+    start = initial_state(Recipe.from_dict(recipe_of(name)), torch.zeros(D_IN), 1.0, torch.zeros(D_IN)).weights
+    torch.testing.assert_close(start["W_dec"].norm(dim=1), torch.ones(len(start["W_dec"])))
+    norm = TOPK_ENCODER_NORM if name in TOPK else 1.0
+    torch.testing.assert_close(start["W_enc"], norm * start["W_dec"])

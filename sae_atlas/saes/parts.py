@@ -23,12 +23,13 @@ class Loss:
     latents: Tensor  # f [batch, d_sae]
 
 
-def initial_weights(d_in: int, d_sae: int, b_dec: Tensor, seed: int) -> Weights:
-    """Decoder rows of unit norm in random directions, encoder its transpose, `b_dec` as given [d_in]."""
+def initial_weights(d_in: int, d_sae: int, b_dec: Tensor, seed: int, encoder_norm: float = 1.0) -> Weights:
+    """Decoder rows of unit norm in random directions, encoder its transpose times `encoder_norm`, `b_dec` [d_in]."""
     generator = torch.Generator().manual_seed(seed)
     decoder = torch.randn(d_sae, d_in, generator=generator)
     decoder /= decoder.norm(dim=1, keepdim=True)
-    return {"W_enc": decoder.clone(), "b_enc": torch.zeros(d_sae), "W_dec": decoder, "b_dec": b_dec.float().clone()}
+    weights = {"W_enc": decoder * encoder_norm, "b_enc": torch.zeros(d_sae), "W_dec": decoder}
+    return weights | {"b_dec": b_dec.float().clone()}
 
 
 def pre_activations(weights: Weights, x: Tensor) -> Tensor:
