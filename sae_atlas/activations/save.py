@@ -3,6 +3,7 @@
 On disk: a Zarr v3 group with one array `layerLL [tokens, d_in]` per layer. Masked positions are not kept.
 """
 
+import math
 import time
 from pathlib import Path
 
@@ -115,12 +116,13 @@ class _Column:
 def _stored(values: torch.Tensor, dtype: str, layer: int) -> np.ndarray:
     """float32 or float16 values. Raises AtlasError if they are not finite or do not fit."""
     values = values.float()
-    if not torch.isfinite(values).all():
+    low, high = values.aminmax() if values.numel() else (torch.zeros(()), torch.zeros(()))
+    largest = torch.maximum(-low, high).item()  # NaN if any is
+    if not math.isfinite(largest):
         raise AtlasError(
             f"layer {layer}: the model gives NaN or infinite activations; "
             "try base_model.dtype: float32, and check the weights"
         )
-    largest = values.abs().max().item() if values.numel() else 0.0
     if dtype == "float16" and largest > float(np.finfo(np.float16).max):
         raise AtlasError(
             f"layer {layer}: activation {largest:.0f} does not fit float16 (65504); set activations.dtype: float32"
