@@ -33,11 +33,15 @@ def code_identity(*rooms: str) -> str:
             raise ValueError(f"no module under sae_atlas/{room}")
         for file in files:
             digest.update(str(file.relative_to(root)).encode())
-            text = file.read_text()
-            if file.suffix == ".py":
-                text = ast.dump(_without_docstrings(ast.parse(text)))
-            digest.update(text.encode())
+            digest.update(_what_counts(file))
     return digest.hexdigest()[:16]
+
+
+@cache
+def _what_counts(file: Path) -> bytes:
+    """Of a file, whose rooms and stages are many: read once for all of them."""
+    text = file.read_text()
+    return (ast.dump(_without_docstrings(ast.parse(text))) if file.suffix == ".py" else text).encode()
 
 
 def _sources(folder: Path) -> list[Path]:

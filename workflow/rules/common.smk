@@ -80,13 +80,18 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def in_any_layer(recipe):
+    """Names of a recipe's SAEs as a pattern. All names would make one as long as the atlas, which every file is held against."""
+    return re.escape(atlas.sae_name(recipe, "{layer}")).replace(re.escape("{layer}"), r"\d+")
+
+
 wildcard_constraints:
     recipe=one_of(atlas.recipes),
     layer=r"\d\d+",
     snapshot="|".join(atlas.snapshots),
     group="|".join(atlas.groups),
     part=one_of(atlas.text_groups),
-    sae=one_of(SAES),
+    sae="|".join(map(in_any_layer, atlas.recipes)),
     release=one_of(RELEASES),
 
 
