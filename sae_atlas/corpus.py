@@ -63,6 +63,10 @@ class Corpus:
             raise AtlasError(f"corpus: has {reached[-1]} held-out tokens, not {tokens}; lower evaluation.tokens")
         return range(int(np.searchsorted(reached, tokens)) + 1)
 
+    def unmasked(self, rows: range) -> int:
+        """Tokens of these contexts that count."""
+        return int(self._counts(rows.start, rows.stop).sum())
+
     def documents(self, rows: range) -> np.ndarray:
         """Number of the document at every position of these contexts, [contexts, context]; a start is of what it begins."""
         begins = ~self.mask[rows.start : rows.stop]
@@ -74,7 +78,10 @@ class Corpus:
         return np.array([*self.attributes["topics"], None], object)[self.topic[:]]
 
     def _counts(self, first: int, last: int | None) -> np.ndarray:
-        return self.mask[first:last].sum(axis=1, dtype=np.int64)
+        """Unmasked tokens of these contexts, [contexts]; never all of their mask in memory."""
+        last, size = self.mask.shape[0] if last is None else last, self.mask.chunk_rows
+        parts = (self.mask[at : min(at + size, last)].sum(axis=1, dtype=np.int64) for at in range(first, last, size))
+        return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 def open_corpus(path: str | Path, expected: str | None = None) -> Corpus:

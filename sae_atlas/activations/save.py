@@ -46,15 +46,14 @@ def save_activations(
         module_name(model, site, layer)  # an unknown site is reported before the work
     source = open_corpus(corpus, expects["corpus"])
     window = source.window(start, stop)
-    mask = source.mask[window.start : window.stop]
-    rows = int(mask.sum())
+    rows = source.unmasked(window)
     started = time.monotonic()
     with atomic(output) as partial, progress(rows, "tokens", f"{len(layers)} layers") as bar:
         group = zarr.create_group(partial, zarr_format=3)
         columns: dict[int, _Column] = {}
         for first in range(window.start, window.stop, contexts_per_batch):
             last = min(first + contexts_per_batch, window.stop)
-            keep = torch.from_numpy(mask[first - window.start : last - window.start])
+            keep = torch.from_numpy(source.mask[first:last])
             tokens = torch.from_numpy(source.tokens[first:last].astype(np.int64)).to(model.device)
             with torch.inference_mode(), capture(model, site, layers) as found:
                 model(tokens, use_cache=False)
@@ -72,7 +71,7 @@ def save_activations(
                 "site": site,
                 "window": [start, stop],
                 "tokens": rows,
-                "masked": int(mask.size - rows),
+                "masked": len(window) * source.context - rows,
                 "record": record,
             }
         )

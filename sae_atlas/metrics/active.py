@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from sae_atlas.saes.sae import Sae
 
+ROWS = 1024  # tokens encoded at once: 0.5 GB beside 131,072 latents
 DENSE_ABOVE = 0.07  # share of active entries above which the dense product is the faster decoder
 
 
@@ -26,6 +28,14 @@ class Active:
         token, latent = latents.nonzero(as_tuple=True)
         return cls(token, latent, latents[token, latent], *latents.shape)
 
+    @classmethod
+    def joined(cls, parts: list["Active"]) -> "Active":
+        """Of the tokens of all parts, one part after the other."""
+        first = np.cumsum([0, *(part.tokens for part in parts)])
+        token = torch.cat([part.token + at for part, at in zip(parts, first[:-1].tolist(), strict=True)])
+        latent, value = (torch.cat([getattr(part, name) for part in parts]) for name in ("latent", "value"))
+        return cls(token, latent, value, int(first[-1]), parts[0].d_sae)
+
     def cpu(self) -> "Active":
         moved = (getattr(self, field.name) for field in fields(self))
         return Active(*(each.cpu() if isinstance(each, Tensor) else each for each in moved))
@@ -43,6 +53,19 @@ class Active:
         first = self.per_token().cumsum(dim=0).roll(1)
         first[:1] = 0
         return embedding_bag(self.latent, sae.W_dec, first, per_sample_weights=self.value, mode="sum") + sae.b_dec
+
+
+def through_latents(sae: Sae, x: Tensor) -> tuple[Active, Tensor]:
+    """Active entries and reconstruction of x [tokens, d_in], both on the CPU. What is as wide as the SAE stays on its device,
+    and is there for `ROWS` tokens at once.
+    """
+    found, decoded = [], []
+    for part in x.split(ROWS):
+        latents = sae.encode(part.to(sae.b_dec.device))
+        active = Active.of(latents)
+        decoded.append(decode(sae, latents, active).cpu())
+        found.append(active.cpu())
+    return Active.joined(found), torch.cat(decoded)
 
 
 def decode(sae: Sae, latents: Tensor, active: Active) -> Tensor:

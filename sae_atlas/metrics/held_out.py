@@ -61,11 +61,12 @@ def save_held_out(
         group.attrs.update({"site": site, "patched": patched, "record": record})
         with progress(work, "passes", "held-out") as bar:
             for batch in batches:
-                _clean(model, group, batch, layers, bar)
-            means = {layer: _mean(group, layer) for layer in layers}
+                _clean(model, group, ids[batch], batch, layers, bar)
+            means = {layer: _mean(group, mask, layer) for layer in layers}
             for batch in batches:
                 if batch.start < patched:
-                    _ablated(model, group, slice(batch.start, min(batch.stop, patched)), means, bar)
+                    batch = slice(batch.start, min(batch.stop, patched))
+                    _ablated(model, group, ids[batch], mask[batch], batch, means, bar)
 
 
 class HeldOut:
@@ -121,10 +122,10 @@ def predictions(model, final: Tensor, tokens: Tensor) -> Clean:
         return clean_predictions(model(tokens, use_cache=False).logits)
 
 
-def _clean(model, group, batch: slice, layers: list[int], bar) -> None:
-    """The model's own pass over a batch of contexts: activations and losses."""
+def _clean(model, group, ids: np.ndarray, batch: slice, layers: list[int], bar) -> None:
+    """The model's own pass over a batch of contexts, ids [contexts, context]: activations and losses."""
     site, patched = group.attrs["site"], group.attrs["patched"]
-    tokens = torch.from_numpy(group["tokens"][batch]).to(model.device)
+    tokens = torch.from_numpy(ids).to(model.device)
     last = len(blocks(model)) - 1
     with ExitStack() as stack:
         at_site = stack.enter_context(capture(model, site, layers, stop=False))
@@ -145,19 +146,22 @@ def _clean(model, group, batch: slice, layers: list[int], bar) -> None:
     bar.update()
 
 
-def _mean(group, layer: int) -> Tensor:
-    """Mean of the site over unmasked held-out tokens, [d_in]; kept beside the activations."""
-    mask = torch.from_numpy(group["mask"][:])
-    mean = torch.from_numpy(group[f"layer{layer:02d}/site"][:])[mask].double().mean(dim=0).float()
+def _mean(group, mask: np.ndarray, layer: int) -> Tensor:
+    """Mean of the site over unmasked held-out tokens, [d_in]; kept beside the activations, which are read in parts."""
+    x = group[f"layer{layer:02d}/site"]
+    total = torch.zeros(x.shape[-1], dtype=torch.float64)
+    for first in range(0, len(mask), x.chunks[0]):
+        rows = slice(first, first + x.chunks[0])
+        total += torch.from_numpy(x[rows][mask[rows]]).sum(dim=0, dtype=torch.float64)
+    mean = (total / mask.sum()).float()
     _create(group, f"layer{layer:02d}/mean", mean.shape, len(mean), np.float32)[:] = mean.numpy()
     return mean
 
 
-def _ablated(model, group, batch: slice, means: dict[int, Tensor], bar) -> None:
-    """Zero- and mean-ablated passes of every layer over a batch of contexts."""
+def _ablated(model, group, ids: np.ndarray, mask: np.ndarray, batch: slice, means: dict[int, Tensor], bar) -> None:
+    """Zero- and mean-ablated passes of every layer over a batch of contexts; ids, mask [contexts, context]."""
     site, patched = group.attrs["site"], group.attrs["patched"]
-    tokens = torch.from_numpy(group["tokens"][batch]).to(model.device)
-    mask = torch.from_numpy(group["mask"][batch])[:, :, None]
+    tokens, mask = torch.from_numpy(ids).to(model.device), torch.from_numpy(mask)[:, :, None]
     clean = predictions(model, torch.from_numpy(group["final"][batch]).to(model.device, model.dtype), tokens)
     for layer, mean in means.items():
         name = f"layer{layer:02d}"

@@ -2,31 +2,41 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sae_atlas.metrics.held_out import HeldOut, predictions, stream_name
 from sae_atlas.metrics.loss_recovered import Clean
 
 
 class LayerData:
-    """x [contexts, context, d_in], mask and tokens [contexts, context]; the first `patched` contexts have losses."""
+    """mask and tokens [contexts, context]; the first `patched` contexts have losses. Activations stay on disk (`x`)."""
 
     def __init__(self, source: HeldOut, name: str, outlier_norm: float):
         self.name, self.site = name, source.attrs["site"]
         self.patched: int = source.attrs["patched"]
         self.mask = torch.from_numpy(source.rows("mask")[:])
         self.tokens = torch.from_numpy(source.rows("tokens")[:])
-        self.x = torch.from_numpy(source.rows(f"{name}/site")[:])
+        self.at_site = source.rows(f"{name}/site")
         self.final, self.stream = source.rows("final"), source.rows(f"{name}/{stream_name(self.site)}")
-        norms = self.x.norm(dim=-1)
+        norms = torch.cat([self.x(part).norm(dim=-1) for part in self._parts()])
         self.inside = self.mask & (norms <= outlier_norm * norms[self.mask].median())  # not an outlier
         self.mean = torch.from_numpy(source.rows(f"{name}/mean")[:]).double()
         # In the precision of x_hat, so that predicting it explains exactly nothing.
-        self.mean_inside = self.x[self.inside].double().mean(dim=0).float().double()
+        total = sum(self.x(part)[self.inside[part]].sum(dim=0, dtype=torch.float64) for part in self._parts())
+        self.mean_inside = (total / self.inside.sum()).float().double()
         self.predicted = self.mask[: self.patched, :-1]
         self.shared = {"predictions": self.predicted.sum(dim=1).double().numpy()}
         for loss in ("ce_zero", "ce_mean", "kl_zero"):
             self.shared[loss] = self.per_context(source.rows(f"{name}/{loss}")[:])
         self.shared["ce_clean"] = self.per_context(source.rows("ce_clean")[:])
+
+    def x(self, contexts: slice) -> Tensor:
+        """Activations at the site, [contexts, context, d_in] in float32."""
+        return torch.from_numpy(self.at_site[contexts])
+
+    def _parts(self) -> list[slice]:
+        size = self.at_site.chunk_rows
+        return [slice(first, first + size) for first in range(0, len(self.mask), size)]
 
     def per_context(self, losses: np.ndarray) -> np.ndarray:
         """Sum of [patched, context - 1] losses over the predictions that count, [patched]."""

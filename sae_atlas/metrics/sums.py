@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sae_atlas.metrics import directions, importance, reconstruction, sparsity
-from sae_atlas.metrics.active import Active, decode
+from sae_atlas.metrics.active import Active, through_latents
 from sae_atlas.metrics.bootstrap import interval
 from sae_atlas.metrics.headlines import OF_PREDICTIONS, OF_TOKENS
 from sae_atlas.metrics.held_out import through
@@ -60,19 +60,18 @@ class Sums:
         """Cosine of every latent that fired with the nearest other one, [alive]."""
         return directions.nearest(self.alive_decoder)
 
-    def add(self, batch: slice) -> Tensor:
-        """Measure a batch of contexts; returns the reconstruction [contexts, context, d_in], masked positions as read."""
+    def add(self, batch: slice, x: Tensor) -> Tensor:
+        """Measure a batch of contexts with the activations x [contexts, context, d_in]; returns their reconstruction, masked
+        positions as read.
+        """
         data = self.data
-        x, mask = data.x[batch], data.mask[batch]
-        latents = self.sae.encode(x[mask].to(self.sae.b_dec.device))  # what is as wide as the SAE stays on its device
-        active = Active.of(latents)
-        x_hat = decode(self.sae, latents, active).cpu()
-        active = active.cpu()
+        mask = data.mask[batch]
+        active, x_hat = through_latents(self.sae, x[mask])
         l0, energy = sparsity.l0(active), importance.entry_energy(active, self.decoder_norms.cpu())
         context = torch.arange(batch.start, batch.stop).repeat_interleave(mask.sum(dim=1))
         self.counts += sparsity.firing_counts(active)
         self._add_block_energy(active, energy, context)
-        self.l0.append(l0)
+        self.l0.append(l0.to(torch.int32))
         terms = reconstruction.token_sums(x[mask], x_hat, data.mean)
         inside = data.inside[batch][mask].double()
         terms |= {"tokens_inside": inside, "error_inside": terms["error"] * inside}
