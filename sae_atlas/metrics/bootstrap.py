@@ -1,6 +1,6 @@
 """Bootstrap intervals over held-out contexts: tokens of one context are not independent, contexts are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -8,23 +8,34 @@ RESAMPLES = 1000
 LEVEL = 0.95
 
 
-def interval(sums: dict[str, np.ndarray], metric: Callable[[dict], float], seed: int = 0) -> tuple[float, float]:
-    """Percentile interval (95 %) of `metric` over resampled contexts (Efron 1979).
+def resampled(sums: dict[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
+    """The sums over resampled contexts (Efron 1979): name -> [RESAMPLES], for all metrics that are made of them.
 
-    sums: name -> [contexts], what each context adds to the sums that the metric is a function of. With fewer than two
-    contexts there is no interval: (nan, nan).
+    sums: name -> [contexts], what each context adds. With fewer than two contexts there is nothing to draw from: NaN.
     """
-    contexts = len(next(iter(sums.values())))
-    if contexts < 2:
-        return float("nan"), float("nan")
-    weights = resamples(contexts, seed)
-    return middle(metric({name: weights @ each for name, each in sums.items()}))
+    added = np.stack(list(sums.values()), axis=1)
+    drawn = (
+        np.array([times @ added for times in _drawn(len(added), seed)])
+        if len(added) > 1
+        else np.full(added.shape, np.nan)
+    )
+    return dict(zip(sums, drawn.T, strict=True))
 
 
-def resamples(count: int, seed: int = 0) -> np.ndarray:
+def interval(drawn: dict[str, np.ndarray], metric: Callable[[dict], float]) -> tuple[float, float]:
+    """Percentile interval (95 %) of `metric`, a function of the sums, over what `resampled` drew."""
+    return middle(metric(drawn))
+
+
+def resamples(count: int) -> np.ndarray:
     """How often each of `count` things is drawn in every resample, [RESAMPLES, count]."""
-    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
-    return np.stack([np.bincount(row, minlength=count) for row in drawn])
+    return np.stack(list(_drawn(count, seed=0)))
+
+
+def _drawn(count: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of `count` things is drawn, resample by resample: a long text has many contexts."""
+    generator = np.random.default_rng(seed)
+    return (np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(RESAMPLES))
 
 
 def middle(values: np.ndarray) -> tuple[float, float]:

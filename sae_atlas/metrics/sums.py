@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sae_atlas.metrics import directions, importance, reconstruction, sparsity
 from sae_atlas.metrics.active import Active, through_latents
-from sae_atlas.metrics.bootstrap import interval
+from sae_atlas.metrics.bootstrap import interval, resampled
 from sae_atlas.metrics.headlines import OF_PREDICTIONS, OF_TOKENS
 from sae_atlas.metrics.held_out import through
 from sae_atlas.metrics.layer_data import LayerData
@@ -112,8 +112,9 @@ class Sums:
         inside, predictions = int(self.sums["tokens_inside"].sum()), int(losses["predictions"].sum())
         found = []
         for headlines, sums in ((OF_TOKENS, self.sums), (OF_PREDICTIONS, losses)):
+            drawn = resampled(sums)
             for metric, (unit, of) in headlines.items():
-                low, high = interval(sums, of)
+                low, high = interval(drawn, of)
                 value = of({name: each.sum() for name, each in sums.items()})
                 window = predictions if sums is losses else inside if metric in INSIDE else self.tokens
                 found.append(_row(metric, value, unit, window, low, high))
