@@ -36,7 +36,7 @@ def shard_activations(
     record: dict,
     expects: dict,
 ) -> None:
-    """Write the store [tokens, d_in] of `layer`. One shard is in memory at a time.
+    """Write the store [tokens, d_in] of `layer`. In memory are one shard, and of every token its norm and its number.
 
     Tokens whose norm exceeds `outlier_norm` x the median norm are dropped and counted. The rows come in the corpus's
     random order; permuting them within a shard takes neighbours of one context apart. The normaliser is that of the
@@ -49,10 +49,10 @@ def shard_activations(
         raise AtlasError(f"{activations}: holds no {name}; delete it and rerun")
     rows = Rows(Path(activations) / name, source[name], "activations")
     started = time.monotonic()
-    norms = np.concatenate([np.sqrt(np.einsum("ij,ij->i", block, block)) for block in _blocks(rows)])
+    norms = _norms(rows)
     kept = np.flatnonzero(norms <= outlier_norm * np.median(norms))
     sample = np.random.default_rng(seed).choice(kept, min(SAMPLE, len(kept)), replace=False)
-    sampled, total = [], np.zeros(rows.shape[1])
+    sampled, total, squared = [], np.zeros(rows.shape[1]), 0.0
     grid = Grid.over(*_range(rows, kept)) if dtype == "int8" else None
     with atomic(output) as partial, progress(len(kept), "tokens", name) as bar:
         store = zarr.create_array(
@@ -71,6 +71,7 @@ def shard_activations(
             for part, taken, values in _parts(rows, chosen):
                 shard[places[part : part + len(taken)]] = encode(values, dtype, keep_bits, grid)
                 total += values.astype(np.float32).sum(axis=0, dtype=np.float64)
+                squared += float(np.square(norms[taken], dtype=np.float64).sum())
                 sampled.append(values[np.isin(taken, sample)].astype(np.float64))
             store[first : first + len(chosen)] = shard
             bar.update(len(chosen))
@@ -83,7 +84,7 @@ def shard_activations(
                 "dropped": {"mask": source.attrs["masked"], "outlier": int(len(norms) - len(kept))},
                 "outlier_norm": outlier_norm,
                 "norm_quantiles": dict(zip(map(str, QUANTILES), np.quantile(norms, QUANTILES).tolist(), strict=True)),
-                **_moments(total / len(kept), norms[kept]),
+                **_moments(total / len(kept), squared / len(kept)),
                 "geometric_median": geometric_median(np.concatenate(sampled)).tolist(),
                 "record": record,
             }
@@ -106,18 +107,21 @@ def geometric_median(points: np.ndarray, steps: int = 100, tolerance: float = 1e
     return median
 
 
-def _moments(mean: np.ndarray, norms: np.ndarray) -> dict:
+def _moments(mean: np.ndarray, squared: float) -> dict:
     """Mean, mean squared norm, and mean squared distance from the mean (`spread`)."""
-    squared = float(np.mean(norms.astype(np.float64) ** 2))
     spread = squared - float(mean @ mean)
     if not spread > 1e-6 * squared:  # what rounding leaves of nothing
         raise AtlasError("activations: every token has the same activation; there is nothing to explain at this site")
     return {"mean": mean.tolist(), "mean_squared_norm": squared, "spread": spread}
 
 
-def _blocks(rows: Rows):
-    for first in range(0, rows.shape[0], ROWS_PER_READ):
-        yield rows[first : first + ROWS_PER_READ].astype(np.float32)
+def _norms(rows: Rows) -> np.ndarray:
+    """Norm of every row, float32."""
+    norms = np.empty(rows.shape[0], np.float32)
+    for first in range(0, len(norms), ROWS_PER_READ):
+        block = rows[first : first + ROWS_PER_READ].astype(np.float32)
+        norms[first : first + len(block)] = np.sqrt(np.einsum("ij,ij->i", block, block))
+    return norms
 
 
 def _range(rows: Rows, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
