@@ -78,3 +78,23 @@ def test_one_pass_and_a_pass_per_latent_agree():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("128 latents in one pass") == 4
+
+
+def test_the_load_benchmark_measures_every_stage(tmp_path):
+    """At toy size, all stages in one process."""
+    command = [sys.executable, "-m", "benchmarks.load", "--toy", "--out", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "load.json").read_text())
+    assert found["graph"][0]["jobs"] > 20 and found["starts"][0]["imports"] == []
+    every = [*found["wide"]["stages"].values(), *(each for row in found["tokens"] for each in row["at"].values())]
+    assert len(every) == 3 * 10 and all(0 < each["start_mb"] <= each["peak_mb"] for each in every)
+    text = (tmp_path / "LOAD.md").read_text()
+    assert all(f"| {row['stage']} |" in text for row in found["tokens"])
+
+
+def test_the_table_of_the_load_is_that_of_its_numbers():
+    from benchmarks.load_report import markdown
+
+    folder = ROOT / "benchmarks"
+    assert (folder / "LOAD.md").read_text() == markdown(json.loads((folder / "load.json").read_text()))

@@ -1,0 +1,182 @@
+"""Large atlases and long texts: `python -m benchmarks.load [--toy] [--only graph|starts|tokens|wide]`.
+
+graph: the plan (`snakemake -n`) of 24 layers x 6 snapshots x 3 recipes, and of ten times as many recipes, snapshots or
+layers. starts: what a job of every kind imports before it works. tokens: seconds and peak memory of every stage at 1, 4 and
+16 times the tokens, each in a process of its own. wide: the same stages once, at d 4,096 and in one long context.
+"""
+
+import argparse
+import ast
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from benchmarks.load_report import markdown
+from benchmarks.load_stages import ROOT, THREADS, measure, run_stage, write_config
+from benchmarks.report import about
+from sae_atlas.files import write_json
+
+STAGES = ("prepare_model", "tokenize", "save_activations", "shard_activations", "train_sae", "save_held_out")
+STAGES += ("evaluate_sae", "save_text", "top_contexts", "score_latents")
+HEAVY = ("torch", "transformers", "datasets", "pandas", "numba")  # whose import a start may hold
+GRIDS = ((24, 6, 3), (24, 6, 30), (24, 60, 3), (240, 6, 3))  # layers, snapshots, recipes
+
+
+def sizes(d_model: int, context: int, tokens: int, expansion: int, k: int) -> dict:
+    """A config of one trained layer: as many train tokens, half of them held out, a quarter read for the contexts."""
+    model = {"hidden_size": d_model, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": d_model}
+    return {
+        "base_model": {
+            "name": "random",
+            "source": "random",
+            "architecture": "gpt_neox",
+            "sizes": model | {"max_position_embeddings": max(context, 512)},
+            "seed": 0,
+            "tokenizer": "bytes",
+        },
+        "corpus": {
+            "name": "wikipedia-introductions",
+            "source": "package",
+            "package": "wikipedia-introductions",
+            "context": context,
+            "tokens": tokens + tokens // 4,
+            "held_out_tokens": tokens // 2,
+        },
+        "activations": {
+            "layers": [0],
+            "shard_rows": 8192,
+            "chunk_rows": 2048,
+            "contexts_per_batch": max(1, 1024 // context),
+        },
+        "training": {"tokens": tokens},
+        "recipes": {"topk": {"architecture": "topk", "expansion": expansion, "k": k, "batch": min(1024, tokens // 4)}},
+        "evaluation": {
+            "tokens": tokens // 2,
+            "patched_tokens": min(4096, tokens // 4),
+            "contexts_per_batch": max(1, 1024 // context),
+        },
+        "features": {"layers": [0], "tokens": tokens // 4, "scores": {"permutations": 19}},
+    }
+
+
+def graph(grids) -> list[dict]:
+    """Seconds and peak memory of the plan of every grid."""
+    return [_planned(*grid) for grid in grids]
+
+
+def _planned(layers: int, snapshots: int, recipes: int) -> dict:
+    config = yaml.safe_load((ROOT / "config/tiny-neox.yaml").read_text())
+    config["base_model"]["sizes"]["num_hidden_layers"] = layers
+    stops = [4000 * number for number in range(1, snapshots + 1)]
+    config["training"] = {"tokens": stops[-1], "snapshots": stops[:-1]}
+    config["corpus"]["tokens"] = stops[-1]
+    recipe = config["recipes"].popitem()[1]
+    config["recipes"] = {f"topk-{k}": recipe | {"k": k} for k in range(1, recipes + 1)}
+    with tempfile.TemporaryDirectory() as folder:
+        write_config(Path(folder) / "atlas", config)
+        place = ["--directory", f"{folder}/atlas", "--configfile", f"{folder}/atlas/config.yaml"]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            *place,
+            "--cores",
+            "2",
+            "-n",
+        ]
+        found, used = _timed(command)
+    total = next(int(line.split()[1]) for line in found.stdout.splitlines() if line.startswith("total "))
+    return {"layers": layers, "snapshots": snapshots, "recipes": recipes, "jobs": total, **used}
+
+
+def starts(which: str) -> list[dict]:
+    """Seconds and memory of a new Python with the imports of every script of the workflow, wherever in it they stand."""
+    rows = []
+    for script in sorted((ROOT / "workflow/scripts").glob(f"{which}.py")):
+        nodes = ast.walk(ast.parse(script.read_text()))
+        lines = [ast.unparse(node) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+        names = f"import sys; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+        found, used = _timed([sys.executable, "-c", "\n".join([*lines, names])])
+        rows.append({"rule": script.stem, "imports": found.stdout.split(), **used})
+    return rows
+
+
+def _timed(command: list[str]) -> tuple[subprocess.CompletedProcess, dict]:
+    """The finished process; wall and processor seconds, and its peak memory in MB."""
+    watch = (
+        "import json, resource, subprocess, sys; done = subprocess.run(sys.argv[1:], capture_output=True, text=True); "
+    )
+    watch += "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
+    watch += (
+        "print(json.dumps([done.returncode, done.stdout, done.stderr, used.ru_utime + used.ru_stime, used.ru_maxrss]))"
+    )
+    began = time.perf_counter()
+    # A small process in between: a child's peak memory counts what its parent had when it was started.
+    around = subprocess.run(
+        [sys.executable, "-c", watch, *command], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    seconds = time.perf_counter() - began
+    code, stdout, stderr, processor, peak = json.loads(around.stdout)
+    if code:
+        raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{stdout}{stderr}")
+    used = {"seconds": seconds, "processor_seconds": processor, "peak_mb": peak * 1024 / 1e6}
+    return subprocess.CompletedProcess(command, code, stdout, stderr), used
+
+
+def stages(config: dict, way=run_stage) -> dict[str, dict]:
+    """What run_stage, or another way to run it, tells of every stage."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_config(Path(folder) / "atlas", config)
+        found = {}
+        for stage in STAGES:
+            found[stage] = way(Path(folder) / "atlas", stage)
+            print(f"{config['training']['tokens']:,} tokens", stage, found[stage], flush=True)
+    return found
+
+
+def tokens(counts: tuple[int, ...], way=run_stage) -> list[dict]:
+    """A row per stage: seconds and peak memory at every number of train tokens."""
+    measured = {count: stages(sizes(128, 128, count, 8, 16), way) for count in counts}
+    return [{"stage": stage, "at": {str(each): found[stage] for each, found in measured.items()}} for stage in STAGES]
+
+
+def wide(d_model: int, expansion: int, context: int, way=run_stage) -> dict:
+    """Every stage of a wide model, trained on one long context."""
+    config = sizes(d_model, context, context - 1, expansion, 4)
+    return {"d_model": d_model, "latents": expansion * d_model, "context": context, "stages": stages(config, way)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--toy", action="store_true", help="tiny sizes, seconds; writes nothing unless --out is given")
+    parser.add_argument(
+        "--only", choices=("graph", "starts", "tokens", "wide"), help="this part; the others stay as written"
+    )
+    parser.add_argument("--out", type=Path, help="folder of load.json and LOAD.md; default benchmarks/")
+    chosen = parser.parse_args()
+    toy = chosen.toy
+    parts = {
+        "graph": lambda: graph(((2, 1, 1),) if toy else GRIDS),
+        "starts": lambda: starts("release" if toy else "*"),
+        "tokens": lambda: tokens((2048, 4096), measure) if toy else tokens((32_768, 131_072, 524_288)),
+        "wide": lambda: wide(64, 8, 256, measure) if toy else wide(4096, 32, 8192),
+    }
+    out = chosen.out or (None if toy else Path(__file__).parent)
+    file = out and out / "load.json"
+    found = json.loads(file.read_text()) if file and file.is_file() else {}
+    found |= about(1, THREADS) | {"unit": "seconds; MB of 10^6 bytes, the peak of the process"}
+    found |= {name: part() for name, part in parts.items() if chosen.only in (None, name)}
+    if out:
+        write_json(file, found)
+        (out / "LOAD.md").write_text(markdown(found))
+
+
+if __name__ == "__main__":
+    main()
