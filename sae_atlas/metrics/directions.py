@@ -20,7 +20,8 @@ def alignment(encoder: Tensor, decoder: Tensor) -> Tensor:
     1 where a latent writes the direction that it reads, as all do at initialisation. SAELens calls it
     `encoder_decoder_cosine_sim`.
     """
-    return (unit(encoder) * unit(decoder)).sum(dim=1)
+    parts = zip(encoder.split(BLOCK), decoder.split(BLOCK), strict=True)
+    return torch.cat([(unit(one) * unit(other)).sum(dim=1) for one, other in parts])
 
 
 def nearest(rows: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """Checkpoints: the SAE on raw activations, the normaliser folded in; plain tensors and plain Python values."""
 
-import io
 import pickle
 import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -24,11 +24,30 @@ DAMAGED = "Delete it and rerun; it will be rebuilt."
 
 
 def save_tensors(path: str | Path, value: dict) -> None:
-    """torch.save, atomically; through memory, so that the bytes do not depend on the file's name."""
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    with atomic(path) as partial:
-        partial.write_bytes(buffer.getbuffer())
+    """torch.save, atomically; to an opened file, so that the bytes do not depend on its name. Nothing is copied in memory."""
+    with atomic(path) as partial, partial.open("wb") as file:
+        stream = _Stream(file)
+        torch.save(value, stream)
+        if stream.error:
+            raise stream.error
+
+
+class _Stream:
+    """A file for torch.save, which writes on after an error, until it aborts the process: the first error is kept instead."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.error = file, None
+
+    def write(self, content) -> int:
+        if self.error is None:
+            try:
+                self.file.write(content)
+            except OSError as error:
+                self.error = error
+        return len(content)
+
+    def flush(self) -> None:
+        pass
 
 
 def load_tensors(path: str | Path, remedy: str = DAMAGED) -> dict:
@@ -91,7 +110,9 @@ def fold(weights: dict[str, Tensor], threshold: Tensor | None, mean: Tensor, sca
     }
     if threshold is not None:
         state["threshold"] = threshold.double() / scale
-    return {name: tensor.detach().to(torch.float32).contiguous().clone() for name, tensor in state.items()}
+    # Copies of their own, and one copy: a wide decoder is turned in memory here.
+    plain = {"dtype": torch.float32, "memory_format": torch.contiguous_format, "copy": True}
+    return {name: tensor.detach().to(**plain) for name, tensor in state.items()}
 
 
 def save(path: str | Path, model_state: dict[str, Tensor], config: dict, stats: dict) -> None:
