@@ -50,7 +50,7 @@ SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0
 SlurmdParameters=config_overrides
 ReturnToService=2
 EnforcePartLimits=ALL
-MinJobAge=1200
+MinJobAge=86400
 KillWait=20
 GresTypes=gpu
 NodeName=node0 NodeHostname=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 Gres=gpu:{gpus} State=UNKNOWN

@@ -1,4 +1,7 @@
-"""The chain on a real SLURM: every job through the queue, four faults on the way, the same bits as on one machine."""
+"""The chain on a real SLURM: every job through the queue, four faults on the way, the same bits as on one machine.
+
+`SLURM_WHOLE=1 pytest tests/test_slurm.py` runs all of tiny-neox, 24 layers x 6 snapshots; every test run two of each.
+"""
 
 import os
 import re
@@ -12,7 +15,10 @@ from slurm import ask, one_node, skip_where_it_cannot_run, wait_for
 
 from workflow import ROOT, command, snakemake
 
-LAYERS, SNAPSHOTS = (0, 1), ("4k", "8k")
+WHOLE = bool(os.getenv("SLURM_WHOLE"))
+LAYERS = range(24 if WHOLE else 2)
+SNAPSHOTS = ("4k", "8k", "12k", "16k", "20k", "24k") if WHOLE else ("4k", "8k")
+LONGEST = 4 * 3600 if WHOLE else 400  # seconds that are waited for a training, or for the end
 RECIPE = "topk-8"
 # The README's three lines: no account here, the partitions are called as in the profile.
 EDITED = {"    slurm_account: my-account\n": ""}
@@ -30,10 +36,10 @@ def cluster(tmp_path_factory):
 
 
 def config() -> dict:
-    """tiny-neox with two layers and two snapshots, and trainings long enough to be hit."""
+    """tiny-neox, of which these layers and snapshots, and trainings long enough to be hit."""
     config = yaml.safe_load((ROOT / "config" / "tiny-neox.yaml").read_text())
     config["activations"]["layers"] = list(LAYERS)
-    config["training"] |= {"tokens": SNAPSHOTS[-1], "snapshots": [SNAPSHOTS[0]]}
+    config["training"] |= {"tokens": SNAPSHOTS[-1], "snapshots": list(SNAPSHOTS[:-1])}
     config["recipes"][RECIPE] |= {"expansion": 128, "batch": 8}
     return config
 
@@ -56,7 +62,7 @@ def training_log(folder, layer: int, snapshot: str):
 def running(folder, layer: int, snapshot: str) -> str:
     """Wait until this training is at its steps; its job's number."""
     log = training_log(folder, layer, snapshot)
-    wait_for(lambda: log.exists() and " steps of " in log.read_text(), f"{log} to begin", 240)
+    wait_for(lambda: log.exists() and " steps of " in log.read_text(), f"{log} to begin", LONGEST)
     for line in ask("squeue", "-h", "-t", "running", "-o", "%i %k").splitlines():
         if "train_sae" in line and f"{layer:02d}" in line and snapshot in line:
             job = line.split()[0]
@@ -66,7 +72,7 @@ def running(folder, layer: int, snapshot: str) -> str:
 
 
 def checkpoints(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("results/checkpoints/*/sae_layer??_?k.pt")}
+    return {path.name: path.read_bytes() for path in folder.glob("results/checkpoints/*/sae_layer??_*k.pt")}
 
 
 def stop_process(folder, layer: int, snapshot: str) -> None:
@@ -96,8 +102,8 @@ def test_a_run_with_four_faults_ends_with_the_same_bits(cluster, tmp_path):
         cluster.restart_controller()
         running(folder, 0, "8k")
         stop_process(folder, 0, "8k")
-        wait_for(lambda: "TIMEOUT" in cluster.completed(), "the job over its time to end", 200)
-        assert run.wait(400) == 0
+        wait_for(lambda: "TIMEOUT" in cluster.completed(), "the job over its time to end", LONGEST)
+        assert run.wait(LONGEST) == 0
     except BaseException:
         os.killpg(run.pid, signal.SIGKILL)
         output.seek(0)
@@ -106,7 +112,7 @@ def test_a_run_with_four_faults_ends_with_the_same_bits(cluster, tmp_path):
     states = cluster.completed()
     assert states.count("CANCELLED") == 1
     assert states.count("TIMEOUT") == 1
-    for snapshot in SNAPSHOTS:
+    for snapshot in ("4k", "8k"):
         assert "going on after step" in training_log(folder, 0, snapshot).read_text()
     jobs = ask("scontrol", "--oneliner", "show", "job").splitlines()
     trained = [job for job in jobs if "train_sae" in job and "JobState=COMPLETED" in job]
