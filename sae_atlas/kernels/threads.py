@@ -47,6 +47,11 @@ def shared_buffer(name: str, shape, dtype: torch.dtype) -> Tensor:
     return _kept(_shared, name, shape, dtype)
 
 
+def forget() -> None:
+    """Give up the arrays of the step: the gradients are as large as the weights."""
+    _shared.clear()
+
+
 _threads = 1
 _local = threading.local()
 _shared: dict[tuple, Tensor] = {}

@@ -14,6 +14,7 @@ from sae_atlas.devices import name_of, resolve
 from sae_atlas.errors import AtlasError
 from sae_atlas.kernels import backend_for
 from sae_atlas.kernels.measured import Control
+from sae_atlas.kernels.threads import forget
 from sae_atlas.log import logger, progress
 from sae_atlas.provenance import check_record
 from sae_atlas.saes import architecture
@@ -76,6 +77,7 @@ def train(
     with Interruption(resume, record["identity"]) as interruption:
         window.go_on_from(interruption.saved)
         window.run(interruption)
+        forget()  # what is saved is copied
         window.curve.write(curve, record["identity"])
         _save_checkpoint(checkpoint, chosen, window, record)
         checkpoints.save_tensors(resume, {"state": window.state.to_dict(), "record": record})
