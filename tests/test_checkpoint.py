@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +35,15 @@ def test_it_is_plain_tensors_and_values(tmp_path):
 
 def test_the_bytes_do_not_depend_on_the_name(tmp_path):
     assert write(tmp_path / "a.pt").read_bytes() == write(tmp_path / "another.pt").read_bytes()
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
+    """torch's writer would abort the process."""
+    full = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 - closed by save_tensors
+    monkeypatch.setattr(Path, "open", lambda *_: full)
+    with pytest.raises(OSError, match="No space left on device"):
+        write(tmp_path / "a.pt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_flipped_bit_of_the_weights_is_noticed(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sae_atlas.metrics import importance, loss_recovered, reconstruction, sparsity
-from sae_atlas.metrics.active import Active, decode
+from sae_atlas.metrics.active import ROWS, Active, decode, through_latents
 from sae_atlas.metrics.bootstrap import interval, resampled
 from sae_atlas.metrics.loss_recovered import clean_predictions, losses, recovered
 from sae_atlas.saes.checkpoint import fold
@@ -81,6 +81,23 @@ def test_active_entries_decode_as_the_whole_matrix_does(share):
     latents = torch.rand(30, 40) * (torch.rand(30, 40) < share)
     for decoded in (decode(sae, latents, Active.of(latents)), Active.of(latents).reconstruction(sae)):
         torch.testing.assert_close(decoded, sae.decode(latents))
+
+
+def test_many_tokens_are_measured_as_few_are():
+    """Parts of ROWS tokens, the last one shorter; and no token at all."""
+    torch.manual_seed(0)
+    weights = initial_weights(6, 40, torch.randn(6), seed=0)
+    sae = Sae(fold(weights, None, torch.zeros(6), 1.0), {"recipe": {"architecture": "topk", "k": 3}})
+    x = torch.randn(2 * ROWS + 5, 6)
+    found, decoded = through_latents(sae, x)
+    whole = Active.of(sae.encode(x))
+    for name in ("token", "latent"):
+        assert torch.equal(getattr(found, name), getattr(whole, name))
+    assert (found.tokens, found.d_sae) == (len(x), 40)
+    torch.testing.assert_close(found.value, whole.value)
+    torch.testing.assert_close(decoded, sae(x))
+    nothing, empty = through_latents(sae, x[:0])
+    assert nothing.tokens == 0 and empty.shape == (0, 6)
 
 
 def test_density_and_activation_rate_by_hand():
