@@ -17,9 +17,13 @@ from pathlib import Path
 import yaml
 
 from benchmarks.load_report import markdown
-from benchmarks.load_stages import ROOT, THREADS, measure, run_stage, write_config
+from benchmarks.load_stages import ROOT, SCHEMA, THREADS, measure, run_stage, write_config
 from benchmarks.report import about
 from sae_atlas.files import write_json
+from sae_atlas.plan.atlas import Atlas
+from sae_atlas.plan.config import complete_config
+from sae_atlas.plan.memory import memory
+from sae_atlas.plan.shape import read_shape
 
 STAGES = ("prepare_model", "tokenize", "save_activations", "shard_activations", "train_sae", "save_held_out")
 STAGES += ("evaluate_sae", "save_text", "top_contexts", "score_latents")
@@ -150,7 +154,11 @@ def tokens(counts: tuple[int, ...], way=run_stage) -> list[dict]:
 def wide(d_model: int, expansion: int, context: int, way=run_stage) -> dict:
     """Every stage of a wide model, trained on one long context."""
     config = sizes(d_model, context, context - 1, expansion, 4)
-    return {"d_model": d_model, "latents": expansion * d_model, "context": context, "stages": stages(config, way)}
+    found = {"d_model": d_model, "latents": expansion * d_model, "context": context, "stages": stages(config, way)}
+    atlas = Atlas(complete_config(config, yaml.safe_load(SCHEMA.read_text()), "wide"))
+    for stage, need in memory(atlas, read_shape(atlas.config["base_model"], "")).items():
+        found["stages"][stage]["planned_mb"] = need / 1e6
+    return found
 
 
 def main() -> None:

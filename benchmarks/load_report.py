@@ -93,16 +93,20 @@ def _more(at: dict, key: str, step: tuple[str, str]) -> float:
 def _wide(found: dict) -> list[str]:
     weights = 2 * 4 * found["d_model"] * found["latents"] / MB
     body = [
-        f"| {stage} | {each['seconds']:.1f} | {each['peak_mb']:,.0f} | {each['peak_mb'] / weights:.2f} |"
+        f"| {stage} | {each['seconds']:.1f} | {each['peak_mb']:,.0f} | {_planned(each)} | {each['peak_mb'] / weights:.2f} |"
         for stage, each in found["stages"].items()
     ]
     return [
         "",
         "## A wide model in one long context",
         f"d {found['d_model']:,}, {found['latents']:,} latents, one context of {found['context']:,} tokens; encoder and",
-        f"decoder take {weights:,.0f} MB in float32.",
+        f"decoder take {weights:,.0f} MB in float32. Planned: what `sae-atlas plan` says a job needs.",
         "",
-        "| stage | s | MB | over encoder and decoder |",
-        "|---|---|---|---|",
+        "| stage | s | MB | planned MB | MB over encoder and decoder |",
+        "|---|---|---|---|---|",
         *body,
     ]
+
+
+def _planned(each: dict) -> str:
+    return f"{each['planned_mb']:,.0f}" if "planned_mb" in each else ""

@@ -15,6 +15,7 @@ from sae_atlas.plan.config import read_config
 from sae_atlas.plan.estimate import THREADS, estimate
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, STARTS, Machine, probe
+from sae_atlas.plan.memory import ASKED, ROWS, memory, remedies
 from sae_atlas.plan.shape import Shape, read_shape
 from sae_atlas.plan.work import OF_LATENTS, count, disk
 from workflow import ROOT, small, snakemake
@@ -54,6 +55,35 @@ def test_threads_are_those_of_the_rules():
         for rule, threads in re.findall(r"^ *rule (\w+):.*?threads: (\d+)$", text, re.MULTILINE | re.DOTALL)
     }
     assert {rule: threads for rule, threads in asked.items() if threads > 1} == THREADS
+
+
+def test_memory_is_known_of_what_the_rules_ask_for():
+    for rule, asked in ASKED.items():
+        text = "".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
+        assert int(re.search(rf"^rule {rule}:.*?mem_mb=growing\((\d+)\)", text, re.MULTILINE | re.DOTALL)[1]) == asked
+
+
+def test_memory_counts_the_tokens_that_the_stages_work_on_at_once():
+    from sae_atlas.activations.save import ROWS_PER_CHUNK
+    from sae_atlas.features import top_contexts
+    from sae_atlas.kernels.threads import MICRO_BATCH
+    from sae_atlas.metrics import active
+
+    at_once = {"saved": ROWS_PER_CHUNK, "step": MICRO_BATCH, "measured": active.ROWS, "looked at": top_contexts.ROWS}
+    assert at_once == ROWS
+
+
+def test_the_memory_of_a_wide_sae_by_hand():
+    """131,072 latents on 4,096 dimensions: encoder and decoder are 2^32 bytes; averages and gradients are three times that."""
+    wide = replace(SHAPE, d_model=4096)
+    topk = {"architecture": "topk", "expansion": 32, "k": 32, "batch": 128}
+    relu = {"architecture": "relu", "expansion": 32, "l1": {"coefficient": 0.01}, "batch": 128}
+    needed = memory(atlas(recipes={"topk": topk}), wide)
+    assert needed["train_sae"] == pytest.approx(4 * 2**32 + 12 * 256 * 131072, rel=0.03)
+    assert needed["evaluate_sae"] > 5 * 2**32  # three snapshots, and two of them compared
+    assert "train_sae:mem_mb=19000" in remedies(needed)
+    assert memory(atlas(recipes={"relu": relu}), wide)["train_sae"] > 8 * 2**32  # while many latents are active
+    assert remedies(memory(atlas(), SHAPE)) == []
 
 
 SHAPE = Shape(n_layers=4, d_model=32, vocabulary=257, block_weights=1000, parameters=5000, value_bytes=4)

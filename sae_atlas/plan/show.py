@@ -13,6 +13,7 @@ from sae_atlas.plan.config import read_config
 from sae_atlas.plan.estimate import GPU_EFFICIENCY, estimate, share
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, Machine, probe
+from sae_atlas.plan.memory import memory, remedies
 from sae_atlas.plan.shape import read_shape
 from sae_atlas.plan.work import count, disk
 from sae_atlas.sizes import format_seconds
@@ -88,6 +89,11 @@ def _below(atlas: Atlas, shape, machine: Machine, folder: Path, gpu: str) -> Gro
         f"{GPUS[gpu].products / 1e12:,.0f} TFLOP/s in bfloat16 are used to {GPU_EFFICIENCY['train_sae']:.0%} (training) or "
         f"{GPU_EFFICIENCY['save_activations']:.0%} (passes): assumed, not measured.",
     ]
+    needed = memory(atlas, shape)
+    each = ", ".join(f"{rule} {_bytes(need)}" for rule, need in needed.items())
+    lines.append(f"Memory of a job without a GPU: {each}.")
+    if found := remedies(needed):
+        lines.append(f"That is more than the rules ask a cluster for: --set-resources {' '.join(found)}")
     costs = [cost for cost in read_costs(folder / "results" / "benchmarks", jobs(atlas)) if cost.measured]
     if costs:
         predicted = sum(times[cost.rule].elapsed * cost.measured / cost.jobs for cost in costs)
