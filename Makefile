@@ -9,7 +9,7 @@ BIN := $(CURDIR)/.venv/bin
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run lifecycle plan report test fuzz licences audit test-peers slurm lint format bench bench-gpu browser
+.PHONY: run lifecycle plan report test fuzz licences audit test-peers slurm lint format bench bench-load bench-gpu browser
 
 # The config is read twice: Snakemake would follow a bomb of aliases to its end, and run code that a config may hold.
 run: .venv/ready
@@ -95,6 +95,10 @@ bench: .bench-venv/ready
 	.bench-venv/bin/python -m benchmarks.steps $(TOY)
 	.bench-venv/bin/python -m benchmarks.stores $(TOY)
 	.bench-venv/bin/python -m benchmarks.quality $(TOY)
+
+# The plan of ten times the atlas, every stage at 16 times the tokens, a wide model: LOAD.md (half an hour, 21 GB of memory).
+bench-load: .venv/ready
+	$(BIN)/python -m benchmarks.load $(TOY)
 
 # The training step on this machine's GPU, in tokens per second: benchmarks/gpu_results.json.
 bench-gpu: .venv/ready
