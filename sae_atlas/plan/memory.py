@@ -10,6 +10,7 @@ from collections.abc import Callable
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import Shape
 from sae_atlas.plan.stages.activations import saved_dtype
+from sae_atlas.plan.work import MEDIAN_ROWS
 from sae_atlas.training.recipe import TOPK
 
 LIBRARIES = 0.45e9  # torch, transformers and numba with what they set up
@@ -26,6 +27,7 @@ LATENT = 20  # bytes of a token and latent while it is encoded for measuring: z,
 STEP = 12  # the same in training: z, columns, values
 LOGIT = 16  # of a position and token: two passes' logits, in float32 and as probabilities
 NORMS = 16  # per token of a window: its norm, a sorted copy, its number
+OF_MEDIAN = 5 * 8  # bytes of a value of the sample: in parts, as one, and three steps of the median, in float64
 PEAKS = 5 * 22  # kept of a latent and of one context in the table, besides the window: the highest and the sample
 COUNTED = 8 * 128 + 40  # of a latent: how its activations spread
 ASKED = {
@@ -85,10 +87,11 @@ def _save_activations(atlas, shape: Shape) -> float:
 
 
 def _shard_activations(atlas, shape: Shape) -> float:
-    """A shard, encoded once more when it is written."""
+    """A shard, encoded once more when it is written; then the geometric median of the sample."""
     longest = max(stop - start for start, stop in map(atlas.window, atlas.snapshots))
     shard = min(atlas.config["activations"]["shard_rows"], longest) * shape.d_model * OF_VALUE[saved_dtype(atlas)]
-    return 3 * shard + NORMS * longest
+    sample = min(MEDIAN_ROWS, longest) * shape.d_model * OF_MEDIAN
+    return max(3 * shard, sample) + NORMS * longest
 
 
 def _train_sae(atlas, shape: Shape) -> float:
