@@ -73,11 +73,17 @@ def _tokens(rows: list[dict]) -> list[str]:
         "## Every stage at more tokens",
         "One layer of a random GPT-NeoX (2 x 128), TopK 16 of 1,024 latents, on the embedded text as bytes. The columns count",
         "train tokens; half as many are held out, a quarter is read for contexts. Per token: the difference between two",
-        "columns over the train tokens between them. Seconds are without imports at the top of a module.",
+        "columns over the train tokens between them; other work on the machine is in the seconds, and what the first use of a",
+        "kernel takes. Seconds are without imports at the top of a module.",
         "",
         "| stage | " + " | ".join(heads) + " |",
         "|---|" + "---|" * len(heads),
         *body,
+        "",
+        "What grows, and why: `tokenize` holds the ids of the text, to shuffle its contexts. `shard_activations` holds of",
+        "every token of the window its norm and its number (16 bytes): the median is that of all. `save_held_out` and",
+        "`evaluate_sae` hold ids and masks, and sums per context. `top_contexts` and `score_latents` hold what fired in which",
+        "document (features.tokens), which is what they tell. Activations and latents are read and made in parts everywhere.",
     ]
 
 
@@ -100,7 +106,8 @@ def _wide(found: dict) -> list[str]:
         "",
         "## A wide model in one long context",
         f"d {found['d_model']:,}, {found['latents']:,} latents, one context of {found['context']:,} tokens; encoder and",
-        f"decoder take {weights:,.0f} MB in float32. Planned: what `sae-atlas plan` says a job needs.",
+        f"decoder take {weights:,.0f} MB in float32. Planned: what `sae-atlas plan` says a job needs; for `evaluate_sae` it is",
+        "enough for latents that are all alive, whose directions are compared; here at most a quarter of them fire.",
         "",
         "| stage | s | MB | planned MB | MB over encoder and decoder |",
         "|---|---|---|---|---|",
