@@ -64,7 +64,7 @@ def sizes(d_model: int, context: int, tokens: int, expansion: int, k: int) -> di
             "patched_tokens": min(4096, tokens // 4),
             "contexts_per_batch": max(1, 1024 // context),
         },
-        "features": {"layers": [0], "tokens": tokens // 4, "scores": {"permutations": 19}},
+        "features": {"layers": [0], "tokens": max(tokens // 4, context), "scores": {"permutations": 19}},
     }
 
 

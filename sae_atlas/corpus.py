@@ -54,6 +54,11 @@ class Corpus:
         if stop > before[-1]:
             raise AtlasError(f"corpus: has {before[-1]} train tokens, the window ends at {stop}; lower training.tokens")
         first, last = np.searchsorted(before, [start, stop])
+        if first == last:
+            raise AtlasError(
+                f"corpus: no context of {self.context} tokens begins between train tokens {start} and {stop}; "
+                "lower corpus.context, or raise what asks for so few (training.snapshots, features.tokens)"
+            )
         return range(self.held_out + int(first), self.held_out + int(last))
 
     def held_out_rows(self, tokens: int) -> range:

@@ -82,6 +82,12 @@ def test_a_window_beyond_the_corpus_is_refused(tmp_path, documents):
         write(tmp_path / "a.zarr", documents).window(0, 5000)
 
 
+def test_a_window_in_which_no_context_begins_is_refused(tmp_path, documents):
+    corpus = write(tmp_path / "a.zarr", documents)
+    with pytest.raises(AtlasError, match=r"no context of \d+ tokens begins between .* 1 and 2; lower corpus\.context"):
+        corpus.window(1, 2)
+
+
 def test_held_out_rows_are_the_fewest_that_do(tmp_path, documents):
     corpus = write(tmp_path / "a.zarr", documents)
     counts = corpus.mask[: corpus.held_out].sum(axis=1)
