@@ -1,23 +1,47 @@
-"""The part of the hub's HTTP API that an upload and a download need, on loopback, with what it was asked."""
+"""The part of the hub's HTTP API that an upload and a download need, on loopback, with what it was asked and its faults."""
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
+
+import huggingface_hub
 
 COMMIT = "a" * 40
+REFUSED = 403  # unlike 503 the client does not try it again for half a minute
 
 
 class Hub(ThreadingHTTPServer):
-    """`files`: committed path -> content; `requests`: (method, path, authorization) in order; `refuse`: a status."""
+    """A hub with one repository, whatever it is called.
+
+    `files`: committed path -> content; `requests`: (method, path, authorization) in order; `refuse`: the status that all
+    requests get. `faults`: path -> what goes wrong when its content is next asked for. `breaks`: the connection ends after
+    half of it; `ends`: and all is refused from then on; `hangs`: nothing comes after half, which `halfway` tells; `lies`: other
+    bytes come, as many as promised. Any fault of `tree`: all is refused from the list of files on.
+    `ranges`: where the answers began that were to go on.
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.files, self.blobs, self.requests, self.refuse = {}, {}, [], None
+        self.faults, self.ranges, self.halfway = {}, [], Event()
+
+    def listed(self) -> list[dict]:
+        """All that the hub says about its files, in the words of its several answers."""
+        found = []
+        for path, content in self.files.items():
+            about = {"rfilename": path, "path": path, "type": "file", "size": len(content)}
+            about["blobId"] = about["oid"] = hashlib.sha1(content).hexdigest()
+            if _mode(path) == "lfs":
+                digest = hashlib.sha256(content).hexdigest()
+                about["lfs"] = {"sha256": digest, "oid": digest, "size": len(content), "pointerSize": 130}
+            found.append(about)
+        return found
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -67,17 +91,40 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, whole: bool) -> None:
         self._body()
+        if "/tree/" in self.path and self.server.faults.pop("tree", None):
+            self.server.refuse = REFUSED
+        if self.server.refuse:
+            return self._answer({"error": "no"}, self.server.refuse)
+        if "/tree/" in self.path:
+            return self._answer(self.server.listed())
+        if name := re.fullmatch(r"/api/models/([^/]+/[^/?]+)(/revision/.*)?", self.path.partition("?")[0]):
+            return self._answer({"id": name[1], "sha": COMMIT, "siblings": self.server.listed(), "tags": []})
         match = re.fullmatch(r"/[^/]+/[^/]+/resolve/[^/]+/(.+)", self.path)
         content = self.server.files.get(match[1]) if match else None
-        self.send_response(404 if content is None else 200)
+        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        self.server.ranges += [start] if start else []
+        self.send_response(404 if content is None else 206 if start else 200)
         if content is None:
             self.send_header("X-Error-Code", "EntryNotFound")
-        self.send_header("Content-Length", str(len(content or b"")))
-        self.send_header("ETag", f'"{hash(content) & (2**64 - 1):x}"')
+        else:
+            digest = hashlib.sha256 if _mode(match[1]) == "lfs" else hashlib.sha1
+            self.send_header("ETag", f'"{digest(content).hexdigest()}"')
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content or b"") - start))
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
         if whole and content is not None:
-            self.wfile.write(content)
+            self._send(content[start:], self.server.faults.pop(match[1], None))
+
+    def _send(self, content: bytes, fault: str | None) -> None:
+        if fault == "lies":
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        if fault == "ends":
+            self.server.refuse = REFUSED
+        self.wfile.write(content[: len(content) // 2 if fault in ("breaks", "ends", "hangs") else None])
+        if fault == "hangs":
+            self.server.halfway.set()
+            self.rfile.read()  # until the other side is gone
 
     def _body(self) -> bytes:
         self.server.requests.append((self.command, self.path, self.headers.get("Authorization")))
@@ -112,3 +159,16 @@ def serve() -> Iterator[Hub]:
     finally:
         hub.shutdown()
         hub.server_close()
+
+
+def point_at(hub: Hub, home, monkeypatch) -> None:
+    """The hub's client of this process and of those it starts asks `hub`, and keeps what it fetches in `home`."""
+    variables = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home)}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    constants = huggingface_hub.constants  # read from the environment once
+    template = hub.url + constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    for module in (constants, huggingface_hub.file_download):
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)

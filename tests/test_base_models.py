@@ -1,15 +1,12 @@
 """Base models from every source end in one plain folder with its provenance."""
 
-import hashlib
 import json
 import shutil
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub
 import pytest
 import torch
+from hub import COMMIT, point_at, serve
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -102,61 +99,18 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, tmp_path):
         prepare(tmp_path / "provenance.json", {"source": "hub", "id": "some/model"}, RECORD)
 
 
-@contextmanager
-def served(folder, monkeypatch):
-    """A hub with one model, `some/model`: the few addresses that fetching a model asks for."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-
-    class Hub(BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            if "/tree/" in self.path:
-                files = [{"type": "file", "path": file.name, "size": file.stat().st_size} for file in folder.iterdir()]
-                body = json.dumps([file | {"oid": "0" * 40} for file in files]).encode()
-            elif self.path.startswith("/api/models/some/model"):
-                files = [{"rfilename": file.name} for file in folder.iterdir()]
-                body = json.dumps({"id": "some/model", "sha": commit, "siblings": files, "tags": []}).encode()
-            else:
-                body = (folder / self.path.split("/")[-1]).read_bytes()
-            self.send_response(200)
-            for name, value in {
-                "Content-Length": len(body),
-                "Content-Type": "application/json",
-                "ETag": f'"{hashlib.sha256(body).hexdigest()}"',
-                "X-Repo-Commit": commit,
-            }.items():
-                self.send_header(name, str(value))
-            self.end_headers()
-            return body
-
-        def do_GET(self):
-            self.wfile.write(self.do_HEAD())
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-    template = huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE.partition("/{repo_id}")
-    for module in (huggingface_hub.constants, huggingface_hub.file_download):
-        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", address + "".join(template[1:]), raising=False)
-    try:
-        yield commit
-    finally:
-        server.shutdown()
-
-
 def test_a_model_from_the_hub_is_whole_pinned_and_alone_in_its_folder(monkeypatch, tmp_path):
     """The revision is resolved to a commit; code is not fetched; nothing of the model before it is left."""
     prepare(tmp_path / "a" / "provenance.json", RANDOM, RECORD)
     (tmp_path / "a" / "model" / "code.py").write_text("")
     (tmp_path / "b" / "model").mkdir(parents=True)
     (tmp_path / "b" / "model" / "stale.safetensors").write_text("")
-    with served(tmp_path / "a" / "model", monkeypatch) as commit:
+    with serve() as hub:
+        point_at(hub, tmp_path / "home", monkeypatch)
+        hub.files = {path.name: path.read_bytes() for path in (tmp_path / "a" / "model").iterdir()}
         prepare(tmp_path / "b" / "provenance.json", {"source": "hub", "id": "some/model"}, RECORD)
     ours, theirs = (load(tmp_path / name / "provenance.json", "float32") for name in "ba")
-    assert (ours[1]["revision"], ours[1]["weights_sha256"]) == (commit, theirs[1]["weights_sha256"])
+    assert (ours[1]["revision"], ours[1]["weights_sha256"]) == (COMMIT, theirs[1]["weights_sha256"])
     assert all(torch.equal(ours[0].state_dict()[key], value) for key, value in theirs[0].state_dict().items())
     assert not list((tmp_path / "b" / "model").glob("*.py")) + list((tmp_path / "b" / "model").glob("stale*"))
     assert load_tokenizer(tmp_path / "b" / "provenance.json")("abc") == load_tokenizer(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from hub import serve
+from hub import point_at, serve
 
 import sae_atlas
 from sae_atlas.__main__ import main
@@ -165,8 +165,7 @@ def test_saes_on_the_hub_are_fetched(measured, tmp_path, monkeypatch):
     _, config, _ = measured
     recipes = {}
     with serve() as hub:
-        for name, value in (("HF_ENDPOINT", hub.url), ("HF_HUB_DISABLE_XET", "1"), ("HF_HOME", str(tmp_path / "home"))):
-            monkeypatch.setenv(name, value)
+        point_at(hub, tmp_path / "home", monkeypatch)
         for kind in ("saelens", "erdos"):
             pretrained = dict(config["recipes"][kind]["pretrained"])
             release = Path(pretrained.pop("path"))

@@ -4,12 +4,13 @@ import json
 import os
 from pathlib import Path
 
+from sae_atlas.base_models import from_hub
 from sae_atlas.base_models.from_scratch import random_model
 from sae_atlas.base_models.made import ADAPTER, check_base, read_meta, weights_sum
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.errors import AtlasError
-from sae_atlas.files import atomic, remove, sha256, write_json
-from sae_atlas.log import DISK_ERRORS, logger
+from sae_atlas.files import atomic, sha256, write_json
+from sae_atlas.log import logger
 from sae_atlas.provenance import check_record
 
 
@@ -29,7 +30,7 @@ def prepare(provenance: str | Path, settings: dict, record: dict, made: str | Pa
     else:
         makers = {
             "package": _from_package,
-            "hub": _from_hub,
+            "hub": from_hub.fetch,
             "local": _from_local,
             "restoration": _from_restoration,
             "random": _at_random,
@@ -53,36 +54,6 @@ def _from_package(settings: dict, folder: Path) -> dict:
         "source_sha256": embedded.sha256,
         "licence": embedded.licence,
         "quantisation": embedded.quantisation,
-        "weights_sha256": weights_sum(folder),
-    }
-
-
-def _from_hub(settings: dict, folder: Path) -> dict:
-    from huggingface_hub import HfApi, snapshot_download
-
-    name, revision = settings["id"], settings.get("revision", "main")
-    try:
-        info = HfApi().model_info(name, revision=revision)
-        safetensors = any(file.rfilename.endswith(".safetensors") for file in info.siblings)
-        weights = "*.safetensors*" if safetensors else "*.bin*"
-        fetched = folder.with_name(f".fetch-{info.sha}")  # of this commit alone; goes on where it was cut off
-        patterns = ["*.json", "*.txt", "*.model", weights]
-        snapshot_download(name, revision=info.sha, local_dir=fetched, allow_patterns=patterns)
-    except Exception as error:  # the hub's client raises errors of many libraries
-        if getattr(error, "errno", None) in DISK_ERRORS:
-            raise
-        raise AtlasError(
-            f"base_model.id: {name} at {revision} cannot be had from the hub ({type(error).__name__}); check id and "
-            "network, or use source `local` with a folder you have. What was fetched is kept."
-        ) from error
-    remove(folder)
-    fetched.rename(folder)
-    return {
-        "path": folder.name,
-        "source": f"hub {name}",
-        "revision": info.sha,
-        "licence": (info.card_data or {}).get("license"),
-        "quantisation": None,
         "weights_sha256": weights_sum(folder),
     }
 

@@ -1,5 +1,6 @@
 """Take over an SAE that others published: fetched, checked against the config, written as our checkpoint."""
 
+import re
 from pathlib import Path
 
 from sae_atlas.base_models.load import read_provenance
@@ -9,6 +10,8 @@ from sae_atlas.files import sha256
 from sae_atlas.log import DISK_ERRORS, logger
 from sae_atlas.saes.checkpoint import save
 from sae_atlas.sites import SITES
+
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def import_sae(
@@ -61,7 +64,24 @@ def _fetch(pretrained: dict, where: str) -> tuple[Path, dict[str, str]]:
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise AtlasError(f"{missing[0]}: is not there; check pretrained.path and pretrained.file")
-    return files[0].parent if folder else files[0], {file.name: sha256(file) for file in files}
+    hashes = {file.name: sha256(file) for file in files}
+    for file in files if pretrained["source"] == "hub" else ():
+        _check_promise(file, hashes[file.name], pretrained["id"])
+    return files[0].parent if folder else files[0], hashes
+
+
+def _check_promise(file: Path, found: str, name: str) -> None:
+    """Raise AtlasError and forget the file if its bytes are not what the hub lists: its client looks at lengths only.
+
+    In the client's cache a large file's content is called by the sha256 that the hub gives.
+    """
+    content = file.resolve()
+    if SHA256.fullmatch(content.name) and content.name != found:
+        content.unlink()
+        raise AtlasError(
+            f"pretrained.id: {file.name} of {name} came with other bytes than the hub lists (sha256 differs); it was "
+            "removed, run again to fetch it anew"
+        )
 
 
 def _download(pretrained: dict, name: str) -> Path:
@@ -75,7 +95,7 @@ def _download(pretrained: dict, name: str) -> Path:
             raise
         raise AtlasError(
             f"pretrained.id: {name} of {pretrained['id']} at {revision} cannot be had from the hub "
-            f"({type(error).__name__}); check id, file and network, or use source `local`"
+            f"({type(error).__name__}); check id, file and network and run again, or use source `local`"
         ) from error
 
 
