@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import AtlasError, reason
 
 logger = logging.getLogger("sae_atlas")
 DISK_ERRORS = {
@@ -20,6 +20,8 @@ DISK_ERRORS = {
     errno.EROFS: "the disk is read-only",
     errno.EACCES: "permission denied",
 }
+GO_ON = "Nothing is lost; run the same command again."
+LARGER = "Nothing is lost; run fewer jobs at once (--cores), lower batch or expansion, or take a larger machine, and run again."
 
 
 @contextmanager
@@ -34,12 +36,18 @@ def job_log(path: str | Path) -> Iterator[None]:
             yield
         except AtlasError as error:
             _stop(stream, str(error))
+        except KeyboardInterrupt:
+            _stop(stream, f"told to stop. {GO_ON}")
         except OSError as error:
+            if error.errno == errno.ENOMEM:
+                _stop(stream, f"out of memory. {LARGER}")
             if error.errno not in DISK_ERRORS:
                 traceback.print_exc(file=stream)
                 raise
             _stop(stream, _told(error))
-        except Exception:
+        except Exception as error:
+            if _is_out_of_memory(error):
+                _stop(stream, f"out of memory ({reason(error)}). {LARGER}")
             traceback.print_exc(file=stream)
             raise
         finally:
@@ -49,6 +57,15 @@ def job_log(path: str | Path) -> Iterator[None]:
 def _told(error: OSError) -> str:
     where = error.filename or "output"
     return f"{where}: {DISK_ERRORS[error.errno]}. Nothing is lost; mend it and run the same command again."
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's own and that of libraries; torch's of a GPU, and of a CPU, which has no class. This module imports no torch."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
 
 
 class _Log:

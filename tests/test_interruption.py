@@ -1,14 +1,16 @@
 """A run killed at any moment goes on with the same command and ends with the same bits."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 
 import yaml
 
-from workflow import command, small
+from workflow import command, small, snakemake
 
+LONG = "results/checkpoints/topk/sae_layer00_2k.resume.pt"
 MOMENTS = {  # what is there when the run is killed
     "while stores are made": lambda results: any(results.glob("stores/layer*/*.zarr")),
     "in the first window": lambda results: len(checkpoints(results)) >= 3,
@@ -48,6 +50,43 @@ def test_killed_three_times_and_equal_bit_for_bit(finished, tmp_path):
     expected = checkpoints(finished.folder / "results")
     assert len(expected) == 18
     assert checkpoints(results) == expected
+
+
+def test_stopped_by_either_signal_and_equal_bit_for_bit(tmp_path):
+    """As a cluster's preemption (SIGTERM) and Ctrl-C (SIGINT) do it: the whole group of processes is told."""
+    config = small(**{"activations.layers": [0], "training": {"tokens": "2k", "snapshots": ["1k"]}})
+    config["recipes"] = {"topk": config["recipes"]["topk"] | {"expansion": 128, "batch": 8}}  # long enough to be hit
+    (tmp_path / "run").mkdir()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    for snapshot, number in (("1k", signal.SIGTERM), ("2k", signal.SIGINT)):
+        output = stop_in_training(tmp_path, snapshot, number)
+        assert "the same job goes on from there" in output and "Traceback" not in output, output
+        assert not (tmp_path / "run" / "results" / "checkpoints" / "topk" / f"sae_layer00_{snapshot}.pt").exists()
+        if snapshot == "1k":  # from here a second folder goes on undisturbed
+            shutil.copytree(tmp_path / "run", tmp_path / "whole", ignore=shutil.ignore_patterns("*.interrupted"))
+    for folder in ("run", "whole"):
+        snakemake(tmp_path / folder, tmp_path / "config.yaml", LONG)
+    log = "results/logs/train_sae/topk/layer00_2k.log"
+    assert "going on after step" in (tmp_path / "run" / log).read_text()
+    assert "going on after step" not in (tmp_path / "whole" / log).read_text()
+    expected = checkpoints(tmp_path / "whole" / "results")
+    assert checkpoints(tmp_path / "run" / "results") == expected and len(expected) == 2
+
+
+def stop_in_training(folder, snapshot: str, number: int) -> str:
+    """Start or go on, and send the signal to all processes once the SAE is trained to this snapshot; what was printed."""
+    log = folder / "run" / "results" / "logs" / "train_sae" / "topk" / f"layer00_{snapshot}.log"
+    process = subprocess.Popen(
+        command(folder / "run", folder / "config.yaml", LONG),
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while not (log.exists() and "training:" in log.read_text()):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=60)  # seconds: it does not train on to the end first
+    assert process.returncode != 0
+    return output
 
 
 def test_two_runs_at_once_are_refused(tmp_path):

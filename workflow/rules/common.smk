@@ -226,6 +226,15 @@ onstart:
         )
 
 
+onerror:
+    if "SIGKILL" in "".join(Path(file).read_text() for file in log):  # who is killed cannot say it
+        print(
+            "A job was killed (signal 9), as a system does that runs out of memory. Nothing is lost; run fewer jobs at once"
+            " (--cores), lower batch or expansion, or take a larger machine, and run again.",
+            file=sys.stderr,
+        )
+
+
 def text_to_read(stage, files, beside=False):
     """The activations of the text that contexts are taken from, unless they have been: they are temporary.
 

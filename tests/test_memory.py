@@ -1,0 +1,74 @@
+"""A job that runs out of memory ends in one line; run again with more, it gives the same bytes."""
+
+import os
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+import yaml
+from fuzzing import memory
+from test_full_disk import TINY
+
+from sae_atlas.log import job_log
+from workflow import command, snakemake
+
+GROUPS = Path("/sys/fs/cgroup/memory")  # version 1
+MEGABYTE = 2**20
+TARGET = "results/base_model/provenance.json"
+
+
+@pytest.fixture
+def group():
+    """Processes in it get no more than what is written to its limit: the kernel kills the largest."""
+    made = GROUPS / f"sae-atlas-{uuid.uuid4().hex[:8]}"
+    try:
+        made.mkdir()
+    except OSError:
+        pytest.skip("needs the right to make a group of processes with a limit on memory (cgroups, version 1)")
+    yield made
+    made.rmdir()
+
+
+def test_killed_for_memory_it_is_told_and_a_retry_with_more_gives_the_same_bytes(group, tmp_path):
+    """What SLURM does by itself (tests/test_slurm.py) on one machine: the limit is raised once a job was killed by it."""
+    limit, config = group / "memory.limit_in_bytes", tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(TINY, sort_keys=False))
+
+    def run(*arguments: str) -> tuple[int, str]:
+        limit.write_text(str(250 * MEGABYTE))  # more than the workflow takes, less than torch
+        process = subprocess.Popen(
+            command(tmp_path / "run", config, TARGET, *arguments),
+            preexec_fn=lambda: (group / "cgroup.procs").write_text(str(os.getpid())),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        output = ""
+        for line in process.stdout:
+            output += line
+            if "Trying to restart job" in line:
+                limit.write_text(str(4096 * MEGABYTE))
+        return process.wait(), output
+
+    (tmp_path / "run").mkdir()
+    code, output = run()
+    assert code != 0 and "A job was killed (signal 9), as a system does that runs out of memory." in output, output
+    assert not (tmp_path / "run" / TARGET).exists()
+    code, output = run("--retries", "1")
+    assert code == 0 and output.count("SIGKILL") == 1, output
+    (tmp_path / "whole").mkdir()
+    snakemake(tmp_path / "whole", config, TARGET)
+    ours, theirs = (contents(tmp_path / name / "results" / "base_model") for name in ("run", "whole"))
+    assert ours == theirs and len(ours) > 3
+
+
+def contents(folder: Path) -> dict:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("ask", ["numpy.ones(2**28)", "torch.ones(2**28)", "mmap.mmap(-1, 2**31)", "bytearray(2**31)"])
+def test_memory_that_cannot_be_had_is_one_line(ask, tmp_path, capsys):
+    modules = {name: __import__(name) for name in ("mmap", "numpy", "torch")}
+    with pytest.raises(SystemExit), job_log(tmp_path / "job.log"), memory(400):
+        eval(ask, modules)
+    line = capsys.readouterr().err
+    assert line.startswith("error: out of memory") and line.count("\n") == 1 and "Nothing is lost; run fewer" in line
