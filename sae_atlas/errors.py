@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class AtlasError(Exception):
@@ -10,6 +11,14 @@ class AtlasError(Exception):
     Raised for everything a user can cause or cure (config, files, disk, network). Jobs print it without
     a traceback; any other exception is a defect of ours and keeps its traceback.
     """
+
+
+class Damaged(AtlasError):
+    """An output of this workflow at `path` fails its checksums (`what`); made again, it is as it was."""
+
+    def __init__(self, path: str | Path, what: str):
+        super().__init__(f"{path}: {what}. Delete it and rerun; it will be rebuilt.")
+        self.path, self.what = Path(path), what
 
 
 def reason(error: BaseException) -> str:

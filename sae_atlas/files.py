@@ -26,8 +26,21 @@ def atomic(path: str | Path) -> Iterator[Path]:
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
         os.replace(partial, path)
+        remove(_aside(path))
     finally:
         remove(partial)
+
+
+def set_aside(path: str | Path) -> Path:
+    """Rename a damaged output, so that it is made again; the new one, once whole, removes it (`atomic`). Its new name."""
+    path, aside = Path(path), _aside(Path(path))
+    remove(aside)
+    os.replace(path, aside)
+    return aside
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.damaged")
 
 
 def remove(path: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import io
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sae_atlas.errors import AtlasError, reason
+from sae_atlas.errors import AtlasError, Damaged, reason
+from sae_atlas.files import set_aside
 
 logger = logging.getLogger("sae_atlas")
 DISK_ERRORS = {
@@ -20,6 +22,8 @@ DISK_ERRORS = {
     errno.EROFS: "the disk is read-only",
     errno.EACCES: "permission denied",
 }
+# How safetensors and tokenizers tell an error of the disk, in classes of their own.
+IN_RUST = re.compile(r"\(os error (\d+)\)")
 GO_ON = "Nothing is lost; run the same command again."
 LARGER = "Nothing is lost; run fewer jobs at once (--cores), lower batch or expansion, or take a larger machine, and run again."
 
@@ -34,29 +38,41 @@ def job_log(path: str | Path) -> Iterator[None]:
         logger.setLevel(logging.INFO)
         try:
             yield
-        except AtlasError as error:
-            _stop(stream, str(error))
         except KeyboardInterrupt:
             _stop(stream, f"told to stop. {GO_ON}")
-        except OSError as error:
-            if error.errno == errno.ENOMEM:
-                _stop(stream, f"out of memory. {LARGER}")
-            if error.errno not in DISK_ERRORS:
-                traceback.print_exc(file=stream)
-                raise
-            _stop(stream, _told(error))
         except Exception as error:
-            if _is_out_of_memory(error):
-                _stop(stream, f"out of memory ({reason(error)}). {LARGER}")
+            if line := _line(error):
+                _stop(stream, line)
             traceback.print_exc(file=stream)
             raise
         finally:
             logger.removeHandler(handler)
 
 
-def _told(error: OSError) -> str:
-    where = error.filename or "output"
-    return f"{where}: {DISK_ERRORS[error.errno]}. Nothing is lost; mend it and run the same command again."
+def _line(error: Exception) -> str | None:
+    """What to tell of an error that a user can mend; None for a defect of ours."""
+    if isinstance(error, Damaged):
+        return _set_aside(error)
+    if isinstance(error, AtlasError):
+        return str(error)
+    told = IN_RUST.search(str(error))
+    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    if number == errno.ENOMEM or _is_out_of_memory(error):
+        return f"out of memory ({reason(error)}). {LARGER}"
+    return _of_disk(number, getattr(error, "filename", None)) if number in DISK_ERRORS else None
+
+
+def _of_disk(number: int, file: str | None) -> str:
+    return f"{file or 'output'}: {DISK_ERRORS[number]}. Nothing is lost; mend it and run the same command again."
+
+
+def _set_aside(damaged: Damaged) -> str:
+    """Make room for the damaged file's successor, if it may be renamed; what to tell."""
+    try:
+        aside = set_aside(damaged.path)
+    except OSError:  # read-only, or another job was faster
+        return str(damaged)
+    return f"{damaged.path}: {damaged.what}. It was renamed to {aside.name}; run again, and it will be rebuilt."
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -78,7 +94,7 @@ class _Log:
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
-            _stop(io.StringIO(), _told(error))
+            _stop(io.StringIO(), _of_disk(error.errno, error.filename))
 
     def __enter__(self) -> "_Log":
         return self

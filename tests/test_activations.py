@@ -251,9 +251,7 @@ def damage_index(file):
 def test_damage_is_one_line_with_the_remedy(rows, tmp_path, damage, compression, dtype):
     store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr", compression, dtype=dtype)
     damage(tmp_path / "store.zarr" / "c" / "1" / "0")
-    with pytest.raises(
-        AtlasError, match=r"store\.zarr: chunk [4-7] .*Delete the store and rerun; it will be rebuilt\."
-    ):
+    with pytest.raises(AtlasError, match=r"store\.zarr: chunk [4-7] .*Delete it and rerun; it will be rebuilt\."):
         list(store.batches(50))
 
 
@@ -277,7 +275,7 @@ def test_damaged_attributes_are_never_believed(rows, tmp_path):
             found = open_store(tmp_path / "store.zarr")
             assert (found.attrs, found.rows, found.scale) == (store.attrs, store.rows, store.scale)
         except AtlasError as error:
-            assert "Delete the store and rerun" in str(error)
+            assert "Delete it and rerun" in str(error)
             refused += 1
     assert refused > 10
 

@@ -52,7 +52,7 @@ def test_every_flipped_bit_of_the_weights_is_noticed(tmp_path):
     start = whole.index(checkpoint.load_checkpoint(path)["model_state"]["encoder.weight"].numpy().tobytes())
     for at in (start, start + 100):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(AtlasError, match=r"a\.pt.*Delete it and rerun"):
+        with pytest.raises(AtlasError, match=r"a\.pt.*fails its checksum"):
             checkpoint.load_checkpoint(path)
 
 

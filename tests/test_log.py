@@ -3,6 +3,9 @@
 import errno
 
 import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from sae_atlas.errors import AtlasError
 from sae_atlas.log import job_log, logger, progress
@@ -31,6 +34,14 @@ def test_a_full_disk_is_a_users_error(tmp_path, capsys):
     with pytest.raises(SystemExit), job_log(tmp_path / "job.log"):
         raise OSError(errno.ENOSPC, "No space left on device", "results/stores/layer07")
     assert "results/stores/layer07: the disk is full" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_in_a_library_written_in_rust_too(tmp_path, capsys):
+    with pytest.raises(SystemExit), job_log(tmp_path / "job.log"):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert "the disk is full" in capsys.readouterr().err
+    with pytest.raises(SafetensorError), job_log(tmp_path / "job.log"):
+        save_file({"a": torch.zeros(10)}, tmp_path / "no" / "folder")  # (os error 2)
 
 
 def test_our_own_defects_keep_their_traceback(tmp_path):

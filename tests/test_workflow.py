@@ -180,22 +180,6 @@ def test_a_lost_memory_of_snakemake_does_not_hide_a_change(finished, tmp_path):
     assert "Delete it and rerun" in done.stdout
 
 
-def test_a_damaged_checkpoint_is_named(finished, tmp_path):
-    folder = tmp_path / "copied"
-    shutil.copytree(finished.folder, folder)
-    victim = folder / "results" / "checkpoints" / "topk" / "sae_layer01_2k.pt"
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 1
-    victim.write_bytes(content)
-    for table in ("topk/layer01.parquet", "topk.parquet"):
-        (folder / "results" / "metrics" / table).unlink()
-    done = snakemake(folder, small(), check=False)
-    assert done.returncode != 0
-    assert "sae_layer01_2k.pt" in done.stdout
-    assert "checksum" in done.stdout
-    assert "Traceback" not in done.stdout
-
-
 def test_config_errors_are_told_at_once_before_any_job(tmp_path):
     config = small(**{"training.snapshots": ["2k", "1k"], "activations.site": "resid_pots"})
     config["recipes"]["topk"]["expantion"] = 4

@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 from numcodecs import blosc
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import AtlasError, Damaged, reason
 
 SUM_BYTES = 4
 ENTRY_BYTES = 16
@@ -23,16 +23,16 @@ ENTRY_BYTES = 16
 class Chunks:
     """Reads the chunks of a sharded array [rows, d_in] by number; any thread may ask. `compressed`: with Blosc.
 
-    Raises AtlasError, which names the chunk, for a file that is missing (at once), cut short or altered (on reading).
+    Raises Damaged, which names the chunk, for a file that is missing (at once), cut short or altered (on reading).
     """
 
-    def __init__(self, path: Path, array: zarr.Array, compressed: bool, remedy: str):
-        self.path, self.compressed, self.remedy = path, compressed, remedy
+    def __init__(self, path: Path, array: zarr.Array, compressed: bool):
+        self.path, self.compressed = path, compressed
         self.shape, self.dtype, self.rows = array.shape, array.dtype, array.chunks[0]
         self.per_shard = array.shards[0] // array.chunks[0]
         for shard in range(-(-array.shape[0] // array.shards[0])):
             if not self._file(shard).is_file():
-                raise AtlasError(f"{path}: shard {shard} is missing. {remedy}")
+                raise Damaged(path, f"shard {shard} is missing")
 
     def __len__(self) -> int:
         return -(-self.shape[0] // self.rows)
@@ -51,8 +51,10 @@ class Chunks:
                     raise ValueError("another size")  # before there is memory for it
                 content = blosc.decompress(content, np.empty(self.rows * self.shape[1], self.dtype))
             values = content.view(self.dtype).reshape(self.rows, self.shape[1])
-        except (OSError, ValueError, RuntimeError) as error:  # the disk; the sums, sizes; the compressor
-            raise AtlasError(f"{self.path}: chunk {number} {_what(error)}. {self.remedy}") from error
+        except OSError as error:  # which may pass
+            raise AtlasError(f"{self.path}: chunk {number} is not readable ({reason(error)}). Run again.") from error
+        except (ValueError, RuntimeError) as error:  # the sums, sizes; the compressor
+            raise Damaged(self.path, f"chunk {number} {_what(error)}") from error
         return values[: self.shape[0] - number * self.rows]
 
     def _file(self, shard: int) -> Path:

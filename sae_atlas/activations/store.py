@@ -21,10 +21,9 @@ import zarr
 
 from sae_atlas.activations.chunks import Chunks
 from sae_atlas.activations.coding import Grid, decode
-from sae_atlas.errors import AtlasError, reason
+from sae_atlas.errors import AtlasError, Damaged, reason
 from sae_atlas.provenance import check_record
 
-REMEDY = "Delete the store and rerun; it will be rebuilt."
 READERS = 2  # threads; two read more than 4 GB/s, and training has the other cores
 AHEAD = 3  # chunks read before they are asked for: more would leave the processor's cache before they are used
 
@@ -113,10 +112,14 @@ def open_store(path: str | Path, expected: str | None = None) -> Store:
         array = zarr.open_array(path, mode="r")
         attrs = dict(array.attrs)
         whole = attrs["seal"] == seal(array)
+    except (OSError, MemoryError) as error:  # which may pass
+        raise AtlasError(
+            f"{path}: no readable store ({reason(error)}). Delete it and rerun; it will be rebuilt."
+        ) from error
     except Exception as error:  # damaged metadata shows as errors of many kinds
-        raise AtlasError(f"{path}: no readable store. {REMEDY}") from error
+        raise Damaged(path, "no readable store") from error
     if not whole:
-        raise AtlasError(f"{path}: its attributes fail their checksum. {REMEDY}")
+        raise Damaged(path, "its attributes fail their checksum")
     if expected is not None:
         check_record(path, attrs.get("record"), expected)
     try:
@@ -125,12 +128,12 @@ def open_store(path: str | Path, expected: str | None = None) -> Store:
         if grid is not None:
             for each in (grid.middle, grid.step):
                 _per_dimension(each, array)
-        chunks = Chunks(path, array, attrs["compression"] != "none", REMEDY)
+        chunks = Chunks(path, array, attrs["compression"] != "none")
         return Store(path, chunks, grid, attrs, mean, float(attrs["spread"] ** -0.5), median)
     except AtlasError:
         raise
     except Exception as error:  # sealed, but not by us
-        raise AtlasError(f"{path}: its attributes are no store's ({reason(error)}). {REMEDY}") from error
+        raise AtlasError(f"{path}: its attributes are no store's ({reason(error)}). Delete it and rerun.") from error
 
 
 def _per_dimension(values: object, array: zarr.Array) -> np.ndarray:

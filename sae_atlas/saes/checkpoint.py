@@ -11,7 +11,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from sae_atlas.errors import AtlasError, reason
+from sae_atlas.errors import AtlasError, Damaged, reason
 from sae_atlas.files import atomic
 from sae_atlas.log import DISK_ERRORS
 from sae_atlas.provenance import check_record
@@ -53,7 +53,7 @@ class _Stream:
 def load_tensors(path: str | Path, remedy: str = DAMAGED) -> dict:
     """What save_tensors wrote. Raises AtlasError if the file is missing, truncated, altered or holds code.
 
-    remedy: what to do about such a file. Nothing in it is ever run.
+    remedy: what to do about such a file; by default it is one that the workflow makes (Damaged). Nothing in it is ever run.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,10 +65,12 @@ def load_tensors(path: str | Path, remedy: str = DAMAGED) -> dict:
             broken = archive.testzip()  # torch does not look at the sums
             plain = not broken and all(map(_is_plain, _pickles(archive)))
         if broken:
-            raise AtlasError(f"{path}: {broken} fails its checksum (crc32). {remedy}")
+            raise _damaged(path, f"{broken} fails its checksum (crc32)", remedy)
         value = torch.load(path, map_location="cpu", weights_only=True) if plain else None
     except pickle.UnpicklingError:  # torch's own text tells how to run it
         plain = False
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise _damaged(path, f"cut short or no checkpoint ({reason(error)})", remedy) from error
     except OSError as error:
         if error.errno in DISK_ERRORS:
             raise
@@ -82,6 +84,11 @@ def load_tensors(path: str | Path, remedy: str = DAMAGED) -> dict:
     if not isinstance(value, dict):
         raise AtlasError(f"{path}: holds {type(value).__name__}, not a dictionary. {remedy}")
     return value
+
+
+def _damaged(path: Path, what: str, remedy: str) -> AtlasError:
+    """For what is certain: the same bytes will never load. An error of the disk or of memory may pass."""
+    return Damaged(path, what) if remedy == DAMAGED else AtlasError(f"{path}: {what}. {remedy}")
 
 
 def _pickles(archive: zipfile.ZipFile) -> Iterator[bytes]:
@@ -123,10 +130,12 @@ def save(path: str | Path, model_state: dict[str, Tensor], config: dict, stats: 
 def load_checkpoint(path: str | Path, expected: str | None = None) -> dict:
     """`{model_state, config, stats}`, with sums, keys, shapes and (if `expected` is given) identity checked.
 
-    Raises AtlasError with one line that names the file and the remedy.
+    expected: for an output of this workflow; others are the user's own. Raises AtlasError with one line that names the file
+    and the remedy.
     """
-    value = load_tensors(path)
-    check_parts(path, value, DAMAGED)
+    remedy = DAMAGED if expected is not None else "Fetch or make it again."
+    value = load_tensors(path, remedy)
+    check_parts(path, value, remedy)
     if expected is not None:
         check_record(path, value["config"].get("record"), expected)
     return value
