@@ -101,6 +101,17 @@ def test_a_changed_checkpoint_is_refused(tmp_path, capsys):
     assert "sae_layer00_1k.pt: is not the file that was published here" in capsys.readouterr().err
 
 
+def test_a_link_to_elsewhere_is_refused(tmp_path, capsys):
+    """The hashes of pictures and pages are listed nowhere."""
+    folder = Run(tmp_path).publish()
+    (tmp_path / "private").write_text("x")
+    picture = next((folder / "plots").glob("*.png"))
+    picture.unlink()
+    picture.symlink_to(tmp_path / "private")
+    assert main(["push", str(folder), "--repo-id", "a/b", "--dry-run"]) == 1
+    assert f"{picture}: is a link that leads out of the folder" in capsys.readouterr().err
+
+
 def test_the_workflow_never_pushes():
     for file in [ROOT / "Snakefile", *ROOT.glob("workflow/**/*.*")]:
         assert "exports.hub" not in file.read_text(), file

@@ -45,6 +45,11 @@ def listed_files(folder: Path) -> list[str]:
         for name, digest in hashes.items()
         if (folder / name).is_file() and sha256(folder / name) != digest
     ]
+    problems += [
+        f"{folder / name}: is a link that leads out of the folder; put the file itself there"
+        for name in files
+        if not (folder / name).resolve().is_relative_to(folder.resolve())
+    ]
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     problems += [f"{folder / name}: no part of what is published; remove it" for name in sorted(there - set(files))]
     if problems:

@@ -64,10 +64,22 @@ def _fetch(pretrained: dict, where: str) -> tuple[Path, dict[str, str]]:
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise AtlasError(f"{missing[0]}: is not there; check pretrained.path and pretrained.file")
+    if pretrained["source"] == "local":
+        _check_inside(files, Path(pretrained["path"]).expanduser().resolve())
     hashes = {file.name: sha256(file) for file in files}
     for file in files if pretrained["source"] == "hub" else ():
         _check_promise(file, hashes[file.name], pretrained["id"])
     return files[0].parent if folder else files[0], hashes
+
+
+def _check_inside(files: list[Path], release: Path) -> None:
+    """Raise AtlasError if a link leads out of the release. A snapshot in the hub client's cache is links into its blobs."""
+    top = release.parents[1] if release.parent.name == "snapshots" else release
+    for file in files:
+        if not file.resolve().is_relative_to(top):
+            raise AtlasError(
+                f"{file}: is a link that leads out of {release}; give the folder it leads to as pretrained.path"
+            )
 
 
 def _check_promise(file: Path, found: str, name: str) -> None:
