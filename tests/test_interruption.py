@@ -78,6 +78,7 @@ def stop_in_training(folder, snapshot: str, number: int) -> str:
     log = folder / "run" / "results" / "logs" / "train_sae" / "topk" / f"layer00_{snapshot}.log"
     process = subprocess.Popen(
         command(folder / "run", folder / "config.yaml", LONG),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what a shell runs in the background
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     while not (log.exists() and "training:" in log.read_text()):
