@@ -83,6 +83,14 @@ def test_a_second_run_does_nothing_and_says_so(finished):
     assert "Nothing to be done" in snakemake(finished.folder, small()).stdout
 
 
+@pytest.mark.parametrize("asked", [["--forcerun", "train_sae"], ["--forceall"]])
+def test_what_is_asked_for_again_has_its_used_up_inputs_made_again(finished, asked):
+    jobs = kinds(planned(finished.folder, small(), *asked))
+    assert {kind: jobs[kind] for kind in ("activations", "store", "train")} == {
+        "activations": 3, "store": CELLS, "train": CELLS * RECIPES,
+    }  # fmt: skip
+
+
 APPENDED = small(**{"training.snapshots": ["1k", "2k", "3k"], "training.tokens": "4k"})
 
 

@@ -77,9 +77,9 @@ def command(folder: Path, config: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "snakemake", *workflow, "--cores", "2", *arguments]
 
 
-def planned(folder: Path, config: dict | Path) -> list[str]:
+def planned(folder: Path, config: dict | Path, *arguments: str) -> list[str]:
     """What `snakemake -n` would run: the message of every job, sorted (`train: topk, layer 02, to 1k tokens`)."""
-    text = snakemake(folder, config, "--dry-run").stdout
+    text = snakemake(folder, config, "--dry-run", *arguments).stdout
     return sorted(re.findall(r"^Job \d+: (.*)$", text, re.MULTILINE))
 
 

@@ -158,7 +158,12 @@ def previous_resume_point(wildcards):
 # does not stop that: Snakemake heeds it only for files that exist, and then overlooks the job's own changed params. So an
 # input is ancient, and left out once it is gone, where the outputs made of it are there with the identity asked for.
 PATHS = workflow.modifier.path_modifier  # of this workflow: as a module of another it may have a prefix
-FORCED = workflow.dag_settings and (workflow.dag_settings.forceall or workflow.dag_settings.forcerun)
+
+
+def forced(stage):
+    """Is all of this stage asked for again (--forceall, --forcerun)? Snakemake knows it once the graph is made."""
+    asked = workflow.dag_settings
+    return asked and (asked.forceall or stage in asked.forcerun)
 
 
 def on_disk(path):
@@ -169,7 +174,7 @@ def on_disk(path):
 def made(stage, record, *others, **cell):
     """Are the outputs of a job there, and is the one that holds the record of the identity asked for?"""
     there = all(on_disk(path).is_file() for path in others)
-    return there and not FORCED and found_identity(on_disk(record)) == atlas.identity(stage, **cell)
+    return there and not forced(stage) and found_identity(on_disk(record)) == atlas.identity(stage, **cell)
 
 
 def if_there(path):
@@ -277,7 +282,7 @@ def made_tables(stage, tables, **cell):
 
     identity = [atlas.identity(stage, **cell)]
     paths = list(map(on_disk, tables))
-    return not FORCED and all(path.is_file() and identities(path) == identity for path in paths)
+    return not forced(stage) and all(path.is_file() and identities(path) == identity for path in paths)
 
 
 def explored(file):
