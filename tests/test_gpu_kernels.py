@@ -40,9 +40,8 @@ def problem(architecture, dtype=torch.float64, **keys):
     recipe = Recipe.from_dict({"architecture": architecture, "expansion": EXPANSION, **KEYS[architecture], **keys})
     generator = torch.Generator().manual_seed(1)
     state = initial_state(recipe, torch.zeros(D_IN), 1.0, torch.randn(D_IN, generator=generator) / 10)
-    weights = {
-        name: weight + torch.randn(weight.shape, generator=generator) / 30 for name, weight in state.weights.items()
-    }
+    start = state.weights | {"W_enc": state.weights["W_dec"]}  # one size of pre-activations for all architectures
+    weights = {name: weight + torch.randn(weight.shape, generator=generator) / 30 for name, weight in start.items()}
     bias = "b_gate" if architecture == "gated" else "b_enc"
     weights[bias] -= 0.15
     weights[bias][SILENT] = -100
