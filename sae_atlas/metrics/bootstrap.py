@@ -1,6 +1,6 @@
 """Bootstrap intervals over held-out contexts: tokens of one context are not independent, contexts are."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -20,11 +20,6 @@ def resampled(sums: dict[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarra
         else np.full(added.shape, np.nan)
     )
     return dict(zip(sums, drawn.T, strict=True))
-
-
-def interval(drawn: dict[str, np.ndarray], metric: Callable[[dict], float]) -> tuple[float, float]:
-    """Percentile interval (95 %) of `metric`, a function of the sums, over what `resampled` drew."""
-    return middle(metric(drawn))
 
 
 def resamples(count: int) -> np.ndarray:

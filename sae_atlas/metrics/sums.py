@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sae_atlas.metrics import directions, importance, reconstruction, sparsity
 from sae_atlas.metrics.active import Active, through_latents
-from sae_atlas.metrics.bootstrap import interval, resampled
+from sae_atlas.metrics.bootstrap import middle, resampled
 from sae_atlas.metrics.headlines import OF_PREDICTIONS, OF_TOKENS
 from sae_atlas.metrics.held_out import through
 from sae_atlas.metrics.layer_data import LayerData
@@ -66,16 +66,17 @@ class Sums:
         """
         data = self.data
         mask = data.mask[batch]
-        active, x_hat = through_latents(self.sae, x[mask])
+        unmasked = x[mask]
+        active, x_hat = through_latents(self.sae, unmasked)
         l0, energy = sparsity.l0(active), importance.entry_energy(active, self.decoder_norms.cpu())
         context = torch.arange(batch.start, batch.stop).repeat_interleave(mask.sum(dim=1))
         self.counts += sparsity.firing_counts(active)
         self._add_block_energy(active, energy, context)
         self.l0.append(l0.to(torch.int32))
-        terms = reconstruction.token_sums(x[mask], x_hat, data.mean)
+        terms = reconstruction.token_sums(unmasked, x_hat, data.mean)
         inside = data.inside[batch][mask].double()
         terms |= {"tokens_inside": inside, "error_inside": terms["error"] * inside}
-        terms["variance_inside"] = ((x[mask].double() - data.mean_inside) ** 2).sum(dim=1) * inside
+        terms["variance_inside"] = ((unmasked.double() - data.mean_inside) ** 2).sum(dim=1) * inside
         terms |= {"l0": l0.double(), "l0_squared": l0.double() ** 2}
         terms["latents"] = torch.full_like(inside, self.sae.d_sae)
         terms["energy"] = active.per_token(energy)
@@ -114,7 +115,7 @@ class Sums:
         for headlines, sums in ((OF_TOKENS, self.sums), (OF_PREDICTIONS, losses)):
             drawn = resampled(sums)
             for metric, (unit, of) in headlines.items():
-                low, high = interval(drawn, of)
+                low, high = middle(of(drawn))
                 value = of({name: each.sum() for name, each in sums.items()})
                 window = predictions if sums is losses else inside if metric in INSIDE else self.tokens
                 found.append(_row(metric, value, unit, window, low, high))
