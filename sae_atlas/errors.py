@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+REMAKE = "Delete it and rerun; it will be rebuilt."  # the remedy for an output of this workflow
+
 
 class AtlasError(Exception):
     """What is wrong, where, and what to do about it, in one line.
@@ -17,7 +19,7 @@ class Damaged(AtlasError):
     """An output of this workflow at `path` fails its checksums (`what`); made again, it is as it was."""
 
     def __init__(self, path: str | Path, what: str):
-        super().__init__(f"{path}: {what}. Delete it and rerun; it will be rebuilt.")
+        super().__init__(f"{path}: {what}. {REMAKE}")
         self.path, self.what = Path(path), what
 
 

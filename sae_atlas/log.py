@@ -40,6 +40,10 @@ def job_log(path: str | Path) -> Iterator[None]:
             yield
         except KeyboardInterrupt:
             _stop(stream, f"told to stop. {GO_ON}")
+        except Damaged as error:
+            _stop(stream, _make_room_for_another(error))
+        except AtlasError as error:
+            _stop(stream, str(error))
         except Exception as error:
             if line := _line(error):
                 _stop(stream, line)
@@ -50,11 +54,7 @@ def job_log(path: str | Path) -> Iterator[None]:
 
 
 def _line(error: Exception) -> str | None:
-    """What to tell of an error that a user can mend; None for a defect of ours."""
-    if isinstance(error, Damaged):
-        return _set_aside(error)
-    if isinstance(error, AtlasError):
-        return str(error)
+    """What to tell of an error of the machine, which a user can mend; None for a defect of ours."""
     told = IN_RUST.search(str(error))
     number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
     if number == errno.ENOMEM or _is_out_of_memory(error):
@@ -66,8 +66,8 @@ def _of_disk(number: int, file: str | None) -> str:
     return f"{file or 'output'}: {DISK_ERRORS[number]}. Nothing is lost; mend it and run the same command again."
 
 
-def _set_aside(damaged: Damaged) -> str:
-    """Make room for the damaged file's successor, if it may be renamed; what to tell."""
+def _make_room_for_another(damaged: Damaged) -> str:
+    """Rename the damaged file, if that may be, so that the next run makes it again; what to tell."""
     try:
         aside = set_aside(damaged.path)
     except OSError:  # read-only, or another job was faster

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import REMAKE, AtlasError
 
 PACKAGES = ("torch", "transformers", "zarr", "numpy", "numba")
 
@@ -74,8 +74,7 @@ def check_record(path: str | Path, record: dict | None, expected: str) -> None:
     found = (record or {}).get("identity")
     if found != expected:
         raise AtlasError(
-            f"{path}: made by other settings, code or inputs (identity {found}, expected {expected}). "
-            "Delete it and rerun; it will be rebuilt."
+            f"{path}: made by other settings, code or inputs (identity {found}, expected {expected}). {REMAKE}"
         )
 
 

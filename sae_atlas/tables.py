@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import REMAKE, AtlasError
 from sae_atlas.files import atomic
 
 if TYPE_CHECKING:
     import pandas as pd
-
-REMEDY = "Delete it and rerun; it will be rebuilt."
 
 
 def write_table(path: str | Path, table: pa.Table, identities: Sequence[str]) -> None:
@@ -29,10 +27,10 @@ def read_table(path: str | Path, expects: Sequence[str]) -> "pd.DataFrame":
 
     found = identities(path)
     if found != list(expects):
-        raise AtlasError(f"{path}: made by other settings, code or inputs (identities {found}). {REMEDY}")
+        raise AtlasError(f"{path}: made by other settings, code or inputs (identities {found}). {REMAKE}")
     table = pd.read_parquet(path)
     if table.empty:
-        raise AtlasError(f"{path}: the table has no rows. {REMEDY}")
+        raise AtlasError(f"{path}: the table has no rows. {REMAKE}")
     return table
 
 
@@ -41,4 +39,4 @@ def identities(path: str | Path) -> list[str]:
     try:
         return json.loads((parquet.read_schema(path).metadata or {}).get(b"identities", b"[]"))
     except (pa.ArrowInvalid, OSError, ValueError) as error:
-        raise AtlasError(f"{path}: no readable table. {REMEDY}") from error
+        raise AtlasError(f"{path}: no readable table. {REMAKE}") from error

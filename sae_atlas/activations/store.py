@@ -21,7 +21,7 @@ import zarr
 
 from sae_atlas.activations.chunks import Chunks
 from sae_atlas.activations.coding import Grid, decode
-from sae_atlas.errors import AtlasError, Damaged, reason
+from sae_atlas.errors import REMAKE, AtlasError, Damaged, reason
 from sae_atlas.provenance import check_record
 
 READERS = 2  # threads; two read more than 4 GB/s, and training has the other cores
@@ -113,9 +113,7 @@ def open_store(path: str | Path, expected: str | None = None) -> Store:
         attrs = dict(array.attrs)
         whole = attrs["seal"] == seal(array)
     except (OSError, MemoryError) as error:  # which may pass
-        raise AtlasError(
-            f"{path}: no readable store ({reason(error)}). Delete it and rerun; it will be rebuilt."
-        ) from error
+        raise AtlasError(f"{path}: no readable store ({reason(error)}). {REMAKE}") from error
     except Exception as error:  # damaged metadata shows as errors of many kinds
         raise Damaged(path, "no readable store") from error
     if not whole:
@@ -133,7 +131,7 @@ def open_store(path: str | Path, expected: str | None = None) -> Store:
     except AtlasError:
         raise
     except Exception as error:  # sealed, but not by us
-        raise AtlasError(f"{path}: its attributes are no store's ({reason(error)}). Delete it and rerun.") from error
+        raise AtlasError(f"{path}: its attributes are no store's ({reason(error)}). {REMAKE}") from error
 
 
 def _per_dimension(values: object, array: zarr.Array) -> np.ndarray:

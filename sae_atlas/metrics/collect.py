@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from sae_atlas.errors import AtlasError
-from sae_atlas.tables import REMEDY, identities, read_table, write_table
+from sae_atlas.errors import REMAKE, AtlasError
+from sae_atlas.tables import identities, read_table, write_table
 
 
 def collect(tables: Sequence[str | Path], output: str | Path, expects: Sequence[str]) -> None:
@@ -20,7 +20,7 @@ def collect(tables: Sequence[str | Path], output: str | Path, expects: Sequence[
     for table in tables:
         held = identities(table)  # one in what evaluate writes, several in what collect writes
         if not held:
-            raise AtlasError(f"{table}: says nothing of the evaluations in it. {REMEDY}")
+            raise AtlasError(f"{table}: says nothing of the evaluations in it. {REMAKE}")
         found.append(read_table(table, left[: len(held)]))
         left = left[len(held) :]
     if left:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from sae_atlas.errors import AtlasError, Damaged, reason
+from sae_atlas.errors import REMAKE, AtlasError, Damaged, reason
 from sae_atlas.files import atomic
 from sae_atlas.log import DISK_ERRORS
 from sae_atlas.provenance import check_record
@@ -20,7 +20,6 @@ PLAIN = re.compile(
     r"collections OrderedDict|torch (\w+Storage|Size|device|b?float\w*|u?int\w+|bool|complex\w+)"
     r"|torch\._utils (_rebuild_tensor_v2|_rebuild_parameter)|torch\.nn\.parameter Parameter"
 )
-DAMAGED = "Delete it and rerun; it will be rebuilt."
 
 
 def save_tensors(path: str | Path, value: dict) -> None:
@@ -50,14 +49,14 @@ class _Stream:
         pass
 
 
-def load_tensors(path: str | Path, remedy: str = DAMAGED) -> dict:
+def load_tensors(path: str | Path, remedy: str = REMAKE) -> dict:
     """What save_tensors wrote. Raises AtlasError if the file is missing, truncated, altered or holds code.
 
     remedy: what to do about such a file; by default it is one that the workflow makes (Damaged). Nothing in it is ever run.
     """
     path = Path(path)
     if not path.is_file():
-        raise AtlasError(f"{path}: is not there. {'Rerun; it will be rebuilt.' if remedy == DAMAGED else remedy}")
+        raise AtlasError(f"{path}: is not there. {'Rerun; it will be rebuilt.' if remedy == REMAKE else remedy}")
     try:
         with zipfile.ZipFile(path) as archive:
             if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
@@ -88,7 +87,7 @@ def load_tensors(path: str | Path, remedy: str = DAMAGED) -> dict:
 
 def _damaged(path: Path, what: str, remedy: str) -> AtlasError:
     """For what is certain: the same bytes will never load. An error of the disk or of memory may pass."""
-    return Damaged(path, what) if remedy == DAMAGED else AtlasError(f"{path}: {what}. {remedy}")
+    return Damaged(path, what) if remedy == REMAKE else AtlasError(f"{path}: {what}. {remedy}")
 
 
 def _pickles(archive: zipfile.ZipFile) -> Iterator[bytes]:
@@ -133,7 +132,7 @@ def load_checkpoint(path: str | Path, expected: str | None = None) -> dict:
     expected: for an output of this workflow; others are the user's own. Raises AtlasError with one line that names the file
     and the remedy.
     """
-    remedy = DAMAGED if expected is not None else "Fetch or make it again."
+    remedy = REMAKE if expected is not None else "Fetch or make it again."
     value = load_tensors(path, remedy)
     check_parts(path, value, remedy)
     if expected is not None:

@@ -12,7 +12,7 @@ import pyarrow.compute as compute
 from pyarrow import parquet
 
 from sae_atlas.corpus import open_corpus
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import REMAKE, AtlasError
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.explorer.neighbours import neighbours
 from sae_atlas.features.explorer.pack import write_pack
@@ -102,9 +102,7 @@ def _table(source: Source, name: str, expects: dict, columns: list[str] | None =
     path, expected = source.tables[name], [source.expects(expects, name)]
     found = identities(path)
     if found != expected:
-        raise AtlasError(
-            f"{path}: made by other settings, code or inputs (identities {found}). Delete it and rerun; it will be rebuilt."
-        )
+        raise AtlasError(f"{path}: made by other settings, code or inputs (identities {found}). {REMAKE}")
     return parquet.read_table(path, columns=columns)
 
 
