@@ -90,7 +90,7 @@ format: .venv/ready
 	touch $@
 
 # A training step beside other libraries' (minutes): benchmarks/RESULTS.md; what precision costs: STORES.md (10 minutes);
-# how good the SAEs are: QUALITY.md (half an hour). TOY=--toy does it all in a minute, at toy size.
+# how good the SAEs are: QUALITY.md (over an hour). TOY=--toy does it all in a minute, at toy size.
 bench: .bench-venv/ready
 	.bench-venv/bin/python -m benchmarks.steps $(TOY)
 	.bench-venv/bin/python -m benchmarks.stores $(TOY)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.random_model import random_model
 from benchmarks.report import cpu
 from sae_atlas.activations.save import save_activations
 from sae_atlas.activations.shard import shard_activations
@@ -33,23 +34,8 @@ RECIPE = "l1"
 
 def config_of(layers: int, tokens: int, d_model: int, expansion: int) -> dict:
     sizes = {"hidden_size": d_model, "num_hidden_layers": layers, "num_attention_heads": 4}
-    return {
-        "base_model": {
-            "name": "neox",
-            "source": "random",
-            "architecture": "gpt_neox",
-            "sizes": sizes | {"intermediate_size": 4 * d_model},
-            "seed": 0,
-            "tokenizer": "bytes",
-        },
-        "corpus": {
-            "name": "wikipedia-introductions",
-            "source": "package",
-            "package": "wikipedia-introductions",
-            "context": 128,
-            "tokens": tokens,
-            "held_out_tokens": 1024,
-        },
+    sizes["intermediate_size"] = 4 * d_model
+    return random_model(sizes, 128, tokens, 1024) | {
         "training": {"tokens": tokens},
         "recipes": {RECIPE: {"architecture": "relu", "preset": "quick", "expansion": expansion}},
         "evaluation": {"tokens": 1024, "patched_tokens": 1024},

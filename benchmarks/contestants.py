@@ -159,7 +159,7 @@ def contestants(batch: int = 512) -> list[Contestant]:
     rates = [{"batch": batch, "learning_rate": rate} for rate in (1e-3, 2e-3, 3e-3)]
     falling = [{"batch": batch, "learning_rate": rate, "decay": 1.0} for rate in (3e-3, 4e-3, 5e-3)]  # as sparsify's
     higher = [{"batch": batch, "learning_rate": rate} for rate in (4e-3, 5e-3)]
-    l1 = [rates[1] | {"l1_coefficient": weight} for weight in (2.0, 4.0, 8.0, 12.0)]
+    l1 = [rates[1] | {"l1_coefficient": weight} for weight in (4.0, 8.0, 12.0)]
     # Its own thresholds start at 0.01 where E||x||^2 is d_in and move by a learning rate a step: too low for a short run.
     raised = {"jumprelu_init_threshold": 1.0, "jumprelu_bandwidth": 1.0}
     jump = [rates[1] | {"l0_coefficient": 1.0}]

@@ -18,6 +18,7 @@ import yaml
 
 from benchmarks.load_report import markdown
 from benchmarks.load_stages import ROOT, SCHEMA, THREADS, measure, run_stage, write_config
+from benchmarks.random_model import random_model
 from benchmarks.report import about
 from sae_atlas.files import write_json
 from sae_atlas.plan.atlas import Atlas
@@ -34,23 +35,8 @@ GRIDS = ((24, 6, 3), (24, 6, 30), (24, 60, 3), (240, 6, 3))  # layers, snapshots
 def sizes(d_model: int, context: int, tokens: int, expansion: int, k: int) -> dict:
     """A config of one trained layer: as many train tokens, half of them held out, a quarter read for the contexts."""
     model = {"hidden_size": d_model, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": d_model}
-    return {
-        "base_model": {
-            "name": "random",
-            "source": "random",
-            "architecture": "gpt_neox",
-            "sizes": model | {"max_position_embeddings": max(context, 512)},
-            "seed": 0,
-            "tokenizer": "bytes",
-        },
-        "corpus": {
-            "name": "wikipedia-introductions",
-            "source": "package",
-            "package": "wikipedia-introductions",
-            "context": context,
-            "tokens": tokens + tokens // 4,
-            "held_out_tokens": tokens // 2,
-        },
+    model["max_position_embeddings"] = max(context, 512)
+    return random_model(model, context, tokens + tokens // 4, tokens // 2) | {
         "activations": {
             "layers": [0],
             "shard_rows": 8192,

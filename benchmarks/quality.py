@@ -2,7 +2,7 @@
 
 The same stored activations and tokens, the same sparsity, one evaluation (sae_atlas.metrics). Each contestant's settings
 are tried on seed 0; the one that recovers most cross-entropy goes on with the other seeds. Rows that are in quality.json
-stay as they are, so that it can be made in portions; delete it to measure anew.
+stay as they are, so that it can be made in portions and for several sizes; delete it to measure anew.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from sae_atlas.files import read_json, write_json
 def run(real: Real, contestant: Contestant, seeds: int, rows: list[dict]) -> Iterator[list[dict]]:
     """The contestant's rows: every setting on seed 0, then the best one on the others too. Those in `rows` are kept."""
     if not importlib.util.find_spec(contestant.library):
-        yield [{"library": contestant.library, "architecture": contestant.architecture, "reason": "not installed"}]
+        names = {"library": contestant.library, "architecture": contestant.architecture}
+        yield [{"tokens": real.tokens, **names, "reason": "not installed"}]
         return
     rows = [row for row in rows if "reason" not in row]
     rows = _rows(real, contestant, [(setting, 0) for setting in contestant.settings], rows)
@@ -44,7 +45,8 @@ def _rows(real: Real, contestant: Contestant, runs: list[tuple[dict, int]], rows
         identity, speed = contestant.train(real, real.store(), contestant.architecture, setting, seed, path)
         checkpoints[str(len(new))] = (path, identity)
         new.append({
-            "library": contestant.library, "architecture": contestant.architecture, "setting": setting, "seed": seed,
+            "tokens": real.tokens, "library": contestant.library, "architecture": contestant.architecture,
+            "setting": setting, "seed": seed,
         })  # fmt: skip
         print(contestant.name, setting, "seed", seed, f"{speed:.0f} tokens/s", flush=True)
     if new:
@@ -53,14 +55,14 @@ def _rows(real: Real, contestant: Contestant, runs: list[tuple[dict, int]], rows
     return rows + new
 
 
-def _earlier(out: Path | None, found: dict) -> dict[str, list[dict]]:
-    """Rows by contestant of an earlier quality.json of the same size and versions."""
+def _earlier(out: Path | None, found: dict) -> dict[tuple, list[dict]]:
+    """Rows by (tokens, library, architecture) of an earlier quality.json of the same versions."""
     if out is None or not (out / "quality.json").exists():
         return {}
     earlier, rows = read_json(out / "quality.json"), {}
-    if (earlier["tokens"], earlier["versions"]) == (found["tokens"], found["versions"]):
+    if earlier["versions"] == found["versions"]:
         for row in earlier["rows"]:
-            rows.setdefault(f"{row['library']} {row['architecture']}", []).append(row)
+            rows.setdefault((row["tokens"], row["library"], row["architecture"]), []).append(row)
     return rows
 
 
@@ -73,7 +75,7 @@ def _write(out: Path, found: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--toy", action="store_true", help="tiny sizes, seconds; writes nothing unless --out is given")
-    parser.add_argument("--tokens", type=int, default=120_000, help="of the text, one epoch")
+    parser.add_argument("--tokens", type=int, default=500_000, help="of the text, one epoch")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="contestants, as 'sae_lens topk'; default all")
     parser.add_argument("--data", type=Path, help="folder that keeps model, text and stores; default: none is kept")
@@ -83,13 +85,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.data or Path(temporary)
         real = Real(folder, toy(folder) if chosen.toy else default(chosen.tokens))
-        found = about(chosen.seeds, 2) | {"unit": "one row per trained SAE", "tokens": real.tokens, "rows": []}
+        found = about(chosen.seeds, 2) | {"unit": "one row per trained SAE", "rows": []}
         rows = _earlier(out, found)
         for contestant in contestants(128 if chosen.toy else 512):
             if chosen.only and contestant.name not in chosen.only:
                 continue
-            for state in run(real, contestant, chosen.seeds, rows.get(contestant.name, [])):
-                rows[contestant.name] = state
+            key = (real.tokens, contestant.library, contestant.architecture)
+            for state in run(real, contestant, chosen.seeds, rows.get(key, [])):
+                rows[key] = state
                 found["rows"] = list(itertools.chain(*rows.values()))
                 if out:
                     _write(out, found)
