@@ -1,13 +1,14 @@
 """The exact step on CPU: what the dense gradient is, computed from the active entries alone (numba and MKL).
 
-The encoder product is dense; its result is compacted micro-batch by micro-batch while it is in cache. Decoding,
-both weight gradients and the encoder's gradient then touch active entries only: the gradient of an inactive latent
-is exactly zero. Threads take micro-batches and ranges of latents; no sum is split between them, so any number of
-threads gives the same bits.
+The encoder product is dense, in int8 first where that is faster (screen.py); its result is compacted micro-batch by
+micro-batch while it is in cache. Decoding, both weight gradients and the encoder's gradient then touch active entries
+only: the gradient of an inactive latent is exactly zero. Threads take micro-batches and ranges of latents; no sum is
+split between them, so any number of threads gives the same bits.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from types import ModuleType
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_atlas.kernels import adam, dense, loops, reference
+from sae_atlas.kernels import adam, dense, loops, reference, screen
 from sae_atlas.kernels.measured import Control, Measured, Weights, floats
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 
@@ -56,6 +57,30 @@ class Entries:
     values: Tensor  # [entries] pre-activations
 
 
+class Whole:
+    """Active entries of a batch, from the whole encoder product of a micro-batch while it is in cache."""
+
+    def __init__(self, encoder: Tensor, x: Tensor):
+        """encoder [d_sae, d_in], x [rows, d_in]."""
+        self.transposed, self.x = encoder.T, x
+
+    def above(self, part: tuple[int, int], bias: Tensor, threshold: float | Tensor, *out) -> int:
+        """Entries of rows [first, last) above `threshold`, one number or one per latent; out: counts, columns, values."""
+        z = self._product(part, bias)
+        if isinstance(threshold, Tensor):
+            return loops.collect_above_each(z, threshold.numpy(), *out)
+        return loops.collect_above(z, z.dtype.type(threshold), *out)
+
+    def largest(self, part: tuple[int, int], bias: Tensor, k: int, *out) -> int:
+        """The k largest positive entries of each of the rows [first, last)."""
+        return loops.collect_largest(self._product(part, bias), k, *out)
+
+    def _product(self, part: tuple[int, int], bias: Tensor) -> np.ndarray:
+        x = self.x[slice(*part)]
+        z = own_buffer("z", (MICRO_BATCH, len(bias)), x.dtype)[: len(x)]
+        return torch.addmm(bias, x, self.transposed, out=z).numpy()
+
+
 class Step:
     """One batch on its way through the sparse step; the same methods as gpu.Step."""
 
@@ -69,14 +94,11 @@ class Step:
 
     def above(self, threshold: float | Tensor, bias: str = "b_enc") -> Entries:
         """Entries above `threshold`, one number or one per latent."""
-        if isinstance(threshold, Tensor):
-            low = threshold.numpy()
-            return self._encode(lambda z, *out: loops.collect_above_each(z, low, *out), bias)
-        return self._encode(lambda z, *out: loops.collect_above(z, z.dtype.type(threshold), *out), bias)
+        return self._entries(self.encoded.above, self.weights[bias], threshold)
 
     def largest(self, k: int) -> Entries:
         """The k largest positive entries of each row; of equal ones the first."""
-        return self._encode(lambda z, *out: loops.collect_largest(z, k, *out), "b_enc")
+        return self._entries(self.encoded.largest, self.weights["b_enc"], k)
 
     def largest_of_batch(self, k: int) -> Entries:
         """The k * rows largest positive entries of the batch; of equal ones the first.
@@ -98,19 +120,21 @@ class Step:
         ends, places = np.concatenate([[0], np.cumsum(kept)]), torch.from_numpy(kept)
         return Entries(ends[entries.starts], entries.columns[places], entries.values[places])
 
-    def _encode(self, collect: Callable, bias: str) -> Entries:
-        """Active entries: collect(z, counts, columns, values) -> number, for the pre-activations z of a micro-batch."""
-        bias, transposed = self.weights[bias], self.weights["W_enc"].T
+    @cached_property
+    def encoded(self) -> "Whole | screen.Screened":
+        encoder = self.weights["W_enc"]
+        kind = screen.Screened if screen.pays(encoder, self.control.density) else Whole
+        return kind(encoder, self.centred)
+
+    def _entries(self, collect: Callable, *arguments) -> Entries:
+        """Those of collect(rows, *arguments, counts, columns, values) -> how many, micro-batch by micro-batch."""
 
         def work(part: tuple[int, int]):
             first, last = part
-            z = own_buffer("z", (MICRO_BATCH, self.d_sae), self.centred.dtype)[: last - first]
-            torch.addmm(bias, self.centred[first:last], transposed, out=z)
-            z = z.numpy()
-            columns = own_buffer("columns", z.size, torch.int32).numpy()
-            values = own_buffer("values", z.size, self.centred.dtype).numpy()
-            counts = np.empty(len(z), np.int64)
-            number = collect(z, counts, columns, values)
+            columns = own_buffer("columns", MICRO_BATCH * self.d_sae, torch.int32).numpy()
+            values = own_buffer("values", MICRO_BATCH * self.d_sae, self.centred.dtype).numpy()
+            counts = np.empty(last - first, np.int64)
+            number = collect(part, *arguments, counts, columns, values)
             return counts, columns[:number].copy(), values[:number].copy()
 
         counts, columns, values = zip(*run(work, self.micro_batches), strict=True)
@@ -240,5 +264,5 @@ def _ranges(weight: Tensor) -> int:
 
 def compiled() -> bool:
     """Whether this process had to compile a kernel, which takes seconds, and is done once per machine and version."""
-    kernels = [each for room in (loops, dense, adam) for each in vars(room).values() if hasattr(each, "stats")]
+    kernels = [each for room in (loops, screen, dense, adam) for each in vars(room).values() if hasattr(each, "stats")]
     return any(sum(each.stats.cache_misses.values()) for each in kernels)

@@ -111,6 +111,30 @@ def kth_largest(values, k, scratch):
 
 
 @kernel
+def keep_largest(columns, values, first, end, k, edge):
+    """Of the entries [first, end) those above `edge`, the k-th largest, and the first ones equal to it. Returns the end."""
+    above = 0
+    for i in range(first, end):
+        above += values[i] > edge
+    equal = k - above  # places left for entries equal to the k-th
+    at = first
+    for i in range(first, end):
+        if values[i] > edge or (values[i] == edge and equal > 0):
+            equal -= values[i] == edge
+            columns[at], values[at] = columns[i], values[i]
+            at += 1
+    return at
+
+
+@kernel
+def follow(guess, edge, size):
+    """The next row's guess, in sizes, after a row of this size whose k-th largest is `edge` (0: it has fewer)."""
+    if edge > 0:
+        return np.float32(guess + (0.05 if guess > 0 else 1.0) * (MARGIN * edge / size - guess))
+    return np.float32(0.95 * guess)
+
+
+@kernel
 def collect_largest(z, k, counts, columns, values):
     """The k largest positive entries of each row of z [rows, d_sae]; of equal ones the first. Returns how many.
 
@@ -120,7 +144,7 @@ def collect_largest(z, k, counts, columns, values):
     n = z.shape[1]
     scratch = np.empty(n, z.dtype)
     at = 0
-    guess = z.dtype.type(0)
+    guess = np.float32(0)
     for row in range(len(z)):
         line = z[row]
         squares = z.dtype.type(0)
@@ -130,27 +154,13 @@ def collect_largest(z, k, counts, columns, values):
         factor = guess
         end = collect_row(line, factor * size, columns, values, at)
         while end - at < k and factor > 0:
-            factor = factor * z.dtype.type(0.7) if factor > 0.1 else z.dtype.type(0)
+            factor = np.float32(0.7 * factor if factor > 0.1 else 0.0)
             end = collect_row(line, factor * size, columns, values, at)
-        found = end - at
-        if found > k:
+        edge = z.dtype.type(0)
+        if end - at >= k:
             edge = kth_largest(values[at:end], k, scratch)
-            if size > 0:
-                newest = z.dtype.type(0.05 if guess > 0 else 1)
-                guess += newest * (z.dtype.type(MARGIN) * edge / size - guess)
-            above = 0
-            for i in range(at, end):
-                above += values[i] > edge
-            equal = k - above  # places left for entries equal to the k-th
-            end = at
-            for i in range(at, at + found):
-                if values[i] > edge or (values[i] == edge and equal > 0):
-                    equal -= values[i] == edge
-                    columns[end] = columns[i]
-                    values[end] = values[i]
-                    end += 1
-        elif found < k:
-            guess *= z.dtype.type(0.95)
+            end = keep_largest(columns, values, at, end, k, edge)
+        guess = follow(guess, edge, size)
         counts[row] = end - at
         at = end
     return at
