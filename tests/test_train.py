@@ -17,6 +17,7 @@ from stores import D_IN, activations, make_store
 
 from sae_atlas.activations.store import open_store
 from sae_atlas.errors import AtlasError
+from sae_atlas.kernels import screen
 from sae_atlas.kernels.measured import Control
 from sae_atlas.saes import architecture as import_architecture
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors
@@ -134,8 +135,18 @@ def test_windows_chain(stores, tmp_path):
     assert rates[0] == pytest.approx(0.01) and rates[-1] < rates[-2] < 0.01
 
 
+@pytest.fixture(params=["whole products", "screened"])
+def products(request, monkeypatch):
+    """The encoder product as steps of this size have it, and as long vectors have it where few latents are active."""
+    if request.param == "screened":
+        if not screen.available():
+            pytest.skip("this CPU has no int8 products (AVX-512 VNNI)")
+        monkeypatch.setattr(screen, "FROM", D_IN)
+        monkeypatch.setattr(screen, "BELOW", 0.5)
+
+
 @pytest.mark.parametrize("architecture", ["relu", "topk"])
-def test_any_number_of_threads_gives_the_same_bytes(stores, tmp_path, architecture):
+def test_any_number_of_threads_gives_the_same_bytes(stores, tmp_path, architecture, products):
     recipe = recipe_of(architecture, batch=600)  # more than one micro-batch
     one, two = (run(tmp_path / str(threads), stores[0], recipe, threads=threads) for threads in (1, 2))
     assert one["checkpoint"].read_bytes() == two["checkpoint"].read_bytes()
@@ -143,7 +154,7 @@ def test_any_number_of_threads_gives_the_same_bytes(stores, tmp_path, architectu
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_interrupted_at_any_step_it_ends_with_the_same_bytes(architecture, stores, tmp_path, monkeypatch):
+def test_interrupted_at_any_step_it_ends_with_the_same_bytes(architecture, stores, tmp_path, monkeypatch, products):
     whole = run(tmp_path / "whole", stores[0], recipe_of(architecture))
     steps = iter([1, 5, 2, 100])
     left = [next(steps)]
