@@ -23,7 +23,8 @@ L0 = 32
 SLACK = 1.15  # a setting whose held-out L0 is above this times the asked one is not chosen: it would win by it
 DEAD_AFTER = 10_000  # tokens without firing: everyone's revival of dead latents starts there
 WARMUP = 20  # steps
-SAME = 1e-4  # relative difference of reconstructions that float32 may leave
+SAME = 1e-4  # relative difference of a token's reconstructions that float32 may leave
+TIES = 0.01  # of the tokens, whose k-th and next latents may be so close that float32 decides between them
 IDENTITY = "peer"  # of a checkpoint that no stage of ours has made
 
 
@@ -159,18 +160,18 @@ def contestants(batch: int = 512) -> list[Contestant]:
     rates = [{"batch": batch, "learning_rate": rate} for rate in (1e-3, 2e-3, 3e-3)]
     falling = [{"batch": batch, "learning_rate": rate, "decay": 1.0} for rate in (3e-3, 4e-3, 5e-3)]  # as sparsify's
     higher = [{"batch": batch, "learning_rate": rate} for rate in (4e-3, 5e-3)]
-    l1 = [rates[1] | {"l1_coefficient": weight} for weight in (4.0, 8.0, 12.0)]
+    l1 = [rates[1] | {"l1_coefficient": weight} for weight in (8.0, 12.0)]
     # Its own thresholds start at 0.01 where E||x||^2 is d_in and move by a learning rate a step: too low for a short run.
     raised = {"jumprelu_init_threshold": 1.0, "jumprelu_bandwidth": 1.0}
     jump = [rates[1] | {"l0_coefficient": 1.0}]
-    jump += [rates[1] | raised | {"l0_coefficient": weight} for weight in (1.0, 10.0)]
+    jump += [rates[1] | raised | {"l0_coefficient": 1.0}]
     return [
         Contestant("sae_atlas", "topk", (*rates, *falling), ours),
         Contestant("sae_atlas", "batch_topk", (*rates[1:], *falling), ours),
         Contestant("sae_atlas", "jumprelu", tuple(rates), ours),
         Contestant("sae_atlas", "relu", tuple(rates), ours),
         Contestant("sparsify", "topk", ({"batch": batch, "learning_rate": "default"}, *rates, *higher), sparsify),
-        Contestant("sae_lens", "topk", tuple(rates), sae_lens),
+        Contestant("sae_lens", "topk", tuple(rates[1:]), sae_lens),
         Contestant("sae_lens", "batch_topk", tuple(rates[1:]), sae_lens),
         Contestant("sae_lens", "jumprelu", tuple(jump), sae_lens),
         Contestant("sae_lens", "relu", tuple(l1), sae_lens),
@@ -217,6 +218,6 @@ def _check(own: Callable, path: Path, rows: _Rows) -> None:
     """Raises if the checkpoint that was read from a peer does not reconstruct as the peer itself does."""
     x = next(iter(rows))
     one, other = own(x), Sae.load(path)(x)
-    difference = float((one - other).norm() / one.norm())
-    if difference > SAME:
-        raise RuntimeError(f"{path}: reads the peer's weights wrongly, relative difference {difference:.1e}")
+    difference = (one - other).norm(dim=1) / one.norm(dim=1)
+    if float((difference > SAME).float().mean()) > TIES:
+        raise RuntimeError(f"{path}: reads the peer's weights wrongly, relative differences {difference.tolist()[:9]}")
