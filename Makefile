@@ -89,10 +89,12 @@ format: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-# A training step beside other libraries' (minutes): benchmarks/RESULTS.md; what precision costs: STORES.md (10 minutes);
-# how good the SAEs are: QUALITY.md (over an hour). TOY=--toy does it all in a minute, at toy size.
+# A training step beside other libraries' (minutes): benchmarks/RESULTS.md; what its int8 product misses: SCREENING.md
+# (5 minutes); what precision costs: STORES.md (10 minutes); how good the SAEs are: QUALITY.md (over an hour).
+# TOY=--toy does it all in a minute, at toy size.
 bench: .bench-venv/ready
 	.bench-venv/bin/python -m benchmarks.steps $(TOY)
+	.bench-venv/bin/python -m benchmarks.screening $(TOY)
 	.bench-venv/bin/python -m benchmarks.stores $(TOY)
 	.bench-venv/bin/python -m benchmarks.quality $(TOY)
 

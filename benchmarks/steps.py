@@ -16,7 +16,7 @@ from benchmarks.ours import Atlas
 from benchmarks.peers import PEERS
 from benchmarks.report import about, markdown
 from benchmarks.stand_ins import put_in_place
-from benchmarks.works import TOY, WORKS, Work, start
+from benchmarks.works import TOY, WORKS, Work, decided, start
 from sae_atlas.kernels.threads import use_threads
 
 WARM = 2  # steps before the clock runs: compilers, allocators, Adam's state
@@ -41,7 +41,8 @@ def measure(work: Work, rounds: int, threads: int) -> tuple[list[dict], list[dic
     ours = Atlas(work, weights, threads)
     found = {"sae_atlas": ours}
     gradients, absent = [], {}
-    true = ours.gradients(x)
+    clear = x[decided(work, weights, x)]
+    true = ours.gradients(clear)
     for name, kind in PEERS.items():
         try:
             peer = kind(work, weights, threads)
@@ -49,9 +50,10 @@ def measure(work: Work, rounds: int, threads: int) -> tuple[list[dict], list[dic
             absent[name] = str(reason)
             continue
         found[name] = peer
-        differences = difference(true, peer.gradients(x), weights["W_dec"], peer.scale(x))
+        differences = difference(true, peer.gradients(clear), weights["W_dec"], peer.scale(clear))
         agree = max(differences.values()) <= TOLERANCE
-        gradients.append({"work": work.name, "implementation": name, "agree": agree, "differences": differences})
+        compared = {"agree": agree, "differences": differences, "left_out": len(x) - len(clear)}
+        gradients.append({"work": work.name, "implementation": name, **compared})
     found["encoder product"] = EncoderProduct(work, weights, threads)
     times = _rounds(found, x, rounds)
     rows = []

@@ -11,6 +11,7 @@ from sae_atlas.saes.parts import initial_weights
 LEARNING_RATE = 1e-5  # small, so that L0 stays what it is while a step is repeated
 PENALTY = 0.01  # lambda of the L1 works, on E||x||^2 = 1 and the sum over latents
 ACTIVE = 8  # decoder directions a token is made of
+TIE = 1e-6  # pre-activations that are closer may change places
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,12 @@ def start(work: Work, device: torch.device | str = "cpu") -> tuple[Weights, Tens
         z = (x - weights["b_dec"]) @ weights["W_enc"].T
         weights["b_enc"] -= z.flatten().kthvalue(z.numel() - work.batch * work.l0).values
     return {name: weight.to(device) for name, weight in weights.items()}, x.to(device)
+
+
+def decided(work: Work, weights: Weights, x: Tensor) -> Tensor:
+    """[batch] bool: the tokens whose active latents do not hang on how float32 rounds a sum."""
+    z = (x - weights["b_dec"]) @ weights["W_enc"].T + weights["b_enc"]
+    if work.kind == "l1":
+        return z.abs().amin(dim=1) > TIE
+    largest = z.topk(work.l0 + 1, dim=1).values
+    return largest[:, -2] - largest[:, -1] > TIE

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sae_atlas.kernels import screen
+
 ROOT = Path(__file__).parent.parent
 PEERS = {"sae_lens", "dictionary_learning", "sparsify"}  # tests run without them, `make bench TOY=--toy` has them
 
@@ -62,6 +64,17 @@ def test_the_evaluation_benchmark_times_every_way(tmp_path):
     found = json.loads((tmp_path / "evaluation.json").read_text())
     assert len(found["seconds"]) == 4 and all(each > 0 for each in found["seconds"].values())
     assert found["times faster"]["kept"] == pytest.approx(found["seconds"]["from scratch"] / found["seconds"]["kept"])
+
+
+@pytest.mark.skipif(not screen.available(), reason="this CPU has no int8 products (AVX-512 VNNI)")
+def test_the_screening_benchmark_counts_misses(tmp_path):
+    """Fewer with every wider margin, and none at the step's own."""
+    command = [sys.executable, "-m", "benchmarks.screening", "--toy", "--out", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    for row in json.loads((tmp_path / "screening.json").read_text())["rows"]:
+        missed = [each["missed"] for each in row["margins"]]
+        assert missed == sorted(missed, reverse=True) and missed[0] > 0
+        assert row["margins"][-1]["deviations"] == screen.SIGMAS and missed[-1] == 0
 
 
 def test_saelens_measures_the_same():
