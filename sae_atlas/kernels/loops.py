@@ -129,7 +129,7 @@ def keep_largest(columns, values, first, end, k, edge):
 @kernel
 def follow(guess, edge, size):
     """The next row's guess, in sizes, after a row of this size whose k-th largest is `edge` (0: it has fewer)."""
-    if edge > 0:
+    if edge > 0 and size > 0:
         return np.float32(guess + (0.05 if guess > 0 else 1.0) * (MARGIN * edge / size - guess))
     return np.float32(0.95 * guess)
 

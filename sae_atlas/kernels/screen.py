@@ -43,9 +43,8 @@ def round_rows(matrix, rounded, steps, norms, errors, first, last):
     errors: what is to be multiplied with the other vector's norm to make a margin.
     """
     n = matrix.shape[1]
-    largest = steps.view(
-        np.int32
-    )  # of positive floats also their bits are in order, and integers have a vector maximum
+    # The bits of floats that are not negative are in the order of the floats, and integers have a vector maximum.
+    largest = steps.view(np.int32)
     for row in range(first, last):
         line, out, bits = matrix[row], rounded[row], matrix[row].view(np.int32)
         top = np.int32(0)
@@ -154,7 +153,7 @@ def collect_largest(products, x, encoder, bias, rows, latents, nothing, k, count
 
 
 class Screened:
-    """Active entries of a batch, by screening."""
+    """Active entries of a batch, by screening; the same methods as cpu.Whole."""
 
     def __init__(self, encoder: Tensor, x: Tensor):
         """encoder [d_sae, d_in], x [rows, d_in], float32."""

@@ -24,7 +24,8 @@ ROWS = {
 }  # tokens worked on at once, as the stages have it
 CHUNKS = 5  # of a store that are in memory: read ahead, in hand and cut up
 LATENT = 20  # bytes of a token and latent while it is encoded for measuring: z, the positive, the largest, their places
-STEP = 12  # the same in training: z, columns, values
+STEP = 16  # the same in training: z, the int8 product, columns, values
+ROUNDED = 1 / 8  # of the weights: the encoder in int8
 LOGIT = 16  # of a position and token: two passes' logits, in float32 and as probabilities
 NORMS = 16  # per token of a window: its norm, a sorted copy, its number
 OF_MEDIAN = 5 * 8  # bytes of a value of the sample: in parts, as one, and three steps of the median, in float64
@@ -95,13 +96,13 @@ def _shard_activations(atlas, shape: Shape) -> float:
 
 
 def _train_sae(atlas, shape: Shape) -> float:
-    """Weights, two averages, the gradients; where many latents may be active, also the gradients of its groups."""
+    """Weights, two averages, gradients, the encoder in int8; where many latents may be active, the gradients of groups."""
     chunks = CHUNKS * atlas.config["activations"]["chunk_rows"] * shape.d_model * SINGLE
 
     def need(recipe: str) -> float:
         sparse = atlas.config["recipes"][recipe]["architecture"] in TOPK
         step = STEP * ROWS["step"] * _latents(atlas, recipe, shape)
-        return (4 if sparse else 8) * _weights(atlas, recipe, shape) + step
+        return ((4 if sparse else 8) + ROUNDED) * _weights(atlas, recipe, shape) + step
 
     return max(map(need, atlas.trained)) + chunks
 
