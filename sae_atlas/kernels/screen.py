@@ -2,13 +2,16 @@
 
 The rows of the batch and of the encoder are rounded to multiples of a step each (their largest value / 127). The product
 of the rounded ones, which is exact in int32, tells every pre-activation to within a margin; those that may be active are
-computed again in float32, and only these are looked at.
+computed again in float32, and only these are looked at. Their values are those of a float32 product but for the order of
+its sum, so the last bits depend on whether the CPU screens, as they do on its library of matrix products.
 
 For z = x . w with x = x' + a and w = w' + b, the error of x' . w' is a . w + x' . b. Rounding errors are noise of a known
 size beside what they are multiplied with, so a . w has the standard deviation |a| |w| / sqrt(d_in): the margin is SIGMAS
 of it, and never more than |a| |w|, which is Cauchy's and Schwarz's bound. Where many values of a vector are rounded to 0
 (one value is large, and the rest small) the errors are those values and no noise, and the bound itself is the margin.
 """
+
+from functools import cache
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ BELOW = 0.025  # active fraction under which it is faster than the whole product
 FROM = 192  # dimensions: of shorter vectors the margins are wide, and the product is a small part of the step
 
 
+@cache
 def available() -> bool:
     """Whether this CPU multiplies int8 by instructions that sum in int32 (AVX-512 VNNI)."""
     return torch.cpu.get_capabilities().get("avx512_vnni", False)
