@@ -21,7 +21,8 @@ def markdown(found: dict) -> str:
         "(a peer's normaliser and decoder norms folded in). Median over the seeds (lowest to highest). Each trainer's",
         "settings were tried on seed 0 and the one that recovers most cross-entropy goes on: a mild selection on the",
         f"held-out text, the same for everyone, among those with an L0 of at most {SLACK} x {L0} (the lowest L0 if none has).",
-        "Few settings were tried where a trainer is slow. `make bench` runs it; `--tokens` sets the size.",
+        "Few settings were tried where a trainer is slow. The choice does not look at dead latents, of which high learning",
+        "rates make many: the settings tried tell what fewer cost. `make bench` runs it; `--tokens` sets the size.",
         "",
         f"{found['machine']}, {found['date']}.",
     ]
