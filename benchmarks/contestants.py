@@ -20,7 +20,7 @@ from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.sae import Sae
 
 L0 = 32
-SLACK = 1.15  # a setting whose held-out L0 is above this times the asked one is not chosen: it would win by it
+SLACK = 1.2  # a setting whose held-out L0 is above this times the asked one is not chosen: it would win by it
 DEAD_AFTER = 10_000  # tokens without firing: everyone's revival of dead latents starts there
 WARMUP = 20  # steps
 SAME = 1e-4  # relative difference of a token's reconstructions that float32 may leave
