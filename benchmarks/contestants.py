@@ -158,7 +158,9 @@ def sparsify(real: Real, store, architecture: str, setting: dict, seed: int, che
 
 def contestants(batch: int = 512) -> list[Contestant]:
     rates = [{"batch": batch, "learning_rate": rate} for rate in (1e-3, 2e-3, 3e-3)]
-    falling = [{"batch": batch, "learning_rate": rate, "decay": 1.0} for rate in (2e-3, 3e-3, 4e-3, 5e-3)]  # as sparsify's
+    falling = [
+        {"batch": batch, "learning_rate": rate, "decay": 1.0} for rate in (2e-3, 3e-3, 4e-3, 5e-3)
+    ]  # as sparsify's
     higher = [{"batch": batch, "learning_rate": rate} for rate in (4e-3, 5e-3)]
     l1 = [rates[1] | {"l1_coefficient": weight} for weight in (8.0, 12.0)]
     # Its own thresholds start at 0.01 where E||x||^2 is d_in and move by a learning rate a step: too low for a short run.
