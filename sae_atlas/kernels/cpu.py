@@ -64,15 +64,12 @@ class Whole:
         """encoder [d_sae, d_in], x [rows, d_in]."""
         self.transposed, self.x = encoder.T, x
 
-    def above(self, part: tuple[int, int], bias: Tensor, threshold: float | Tensor, *out) -> int:
-        """Entries of rows [first, last) above `threshold`, one number or one per latent; out: counts, columns, values."""
-        z = self._product(part, bias)
-        if isinstance(threshold, Tensor):
-            return loops.collect_above_each(z, threshold.numpy(), *out)
-        return loops.collect_above(z, z.dtype.type(threshold), *out)
+    def above(self, part: tuple[int, int], bias: Tensor, low: Tensor, *out) -> int:
+        """Entries of rows [first, last) above `low` [d_sae]; out: counts, columns, values. Returns how many."""
+        return loops.collect_above(self._product(part, bias), low.numpy(), *out)
 
     def largest(self, part: tuple[int, int], bias: Tensor, k: int, *out) -> int:
-        """The k largest positive entries of each of the rows [first, last)."""
+        """The k largest positive entries of each of the rows [first, last). Returns how many."""
         return loops.collect_largest(self._product(part, bias), k, *out)
 
     def _product(self, part: tuple[int, int], bias: Tensor) -> np.ndarray:
@@ -94,7 +91,8 @@ class Step:
 
     def above(self, threshold: float | Tensor, bias: str = "b_enc") -> Entries:
         """Entries above `threshold`, one number or one per latent."""
-        return self._entries(self.encoded.above, self.weights[bias], threshold)
+        low = torch.as_tensor(threshold, dtype=self.centred.dtype).expand(self.d_sae).contiguous()
+        return self._entries(self.encoded.above, self.weights[bias], low)
 
     def largest(self, k: int) -> Entries:
         """The k largest positive entries of each row; of equal ones the first."""

@@ -44,18 +44,7 @@ def collect_row(z, threshold, columns, values, at):
 
 
 @kernel
-def collect_above(z, threshold, counts, columns, values):
-    """Entries of z [rows, d_sae] above `threshold`; counts [rows]. Returns how many."""
-    at = 0
-    for row in range(len(z)):
-        end = collect_row(z[row], threshold, columns, values, at)
-        counts[row] = end - at
-        at = end
-    return at
-
-
-@kernel
-def collect_above_each(z, thresholds, counts, columns, values):
+def collect_above(z, thresholds, counts, columns, values):
     """Entries of z [rows, d_sae] above their latent's own of `thresholds` [d_sae]; counts [rows]. Returns how many."""
     whole = z.shape[1] // BLOCK * BLOCK
     at = 0

@@ -71,11 +71,10 @@ def round_rows(matrix, rounded, steps, norms, errors, first, last):
 
 
 @kernel
-def most(products, step, norm, error, steps, norms, errors, bias, low, out):
-    """out [d_sae]: what each pre-activation of a row is at most, minus `low` [d_sae], from the int8 products of the row."""
+def most(products, step, norm, error, steps, norms, errors, base, out):
+    """out [d_sae]: base plus what each product of a row is at most, from its int8 products."""
     for i in range(len(out)):
-        middle = np.float32(products[i]) * (step * steps[i])
-        out[i] = middle + error * norms[i] + norm * errors[i] + (bias[i] - low[i])
+        out[i] = np.float32(products[i]) * (step * steps[i]) + error * norms[i] + norm * errors[i] + base[i]
 
 
 @kernel
@@ -93,10 +92,10 @@ def collect_above(products, x, encoder, bias, rows, latents, low, counts, column
 
     products [rows, d_sae] int32; rows, latents: (steps, norms, errors) of the rows of x and of the encoder.
     """
-    high = np.empty(len(bias), np.float32)
+    high, base = np.empty(len(bias), np.float32), bias - low
     at = 0
     for row in range(len(x)):
-        most(products[row], rows[0][row], rows[1][row], rows[2][row], *latents, bias, low, high)
+        most(products[row], rows[0][row], rows[1][row], rows[2][row], *latents, base, high)
         end = collect_row(high, np.float32(0), columns, values, at)
         first = at
         for i in range(first, end):
@@ -110,8 +109,8 @@ def collect_above(products, x, encoder, bias, rows, latents, low, counts, column
 
 
 @kernel
-def collect_largest(products, x, encoder, bias, rows, latents, nothing, k, counts, columns, values):
-    """The k largest positive entries of each row; of equal ones the first. Returns how many. nothing [d_sae]: zeros.
+def collect_largest(products, x, encoder, bias, rows, latents, k, counts, columns, values):
+    """The k largest positive entries of each row; of equal ones the first. Returns how many.
 
     Any k entries tell what the k-th largest is at least; those that cannot be above it are not computed.
     """
@@ -120,7 +119,7 @@ def collect_largest(products, x, encoder, bias, rows, latents, nothing, k, count
     zero, infinite, guess = np.float32(0), np.float32(np.inf), np.float32(0)
     at = 0
     for row in range(len(x)):
-        most(products[row], rows[0][row], rows[1][row], rows[2][row], *latents, bias, nothing, high)
+        most(products[row], rows[0][row], rows[1][row], rows[2][row], *latents, bias, high)
         size = np.sqrt(np.square(high[:SAMPLE]).sum() / min(n, SAMPLE))
         threshold = guess * size
         while True:
@@ -167,23 +166,28 @@ class Screened:
         arrays = encoder.numpy(), self.rounded.numpy(), *self.latents
         run(lambda part: round_rows(*arrays, *part), parts_of(len(encoder), ENCODER_ROWS))
 
-    def above(self, part: tuple[int, int], bias: Tensor, threshold: float | Tensor, *out) -> int:
-        """Entries of rows [first, last) above `threshold`, one number or one per latent; out: counts, columns, values."""
-        low = torch.as_tensor(threshold, dtype=bias.dtype).expand(len(bias)).contiguous()
-        return collect_above(*self._screen(part, bias), low.numpy(), *out)
+    def above(self, part: tuple[int, int], bias: Tensor, low: Tensor, *out) -> int:
+        """Entries of rows [first, last) above `low` [d_sae]; out: counts, columns, values. Returns how many."""
+        return collect_above(*self._given(part, bias), low.numpy(), *out)
 
     def largest(self, part: tuple[int, int], bias: Tensor, k: int, *out) -> int:
-        """The k largest positive entries of each of the rows [first, last)."""
-        return collect_largest(*self._screen(part, bias), np.zeros(len(bias), np.float32), k, *out)
+        """The k largest positive entries of each of the rows [first, last). Returns how many."""
+        return collect_largest(*self._given(part, bias), k, *out)
 
-    def _screen(self, part: tuple[int, int], bias: Tensor) -> tuple:
+    def _given(self, part: tuple[int, int], bias: Tensor) -> tuple:
+        products, rows = self.products(part)
+        return products, self.x[slice(*part)].numpy(), self.encoder.numpy(), bias.numpy(), rows, self.latents
+
+    def products(self, part: tuple[int, int]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """int8 products [rows, d_sae] of at most MICRO_BATCH rows, and the rows' (steps, norms, errors)."""
         x = self.x[slice(*part)]
         rounded = own_buffer("rounded rows", (MICRO_BATCH, x.shape[1]), torch.int8)[: len(x)]
-        products = own_buffer("products", (MICRO_BATCH, len(bias)), torch.int32)[: len(x)]
+        # The whole product's buffer: a step has one or the other.
+        products = own_buffer("z", (MICRO_BATCH, len(self.encoder)), x.dtype).view(torch.int32)[: len(x)]
         rows = _numbers(len(x))
         round_rows(x.numpy(), rounded.numpy(), *rows, 0, len(x))
         torch._int_mm(rounded, self.rounded.T, out=products)  # torch's one product of int8 that gives int32
-        return products.numpy(), x.numpy(), self.encoder.numpy(), bias.numpy(), rows, self.latents
+        return products.numpy(), rows
 
 
 def _numbers(count: int) -> tuple[np.ndarray, ...]:

@@ -24,7 +24,7 @@ ROWS = {
 }  # tokens worked on at once, as the stages have it
 CHUNKS = 5  # of a store that are in memory: read ahead, in hand and cut up
 LATENT = 20  # bytes of a token and latent while it is encoded for measuring: z, the positive, the largest, their places
-STEP = 16  # the same in training: z, the int8 product, columns, values
+STEP = 12  # the same in training: z or the int8 product, columns, values
 ROUNDED = 1 / 8  # of the weights: the encoder in int8
 LOGIT = 16  # of a position and token: two passes' logits, in float32 and as probabilities
 NORMS = 16  # per token of a window: its norm, a sorted copy, its number
