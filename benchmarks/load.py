@@ -19,8 +19,7 @@ import yaml
 from benchmarks.load_report import markdown
 from benchmarks.load_stages import ROOT, SCHEMA, THREADS, measure, run_stage, write_config
 from benchmarks.random_model import random_model
-from benchmarks.report import about
-from sae_atlas.files import write_json
+from benchmarks.report import about, write
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.memory import memory
@@ -167,9 +166,7 @@ def main() -> None:
     found = json.loads(file.read_text()) if file and file.is_file() else {}
     found |= about(1, THREADS) | {"unit": "seconds; MB of 10^6 bytes, the peak of the process"}
     found |= {name: part() for name, part in parts.items() if chosen.only in (None, name)}
-    if out:
-        write_json(file, found)
-        (out / "LOAD.md").write_text(markdown(found))
+    write(out, "load", found, markdown(found))
 
 
 if __name__ == "__main__":

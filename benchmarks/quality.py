@@ -16,8 +16,8 @@ from pathlib import Path
 from benchmarks.contestants import L0, SLACK, Contestant, contestants
 from benchmarks.quality_report import markdown
 from benchmarks.real import Real, default, toy
-from benchmarks.report import about
-from sae_atlas.files import read_json, write_json
+from benchmarks.report import about, write
+from sae_atlas.files import read_json
 
 
 def run(real: Real, contestant: Contestant, seeds: int, rows: list[dict]) -> Iterator[list[dict]]:
@@ -66,12 +66,6 @@ def _earlier(out: Path | None, found: dict) -> dict[tuple, list[dict]]:
     return rows
 
 
-def _write(out: Path, found: dict) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "quality.json", found)
-    (out / "QUALITY.md").write_text(markdown(found))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--toy", action="store_true", help="tiny sizes, seconds; writes nothing unless --out is given")
@@ -94,8 +88,7 @@ def main() -> None:
             for state in run(real, contestant, chosen.seeds, rows.get(key, [])):
                 rows[key] = state
                 found["rows"] = list(itertools.chain(*rows.values()))
-                if out:
-                    _write(out, found)
+                write(out, "quality", found, markdown(found))
     print(json.dumps(found["rows"], indent=1) if chosen.toy else markdown(found))
 
 

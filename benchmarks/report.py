@@ -7,6 +7,8 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sae_atlas.files import write_json
+
 PACKAGES = ("sae-atlas", "sae-lens", "dictionary-learning", "eai-sparsify", "torch", "numba", "numpy")
 # Measured once on such a machine, interleaved with the step as it is; by hand, so not part of the run.
 NOT_KEPT = (
@@ -103,3 +105,11 @@ def cpu() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def write(out: Path | None, name: str, found: dict, text: str) -> None:
+    """name.json and NAME.md in the folder `out`; None: nowhere."""
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / f"{name}.json", found)
+        (out / f"{name.upper()}.md").write_text(text)

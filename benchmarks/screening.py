@@ -16,9 +16,8 @@ from torch import Tensor
 
 from benchmarks.contestants import L0, WARMUP
 from benchmarks.real import Real, default, toy
-from benchmarks.report import about
+from benchmarks.report import about, write
 from sae_atlas.activations.store import open_store
-from sae_atlas.files import write_json
 from sae_atlas.kernels import cpu, screen
 from sae_atlas.kernels.measured import Control
 from sae_atlas.kernels.threads import MICRO_BATCH, parts_of, use_threads
@@ -62,8 +61,8 @@ def threshold(name: str, z: Tensor) -> Tensor:
 
 def bounds(screened: screen.Screened, bias: Tensor, part: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """What the rounded products tell of the pre-activations of some rows, and the margins of that: [rows, d_sae]."""
-    products, _, _, _, *numbers = screened._screen(part, bias)
-    rows, latents = ([torch.from_numpy(each) for each in three] for three in numbers)
+    products, rows = screened.products(part)
+    rows, latents = ([torch.from_numpy(each) for each in three] for three in (rows, screened.latents))
     middle = torch.from_numpy(products) * (rows[0][:, None] * latents[0]) + bias
     return middle, rows[2][:, None] * latents[1] + rows[1][:, None] * latents[2]
 
@@ -147,10 +146,7 @@ def main() -> None:
         rows = [misses(real, name, state, tokens) for name, state in states.items()]
     found = about(1, 2) | {"unit": "one row per SAE", "rows": rows}
     print(json.dumps(rows, indent=1) if chosen.toy else markdown(found))
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "screening.json", found)
-        (out / "SCREENING.md").write_text(markdown(found))
+    write(out, "screening", found, markdown(found))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ One process, interleaved: each round times every implementation once, in an orde
 """
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from benchmarks.agreement import TOLERANCE, difference
 from benchmarks.ours import Atlas
 from benchmarks.peers import PEERS
-from benchmarks.report import about, markdown
+from benchmarks.report import about, markdown, write
 from benchmarks.stand_ins import put_in_place
 from benchmarks.works import TOY, WORKS, Work, decided, start
 from sae_atlas.kernels.threads import use_threads
@@ -107,10 +106,7 @@ def main() -> None:
     results = run(TOY if chosen.toy else WORKS, rounds, chosen.threads)
     print(markdown(results))
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-        (out / "RESULTS.md").write_text(markdown(results))
+    write(out, "results", results, markdown(results))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 from benchmarks.real import Real, default, toy
-from benchmarks.report import about
+from benchmarks.report import about, write
 from sae_atlas.activations.store import open_store
-from sae_atlas.files import write_json
 
 BATCH = 512
 RECIPE = {"architecture": "topk", "k": 32, "expansion": 8, "learning_rate": 3e-3, "warmup": 20, "dead_after": 10_000}
@@ -137,10 +136,7 @@ def main() -> None:
         found |= {"rows": rows}
     print(markdown(found) if not chosen.toy else json.dumps(rows, indent=1))
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "stores.json", found)
-        (out / "STORES.md").write_text(markdown(found))
+    write(out, "stores", found, markdown(found))
 
 
 if __name__ == "__main__":
