@@ -201,8 +201,7 @@ class Step:
         columns, values = entries.columns, entries.values
         if active is not None:
             columns, values = columns[active], values[active]
-        fired = torch.zeros(self.d_sae, dtype=torch.bool)
-        fired[columns.long()] = True
+        fired = torch.from_numpy(np.bincount(columns.numpy(), minlength=self.d_sae) > 0)
         return Measured(
             loss=sum(floats([reconstruction, sparsity, more])),
             reconstruction=reconstruction,

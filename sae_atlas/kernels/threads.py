@@ -23,11 +23,23 @@ def use_threads(threads: int) -> None:
 
 
 def run(work: Callable, parts: Iterable) -> list:
-    """Results of work(part), in order."""
+    """Results of work(part), in order. The calling thread works too: small work is done before another one wakes up."""
     parts = list(parts)
-    if _threads == 1 or len(parts) == 1:
-        return [work(part) for part in parts]
-    return list(_pool(_threads).map(work, parts))
+    results = [None] * len(parts)
+    numbers = iter(range(len(parts)))  # the interpreter hands out each one once
+
+    def take() -> None:
+        for number in numbers:
+            results[number] = work(parts[number])
+
+    others = [_pool(_threads - 1).submit(take) for _ in range(min(_threads, len(parts)) - 1)]
+    try:
+        take()
+    finally:
+        for other in others:
+            if not other.cancel():
+                other.result()
+    return results
 
 
 def parts_of(count: int, size: int) -> list[tuple[int, int]]:
