@@ -126,4 +126,4 @@ def _stored(values: torch.Tensor, dtype: str, layer: int) -> np.ndarray:
         raise AtlasError(
             f"layer {layer}: activation {largest:.0f} does not fit float16 (65504); set activations.dtype: float32"
         )
-    return values.numpy().astype(dtype)
+    return values.to(getattr(torch, dtype)).numpy()  # NumPy's conversion takes twenty times as long

@@ -51,7 +51,8 @@ def shard_activations(
     started = time.monotonic()
     norms = _norms(rows)
     kept = np.flatnonzero(norms <= outlier_norm * np.median(norms))
-    sample = np.random.default_rng(seed).choice(kept, min(SAMPLE, len(kept)), replace=False)
+    sample = np.zeros(len(norms), bool)
+    sample[np.random.default_rng(seed).choice(kept, min(SAMPLE, len(kept)), replace=False)] = True
     sampled, total, squared = [], np.zeros(rows.shape[1]), 0.0
     grid = Grid.over(*_range(rows, kept)) if dtype == "int8" else None
     with atomic(output) as partial, progress(len(kept), "tokens", name) as bar:
@@ -72,7 +73,7 @@ def shard_activations(
                 shard[places[part : part + len(taken)]] = encode(values, dtype, keep_bits, grid)
                 total += values.astype(np.float32).sum(axis=0, dtype=np.float64)
                 squared += float(np.square(norms[taken], dtype=np.float64).sum())
-                sampled.append(values[np.isin(taken, sample)].astype(np.float64))
+                sampled.append(values[sample[taken]].astype(np.float64))
             store[first : first + len(chosen)] = shard
             bar.update(len(chosen))
         store.attrs.update(
