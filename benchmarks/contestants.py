@@ -21,7 +21,9 @@ from sae_atlas.saes.sae import Sae
 
 L0 = 32
 SLACK = 1.2  # a setting whose held-out L0 is above this times the asked one is not chosen: it would win by it
-DEAD_AFTER = 10_000  # tokens without firing: everyone's revival of dead latents starts there
+ALIKE = 0.003  # of the cross-entropy recovered: seeds differ by as much
+DEAD_AFTER = 10_000  # tokens without firing: where revival of dead latents starts unless a setting says otherwise
+SOON = 2_500
 WARMUP = 20  # steps
 SAME = 1e-4  # relative difference of a token's reconstructions that float32 may leave
 TIE = 1e-5  # of a token's largest pre-activation: others as close to what decides of them may go either way
@@ -43,13 +45,13 @@ class Contestant:
 
 
 def ours(real: Real, store, architecture: str, setting: dict, seed: int, checkpoint: Path) -> tuple[str, float]:
-    recipe = {"architecture": architecture, "expansion": 8, "seed": seed, "warmup": WARMUP, **setting}
-    recipe |= {
+    recipe = {"architecture": architecture, "expansion": 8, "seed": seed, "warmup": WARMUP, "dead_after": DEAD_AFTER}
+    recipe |= setting | {
         "relu": {"l1": {"coefficient": 0.03, "target_l0": L0}, "sparsity_warmup": WARMUP},
         "jumprelu": {"jumprelu": {"target_l0": L0, "bandwidth": 0.01, "threshold": 0.01}, "sparsity_warmup": 50},
     }.get(architecture, {"k": L0})
     began = time.perf_counter()
-    identity = real.train(recipe | {"dead_after": DEAD_AFTER}, store, checkpoint)
+    identity = real.train(recipe, store, checkpoint)
     return identity, real.tokens / (time.perf_counter() - began)
 
 
@@ -61,7 +63,7 @@ def sae_lens(real: Real, store, architecture: str, setting: dict, seed: int, che
     from sae_lens.training.sae_trainer import SAETrainer
 
     setting = dict(setting)
-    batch, rate = setting.pop("batch"), setting.pop("learning_rate")
+    batch, rate, dead_after = setting.pop("batch"), setting.pop("learning_rate"), setting.pop("dead_after", DEAD_AFTER)
     rows = _Rows(store, batch)
     kinds = {"relu": "Standard", "topk": "TopK", "batch_topk": "BatchTopK", "jumprelu": "JumpReLU"}
     keys = {
@@ -82,7 +84,7 @@ def sae_lens(real: Real, store, architecture: str, setting: dict, seed: int, che
             lr_end=rate / 10,  # as its runner chooses
             lr_warm_up_steps=WARMUP,
             lr_decay_steps=rows.steps // 5,
-            dead_feature_window=DEAD_AFTER // batch,
+            dead_feature_window=dead_after // batch,
         ),
         sae,
         data_provider=iter(rows),
@@ -127,7 +129,7 @@ def sparsify(real: Real, store, architecture: str, setting: dict, seed: int, che
     else:
         optimizer = torch.optim.Adam(coder.parameters(), lr=setting["learning_rate"])
         schedule = get_linear_schedule_with_warmup(optimizer, WARMUP, rows.steps)
-    silent = torch.zeros(coder.num_latents, dtype=torch.long)
+    silent, dead_after = torch.zeros(coder.num_latents, dtype=torch.long), setting.get("dead_after", DEAD_AFTER)
 
     def fit() -> None:
         for number, x in zip(range(rows.steps), rows, strict=False):
@@ -135,7 +137,7 @@ def sparsify(real: Real, store, architecture: str, setting: dict, seed: int, che
                 coder.b_dec.data = x.mean(0)
             coder.set_decoder_norm_to_unit_norm()
             variance = (x - x.mean(0)).pow(2).sum()
-            out = coder(x=x, y=x, dead_mask=silent > DEAD_AFTER, total_variance=variance)
+            out = coder(x=x, y=x, dead_mask=silent > dead_after, total_variance=variance)
             (out.fvu + out.auxk_loss / 32).backward()
             coder.remove_gradient_parallel_to_decoder_directions()
             optimizer.step()
@@ -158,21 +160,24 @@ def sparsify(real: Real, store, architecture: str, setting: dict, seed: int, che
 
 def contestants(batch: int = 512) -> list[Contestant]:
     rates = [{"batch": batch, "learning_rate": rate} for rate in (1e-3, 2e-3, 3e-3)]
+    signum = {"batch": batch, "learning_rate": "default"}
     higher = [{"batch": batch, "learning_rate": rate} for rate in (4e-3, 5e-3)]
     falling = [rate | {"decay": 1.0} for rate in (*rates[1:], *higher)]  # as sparsify's
+    soon = {"dead_after": SOON}
+    revived = [falling[1] | soon, falling[1] | soon | {"auxk": {"coefficient": 0.1}}]
     l1 = [rates[1] | {"l1_coefficient": weight} for weight in (8.0, 12.0)]
     # Its own thresholds start at 0.01 where E||x||^2 is d_in and move by a learning rate a step: too low for a short run.
     raised = {"jumprelu_init_threshold": 1.0, "jumprelu_bandwidth": 1.0}
     jump = [rates[1] | {"l0_coefficient": 1.0}]
     jump += [rates[1] | raised | {"l0_coefficient": 1.0}]
     return [
-        Contestant("sae_atlas", "topk", (*rates, *falling), ours),
-        Contestant("sae_atlas", "batch_topk", (*rates[1:], *falling), ours),
+        Contestant("sae_atlas", "topk", (*rates, *falling, *revived), ours),
+        Contestant("sae_atlas", "batch_topk", (*rates[1:], *falling, *revived), ours),
         Contestant("sae_atlas", "jumprelu", tuple(rates), ours),
         Contestant("sae_atlas", "relu", tuple(rates), ours),
-        Contestant("sparsify", "topk", ({"batch": batch, "learning_rate": "default"}, *rates, *higher), sparsify),
-        Contestant("sae_lens", "topk", tuple(rates[1:]), sae_lens),
-        Contestant("sae_lens", "batch_topk", tuple(rates[1:]), sae_lens),
+        Contestant("sparsify", "topk", (signum, *rates, *higher, rates[2] | soon), sparsify),
+        Contestant("sae_lens", "topk", (*rates[1:], rates[1] | soon), sae_lens),
+        Contestant("sae_lens", "batch_topk", (*rates[1:], rates[1] | soon), sae_lens),
         Contestant("sae_lens", "jumprelu", tuple(jump), sae_lens),
         Contestant("sae_lens", "relu", tuple(l1), sae_lens),
     ]
