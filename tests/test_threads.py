@@ -1,0 +1,43 @@
+"""Work is shared over threads: every part once, results in order, errors where the caller sees them."""
+
+import threading
+from collections import Counter
+
+import pytest
+
+from sae_atlas.kernels.threads import run, use_threads
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    use_threads(request.param)
+    yield request.param
+    use_threads(1)
+
+
+def test_every_part_is_done_once_and_results_are_in_order(threads):
+    done, lock = Counter(), threading.Lock()
+
+    def work(part):
+        with lock:
+            done[part] += 1
+        return 2 * part
+
+    assert run(work, range(500)) == list(range(0, 1000, 2))
+    assert done == Counter(range(500))
+    assert run(work, []) == []
+
+
+def test_threads_work_at_the_same_time(threads):
+    together = threading.Barrier(threads, timeout=30)
+    assert sorted(run(lambda part: together.wait(), range(threads))) == list(range(threads))
+
+
+def test_an_error_in_any_part_is_the_callers(threads):
+    def work(part):
+        if part == wrong:
+            raise ValueError(f"part {part}")
+
+    for wrong in (0, 1, 63):
+        with pytest.raises(ValueError, match=f"part {wrong}"):
+            run(work, range(64))
