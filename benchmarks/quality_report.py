@@ -23,7 +23,8 @@ def markdown(found: dict) -> str:
         f"recovered within {ALIKE} of the best, about what seeds differ by, the one with the fewest dead latents goes on: a",
         "mild selection on the held-out text, the same for everyone. Few settings were tried where a trainer is slow.",
         f"Latents count as dead for the trainer after {DEAD_AFTER:,} tokens without firing unless the setting says otherwise.",
-        "`make bench` runs it; `--tokens` sets the size.",
+        "Few dead latents have a price that is not in this table: what is revived is seldom about one thing (the default",
+        "recipe in config/config.yaml says how much). `make bench` runs it; `--tokens` sets the size.",
         "",
         f"{found['machine']}, {found['date']}.",
     ]
