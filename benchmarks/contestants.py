@@ -23,7 +23,6 @@ L0 = 32
 SLACK = 1.2  # a setting whose held-out L0 is above this times the asked one is not chosen: it would win by it
 ALIKE = 0.003  # of the cross-entropy recovered: seeds differ by as much
 DEAD_AFTER = 10_000  # tokens without firing: where revival of dead latents starts unless a setting says otherwise
-SOON = 2_500
 WARMUP = 20  # steps
 SAME = 1e-4  # relative difference of a token's reconstructions that float32 may leave
 TIE = 1e-5  # of a token's largest pre-activation: others as close to what decides of them may go either way
@@ -163,7 +162,7 @@ def contestants(batch: int = 512) -> list[Contestant]:
     signum = {"batch": batch, "learning_rate": "default"}
     higher = [{"batch": batch, "learning_rate": rate} for rate in (4e-3, 5e-3)]
     falling = [rate | {"decay": 1.0} for rate in (*rates[1:], *higher)]  # as sparsify's
-    soon = {"dead_after": SOON}
+    soon = {"dead_after": 2_500}
     revived = [falling[1] | soon, *(rate | soon | {"auxk": {"coefficient": 0.1}} for rate in falling[1:])]
     l1 = [rates[1] | {"l1_coefficient": weight} for weight in (8.0, 12.0)]
     # Its own thresholds start at 0.01 where E||x||^2 is d_in and move by a learning rate a step: too low for a short run.
