@@ -164,7 +164,7 @@ def contestants(batch: int = 512) -> list[Contestant]:
     falling = [rate | {"decay": 1.0} for rate in (*rates[1:], *higher)]  # as sparsify's
     soon = {"dead_after": 2_500}
     revived = [falling[1] | soon, *(rate | soon | {"auxk": {"coefficient": 0.1}} for rate in falling[1:])]
-    l1 = [rates[1] | {"l1_coefficient": weight} for weight in (8.0, 12.0)]
+    l1 = [rates[1] | {"l1_coefficient": weight} for weight in (3.0, 4.0, 5.0, 8.0, 12.0)]
     # Its own thresholds start at 0.01 where E||x||^2 is d_in and move by a learning rate a step: too low for a short run.
     raised = {"jumprelu_init_threshold": 1.0, "jumprelu_bandwidth": 1.0}
     jump = [rates[1] | {"l0_coefficient": 1.0}]
