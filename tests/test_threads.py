@@ -1,6 +1,7 @@
 """Work is shared over threads: every part once, results in order, errors where the caller sees them."""
 
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -41,3 +42,22 @@ def test_an_error_in_any_part_is_the_callers(threads):
     for wrong in (0, 1, 63):
         with pytest.raises(ValueError, match=f"part {wrong}"):
             run(work, range(64))
+
+
+@pytest.mark.parametrize("by_caller", [True, False])
+def test_after_an_error_no_further_part_is_begun(threads, by_caller):
+    if threads == 1 and not by_caller:
+        pytest.skip("there is no other thread")
+    caller, begun = threading.current_thread(), []
+
+    def work(part):
+        begun.append(part)
+        while len(begun) < threads:  # until all are at work
+            time.sleep(0.001)
+        if (threading.current_thread() is caller) == by_caller:
+            raise ValueError("stop")
+        time.sleep(0.01)
+
+    with pytest.raises(ValueError, match="stop"):
+        run(work, range(1000))
+    assert len(begun) < 1000

@@ -5,8 +5,9 @@ number of threads gives the same bits, and a busy machine costs no waiting at ba
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 
 import torch
@@ -23,22 +24,29 @@ def use_threads(threads: int) -> None:
 
 
 def run(work: Callable, parts: Iterable) -> list:
-    """Results of work(part), in order. The calling thread works too: small work is done before another one wakes up."""
+    """Results of work(part), in order. The calling thread works too: small work is done before another one wakes up.
+
+    After an error, or when told to stop, no further part is begun.
+    """
     parts = list(parts)
     results = [None] * len(parts)
     numbers = iter(range(len(parts)))  # the interpreter hands out each one once
 
     def take() -> None:
-        for number in numbers:
-            results[number] = work(parts[number])
+        try:
+            for number in numbers:
+                results[number] = work(parts[number])
+        finally:
+            deque(numbers, maxlen=0)
 
     others = [_pool(_threads - 1).submit(take) for _ in range(min(_threads, len(parts)) - 1)]
     try:
         take()
     finally:
-        for other in others:
-            if not other.cancel():
-                other.result()
+        begun = [other for other in others if not other.cancel()]
+        wait(begun)
+    for other in begun:
+        other.result()
     return results
 
 
