@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.random_model import random_model
-from benchmarks.report import cpu
+from benchmarks.report import cpu, write
 from sae_atlas.activations.save import save_activations
 from sae_atlas.activations.shard import shard_activations
 from sae_atlas.base_models.load import load_tokenizer
@@ -108,8 +108,7 @@ def main() -> None:
     }
     print(json.dumps(found, indent=1))
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
-    if out:
-        (out / "all_layers.json").write_text(json.dumps(found, indent=1) + "\n")
+    write(out, "all_layers", found)
 
 
 if __name__ == "__main__":

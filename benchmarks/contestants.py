@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.agreement import gap
 from benchmarks.real import Real
 from benchmarks.stand_ins import put_in_place
 from sae_atlas.activations.store import open_store
@@ -232,9 +233,5 @@ def _check(own: Callable, path: Path, rows: _Rows) -> None:
 def _decided(sae: Sae, x: torch.Tensor) -> torch.Tensor:
     """[tokens] bool: the active latents do not hang on how float32 rounds a sum."""
     z = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
-    if sae.architecture == "topk":
-        largest = z.topk(L0 + 1, dim=1).values
-        gap = largest[:, -2] - largest[:, -1]
-    else:
-        gap = (z - sae.threshold).abs().amin(dim=1)
-    return gap > TIE * z.abs().amax(dim=1)
+    deciding = gap(z, L0) if sae.architecture == "topk" else gap(z, threshold=sae.threshold)
+    return deciding > TIE * z.abs().amax(dim=1)

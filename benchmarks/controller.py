@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.real import Real, default, toy
-from benchmarks.report import about
-from sae_atlas.files import write_json
+from benchmarks.report import about, write
 from sae_atlas.saes.checkpoint import load_checkpoint
 
 RECIPE = {
@@ -56,9 +55,7 @@ def main() -> None:
         found = about(1, 2) | {"unit": "one row per target", "layer": real.layer, "tokens": real.tokens, "rows": rows}
     print(json.dumps(rows, indent=1))
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "controller.json", found)
+    write(out, "controller", found)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.report import cpu
+from benchmarks.report import cpu, write
 from sae_atlas.base_models.load import load, load_tokenizer, read_provenance
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.corpus import tokenize
@@ -165,8 +165,7 @@ def main() -> None:
         }
     print(json.dumps(found, indent=1))
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
-    if out:
-        (out / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n")
+    write(out, "evaluation", found)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.ours import Atlas
+from benchmarks.report import write
 from benchmarks.works import Work, start
 from sae_atlas.devices import name_of, resolve
 from sae_atlas.kernels import gpu
@@ -74,8 +75,7 @@ def main() -> None:
         "rows": [measure(work, device, rounds, steps) for work in works],
     }
     print(json.dumps(found, indent=1))
-    if not chosen.toy:
-        (Path(__file__).parent / "gpu_results.json").write_text(json.dumps(found, indent=1) + "\n")
+    write(None if chosen.toy else Path(__file__).parent, "gpu_results", found)
 
 
 if __name__ == "__main__":

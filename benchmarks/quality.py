@@ -29,8 +29,7 @@ def run(real: Real, contestant: Contestant, seeds: int, rows: list[dict]) -> Ite
         return
     rows = [row for row in rows if "reason" not in row]
     rows = _rows(real, contestant, [(setting, 0) for setting in contestant.settings], rows)
-    first = [row for row in rows if row["seed"] == 0]
-    best = choose(first)
+    best = choose([row for row in rows if row["seed"] == 0])
     yield [row | {"chosen": row["setting"] == best} for row in rows]
     rows = _rows(real, contestant, [(best, seed) for seed in range(1, seeds)], rows)
     yield [row | {"chosen": row["setting"] == best} for row in rows]

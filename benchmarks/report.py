@@ -107,9 +107,10 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def write(out: Path | None, name: str, found: dict, text: str) -> None:
-    """name.json and NAME.md in the folder `out`; None: nowhere."""
+def write(out: Path | None, name: str, found: dict, text: str | None = None) -> None:
+    """name.json and, if there is a text, NAME.md in the folder `out`; None: nowhere."""
     if out:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / f"{name}.json", found)
-        (out / f"{name.upper()}.md").write_text(text)
+        if text is not None:
+            (out / f"{name.upper()}.md").write_text(text)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.agreement import gap
 from sae_atlas.kernels.measured import Weights
 from sae_atlas.saes.parts import initial_weights
 
@@ -58,7 +59,4 @@ def start(work: Work, device: torch.device | str = "cpu") -> tuple[Weights, Tens
 def decided(work: Work, weights: Weights, x: Tensor) -> Tensor:
     """[batch] bool: the tokens whose active latents do not hang on how float32 rounds a sum."""
     z = (x - weights["b_dec"]) @ weights["W_enc"].T + weights["b_enc"]
-    if work.kind == "l1":
-        return z.abs().amin(dim=1) > TIE
-    largest = z.topk(work.l0 + 1, dim=1).values
-    return largest[:, -2] - largest[:, -1] > TIE
+    return gap(z, work.l0 if work.kind == "topk" else None) > TIE
