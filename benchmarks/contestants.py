@@ -46,10 +46,10 @@ class Contestant:
 
 def ours(real: Real, store, architecture: str, setting: dict, seed: int, checkpoint: Path) -> tuple[str, float]:
     recipe = {"architecture": architecture, "expansion": 8, "seed": seed, "warmup": WARMUP, "dead_after": DEAD_AFTER}
-    recipe |= setting | {
+    recipe |= {
         "relu": {"l1": {"coefficient": 0.03, "target_l0": L0}, "sparsity_warmup": WARMUP},
         "jumprelu": {"jumprelu": {"target_l0": L0, "bandwidth": 0.01, "threshold": 0.01}, "sparsity_warmup": 50},
-    }.get(architecture, {"k": L0})
+    }.get(architecture, {"k": L0}) | setting
     began = time.perf_counter()
     identity = real.train(recipe, store, checkpoint)
     return identity, real.tokens / (time.perf_counter() - began)
@@ -165,6 +165,9 @@ def contestants(batch: int = 512) -> list[Contestant]:
     falling = [rate | {"decay": 1.0} for rate in (*rates[1:], *higher)]  # as sparsify's
     soon = {"dead_after": 2_500}
     revived = [falling[1] | soon, *(rate | soon | {"auxk": {"coefficient": 0.1}} for rate in falling[1:])]
+    # In units where E||x||^2 is 1 a norm of 1 clips nothing after the first steps; in sae_lens', d_in, it always does.
+    clipped = [rate | {"clip": 0.1} for rate in rates[1:]]
+    clipped += [clipped[1] | {"decay": 1.0}, clipped[1] | {"l1": {"coefficient": 0.1, "target_l0": L0}}]
     l1 = [rates[1] | {"l1_coefficient": weight} for weight in (3.0, 4.0, 5.0, 8.0, 12.0)]
     # Its own thresholds start at 0.01 where E||x||^2 is d_in and move by a learning rate a step: too low for a short run.
     raised = {"jumprelu_init_threshold": 1.0, "jumprelu_bandwidth": 1.0}
@@ -174,7 +177,7 @@ def contestants(batch: int = 512) -> list[Contestant]:
         Contestant("sae_atlas", "topk", (*rates, *falling, *revived), ours),
         Contestant("sae_atlas", "batch_topk", (*rates[1:], *falling, *revived), ours),
         Contestant("sae_atlas", "jumprelu", tuple(rates), ours),
-        Contestant("sae_atlas", "relu", tuple(rates), ours),
+        Contestant("sae_atlas", "relu", (*rates, *clipped), ours),
         Contestant("sparsify", "topk", (signum, *rates, *higher, rates[2] | soon), sparsify),
         Contestant("sae_lens", "topk", (*rates[1:], rates[1] | soon), sae_lens),
         Contestant("sae_lens", "batch_topk", (*rates[1:], rates[1] | soon), sae_lens),

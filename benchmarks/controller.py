@@ -18,11 +18,12 @@ RECIPE = {
     "expansion": 8,
     "batch": 256,
     "learning_rate": 2e-3,
+    "clip": 0.1,
     "warmup": 20,
     "sparsity_warmup": 20,
     "dead_after": 10_000,
 }
-COEFFICIENT = 0.03  # lambda starts here, whatever the target
+COEFFICIENT = 0.1  # lambda starts here, whatever the target
 TARGETS = (32, 64, 128)
 
 

@@ -24,15 +24,20 @@ def test_a_longer_run_is_the_same_before_its_decay():
 
 
 def test_lambda_rises_above_the_target_and_falls_below():
-    assert controller.adapt(0.1, 0.1, 60, 50) > 0.1 > controller.adapt(0.1, 0.1, 40, 50)
-    assert controller.adapt(0.1, 0.1, 50, 50) == pytest.approx(0.1)
+    assert controller.adapt(0.1, 0.1, 60, 60, 50) > 0.1 > controller.adapt(0.1, 0.1, 40, 40, 50)
+    assert controller.adapt(0.1, 0.1, 50, 50, 50) == controller.adapt(0.1, 0.1, None, 50, 50) == pytest.approx(0.1)
+
+
+def test_lambda_waits_for_an_l0_that_is_falling_already():
+    still, falling = controller.adapt(0.1, 0.1, 100, 100, 50), controller.adapt(0.1, 0.1, 103, 100, 50)
+    assert still > 0.1 > falling
 
 
 @pytest.mark.parametrize("l0", [0.0, 1e9])
 def test_lambda_moves_in_bounded_steps_within_a_bounded_range(l0):
     penalty = 0.1
     for _ in range(1000):
-        moved = controller.adapt(penalty, 0.1, l0, 50)
+        moved = controller.adapt(penalty, 0.1, l0, l0, 50)
         assert abs(math.log(moved / penalty)) <= controller.LARGEST_STEP + 1e-12
         penalty = moved
     assert abs(math.log(penalty / 0.1)) == pytest.approx(controller.RANGE)
@@ -41,9 +46,11 @@ def test_lambda_moves_in_bounded_steps_within_a_bounded_range(l0):
 @pytest.mark.parametrize("target", [8, 32, 128])
 def test_it_settles_on_a_target_when_l0_follows_lambda_slowly(target):
     """L0 as a power of lambda, reached with a lag of 20 steps, as weights follow a changed penalty."""
-    penalty, l0, smoothed = 0.01, 2000.0, None
+    penalty, l0, smoothed, lowest = 0.01, 2000.0, None, 2000.0
     for _ in range(2000):
         l0 += (3 / penalty - l0) / 20
-        smoothed = controller.smooth(smoothed, l0)
-        penalty = controller.adapt(penalty, 0.01, smoothed, target)
+        before, smoothed = smoothed, controller.smooth(smoothed, l0)
+        penalty = controller.adapt(penalty, 0.01, before, smoothed, target)
+        lowest = min(lowest, l0)
     assert l0 == pytest.approx(target, rel=controller.CONVERGED)
+    assert lowest > 0.95 * target  # an L0 far below it silences latents that do not come back

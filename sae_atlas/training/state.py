@@ -14,9 +14,9 @@ from sae_atlas.saes import architecture
 from sae_atlas.saes.parts import initial_weights
 from sae_atlas.training.recipe import TOPK, Recipe, canonical_lambda
 
-# Adam moves a weight by the learning rate whatever its size: rows that start shorter turn sooner. Only where the order of
-# pre-activations chooses the latents; penalties and thresholds are tied to their size.
-TOPK_ENCODER_NORM = 0.3
+# Adam moves a weight by the learning rate whatever its size: rows that start shorter turn sooner, and fewer latents die.
+# Not JumpReLU's: its thresholds are tied to the size of pre-activations.
+ENCODER_NORM = 0.3
 NUMBERS = ("penalty", "smoothed_l0", "smallest", "density")
 
 
@@ -67,7 +67,7 @@ def initial_state(recipe: Recipe, mean: Tensor, scale: float, geometric_median: 
     module = architecture(recipe.architecture)
     d_in = len(mean)
     d_sae = recipe.d_sae(d_in)
-    encoder_norm = TOPK_ENCODER_NORM if recipe.architecture in TOPK else 1.0
+    encoder_norm = 1.0 if recipe.architecture == "jumprelu" else ENCODER_NORM
     b_dec, seed = (geometric_median - mean) * scale, _seed(recipe.seed, layer)
     weights = initial_weights(d_in, d_sae, b_dec, seed, encoder_norm)
     if hasattr(module, "extra_weights"):

@@ -227,9 +227,9 @@ class _Window:
         target, state = self.recipe.l1.target_l0, self.state
         if target is None:
             return
-        state.smoothed_l0 = controller.smooth(state.smoothed_l0, l0)
+        before, state.smoothed_l0 = state.smoothed_l0, controller.smooth(state.smoothed_l0, l0)
         if state.steps >= self.recipe.sparsity_warmup:
-            state.penalty = controller.adapt(state.penalty, self.first_penalty, state.smoothed_l0, target)
+            state.penalty = controller.adapt(state.penalty, self.first_penalty, before, state.smoothed_l0, target)
 
 
 def _begin(recipe: Recipe, reader, previous: str | Path | None, expected: str | None) -> State:
