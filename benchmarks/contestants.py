@@ -167,7 +167,10 @@ def contestants(batch: int = 512) -> list[Contestant]:
     revived = [falling[1] | soon, *(rate | soon | {"auxk": {"coefficient": 0.1}} for rate in falling[1:])]
     # In units where E||x||^2 is 1 a norm of 1 clips nothing after the first steps; in sae_lens', d_in, it always does.
     clipped = [rate | {"clip": 0.1} for rate in rates[1:]]
-    clipped += [clipped[1] | {"decay": 1.0}, clipped[1] | {"l1": {"coefficient": 0.1, "target_l0": L0}}]
+    clipped += [clipped[1] | {"decay": 1.0}]
+    # 120,000 tokens are too few steps to steer lambda there from 0.03.
+    clipped += [clipped[1] | {"l1": {"coefficient": 0.1, "target_l0": L0}}]
+    clipped += [clipped[1] | {"decay": 0.4, "l1": {"coefficient": 0.05, "target_l0": L0}}]
     l1 = [rates[1] | {"l1_coefficient": weight} for weight in (3.0, 4.0, 5.0, 8.0, 12.0)]
     # Its own thresholds start at 0.01 where E||x||^2 is d_in and move by a learning rate a step: too low for a short run.
     raised = {"jumprelu_init_threshold": 1.0, "jumprelu_bandwidth": 1.0}
