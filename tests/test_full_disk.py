@@ -25,14 +25,15 @@ STAGES = {
     "collect_metrics", "plot_metrics_heatmap", "model_card", "index", "release", "page", "save_text", "top_contexts",
     "contexts_of_matches", "evolution", "score_latents", "name_latents", "explorer",
 }  # fmt: skip
-# Run by Python when a job's process starts: the first job of every stage finds the disk full, all others find room.
+# Run by Python when a job's process starts: the first job of each of these stages finds the disk full, all others find room,
+# so that a figure drawn between a stage's failure and its retry does too.
 HOOK = """
 import pathlib, re, shutil, subprocess, sys
 found = re.search(r"scripts/tmp\\w+\\.(\\w+)\\.py", " ".join(sys.orig_argv))
-if found and found[1] in {stages!r}:
+if found:
     disk, notes = pathlib.Path({disk!r}), pathlib.Path({notes!r})
     assert not list(disk.rglob("*.partial-*")), "left half-written"
-    first = not (notes / found[1]).exists()
+    first = found[1] in {stages!r} and not (notes / found[1]).exists()
     (notes / found[1]).touch()
     size = max(shutil.disk_usage(disk).used, 4096) if first else "200M"  # 0 would be no bound at all
     subprocess.run(["mount", "-o", f"remount,size={{size}}", str(disk)], check=True)
