@@ -138,7 +138,8 @@ def run(bench: Bench) -> dict:
     torch.set_num_threads(os.cpu_count())
     one, two = [bench.layer], [bench.layer, bench.layer + 1]
     bench.keep(one)  # the first pays for imports
-    one_layer, two_layers = map(median, zip(*((bench.keep(one), bench.keep(two)) for _ in range(ROUNDS)), strict=True))
+    rounds = [(bench.keep(one), bench.keep(two)) for _ in range(ROUNDS)]
+    one_layer, two_layers = map(median, zip(*rounds, strict=True))
     # What a layer more costs is its ablated passes; the rest is shared by all layers.
     ablated = two_layers - one_layer
     share = ablated + (one_layer - ablated) / bench.layers

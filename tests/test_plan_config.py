@@ -5,6 +5,7 @@ from dataclasses import fields
 import pytest
 import yaml
 
+from benchmarks import controller
 from sae_atlas.errors import AtlasError
 from sae_atlas.plan.config import check_config
 from sae_atlas.training.recipe import L1, AuxK, JumpReLU, Recipe
@@ -29,6 +30,9 @@ def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
     config = yaml.safe_load(text)
     check_config(config, SCHEMA, "config.yaml")
     assert list(config["recipes"]) == ["topk-32", "l1-adaptive"]
+    sister = config["recipes"]["l1-adaptive"]
+    start = sister.pop("l1")["coefficient"]
+    assert (sister, start) == (controller.RECIPE, controller.COEFFICIENT)  # what is measured is what is recommended
 
 
 @pytest.mark.parametrize(
