@@ -21,7 +21,7 @@ RECIPE = {
     "clip": 0.1,
     "warmup": 20,
     "sparsity_warmup": 20,
-    "dead_after": 10_000,
+    "dead_after": "10k",
 }
 COEFFICIENT = 0.1  # lambda starts here, whatever the target
 TARGETS = (32, 64, 128)
