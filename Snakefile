@@ -13,7 +13,9 @@ if not workflow.overwrite_configfiles:
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/current.smk"
 include: "workflow/rules/common.smk"
+include: "workflow/rules/inputs.smk"
 include: "workflow/rules/base_model.smk"
 include: "workflow/rules/restoration.smk"
 include: "workflow/rules/corpus.smk"
@@ -34,18 +36,15 @@ rule all:
     """The whole atlas: tables, figures, a card for every final SAE, a release folder for every recipe, a page of it all."""
     default_target: True
     input:
-        "results/metrics.parquet",
-        [f"results/figures/{recipe}/{figure}.png" for recipe in atlas.recipes for figure in figures(recipe)],
-        expand("models/sae/{sae}/model_card.md", sae=SAES),
-        "models/sae/README.md",
-        expand("models/releases/{release}/README.md", release=RELEASES),
-        "results/index.html",
-        EXPLORER,
-        FEATURES,
+        needs(["results/metrics.parquet", *PICTURES, *CARDS, "models/sae/README.md"]),
+        needs(expand("models/releases/{release}/README.md", release=RELEASES)),
+        needs(["results/index.html", *EXPLORER, *FEATURES]),
         # Resume points are temporary; asked for here, the last ones stay, so that a longer run can append.
-        expand(
-            "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.resume.pt",
-            recipe=atlas.trained,
-            layer=atlas.layers,
-            snapshot=atlas.last,
+        needs(
+            expand(
+                "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.resume.pt",
+                recipe=atlas.trained,
+                layer=atlas.layers,
+                snapshot=atlas.last,
+            )
         ),

@@ -49,7 +49,7 @@ def in_one_process(atlas: Atlas, folder: Path) -> dict[str, float]:
     def job(stage: str, function, *arguments, **more) -> None:
         cell = {name: more.pop(name) for name in ("recipe", "layer", "snapshot") if name in more}
         settings, inputs = atlas.settings(stage, **cell), atlas.inputs(stage, **cell)
-        record = make_record(stage, settings, atlas.code(stage), inputs)
+        record = make_record(stage, settings, atlas.version(stage), inputs)
         began = time.perf_counter()
         given = {"settings": settings} if stage == "prepare_model" else settings
         function(*arguments, **given, **more, record=record)

@@ -69,7 +69,7 @@ class _Stages:
     def given(self, stage: str, **cell) -> dict:
         """Keyword arguments as the stage's script makes them."""
         settings, inputs = self.atlas.settings(stage, **cell), self.atlas.inputs(stage, **cell)
-        record = make_record(stage, settings, self.atlas.code(stage), inputs)
+        record = make_record(stage, settings, self.atlas.version(stage), inputs)
         return {**settings, "record": record, "expects": inputs}
 
     def prepare_model(self):

@@ -114,7 +114,7 @@ class Real:
         """Run a stage, if its output is not there. Returns its identity."""
         atlas = Atlas(config or self.config)
         settings, inputs = atlas.settings(stage, **cell), atlas.inputs(stage, **cell)
-        record = make_record(stage, settings, atlas.code(stage), inputs)
+        record = make_record(stage, settings, atlas.version(stage), inputs)
         if _identity(output) != record["identity"]:
             print(stage, output.name, flush=True)
             make({"settings": settings, "record": record, "inputs": inputs})

@@ -20,15 +20,27 @@ def atomic(path: str | Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         yield partial
-        if partial.is_dir():
-            remove(path)
-        else:
+        if not partial.is_dir():
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
-        os.replace(partial, path)
+        move(partial, path)
         remove(_aside(path))
     finally:
         remove(partial)
+
+
+def move(source: Path, path: Path) -> None:
+    """Put a file or folder in the place of `path`, on the same disk. What was there goes once the new one is in its place."""
+    old = path.with_name(f".{path.name}.partial-old-{os.getpid()}")
+    if path.is_dir() and not path.is_symlink():  # a folder is not replaced in one step
+        os.replace(path, old)
+    try:
+        os.replace(source, path)
+    except OSError:
+        if old.exists():
+            os.replace(old, path)
+        raise
+    remove(old)
 
 
 def set_aside(path: str | Path) -> Path:

@@ -9,6 +9,7 @@ if not workflow.overwrite_configfiles:
     configfile: "config/lifecycle.yaml"
 
 
+include: "rules/current.smk"
 include: "rules/three_common.smk"
 include: "rules/survival.smk"
 
@@ -56,4 +57,4 @@ rule everything:
         rules.pretrained_all.input,
         rules.lora_all.input,
         rules.merged_all.input,
-        expand("results/survival/{recipe}/index.html", recipe=RECIPES),
+        pages,

@@ -1,8 +1,9 @@
 """What does not depend on an SAE, once per base model and site: held-out activations, clean and ablated losses.
 
 On disk: a Zarr v3 group. `tokens`, `mask` [contexts, context]; `final` [patched, context, d_model], the stream after the
-last block; `ce_clean` [patched, context - 1]; per layer `layerLL/site` [contexts, context, d_in], `layerLL/stream` where
-the patched pass does not start from the site itself, and `layerLL/{ce,kl}_{zero,mean}` [patched, context - 1].
+last block; `ce_clean` [patched, context - 1]; and a group for every layer, `layerLL`, with a record of its own: `site`
+[contexts, context, d_in], `stream` where the patched pass does not start from the site itself, and `{ce,kl}_{zero,mean}`
+[patched, context - 1]. A layer that is added later is put beside the others, whose passes are not made again.
 
 Chunks carry checksums and are never left out, so that damage is an error (`open_held_out`), not zeros.
 
@@ -23,11 +24,13 @@ from sae_atlas.arrays import Rows
 from sae_atlas.base_models.load import load
 from sae_atlas.corpus import open_corpus
 from sae_atlas.errors import AtlasError
-from sae_atlas.files import atomic
+from sae_atlas.files import atomic, move, remove
 from sae_atlas.log import progress
 from sae_atlas.metrics.loss_recovered import Clean, clean_predictions, losses, scored
-from sae_atlas.provenance import check_record
+from sae_atlas.provenance import carries, check_record
 from sae_atlas.sites import blocks, capture, module_name, patch, start_at
+
+ATTRIBUTES = "zarr.json"  # of a group
 
 
 def save_held_out(
@@ -44,7 +47,15 @@ def save_held_out(
     expects: dict,
     device: str = "auto",
 ) -> None:
-    """Clean pass over the contexts of `tokens` held-out tokens; zero- and mean-ablated passes over the first of them."""
+    """Clean pass over the contexts of `tokens` held-out tokens; zero- and mean-ablated passes over the first of them.
+
+    Layers that are there, made by the same job, are left as they are.
+    """
+    output = Path(output)
+    there = carries(output / ATTRIBUTES, [record["identity"]])
+    layers = [layer for layer in layers if not (there and _is_there(output, layer, record))]
+    if not layers:
+        return
     model, _ = load(provenance, model_dtype, expects["base_model"], device)
     for layer in layers:
         module_name(model, site, layer)
@@ -54,11 +65,13 @@ def save_held_out(
     batches = [slice(first, first + contexts_per_batch) for first in range(0, len(ids), contexts_per_batch)]
     ablated = sum(batch.start < patched for batch in batches)
     work = len(batches) + 2 * len(layers) * ablated
-    with atomic(output) as partial, torch.inference_mode():
+    with atomic(output / ".added" if there else output) as partial, torch.inference_mode():
         group = zarr.create_group(partial, zarr_format=3)
         for name, values in (("tokens", ids), ("mask", mask)):
             _create(group, name, values.shape, len(values), values.dtype)[:] = values
         group.attrs.update({"site": site, "patched": patched, "record": record})
+        for layer in layers:
+            group.create_group(f"layer{layer:02d}").attrs.update({"record": record})
         with progress(work, "passes", "held-out") as bar:
             for batch in batches:
                 _clean(model, group, ids[batch], batch, layers, bar)
@@ -67,6 +80,18 @@ def save_held_out(
                 if batch.start < patched:
                     batch = slice(batch.start, min(batch.stop, patched))
                     _ablated(model, group, ids[batch], mask[batch], batch, means, bar)
+    if there:
+        for layer in layers:
+            move(output / ".added" / f"layer{layer:02d}", output / f"layer{layer:02d}")
+        remove(output / ".added")
+
+
+def _is_there(folder: Path, layer: int, record: dict) -> bool:
+    """Whether a layer is whole. Atlases from before layers had records were written at once: there, it gets its record."""
+    attributes = folder / f"layer{layer:02d}" / ATTRIBUTES
+    if attributes.is_file() and not carries(attributes, [record["identity"]]):
+        zarr.open_group(attributes.parent, mode="r+").attrs.update({"record": record})
+    return attributes.is_file()
 
 
 class HeldOut:

@@ -1,23 +1,27 @@
 """The grid an atlas is: layers x snapshots x recipes, the order of the passes, and the identity of every cell.
 
-Settings are what a stage's numbers depend on and nothing else; an identity is the hash of a stage's settings, code and
+Settings are what a stage's numbers depend on and nothing else; an identity is the hash of a stage's version, settings and
 inputs' identities, so it is known before anything runs and can be checked in what is found on disk.
 """
 
+from collections.abc import Collection
 from functools import cached_property, lru_cache
 
 from sae_atlas.cards.names import release_name, sae_name
 from sae_atlas.plan.pretrained import has_snapshots
 from sae_atlas.plan.stages import STAGES
-from sae_atlas.provenance import code_identity, identity
+from sae_atlas.plan.stages.versions import stage_version
+from sae_atlas.provenance import identity
 from sae_atlas.sizes import format_size
 
 
 class Atlas:
     """Names, ranges, settings and identities of all jobs of a resolved config (plan.config.complete_config)."""
 
-    def __init__(self, config: dict):
-        self.config = config
+    def __init__(self, config: dict, begun_with: str | None = None, again: Collection = ()):
+        """begun_with: see plan.stages.versions. again: stages, or (stage, cell as sorted items), that are asked for again:
+        they and what depends on them get identities that nothing on disk has."""
+        self.config, self.begun_with, self.again = config, begun_with, again
         self.layers: list[int] = config["activations"]["layers"]
         self.recipes: list[str] = list(config["recipes"])
         self.pretrained = [name for name, recipe in config["recipes"].items() if "pretrained" in recipe]
@@ -142,9 +146,10 @@ class Atlas:
         """Identity of every input of a job, by the input's name in its rule."""
         return STAGES[stage].of(self, **cell)[1]
 
-    def code(self, stage: str) -> str:
-        return code_identity(*STAGES[stage].modules)
+    def version(self, stage: str) -> str:
+        return stage_version(stage, self.begun_with)
 
     def identity(self, stage: str, **cell) -> str:
         settings, inputs = STAGES[stage].of(self, **cell)
-        return identity(stage, settings, self.code(stage), inputs)
+        again = stage in self.again or (stage, tuple(sorted(cell.items()))) in self.again
+        return identity(stage, settings, self.version(stage) + " again" * again, inputs)

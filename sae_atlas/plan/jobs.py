@@ -1,6 +1,5 @@
 """Every job of an atlas, by rule, under the name that its log and benchmark have."""
 
-import inspect
 import itertools
 
 from sae_atlas.plan.stages import STAGES
@@ -29,8 +28,7 @@ def jobs(atlas) -> dict[str, list[str]]:
     The arguments of a stage say what it is made for: one job per recipe, layer and snapshot where it takes all three.
     """
     found = {rule: _names(atlas, rule) for rule in sorted(STAGES, key=_place) if _asked(atlas, rule)}
-    tables = {"collect_metrics": list(atlas.recipes), "collect_recipes": [""]}
-    return {rule: names for rule, names in {**found, **tables}.items() if names}
+    return {rule: names for rule, names in found.items() if names}
 
 
 def _asked(atlas, rule: str) -> bool:
@@ -61,7 +59,7 @@ def _names(atlas, rule: str) -> list[str]:
         return list(atlas.text_groups)
     if rule == "save_activations":
         return [f"{snapshot}_{group}" for snapshot, group in atlas.passes]
-    cell = set(inspect.signature(STAGES[rule].of).parameters) - {"atlas"}
+    cell = STAGES[rule].cell
     if rule == "model_card":
         return [atlas.sae_name(recipe, layer) for recipe in atlas.recipes for layer in atlas.layers]
     if rule == "release":

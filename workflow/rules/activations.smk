@@ -7,9 +7,9 @@ rule save_activations:
     A pass waits for the training that frees the disk of an earlier one (activations.max_live_stores).
     """
     input:
-        base_model=PROVENANCE,
-        corpus=CORPUS,
-        freed=lambda wildcards: trained(atlas.freed_by(**cell(wildcards))),
+        base_model=needs(PROVENANCE),
+        corpus=needs(CORPUS),
+        freed=needs(lambda wildcards: trained(atlas.freed_by(**cell(wildcards)))),
     output:
         activations=temp(directory("results/activations/{snapshot}_{group}.zarr")),
     log:
@@ -27,7 +27,7 @@ rule save_activations:
     params:
         settings=lambda wildcards: atlas.settings("save_activations", snapshot=wildcards.snapshot),
         layers=lambda wildcards: atlas.groups[wildcards.group],
-        code=code("save_activations"),
+        version=version("save_activations"),
         inputs=lambda wildcards: atlas.inputs("save_activations", snapshot=wildcards.snapshot),
     message:
         "activations: window to {wildcards.snapshot}, layers {wildcards.group}"
@@ -38,8 +38,8 @@ rule save_activations:
 rule shard_activations:
     """Shuffle one layer's activations within shards, measure their normaliser, compress and checksum them."""
     input:
-        activations=lambda wildcards: (
-            f"results/activations/{wildcards.snapshot}_{atlas.group_of(int(wildcards.layer))}.zarr"
+        activations=needs(
+            lambda wildcards: f"results/activations/{wildcards.snapshot}_{atlas.group_of(int(wildcards.layer))}.zarr"
         ),
     output:
         store=temp(directory("results/stores/layer{layer}/{snapshot}.zarr")),
@@ -55,7 +55,7 @@ rule shard_activations:
         runtime=growing(60),
     params:
         settings=settings("shard_activations"),
-        code=code("shard_activations"),
+        version=version("shard_activations"),
         inputs=inputs("shard_activations"),
     message:
         "store: layer {wildcards.layer}, window to {wildcards.snapshot}"

@@ -4,9 +4,9 @@
 rule prepare_model:
     """Fetch, convert or make the base model once; everything else reads this plain folder."""
     input:
-        made=MADE,
+        made=needs(MADE, stage=made_by(BASE_MODEL)),
     output:
-        provenance=PROVENANCE,
+        provenance=update(PROVENANCE),
     log:
         "results/logs/prepare_model.log",
     benchmark:
@@ -20,7 +20,7 @@ rule prepare_model:
     params:
         stage="prepare_model",
         settings=settings("prepare_model"),
-        code=code("prepare_model"),
+        version=version("prepare_model"),
         inputs=inputs("prepare_model"),
     message:
         "base model: prepare {params.settings[source]}"

@@ -2,8 +2,6 @@
 import os
 import re
 import sys
-from functools import cache
-from itertools import takewhile
 from pathlib import Path
 
 import yaml
@@ -13,6 +11,7 @@ LIBRARY = str(Path(str(workflow.current_basedir)).parents[1])
 sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 
+from sae_atlas.base_models.made import META
 from sae_atlas.devices import gpus_for
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import hold_lock
@@ -21,13 +20,25 @@ from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.lifecycle import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
 from sae_atlas.plan.pretrained import place
+from sae_atlas.plan.stages.base_model import MAKERS
 from sae_atlas.plan.stages.explorer import TABLES as EXPLORED
 from sae_atlas.plan.stages.explorer import shown
-from sae_atlas.provenance import code_identity, found_identity
+from sae_atlas.plan.stages.figures import figures
+from sae_atlas.plan.stages.versions import ORIGINS, begun_with
+from sae_atlas.provenance import code_identity
 
 SCHEMA = workflow.source_path("../schemas/config.schema.yaml")
-FIGURES = ["1_training_curves", "2_metrics_heatmap", "3_snapshot_convergence", "4_feature_density"]
-FIGURES += ["5_importance_spectrum", "6_pareto"]
+
+
+def made_model(section):
+    """What stands for the folder of a model that our rules make; nothing for others."""
+    folder = folder_of(section)
+    return f"{folder}/{META}" if folder else []
+
+
+def made_by(section):
+    """The stage that makes it, whose rule may be another module's."""
+    return MAKERS.get(section["source"])
 
 
 def read_config():
@@ -40,21 +51,17 @@ def read_config():
         sys.exit(f"{error}")
 
 
-atlas = Atlas(read_config())
-CORPUS = f"results/corpus/{atlas.config['corpus']['name']}.zarr"
+atlas = Atlas(read_config(), begun_with(Path().glob(str(PATHS.modify(ORIGINS)))))
+# A folder is known by a file in it: Snakemake would remove a folder before the job that makes it again has begun.
+CORPUS = f"results/corpus/{atlas.config['corpus']['name']}.zarr/zarr.json"
 PROVENANCE = "results/base_model/provenance.json"
 BASE_MODEL = atlas.config["base_model"]
 # Of the model that is tuned, and of the tokenizer alone of a model that is yet to be trained; the base model's own otherwise.
 BASE = "results/base_model/base/provenance.json" if BASE_MODEL["source"] in TUNED else PROVENANCE
 TOKENIZER = "results/base_model/tokenizer/provenance.json" if pretraining(BASE_MODEL) else BASE
-MADE = folder_of(BASE_MODEL) or []  # the base model's folder where our rules make it
-SITE = atlas.config["activations"]["site"]
-if len(atlas.layers) > 1 and "{layer}" not in SITE:  # directions inside a module mean something else in every layer
-    FIGURES.append("7_layer_flow")
+MADE = made_model(BASE_MODEL)
 FLOORS = atlas.config.get("floors", {})
 STUDENTS = "results/students.parquet" if "students" in FLOORS else []
-if FLOORS:
-    FIGURES.append("8_loss_floor_predictions")
 CONTEXT_FILES = ["contexts", "features", "documents", "raw"]  # of top_contexts
 FEATURE_FILES = [*CONTEXT_FILES, "scores", "probes", "names", "evolution", "matches"]
 FEATURES = expand(
@@ -63,7 +70,7 @@ FEATURES = expand(
     layer=atlas.feature_layers,
     file=FEATURE_FILES,
 )
-EXPLORER = ["results/explorer"] if atlas.feature_layers else []
+EXPLORER = ["results/explorer/index.html"] if atlas.feature_layers else []
 DEVICE = atlas.config["device"]  # of jobs that can use a GPU: a resource, for it is no reason to run anything again
 MODEL_DEVICE = atlas.config["model_device"]  # of those that run the base model
 GPUS = gpus_for(DEVICE)
@@ -73,6 +80,8 @@ SAES = {
     for recipe in atlas.recipes
     for layer in atlas.layers
 }
+PICTURES = [f"results/figures/{recipe}/{figure}.png" for recipe in atlas.recipes for figure in figures(atlas, recipe)]
+CARDS = expand("models/sae/{sae}/config.json", sae=SAES)  # of a card's folder, what says who made it
 
 
 def one_of(names):
@@ -97,11 +106,12 @@ wildcard_constraints:
 
 def cell(wildcards):
     """The cell a job stands for, as arguments of Atlas: layers are numbers there."""
-    if "sae" in wildcards.keys():
-        return SAES[wildcards.sae]
-    if "release" in wildcards.keys():
-        return {"recipe": RELEASES[wildcards.release]}
-    return {name: int(value) if name == "layer" else value for name, value in wildcards.items()}
+    values = dict(wildcards.items())
+    if "sae" in values:
+        return SAES[values["sae"]]
+    if "release" in values:
+        return {"recipe": RELEASES[values["release"]]}
+    return {name: int(value) if name == "layer" else value for name, value in values.items()}
 
 
 def settings(stage):
@@ -114,9 +124,9 @@ def inputs(stage):
     return lambda wildcards: atlas.inputs(stage, **cell(wildcards))
 
 
-def code(stage):
-    """Hash of the modules that determine the stage's numbers: Snakemake does not see imported modules."""
-    return atlas.code(stage)
+def version(stage):
+    """The stage's version, as its identities hold it."""
+    return atlas.version(stage)
 
 
 def growing(amount):
@@ -133,11 +143,6 @@ def trained(cells):
     ]
 
 
-def figures(recipe):
-    """Names of the figures of a recipe; SAEs that others trained have no curves."""
-    return FIGURES if recipe in atlas.trained else FIGURES[1:]
-
-
 def local_sae(wildcards):
     """The file or folder of a published SAE on this machine; nothing for one from the hub."""
     recipe = atlas.config["recipes"][wildcards.recipe]
@@ -152,66 +157,6 @@ def previous_resume_point(wildcards):
     if previous is None:
         return []
     return f"results/checkpoints/{wildcards.recipe}/sae_layer{wildcards.layer}_{previous}.resume.pt"
-
-
-# A store is temporary, so to make it again for one recipe is "an updated input" to the training of all others, and ancient()
-# does not stop that: Snakemake heeds it only for files that exist, and then overlooks the job's own changed params. So an
-# input is ancient, and left out once it is gone, where the outputs made of it are there with the identity asked for.
-PATHS = workflow.modifier.path_modifier  # of this workflow: as a module of another it may have a prefix
-
-
-def forced(stage):
-    """Is all of this stage asked for again (--forceall, --forcerun)? Snakemake knows it once the graph is made."""
-    asked = workflow.dag_settings
-    return asked and (asked.forceall or stage in asked.forcerun)
-
-
-def on_disk(path):
-    """Where a path that rules name lies; Snakemake itself does this for inputs and outputs only."""
-    return Path(str(PATHS.modify(path)))
-
-
-def made(stage, record, *others, **cell):
-    """Are the outputs of a job there, and is the one that holds the record of the identity asked for?"""
-    there = all(on_disk(path).is_file() for path in others)
-    return there and not forced(stage) and found_identity(on_disk(record)) == atlas.identity(stage, **cell)
-
-
-def if_there(path):
-    """An input that has been used up: still named while it is there, for a job that was cut off is run again."""
-    return ancient(path) if on_disk(path).exists() else []
-
-
-def store_to_train_on(wildcards):
-    """The window's store, unless the chain is made up to here."""
-    store = f"results/stores/layer{wildcards.layer}/{wildcards.snapshot}.zarr"
-    used_up = atlas.snapshots.index(wildcards.snapshot) < chain_made(wildcards.recipe, int(wildcards.layer))
-    return if_there(store) if used_up else store
-
-
-@cache
-def chain_made(recipe, layer):
-    """Number of snapshots of the chain that need no training: made, and with a resume point to go on from."""
-
-    def stem(snapshot):
-        return f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}"
-
-    def is_made(snapshot):
-        outputs = f"{stem(snapshot)}.pt", f"results/curves/{recipe}/layer{layer:02d}_{snapshot}.parquet"
-        return made("train_sae", f"{stem(snapshot)}.json", *outputs, recipe=recipe, layer=layer, snapshot=snapshot)
-
-    count = len(list(takewhile(is_made, atlas.snapshots)))
-    while count and not on_disk(f"{stem(atlas.snapshots[count - 1])}.resume.pt").is_file():
-        count -= 1
-    return count
-
-
-def held_out_to_measure_on(wildcards):
-    """The held-out data, unless the layer has been measured on them."""
-    stem = f"results/metrics/{wildcards.recipe}/layer{wildcards.layer}"
-    tables = (f"{stem}{table}.parquet" for table in ("", "_latents", "_blocks"))
-    used_up = made("evaluate_sae", f"{stem}.json", *tables, **cell(wildcards))
-    return if_there("results/held_out.zarr") if used_up else "results/held_out.zarr"
 
 
 def evaluations(recipe):
@@ -240,28 +185,34 @@ onerror:
         )
 
 
-def text_to_read(stage, files, beside=False):
-    """The activations of the text that contexts are taken from, unless they have been: they are temporary.
-
-    files: what the stage makes of them. beside: of the layer, then of those next to it.
-    """
-
-    def paths(wildcards):
-        layer = int(wildcards.layer)
-        stem = f"results/features/{wildcards.recipe}/layer{wildcards.layer}"
-        used_up = made_tables(stage, [f"{stem}_{file}.parquet" for file in files], **cell(wildcards))
-        found = map(text_activations, [layer, *(atlas.beside(layer) if beside else [])])
-        return [there for path in found if (there := if_there(path) if used_up else path)]
-
-    return paths
+def held_out(layer):
+    """What stands for the folder of a layer's held-out data."""
+    return f"results/held_out.zarr/layer{int(layer):02d}/zarr.json"
 
 
 def text_activations(layer):
-    """Where the activations of that text lie."""
+    """Where a layer's activations of the text lie that contexts are taken from."""
     if atlas.config["features"]["split"] == "held_out":
-        return "results/held_out.zarr"
+        return held_out(layer)
     part = next(name for name, layers in atlas.text_groups.items() if layer in layers)
     return f"results/features/activations_{part}.zarr"
+
+
+def text_of_neighbours(wildcards):
+    """The same of the layer itself, then of those next to it."""
+    layer = int(wildcards.layer)
+    return list(map(text_activations, [layer, *atlas.beside(layer)]))
+
+
+def text_trained(wildcards):
+    """Final checkpoints of the layers that a pass over the text reads."""
+    return trained([(layer, atlas.last) for layer in atlas.text_groups[wildcards.part]])
+
+
+def latents_of_all_layers(wildcards):
+    """Tables of the latents of a recipe, by layer."""
+    path = "results/metrics/{recipe}/layer{layer:02d}_latents.parquet"
+    return expand(path, recipe=wildcards.recipe, layer=atlas.layers)
 
 
 def earlier_snapshots(wildcards):
@@ -274,15 +225,6 @@ def beside_it(wildcards):
     """Final checkpoints of the layers next to it."""
     stem = f"results/checkpoints/{wildcards.recipe}/sae_layer"
     return [f"{stem}{layer:02d}_{atlas.last}.pt" for layer in atlas.beside(int(wildcards.layer))]
-
-
-def made_tables(stage, tables, **cell):
-    """Are these tables, outputs of one job, there with the identity asked for?"""
-    from sae_atlas.tables import identities  # here, for it imports pyarrow
-
-    identity = [atlas.identity(stage, **cell)]
-    paths = list(map(on_disk, tables))
-    return not forced(stage) and all(path.is_file() and identities(path) == identity for path in paths)
 
 
 def explored(file):

@@ -4,9 +4,9 @@
 rule tokenize:
     """Turn the text into contexts of token ids with a mask."""
     input:
-        base_model=TOKENIZER,
+        base_model=needs(TOKENIZER),
     output:
-        corpus=directory(CORPUS),
+        corpus=update(CORPUS),
     log:
         "results/logs/tokenize.log",
     benchmark:
@@ -20,7 +20,7 @@ rule tokenize:
     params:
         stage="tokenize",
         settings=settings("tokenize"),
-        code=code("tokenize"),
+        version=version("tokenize"),
         inputs=inputs("tokenize"),
     message:
         "corpus: tokenize"

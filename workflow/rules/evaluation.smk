@@ -4,10 +4,11 @@
 rule save_held_out:
     """Clean pass over the held-out contexts and ablated passes of every layer, kept for all recipes and snapshots."""
     input:
-        base_model=PROVENANCE,
-        corpus=CORPUS,
+        base_model=needs(PROVENANCE),
+        corpus=needs(CORPUS),
     output:
-        held_out=directory("results/held_out.zarr"),
+        clean=update("results/held_out.zarr/zarr.json"),
+        layers=update(list(map(held_out, atlas.layers))),
     log:
         "results/logs/save_held_out.log",
     benchmark:
@@ -23,7 +24,7 @@ rule save_held_out:
     params:
         settings=settings("save_held_out"),
         layers=atlas.layers,
-        code=code("save_held_out"),
+        version=version("save_held_out"),
         inputs=inputs("save_held_out"),
     message:
         "held-out: clean and ablated passes"
@@ -34,19 +35,21 @@ rule save_held_out:
 rule evaluate_sae:
     """Measure every snapshot of one layer: reconstruction, sparsity, and the model's loss through the SAE."""
     input:
-        base_model=PROVENANCE,
-        held_out=held_out_to_measure_on,
-        checkpoints=lambda wildcards: expand(
-            "results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
-            recipe=wildcards.recipe,
-            layer=wildcards.layer,
-            snapshot=atlas.snapshots_of(wildcards.recipe),
+        base_model=needs(PROVENANCE),
+        held_out=needs(lambda wildcards: held_out(wildcards.layer)),
+        checkpoints=needs(
+            lambda wildcards: expand(
+                "results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
+                recipe=wildcards.recipe,
+                layer=wildcards.layer,
+                snapshot=atlas.snapshots_of(wildcards.recipe),
+            )
         ),
     output:
-        table="results/metrics/{recipe}/layer{layer}.parquet",
-        latents="results/metrics/{recipe}/layer{layer}_latents.parquet",
-        blocks="results/metrics/{recipe}/layer{layer}_blocks.parquet",
-        json="results/metrics/{recipe}/layer{layer}.json",
+        table=update("results/metrics/{recipe}/layer{layer}.parquet"),
+        latents=update("results/metrics/{recipe}/layer{layer}_latents.parquet"),
+        blocks=update("results/metrics/{recipe}/layer{layer}_blocks.parquet"),
+        json=update("results/metrics/{recipe}/layer{layer}.json"),
     log:
         "results/logs/evaluate_sae/{recipe}/layer{layer}.log",
     benchmark:
@@ -62,7 +65,7 @@ rule evaluate_sae:
     params:
         settings=settings("evaluate_sae"),
         snapshots=lambda wildcards: [atlas.published(snapshot) for snapshot in atlas.snapshots_of(wildcards.recipe)],
-        code=code("evaluate_sae"),
+        version=version("evaluate_sae"),
         inputs=inputs("evaluate_sae"),
     message:
         "evaluate: {wildcards.recipe}, layer {wildcards.layer}"
@@ -73,11 +76,13 @@ rule evaluate_sae:
 rule collect_metrics:
     """One tidy table of a recipe: layer, snapshot, metric, value, interval."""
     input:
-        tables=lambda wildcards: expand(
-            "results/metrics/{recipe}/layer{layer:02d}.parquet", recipe=wildcards.recipe, layer=atlas.layers
+        tables=needs(
+            lambda wildcards: expand(
+                "results/metrics/{recipe}/layer{layer:02d}.parquet", recipe=wildcards.recipe, layer=atlas.layers
+            )
         ),
     output:
-        table="results/metrics/{recipe}.parquet",
+        table=update("results/metrics/{recipe}.parquet"),
     log:
         "results/logs/collect_metrics/{recipe}.log",
     benchmark:
@@ -99,10 +104,10 @@ rule collect_metrics:
 
 use rule collect_metrics as collect_recipes with:
     input:
-        tables=expand("results/metrics/{recipe}.parquet", recipe=atlas.recipes),
+        tables=needs(expand("results/metrics/{recipe}.parquet", recipe=atlas.recipes)),
     output:
         table=report(
-            "results/metrics.parquet",
+            update("results/metrics.parquet"),
             caption="../report/metrics_table.rst",
             category="2 Is it good",
             labels={"recipe": "all", "figure": "table of all metrics (Parquet)"},
@@ -120,17 +125,17 @@ use rule collect_metrics as collect_recipes with:
 rule match_layers:
     """Best match of every latent in the neighbouring layers, by the cosine of their decoder rows."""
     input:
-        checkpoints=lambda wildcards: expand(
-            "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt",
-            recipe=wildcards.recipe,
-            layer=atlas.layers,
-            snapshot=atlas.last,
+        checkpoints=needs(
+            lambda wildcards: expand(
+                "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt",
+                recipe=wildcards.recipe,
+                layer=atlas.layers,
+                snapshot=atlas.last,
+            )
         ),
-        latents=lambda wildcards: expand(
-            "results/metrics/{recipe}/layer{layer:02d}_latents.parquet", recipe=wildcards.recipe, layer=atlas.layers
-        ),
+        latents=needs(latents_of_all_layers),
     output:
-        table="results/metrics/{recipe}/flow.parquet",
+        table=update("results/metrics/{recipe}/flow.parquet"),
     log:
         "results/logs/match_layers/{recipe}.log",
     benchmark:
@@ -144,7 +149,7 @@ rule match_layers:
     params:
         settings=settings("match_layers"),
         layers=atlas.layers,
-        code=code("match_layers"),
+        version=version("match_layers"),
         inputs=inputs("match_layers"),
     message:
         "flow: {wildcards.recipe}"

@@ -4,12 +4,15 @@
 rule explorer:
     """Every latent of the final SAEs: search, contexts, promoted tokens, how it formed. Opened from disk: index.html."""
     input:
-        **{table: explored(f"results/features/{{recipe}}/layer{{layer:02d}}_{table}.parquet") for table in EXPLORED},
-        base_model=PROVENANCE,
-        corpus=CORPUS,
-        checkpoints=explored(f"results/checkpoints/{{recipe}}/sae_layer{{layer:02d}}_{atlas.last}.pt"),
+        **{
+            table: needs(explored(f"results/features/{{recipe}}/layer{{layer:02d}}_{table}.parquet"))
+            for table in EXPLORED
+        },
+        base_model=needs(PROVENANCE),
+        corpus=needs(CORPUS),
+        checkpoints=needs(explored(f"results/checkpoints/{{recipe}}/sae_layer{{layer:02d}}_{atlas.last}.pt")),
     output:
-        folder=directory("results/explorer"),
+        page=update("results/explorer/index.html"),
     log:
         "results/logs/explorer.log",
     benchmark:
@@ -23,9 +26,9 @@ rule explorer:
     params:
         settings=settings("explorer"),
         shown=shown(atlas),
-        code=code("explorer"),
+        version=version("explorer"),
         inputs=inputs("explorer"),
     message:
-        "explorer: {output.folder}"
+        "explorer: {output.page}"
     script:
         "../scripts/explorer.py"

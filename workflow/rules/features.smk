@@ -7,9 +7,9 @@ rule save_text:
     It waits for the training of these layers, whose stores need the disk before.
     """
     input:
-        base_model=PROVENANCE,
-        corpus=CORPUS,
-        trained=lambda wildcards: ancient(trained([(layer, atlas.last) for layer in atlas.text_groups[wildcards.part]])),
+        base_model=needs(PROVENANCE),
+        corpus=needs(CORPUS),
+        trained=lambda wildcards: ancient(needs(text_trained)(wildcards)),
     output:
         activations=temp(directory("results/features/activations_{part}.zarr")),
     log:
@@ -27,7 +27,7 @@ rule save_text:
     params:
         settings=lambda _: atlas.settings("save_text"),
         layers=lambda wildcards: atlas.text_groups[wildcards.part],
-        code=code("save_text"),
+        version=version("save_text"),
         inputs=lambda _: atlas.inputs("save_text"),
     message:
         "text: layers {wildcards.part}"
@@ -38,15 +38,15 @@ rule save_text:
 rule top_contexts:
     """What every latent of a layer fires on, how often and how strongly, and which tokens it promotes."""
     input:
-        base_model=PROVENANCE,
-        corpus=CORPUS,
-        activations=text_to_read("top_contexts", CONTEXT_FILES),
-        checkpoint=f"results/checkpoints/{{recipe}}/sae_layer{{layer}}_{atlas.last}.pt",
+        base_model=needs(PROVENANCE),
+        corpus=needs(CORPUS),
+        activations=needs(lambda wildcards: text_activations(int(wildcards.layer))),
+        checkpoint=needs(f"results/checkpoints/{{recipe}}/sae_layer{{layer}}_{atlas.last}.pt"),
     output:
-        contexts="results/features/{recipe}/layer{layer}_contexts.parquet",
-        features="results/features/{recipe}/layer{layer}_features.parquet",
-        documents="results/features/{recipe}/layer{layer}_documents.parquet",
-        raw="results/features/{recipe}/layer{layer}_raw.parquet",
+        contexts=update("results/features/{recipe}/layer{layer}_contexts.parquet"),
+        features=update("results/features/{recipe}/layer{layer}_features.parquet"),
+        documents=update("results/features/{recipe}/layer{layer}_documents.parquet"),
+        raw=update("results/features/{recipe}/layer{layer}_raw.parquet"),
     log:
         "results/logs/top_contexts/{recipe}/layer{layer}.log",
     benchmark:
@@ -61,7 +61,7 @@ rule top_contexts:
         device=MODEL_DEVICE,
     params:
         settings=settings("top_contexts"),
-        code=code("top_contexts"),
+        version=version("top_contexts"),
         inputs=inputs("top_contexts"),
     message:
         "contexts: {wildcards.recipe}, layer {wildcards.layer}"
@@ -72,11 +72,11 @@ rule top_contexts:
 rule evolution:
     """How the latents of a layer formed: their best matches in its earlier snapshots and in the neighbouring layers."""
     input:
-        checkpoint=f"results/checkpoints/{{recipe}}/sae_layer{{layer}}_{atlas.last}.pt",
-        earlier=earlier_snapshots,
-        neighbours=beside_it,
+        checkpoint=needs(f"results/checkpoints/{{recipe}}/sae_layer{{layer}}_{atlas.last}.pt"),
+        earlier=needs(earlier_snapshots),
+        neighbours=needs(beside_it),
     output:
-        table="results/features/{recipe}/layer{layer}_evolution.parquet",
+        table=update("results/features/{recipe}/layer{layer}_evolution.parquet"),
     log:
         "results/logs/evolution/{recipe}/layer{layer}.log",
     benchmark:
@@ -89,7 +89,7 @@ rule evolution:
         runtime=growing(30),
     params:
         settings=settings("evolution"),
-        code=code("evolution"),
+        version=version("evolution"),
         inputs=inputs("evolution"),
     message:
         "evolution: {wildcards.recipe}, layer {wildcards.layer}"
@@ -100,13 +100,13 @@ rule evolution:
 rule contexts_of_matches:
     """What those best matches fire on, in the same text."""
     input:
-        corpus=CORPUS,
-        activations=text_to_read("contexts_of_matches", ["matches"], beside=True),
-        evolution="results/features/{recipe}/layer{layer}_evolution.parquet",
-        earlier=earlier_snapshots,
-        neighbours=beside_it,
+        corpus=needs(CORPUS),
+        activations=needs(text_of_neighbours),
+        evolution=needs("results/features/{recipe}/layer{layer}_evolution.parquet"),
+        earlier=needs(earlier_snapshots),
+        neighbours=needs(beside_it),
     output:
-        table="results/features/{recipe}/layer{layer}_matches.parquet",
+        table=update("results/features/{recipe}/layer{layer}_matches.parquet"),
     log:
         "results/logs/contexts_of_matches/{recipe}/layer{layer}.log",
     benchmark:
@@ -122,7 +122,7 @@ rule contexts_of_matches:
     params:
         settings=settings("contexts_of_matches"),
         places=settings("evolution"),
-        code=code("contexts_of_matches"),
+        version=version("contexts_of_matches"),
         inputs=inputs("contexts_of_matches"),
     message:
         "contexts of matches: {wildcards.recipe}, layer {wildcards.layer}"
@@ -136,10 +136,10 @@ rule contexts_of_matches:
 rule contexts_as_json:
     """The highest contexts of every latent of a layer as plain JSON."""
     input:
-        base_model=PROVENANCE,
-        contexts="results/features/{recipe}/layer{layer}_contexts.parquet",
+        base_model=needs(PROVENANCE),
+        contexts=needs("results/features/{recipe}/layer{layer}_contexts.parquet"),
     output:
-        json="results/features/{recipe}/layer{layer}.json",
+        json=update("results/features/{recipe}/layer{layer}.json"),
     log:
         "results/logs/contexts_as_json/{recipe}/layer{layer}.log",
     benchmark:
@@ -165,11 +165,11 @@ rule contexts_as_json:
 rule contexts_for_neuronpedia:
     """Contexts, statistics and logits of every latent of a layer as Neuronpedia reads them."""
     input:
-        base_model=PROVENANCE,
-        contexts="results/features/{recipe}/layer{layer}_contexts.parquet",
-        features="results/features/{recipe}/layer{layer}_features.parquet",
+        base_model=needs(PROVENANCE),
+        contexts=needs("results/features/{recipe}/layer{layer}_contexts.parquet"),
+        features=needs("results/features/{recipe}/layer{layer}_features.parquet"),
     output:
-        json="results/features/{recipe}/neuronpedia/layer{layer}.json",
+        json=update("results/features/{recipe}/neuronpedia/layer{layer}.json"),
     log:
         "results/logs/contexts_for_neuronpedia/{recipe}/layer{layer}.log",
     benchmark:

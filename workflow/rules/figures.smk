@@ -4,20 +4,22 @@
 rule plot_training_curves:
     """Loss, L0, alive latents and lambda over the tokens, all layers of a recipe."""
     input:
-        curves=lambda wildcards: expand(
-            "results/curves/{recipe}/layer{layer:02d}_{snapshot}.parquet",
-            recipe=wildcards.recipe,
-            layer=atlas.layers,
-            snapshot=atlas.snapshots,
+        curves=needs(
+            lambda wildcards: expand(
+                "results/curves/{recipe}/layer{layer:02d}_{snapshot}.parquet",
+                recipe=wildcards.recipe,
+                layer=atlas.layers,
+                snapshot=atlas.snapshots,
+            )
         ),
     output:
         png=report(
-            "results/figures/{recipe}/1_training_curves.png",
+            update("results/figures/{recipe}/1_training_curves.png"),
             caption="../report/training_curves.rst",
             category="4 How did it get there",
             labels={"recipe": "{recipe}", "figure": "training curves"},
         ),
-        svg="results/figures/{recipe}/1_training_curves.svg",
+        svg=update("results/figures/{recipe}/1_training_curves.svg"),
     log:
         "results/logs/plot_training_curves/{recipe}.log",
     benchmark:
@@ -31,7 +33,7 @@ rule plot_training_curves:
     params:
         settings=settings("plot_training_curves"),
         layers=atlas.layers,
-        code=code("plot_training_curves"),
+        version=version("plot_training_curves"),
         inputs=inputs("plot_training_curves"),
     message:
         "figure: training curves of {wildcards.recipe}"
@@ -42,15 +44,15 @@ rule plot_training_curves:
 rule plot_metrics_heatmap:
     """Every metric of every layer at the end, and the headline metrics over the snapshots."""
     input:
-        metrics="results/metrics/{recipe}.parquet",
+        metrics=needs("results/metrics/{recipe}.parquet"),
     output:
         png=report(
-            "results/figures/{recipe}/2_metrics_heatmap.png",
+            update("results/figures/{recipe}/2_metrics_heatmap.png"),
             caption="../report/metrics_heatmap.rst",
             category="2 Is it good",
             labels={"recipe": "{recipe}", "figure": "metrics heatmap"},
         ),
-        svg="results/figures/{recipe}/2_metrics_heatmap.svg",
+        svg=update("results/figures/{recipe}/2_metrics_heatmap.svg"),
     log:
         "results/logs/plot_metrics_heatmap/{recipe}.log",
     benchmark:
@@ -63,7 +65,7 @@ rule plot_metrics_heatmap:
         runtime=growing(10),
     params:
         settings=settings("plot_metrics_heatmap"),
-        code=code("plot_metrics_heatmap"),
+        version=version("plot_metrics_heatmap"),
         inputs=inputs("plot_metrics_heatmap"),
     message:
         "figure: metrics heatmap of {wildcards.recipe}"
@@ -74,15 +76,15 @@ rule plot_metrics_heatmap:
 rule plot_snapshot_convergence:
     """Headline metrics and settled latents at every snapshot, all layers of a recipe."""
     input:
-        metrics="results/metrics/{recipe}.parquet",
+        metrics=needs("results/metrics/{recipe}.parquet"),
     output:
         png=report(
-            "results/figures/{recipe}/3_snapshot_convergence.png",
+            update("results/figures/{recipe}/3_snapshot_convergence.png"),
             caption="../report/snapshot_convergence.rst",
             category="4 How did it get there",
             labels={"recipe": "{recipe}", "figure": "snapshot convergence"},
         ),
-        svg="results/figures/{recipe}/3_snapshot_convergence.svg",
+        svg=update("results/figures/{recipe}/3_snapshot_convergence.svg"),
     log:
         "results/logs/plot_snapshot_convergence/{recipe}.log",
     benchmark:
@@ -95,7 +97,7 @@ rule plot_snapshot_convergence:
         runtime=growing(10),
     params:
         settings=settings("plot_snapshot_convergence"),
-        code=code("plot_snapshot_convergence"),
+        version=version("plot_snapshot_convergence"),
         inputs=inputs("plot_snapshot_convergence"),
     message:
         "figure: snapshot convergence of {wildcards.recipe}"
@@ -106,17 +108,15 @@ rule plot_snapshot_convergence:
 rule plot_feature_density:
     """How often the latents fire, all layers of a recipe."""
     input:
-        latents=lambda wildcards: expand(
-            "results/metrics/{recipe}/layer{layer:02d}_latents.parquet", recipe=wildcards.recipe, layer=atlas.layers
-        ),
+        latents=needs(latents_of_all_layers),
     output:
         png=report(
-            "results/figures/{recipe}/4_feature_density.png",
+            update("results/figures/{recipe}/4_feature_density.png"),
             caption="../report/feature_density.rst",
             category="3 Where is it bad",
             labels={"recipe": "{recipe}", "figure": "feature density"},
         ),
-        svg="results/figures/{recipe}/4_feature_density.svg",
+        svg=update("results/figures/{recipe}/4_feature_density.svg"),
     log:
         "results/logs/plot_feature_density/{recipe}.log",
     benchmark:
@@ -130,7 +130,7 @@ rule plot_feature_density:
     params:
         settings=settings("plot_feature_density"),
         layers=atlas.layers,
-        code=code("plot_feature_density"),
+        version=version("plot_feature_density"),
         inputs=inputs("plot_feature_density"),
     message:
         "figure: feature density of {wildcards.recipe}"
@@ -141,18 +141,16 @@ rule plot_feature_density:
 rule plot_importance_spectrum:
     """How much each latent matters, all layers of a recipe."""
     input:
-        latents=lambda wildcards: expand(
-            "results/metrics/{recipe}/layer{layer:02d}_latents.parquet", recipe=wildcards.recipe, layer=atlas.layers
-        ),
-        metrics="results/metrics/{recipe}.parquet",
+        latents=needs(latents_of_all_layers),
+        metrics=needs("results/metrics/{recipe}.parquet"),
     output:
         png=report(
-            "results/figures/{recipe}/5_importance_spectrum.png",
+            update("results/figures/{recipe}/5_importance_spectrum.png"),
             caption="../report/importance_spectrum.rst",
             category="3 Where is it bad",
             labels={"recipe": "{recipe}", "figure": "importance spectrum"},
         ),
-        svg="results/figures/{recipe}/5_importance_spectrum.svg",
+        svg=update("results/figures/{recipe}/5_importance_spectrum.svg"),
     log:
         "results/logs/plot_importance_spectrum/{recipe}.log",
     benchmark:
@@ -166,7 +164,7 @@ rule plot_importance_spectrum:
     params:
         settings=settings("plot_importance_spectrum"),
         layers=atlas.layers,
-        code=code("plot_importance_spectrum"),
+        version=version("plot_importance_spectrum"),
         inputs=inputs("plot_importance_spectrum"),
     message:
         "figure: importance spectrum of {wildcards.recipe}"
@@ -177,15 +175,15 @@ rule plot_importance_spectrum:
 rule plot_pareto:
     """L0 against CE recovered and FVU: this recipe among its sister runs."""
     input:
-        metrics="results/metrics.parquet",
+        metrics=needs("results/metrics.parquet"),
     output:
         png=report(
-            "results/figures/{recipe}/6_pareto.png",
+            update("results/figures/{recipe}/6_pareto.png"),
             caption="../report/pareto.rst",
             category="2 Is it good",
             labels={"recipe": "{recipe}", "figure": "sparsity against loss"},
         ),
-        svg="results/figures/{recipe}/6_pareto.svg",
+        svg=update("results/figures/{recipe}/6_pareto.svg"),
     log:
         "results/logs/plot_pareto/{recipe}.log",
     benchmark:
@@ -198,7 +196,7 @@ rule plot_pareto:
         runtime=growing(10),
     params:
         settings=settings("plot_pareto"),
-        code=code("plot_pareto"),
+        version=version("plot_pareto"),
         inputs=inputs("plot_pareto"),
     message:
         "figure: Pareto of {wildcards.recipe}"
@@ -209,15 +207,15 @@ rule plot_pareto:
 rule plot_layer_flow:
     """Which latents persist, appear and vanish from layer to layer."""
     input:
-        flow="results/metrics/{recipe}/flow.parquet",
+        flow=needs("results/metrics/{recipe}/flow.parquet"),
     output:
         png=report(
-            "results/figures/{recipe}/7_layer_flow.png",
+            update("results/figures/{recipe}/7_layer_flow.png"),
             caption="../report/layer_flow.rst",
             category="4 How did it get there",
             labels={"recipe": "{recipe}", "figure": "flow through the layers"},
         ),
-        svg="results/figures/{recipe}/7_layer_flow.svg",
+        svg=update("results/figures/{recipe}/7_layer_flow.svg"),
     log:
         "results/logs/plot_layer_flow/{recipe}.log",
     benchmark:
@@ -230,7 +228,7 @@ rule plot_layer_flow:
         runtime=growing(10),
     params:
         settings=settings("plot_layer_flow"),
-        code=code("plot_layer_flow"),
+        version=version("plot_layer_flow"),
         inputs=inputs("plot_layer_flow"),
     message:
         "figure: layer flow of {wildcards.recipe}"
@@ -241,17 +239,17 @@ rule plot_layer_flow:
 rule plot_loss_floor_predictions:
     """Predicted floors of every layer, and what students lost where they were trained."""
     input:
-        floors="results/floors/{recipe}/floors.parquet",
-        students=STUDENTS,
-        fit="results/floors/{recipe}/fit.parquet" if STUDENTS else [],
+        floors=needs("results/floors/{recipe}/floors.parquet"),
+        students=needs(STUDENTS),
+        fit=needs("results/floors/{recipe}/fit.parquet" if STUDENTS else []),
     output:
         png=report(
-            "results/figures/{recipe}/8_loss_floor_predictions.png",
+            update("results/figures/{recipe}/8_loss_floor_predictions.png"),
             caption="../report/loss_floor_predictions.rst",
             category="3 Where is it bad",
             labels={"recipe": "{recipe}", "figure": "distillation floors"},
         ),
-        svg="results/figures/{recipe}/8_loss_floor_predictions.svg",
+        svg=update("results/figures/{recipe}/8_loss_floor_predictions.svg"),
     log:
         "results/logs/plot_loss_floor_predictions/{recipe}.log",
     benchmark:
@@ -264,7 +262,7 @@ rule plot_loss_floor_predictions:
         runtime=growing(10),
     params:
         settings=settings("plot_loss_floor_predictions"),
-        code=code("plot_loss_floor_predictions"),
+        version=version("plot_loss_floor_predictions"),
         inputs=inputs("plot_loss_floor_predictions"),
     message:
         "figure: distillation floors of {wildcards.recipe}"

@@ -4,11 +4,13 @@
 rule floors:
     """Predicted floors of every layer of a recipe: as published, and with the two corrections of the kept count."""
     input:
-        blocks=lambda wildcards: expand(
-            "results/metrics/{recipe}/layer{layer:02d}_blocks.parquet", recipe=wildcards.recipe, layer=atlas.layers
+        blocks=needs(
+            lambda wildcards: expand(
+                "results/metrics/{recipe}/layer{layer:02d}_blocks.parquet", recipe=wildcards.recipe, layer=atlas.layers
+            )
         ),
     output:
-        table="results/floors/{recipe}/floors.parquet",
+        table=update("results/floors/{recipe}/floors.parquet"),
     log:
         "results/logs/floors/{recipe}.log",
     benchmark:
@@ -22,7 +24,7 @@ rule floors:
     params:
         settings=settings("floors"),
         layers=atlas.layers,
-        code=code("floors"),
+        version=version("floors"),
         inputs=inputs("floors"),
     message:
         "floors: {wildcards.recipe}"
@@ -33,10 +35,10 @@ rule floors:
 rule distill:
     """Train students of all widths and seeds side by side on the base model's logits, and measure their floors."""
     input:
-        base_model=PROVENANCE,
-        corpus=CORPUS,
+        base_model=needs(PROVENANCE),
+        corpus=needs(CORPUS),
     output:
-        table="results/students.parquet",
+        table=update("results/students.parquet"),
     log:
         "results/logs/distill.log",
     benchmark:
@@ -51,7 +53,7 @@ rule distill:
         device=MODEL_DEVICE,
     params:
         settings=settings("distill"),
-        code=code("distill"),
+        version=version("distill"),
         inputs=inputs("distill"),
     message:
         "students: distilled from the base model"
@@ -62,10 +64,10 @@ rule distill:
 rule fit_floors:
     """The measured floors on the predicted ones of every layer, beside a curve that knows nothing of the latents."""
     input:
-        floors="results/floors/{recipe}/floors.parquet",
-        students="results/students.parquet",
+        floors=needs("results/floors/{recipe}/floors.parquet"),
+        students=needs("results/students.parquet"),
     output:
-        table="results/floors/{recipe}/fit.parquet",
+        table=update("results/floors/{recipe}/fit.parquet"),
     log:
         "results/logs/fit_floors/{recipe}.log",
     benchmark:
@@ -78,7 +80,7 @@ rule fit_floors:
         runtime=growing(20),
     params:
         settings=settings("fit_floors"),
-        code=code("fit_floors"),
+        version=version("fit_floors"),
         inputs=inputs("fit_floors"),
     message:
         "fit of the floors: {wildcards.recipe}"

@@ -6,7 +6,7 @@ if pretraining(BASE_MODEL):
     rule make_tokenizer:
         """The tokenizer of a model that is yet to be trained: its text is read with it."""
         output:
-            provenance=TOKENIZER,
+            provenance=update(TOKENIZER),
         log:
             "results/logs/make_tokenizer.log",
         benchmark:
@@ -19,7 +19,7 @@ if pretraining(BASE_MODEL):
             runtime=growing(10),
         params:
             settings=settings("make_tokenizer"),
-            code=code("make_tokenizer"),
+            version=version("make_tokenizer"),
             inputs=inputs("make_tokenizer"),
         message:
             "tokenizer: make"
@@ -29,10 +29,10 @@ if pretraining(BASE_MODEL):
     rule pretrain:
         """Train a decoder-only model from scratch; its best and its last weights are kept."""
         input:
-            tokenizer=TOKENIZER,
-            corpus=CORPUS,
+            tokenizer=needs(TOKENIZER),
+            corpus=needs(CORPUS),
         output:
-            folder=directory(folder_of(base_of(BASE_MODEL))),
+            meta=update(made_model(base_of(BASE_MODEL))),
         log:
             "results/logs/pretrain.log",
         benchmark:
@@ -47,23 +47,23 @@ if pretraining(BASE_MODEL):
             device=DEVICE,
         params:
             settings=settings("pretrain"),
-            code=code("pretrain"),
+            version=version("pretrain"),
             inputs=inputs("pretrain"),
         message:
-            "pretrain: {output.folder}"
+            "pretrain: {output.meta}"
         script:
             "../scripts/pretrain.py"
 
 
 if BASE_MODEL["source"] in TUNED:
-    ADAPTER = f"models/{kind_of(BASE_MODEL)}/{adapter_name(BASE_MODEL)}"
-    DOMAIN = f"results/corpus/domain/{BASE_MODEL['lora']['corpus']['name']}.zarr"
+    ADAPTER = f"models/{kind_of(BASE_MODEL)}/{adapter_name(BASE_MODEL)}/{META}"
+    DOMAIN = f"results/corpus/domain/{BASE_MODEL['lora']['corpus']['name']}.zarr/zarr.json"
 
     use rule prepare_model as prepare_base with:
         input:
-            made=folder_of(base_of(BASE_MODEL)) or [],
+            made=needs(made_model(base_of(BASE_MODEL)), stage=made_by(base_of(BASE_MODEL))),
         output:
-            provenance=BASE,
+            provenance=update(BASE),
         log:
             "results/logs/prepare_base.log",
         benchmark:
@@ -71,14 +71,14 @@ if BASE_MODEL["source"] in TUNED:
         params:
             stage="prepare_base",
             settings=settings("prepare_base"),
-            code=code("prepare_base"),
+            version=version("prepare_base"),
             inputs=inputs("prepare_base"),
         message:
             "base model: prepare the one to tune"
 
     use rule tokenize as tokenize_domain with:
         output:
-            corpus=directory(DOMAIN),
+            corpus=update(DOMAIN),
         log:
             "results/logs/tokenize_domain.log",
         benchmark:
@@ -86,7 +86,7 @@ if BASE_MODEL["source"] in TUNED:
         params:
             stage="tokenize_domain",
             settings=settings("tokenize_domain"),
-            code=code("tokenize_domain"),
+            version=version("tokenize_domain"),
             inputs=inputs("tokenize_domain"),
         message:
             "corpus: tokenize the domain"
@@ -94,10 +94,10 @@ if BASE_MODEL["source"] in TUNED:
     rule fine_tune_lora:
         """Train a low-rank adapter of the base model on the domain; the base's own weights stay."""
         input:
-            base_model=BASE,
-            corpus=DOMAIN,
+            base_model=needs(BASE),
+            corpus=needs(DOMAIN),
         output:
-            folder=directory(ADAPTER),
+            meta=update(ADAPTER),
         log:
             "results/logs/fine_tune_lora.log",
         benchmark:
@@ -112,10 +112,10 @@ if BASE_MODEL["source"] in TUNED:
             device=DEVICE,
         params:
             settings=settings("fine_tune_lora"),
-            code=code("fine_tune_lora"),
+            version=version("fine_tune_lora"),
             inputs=inputs("fine_tune_lora"),
         message:
-            "fine-tune: {output.folder}"
+            "fine-tune: {output.meta}"
         script:
             "../scripts/fine_tune_lora.py"
 
@@ -125,11 +125,11 @@ if BASE_MODEL["source"] == "merged":
     rule merge_lora:
         """Add the adapter's updates to the base model's weights; the logits must stay what base and adapter give."""
         input:
-            base_model=BASE,
-            adapter=ADAPTER,
-            corpus=DOMAIN,
+            base_model=needs(BASE),
+            adapter=needs(ADAPTER, stage="fine_tune_lora"),
+            corpus=needs(DOMAIN),
         output:
-            folder=directory(folder_of(BASE_MODEL)),
+            meta=update(made_model(BASE_MODEL)),
         log:
             "results/logs/merge_lora.log",
         benchmark:
@@ -142,9 +142,9 @@ if BASE_MODEL["source"] == "merged":
             runtime=growing(120),
         params:
             settings=settings("merge_lora"),
-            code=code("merge_lora"),
+            version=version("merge_lora"),
             inputs=inputs("merge_lora"),
         message:
-            "merge: {output.folder}"
+            "merge: {output.meta}"
         script:
             "../scripts/merge_lora.py"

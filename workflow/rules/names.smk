@@ -4,14 +4,14 @@
 rule score_latents:
     """AUROC of every latent for every topic, entropy of its tokens, position bias; topics probed from few latents."""
     input:
-        documents="results/features/{recipe}/layer{layer}_documents.parquet",
-        raw="results/features/{recipe}/layer{layer}_raw.parquet",
-        features="results/features/{recipe}/layer{layer}_features.parquet",
-        corpus=CORPUS,
-        base_model=PROVENANCE,
+        documents=needs("results/features/{recipe}/layer{layer}_documents.parquet"),
+        raw=needs("results/features/{recipe}/layer{layer}_raw.parquet"),
+        features=needs("results/features/{recipe}/layer{layer}_features.parquet"),
+        corpus=needs(CORPUS),
+        base_model=needs(PROVENANCE),
     output:
-        scores="results/features/{recipe}/layer{layer}_scores.parquet",
-        probes="results/features/{recipe}/layer{layer}_probes.parquet",
+        scores=update("results/features/{recipe}/layer{layer}_scores.parquet"),
+        probes=update("results/features/{recipe}/layer{layer}_probes.parquet"),
     log:
         "results/logs/score_latents/{recipe}/layer{layer}.log",
     benchmark:
@@ -24,7 +24,7 @@ rule score_latents:
         runtime=growing(30),
     params:
         settings=settings("score_latents"),
-        code=code("score_latents"),
+        version=version("score_latents"),
         inputs=inputs("score_latents"),
     message:
         "scores: {wildcards.recipe}, layer {wildcards.layer}"
@@ -35,14 +35,14 @@ rule score_latents:
 rule name_latents:
     """Name every alive latent, and try the name on text that it was not made from."""
     input:
-        contexts="results/features/{recipe}/layer{layer}_contexts.parquet",
-        features="results/features/{recipe}/layer{layer}_features.parquet",
-        documents="results/features/{recipe}/layer{layer}_documents.parquet",
-        raw="results/features/{recipe}/layer{layer}_raw.parquet",
-        corpus=CORPUS,
-        base_model=PROVENANCE,
+        contexts=needs("results/features/{recipe}/layer{layer}_contexts.parquet"),
+        features=needs("results/features/{recipe}/layer{layer}_features.parquet"),
+        documents=needs("results/features/{recipe}/layer{layer}_documents.parquet"),
+        raw=needs("results/features/{recipe}/layer{layer}_raw.parquet"),
+        corpus=needs(CORPUS),
+        base_model=needs(PROVENANCE),
     output:
-        names="results/features/{recipe}/layer{layer}_names.parquet",
+        names=update("results/features/{recipe}/layer{layer}_names.parquet"),
     log:
         "results/logs/name_latents/{recipe}/layer{layer}.log",
     benchmark:
@@ -55,7 +55,7 @@ rule name_latents:
         runtime=growing(240),
     params:
         settings=settings("name_latents"),
-        code=code("name_latents"),
+        version=version("name_latents"),
         inputs=inputs("name_latents"),
     message:
         "names: {wildcards.recipe}, layer {wildcards.layer}"

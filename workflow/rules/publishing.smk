@@ -4,19 +4,19 @@
 rule model_card:
     """The SAE of one layer as others expect to find it: weights (SAELens' too), config and card, checked against each other."""
     input:
-        base_model=PROVENANCE,
-        corpus=CORPUS,
-        checkpoint=lambda wildcards: (
-            "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt".format(
+        base_model=needs(PROVENANCE),
+        corpus=needs(CORPUS),
+        checkpoint=needs(
+            lambda wildcards: "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt".format(
                 **cell(wildcards), snapshot=atlas.last
             )
         ),
-        metrics=lambda wildcards: "results/metrics/{recipe}/layer{layer:02d}.json".format(**cell(wildcards)),
+        metrics=needs(lambda wildcards: "results/metrics/{recipe}/layer{layer:02d}.json".format(**cell(wildcards))),
     output:
-        model="models/sae/{sae}/model.pt",
-        config="models/sae/{sae}/config.json",
-        card="models/sae/{sae}/model_card.md",
-        saelens=["models/sae/{sae}/cfg.json", "models/sae/{sae}/sae_weights.safetensors"],
+        model=update("models/sae/{sae}/model.pt"),
+        config=update("models/sae/{sae}/config.json"),
+        card=update("models/sae/{sae}/model_card.md"),
+        saelens=update(["models/sae/{sae}/cfg.json", "models/sae/{sae}/sae_weights.safetensors"]),
     log:
         "results/logs/model_card/{sae}.log",
     benchmark:
@@ -29,7 +29,7 @@ rule model_card:
         runtime=growing(10),
     params:
         settings=settings("model_card"),
-        code=code("model_card"),
+        version=version("model_card"),
         inputs=inputs("model_card"),
     message:
         "model card: {wildcards.sae}"
@@ -40,22 +40,28 @@ rule model_card:
 rule release:
     """All layers and snapshots of a recipe in one folder, ready for the hub, with figures and a README."""
     input:
-        base_model=PROVENANCE,
-        corpus=CORPUS,
-        checkpoints=lambda wildcards: expand(
-            "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt",
-            recipe=RELEASES[wildcards.release],
-            layer=atlas.layers,
-            snapshot=atlas.snapshots,
+        base_model=needs(PROVENANCE),
+        corpus=needs(CORPUS),
+        checkpoints=needs(
+            lambda wildcards: expand(
+                "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt",
+                recipe=RELEASES[wildcards.release],
+                layer=atlas.layers,
+                snapshot=atlas.snapshots,
+            )
         ),
-        metrics=lambda wildcards: expand(
-            "results/metrics/{recipe}/layer{layer:02d}.json", recipe=RELEASES[wildcards.release], layer=atlas.layers
+        metrics=needs(
+            lambda wildcards: expand(
+                "results/metrics/{recipe}/layer{layer:02d}.json",
+                recipe=RELEASES[wildcards.release],
+                layer=atlas.layers,
+            )
         ),
-        figures=lambda wildcards: expand(
-            "results/figures/{recipe}/{figure}.png", recipe=RELEASES[wildcards.release], figure=FIGURES
+        figures=needs(
+            lambda wildcards: [path for path in PICTURES if Path(path).parent.name == RELEASES[wildcards.release]]
         ),
     output:
-        readme="models/releases/{release}/README.md",
+        readme=update("models/releases/{release}/README.md"),
     log:
         "results/logs/release/{release}.log",
     benchmark:
@@ -70,10 +76,7 @@ rule release:
         settings=settings("release"),
         layers=atlas.layers,
         snapshots=[atlas.published(snapshot) for snapshot in atlas.snapshots],
-        sisters=lambda wildcards: {
-            name: atlas.config["recipes"][recipe] for name, recipe in RELEASES.items() if name != wildcards.release
-        },
-        code=code("release"),
+        version=version("release"),
         inputs=inputs("release"),
     message:
         "release: {wildcards.release}"
@@ -84,9 +87,9 @@ rule release:
 rule index:
     """A table of all published SAEs; it fails on a folder whose name, config, weights, hashes or card disagree."""
     input:
-        cards=expand("models/sae/{sae}/model_card.md", sae=SAES),
+        cards=needs(CARDS),
     output:
-        table="models/sae/README.md",
+        table=update("models/sae/README.md"),
     log:
         "results/logs/index.log",
     benchmark:
@@ -99,7 +102,7 @@ rule index:
         runtime=growing(60),
     params:
         settings=settings("index"),
-        code=code("index"),
+        version=version("index"),
         inputs=inputs("index"),
     message:
         "index: models/sae"

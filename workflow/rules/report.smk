@@ -4,16 +4,16 @@
 rule page:
     """Every number, the heatmaps with links to the cards, the figures, and how it was made; the cards as pages beside it."""
     input:
-        base_model=PROVENANCE,
-        corpus=CORPUS,
-        metrics="results/metrics.parquet",
-        cards=expand("models/sae/{sae}/model_card.md", sae=SAES),
-        releases=expand("models/releases/{release}/README.md", release=RELEASES),
-        figures=[f"results/figures/{recipe}/{figure}.png" for recipe in atlas.recipes for figure in figures(recipe)],
+        base_model=needs(PROVENANCE),
+        corpus=needs(CORPUS),
+        metrics=needs("results/metrics.parquet"),
+        cards=needs(CARDS),
+        releases=needs(expand("models/releases/{release}/README.md", release=RELEASES)),
+        figures=needs(PICTURES),
     output:
-        page="results/index.html",
+        page=update("results/index.html"),
         cards=report(
-            directory("results/cards"),
+            update(directory("results/cards")),
             patterns=["{sae}.html"],
             caption="../report/model_card.rst",
             category="1 What was trained",
@@ -34,7 +34,7 @@ rule page:
         settings=settings("page"),
         jobs=jobs(atlas),
         evaluations=[identity for recipe in atlas.recipes for identity in evaluations(recipe)],
-        code=code("page"),
+        version=version("page"),
         inputs=inputs("page"),
     message:
         "page: {output.page}"

@@ -6,9 +6,9 @@ if BASE_MODEL["source"] == "restoration":
     rule convert_transformer_lens:
         """The base model for TransformerLens, which must be installed; written once every layer and the logits agree."""
         input:
-            base_model=PROVENANCE,
+            base_model=needs(PROVENANCE),
         output:
-            model="results/base_model/transformer_lens.pt",
+            model=update("results/base_model/transformer_lens.pt"),
         log:
             "results/logs/convert_transformer_lens.log",
         benchmark:

@@ -6,7 +6,7 @@ rule compare_latents:
     input:
         unpack(both_sides),
     output:
-        table="results/survival/{recipe}/{comparison}.parquet",
+        table=update("results/survival/{recipe}/{comparison}.parquet"),
     log:
         "results/logs/compare_latents/{recipe}/{comparison}.log",
     benchmark:
@@ -30,12 +30,12 @@ rule compare_latents:
 rule survival_page:
     """What survives fine-tuning: a table, a figure, the latents that change most."""
     input:
-        tables=expand("results/survival/{{recipe}}/{comparison}.parquet", comparison=COMPARISONS),
-        models=list(MODELS.values()),
+        tables=tables_of,
+        models=models_compared,
     output:
-        page="results/survival/{recipe}/index.html",
-        png="results/survival/{recipe}/survival.png",
-        svg="results/survival/{recipe}/survival.svg",
+        page=update("results/survival/{recipe}/index.html"),
+        png=update("results/survival/{recipe}/survival.png"),
+        svg=update("results/survival/{recipe}/survival.svg"),
     log:
         "results/logs/survival_page/{recipe}.log",
     benchmark:
@@ -50,9 +50,7 @@ rule survival_page:
     params:
         comparisons={name: f"{before} to {after}" for name, (before, after) in COMPARISONS.items()},
         stages=list(MODELS),
-        colour_map=ATLASES["merged"].config["figures"]["colour_map"],
-        code=code_identity("report", "figures/survival.py", "figures/style.py"),
-        expects=lambda wildcards: {name: comparison_record(name, wildcards.recipe)["identity"] for name in COMPARISONS},
+        record=lambda wildcards: page_record(wildcards.recipe),
     message:
         "page: {output.page}"
     script:

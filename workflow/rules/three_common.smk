@@ -7,11 +7,14 @@ import yaml
 
 sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1]))
 
+from sae_atlas.base_models.made import META
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import hold_lock
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.lifecycle import folder_of
+from sae_atlas.plan.stages.base_model import MAKERS
+from sae_atlas.plan.stages.versions import ORIGINS, begun_with
 from sae_atlas.plan.three_stages import COMPARED, identities, three_configs
 from sae_atlas.provenance import code_identity, make_record
 
@@ -23,14 +26,15 @@ def read_configs():
     try:
         configs = three_configs(config)
         file = str((workflow.configfiles or ["config"])[-1])
-        return configs, {stage: Atlas(complete_config(each, schema, file)) for stage, each in configs.items()}
+        checked = {stage: complete_config(each, schema, file) for stage, each in configs.items()}
+        return configs, {stage: Atlas(each, begun_with(Path(stage).glob(ORIGINS))) for stage, each in checked.items()}
     except AtlasError as error:
         sys.exit(f"{error}")
 
 
 CONFIGS, ATLASES = read_configs()
 RECIPES, LAYERS = ATLASES["merged"].recipes, ATLASES["merged"].layers
-MODELS = {stage: folder_of(atlas.config["base_model"]) for stage, atlas in ATLASES.items()}
+MODELS = {stage: f"{folder_of(atlas.config['base_model'])}/{META}" for stage, atlas in ATLASES.items()}
 COMPARISONS = {f"{before}_to_{after}": (before, after) for before, after in COMPARED}
 
 
@@ -44,14 +48,24 @@ wildcard_constraints:
     comparison="|".join(COMPARISONS),
 
 
+def current(path, identity):
+    """An input that carries this identity, unless jobs are asked for again: then Snakemake decides."""
+    asked = workflow.dag_settings
+    return path if asked.forceall or asked.forcerun else current_or_made(path, [identity])
+
+
 def side(stage, recipe):
     """Files of an atlas that are compared, by layer."""
-    last = ATLASES[stage].last
-    return {
-        "checkpoints": [f"{stage}/results/checkpoints/{recipe}/sae_layer{layer:02d}_{last}.pt" for layer in LAYERS],
-        "latents": [f"{stage}/results/metrics/{recipe}/layer{layer:02d}_latents.parquet" for layer in LAYERS],
-        "held_out": f"{stage}/results/held_out.zarr",
+    last, carried = ATLASES[stage].last, identities(ATLASES[stage], recipe)
+    paths = {
+        "checkpoints": f"{stage}/results/checkpoints/{recipe}/sae_layer{{:02d}}_{last}.pt",
+        "latents": f"{stage}/results/metrics/{recipe}/layer{{:02d}}_latents.parquet",
     }
+    files = {
+        kind: [current(path.format(layer), carried[kind][layer]) for layer in LAYERS] for kind, path in paths.items()
+    }
+    held_out = f"{stage}/results/held_out.zarr/layer{{:02d}}/zarr.json"
+    return files | {"held_out": [current(held_out.format(layer), carried["held_out"]) for layer in LAYERS]}
 
 
 def both_sides(wildcards):
@@ -68,11 +82,45 @@ def both_identities(comparison, recipe):
     }
 
 
+VERSIONS = {"compare_latents": "1", "survival_page": "1"}  # raised when a stage gives other numbers
+
+
 def comparison_record(comparison, recipe):
     """Of a comparison's table: known before it is made, checked by the page."""
     settings = {"comparison": comparison, "recipe": recipe}
     code = code_identity("metrics/survival.py", "metrics/directions.py", "saes/sae.py", "saes/parts.py")
-    return make_record("compare_latents", settings, code, both_identities(comparison, recipe))
+    return make_record(
+        "compare_latents", settings, VERSIONS["compare_latents"], both_identities(comparison, recipe), code
+    )
+
+
+def page_record(recipe):
+    """Of the page: what it shows, of which comparisons."""
+    settings = {"recipe": recipe, "colour_map": ATLASES["merged"].config["figures"]["colour_map"]}
+    tables = {name: comparison_record(name, recipe)["identity"] for name in COMPARISONS}
+    code = code_identity("report", "figures/survival.py", "figures/style.py")
+    return make_record("survival_page", settings, VERSIONS["survival_page"], tables, code)
+
+
+def tables_of(wildcards):
+    """Tables of all comparisons of a recipe."""
+    return [
+        current(
+            f"results/survival/{wildcards.recipe}/{name}.parquet", comparison_record(name, wildcards.recipe)["identity"]
+        )
+        for name in COMPARISONS
+    ]
+
+
+def models_compared(wildcards):
+    """What stands for the folders of the three models."""
+    makers = {stage: MAKERS[atlas.config["base_model"]["source"]] for stage, atlas in ATLASES.items()}
+    return [current(path, ATLASES[stage].identity(makers[stage])) for stage, path in MODELS.items()]
+
+
+def pages(wildcards):
+    """The page of every recipe."""
+    return [current(f"results/survival/{recipe}/index.html", page_record(recipe)["identity"]) for recipe in RECIPES]
 
 
 onstart:

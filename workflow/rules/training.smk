@@ -2,18 +2,15 @@
 
 
 rule train_sae:
-    """Carry one SAE from the previous snapshot to this one on one window of activations.
-
-    The record beside the checkpoint says what made it, so that a store need not be made again to know.
-    """
+    """Carry one SAE from the previous snapshot to this one on one window of activations."""
     input:
-        store=store_to_train_on,
-        previous=previous_resume_point,
+        store=needs("results/stores/layer{layer}/{snapshot}.zarr"),
+        previous=needs(previous_resume_point),
     output:
-        checkpoint="results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
-        record="results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.json",
-        resume=temp("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.resume.pt"),
-        curve="results/curves/{recipe}/layer{layer}_{snapshot}.parquet",
+        checkpoint=update("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt"),
+        record=update("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.json"),
+        resume=temp(update("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.resume.pt")),
+        curve=update("results/curves/{recipe}/layer{layer}_{snapshot}.parquet"),
     log:
         "results/logs/train_sae/{recipe}/layer{layer}_{snapshot}.log",
     benchmark:
@@ -30,7 +27,7 @@ rule train_sae:
         device=DEVICE,
     params:
         settings=settings("train_sae"),
-        code=code("train_sae"),
+        version=version("train_sae"),
         inputs=inputs("train_sae"),
     message:
         "train: {wildcards.recipe}, layer {wildcards.layer}, to {wildcards.snapshot} tokens"
@@ -41,10 +38,10 @@ rule train_sae:
 rule import_sae:
     """Fetch an SAE that others published, check it against the config, and write it in our format."""
     input:
-        base_model=PROVENANCE,
+        base_model=needs(PROVENANCE),
         local=local_sae,
     output:
-        checkpoint="results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
+        checkpoint=update("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt"),
     log:
         "results/logs/import_sae/{recipe}/layer{layer}_{snapshot}.log",
     benchmark:
@@ -59,7 +56,7 @@ rule import_sae:
         runtime=growing(60),
     params:
         settings=settings("import_sae"),
-        code=code("import_sae"),
+        version=version("import_sae"),
         inputs=inputs("import_sae"),
     message:
         "import: {wildcards.recipe}, layer {wildcards.layer}, {wildcards.snapshot} tokens"

@@ -1,5 +1,7 @@
 """Compare the latents of two atlases on the same held-out text (rule compare_latents)."""
 
+from pathlib import Path
+
 from sae_atlas.log import job_log
 from sae_atlas.metrics.survival import compare_latents
 
@@ -9,7 +11,7 @@ with job_log(snakemake.log[0]):
         {
             "checkpoints": dict(zip(layers, snakemake.input[f"{side}_checkpoints"], strict=True)),
             "latents": dict(zip(layers, snakemake.input[f"{side}_latents"], strict=True)),
-            "held_out": snakemake.input[f"{side}_held_out"],
+            "held_out": Path(snakemake.input[f"{side}_held_out"][0]).parents[1],
         }
         for side in ("before", "after")
     )

@@ -1,18 +1,15 @@
 """Measure all snapshots of one layer on held-out text (rule evaluate_sae)."""
 
-from sae_atlas.errors import AtlasError
+from pathlib import Path
+
 from sae_atlas.log import job_log
 from sae_atlas.metrics.evaluate import evaluate
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
-    if not snakemake.input.get("held_out"):
-        raise AtlasError(
-            f"{snakemake.output.json}: was measured on these very data; to measure again, delete it and rerun"
-        )
     evaluate(
-        snakemake.input.held_out,
+        Path(snakemake.input.held_out).parents[1],
         snakemake.input.base_model,
         dict(zip(snakemake.params.snapshots, snakemake.input.checkpoints, strict=True)),
         snakemake.output.table,
@@ -20,7 +17,10 @@ with job_log(snakemake.log[0]):
         snakemake.output.blocks,
         snakemake.output.json,
         **settings,
-        record=make_record("evaluate_sae", settings, snakemake.params.code, inputs),
+        record=record_of("evaluate_sae", settings, snakemake.params.version, inputs),
         expects=inputs,
         device=snakemake.resources.device,
     )
+    # Snakemake removes a resume point after the next snapshot's training; not one that was there before the run began.
+    for checkpoint in snakemake.input.checkpoints[:-1]:
+        Path(checkpoint).with_suffix(".resume.pt").unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from sae_atlas.features.evolution import evolution
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
@@ -11,6 +11,6 @@ with job_log(snakemake.log[0]):
         dict(zip(settings["snapshots"], snakemake.input.earlier, strict=True)),
         dict(zip(settings["layers"], snakemake.input.neighbours, strict=True)),
         snakemake.output.table,
-        record=make_record("evolution", settings, snakemake.params.code, inputs),
+        record=record_of("evolution", settings, snakemake.params.version, inputs),
         expects=inputs,
     )

@@ -1,9 +1,11 @@
 """Pages to browse the latents (rule explorer)."""
 
+from pathlib import Path
+
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.explorer.build import TABLES, Source, write_explorer
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs, files = snakemake.params.settings, snakemake.params.inputs, dict(snakemake.input.items())
@@ -13,11 +15,11 @@ with job_log(snakemake.log[0]):
         for place, (recipe, layer) in enumerate(snakemake.params.shown)
     ]
     write_explorer(
-        snakemake.output.folder,
-        files["corpus"],
+        Path(snakemake.output.page).parent,
+        Path(files["corpus"]).parent,
         Decoder.of_model(files["base_model"], inputs["base_model"]),
         sources,
         **settings,
-        record=make_record("explorer", settings, snakemake.params.code, inputs),
+        record=record_of("explorer", settings, snakemake.params.version, inputs),
         expects=inputs,
     )

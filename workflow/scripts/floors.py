@@ -2,7 +2,7 @@
 
 from sae_atlas.floors.predict import predict_floors
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
@@ -10,6 +10,6 @@ with job_log(snakemake.log[0]):
         dict(zip(snakemake.params.layers, snakemake.input.blocks, strict=True)),
         snakemake.output.table,
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=record_of("floors", settings, snakemake.params.version, inputs),
         expects=inputs,
     )

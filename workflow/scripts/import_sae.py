@@ -2,7 +2,7 @@
 
 from sae_atlas.exports.import_sae import import_sae
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
@@ -10,6 +10,6 @@ with job_log(snakemake.log[0]):
         snakemake.input.base_model,
         snakemake.output.checkpoint,
         **settings,
-        record=make_record("import_sae", settings, snakemake.params.code, inputs),
+        record=record_of("import_sae", settings, snakemake.params.version, inputs),
         expects=inputs,
     )

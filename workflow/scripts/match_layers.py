@@ -2,7 +2,7 @@
 
 from sae_atlas.log import job_log
 from sae_atlas.metrics.flow import match_layers
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
@@ -11,6 +11,6 @@ with job_log(snakemake.log[0]):
         dict(zip(layers, snakemake.input.checkpoints, strict=True)),
         dict(zip(layers, snakemake.input.latents, strict=True)),
         snakemake.output.table,
-        record=make_record("match_layers", settings, snakemake.params.code, inputs),
+        record=record_of("match_layers", settings, snakemake.params.version, inputs),
         expects=inputs,
     )

@@ -5,14 +5,14 @@ from pathlib import Path
 from sae_atlas.cards.model_card import write_model_card
 from sae_atlas.exports.published import export_saelens
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
     export_saelens(
         snakemake.input.checkpoint,
         snakemake.input.base_model,
-        snakemake.input.corpus,
+        Path(snakemake.input.corpus).parent,
         Path(snakemake.output.card).parent,
         base=settings["base"],
         text=settings["text"],
@@ -22,10 +22,10 @@ with job_log(snakemake.log[0]):
         snakemake.input.checkpoint,
         snakemake.input.metrics,
         snakemake.input.base_model,
-        snakemake.input.corpus,
+        Path(snakemake.input.corpus).parent,
         Path(snakemake.output.card).parent,
         name=snakemake.wildcards.sae,
         **settings,
-        record=make_record("model_card", settings, snakemake.params.code, inputs),
+        record=record_of("model_card", settings, snakemake.params.version, inputs),
         expects=inputs,
     )

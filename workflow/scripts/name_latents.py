@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sae_atlas.features.names import name_latents
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
@@ -14,11 +14,11 @@ with job_log(snakemake.log[0]):
         snakemake.input.features,
         snakemake.input.documents,
         snakemake.input.raw,
-        snakemake.input.corpus,
+        Path(snakemake.input.corpus).parent,
         snakemake.input.base_model,
         snakemake.output.names,
         **settings,
-        record=make_record("name_latents", settings, snakemake.params.code, inputs),
+        record=record_of("name_latents", settings, snakemake.params.version, inputs),
         expects=inputs,
         cache=Path(snakemake.output.names).parents[1] / "answers",
         price=endpoint.get("price"),  # these two change no name, so they are no settings

@@ -4,7 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 from sae_atlas.report.page import write_page
 
 with job_log(snakemake.log[0]):
@@ -15,8 +15,8 @@ with job_log(snakemake.log[0]):
     write_page(
         snakemake.input.metrics,
         snakemake.input.base_model,
-        snakemake.input.corpus,
-        snakemake.input.cards,
+        Path(snakemake.input.corpus).parent,
+        [Path(config).with_name("model_card.md") for config in snakemake.input.cards],
         snakemake.input.releases,
         figures,
         Path(snakemake.output.page).parent / "benchmarks",
@@ -24,7 +24,7 @@ with job_log(snakemake.log[0]):
         snakemake.output.page,
         snakemake.output.cards,
         **settings,
-        record=make_record("page", settings, snakemake.params.code, snakemake.params.inputs),
+        record=record_of("page", settings, snakemake.params.version, snakemake.params.inputs),
         expects=snakemake.params.inputs,
         evaluations=snakemake.params.evaluations,
     )

@@ -2,7 +2,7 @@
 
 from sae_atlas.figures.feature_density import plot_feature_density
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
@@ -11,6 +11,6 @@ with job_log(snakemake.log[0]):
         snakemake.output.png,
         snakemake.output.svg,
         **settings,
-        record=make_record("plot_feature_density", settings, snakemake.params.code, inputs),
+        record=record_of("plot_feature_density", settings, snakemake.params.version, inputs),
         expects=inputs,
     )

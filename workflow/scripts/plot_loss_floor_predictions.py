@@ -2,7 +2,7 @@
 
 from sae_atlas.figures.loss_floor_predictions import plot_loss_floor_predictions
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
@@ -13,6 +13,6 @@ with job_log(snakemake.log[0]):
         snakemake.output.png,
         snakemake.output.svg,
         **settings,
-        record=make_record(snakemake.rule, settings, snakemake.params.code, inputs),
+        record=record_of("plot_loss_floor_predictions", settings, snakemake.params.version, inputs),
         expects=inputs,
     )

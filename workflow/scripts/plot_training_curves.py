@@ -2,7 +2,7 @@
 
 from sae_atlas.figures.training_curves import plot_training_curves
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, layers, inputs = snakemake.params.settings, snakemake.params.layers, snakemake.params.inputs
@@ -12,6 +12,6 @@ with job_log(snakemake.log[0]):
         snakemake.output.png,
         snakemake.output.svg,
         **settings,
-        record=make_record("plot_training_curves", settings, snakemake.params.code, inputs),
+        record=record_of("plot_training_curves", settings, snakemake.params.version, inputs),
         expects=inputs,
     )

@@ -1,8 +1,10 @@
 """Publish all layers and snapshots of one recipe (rule release)."""
 
+from pathlib import Path
+
 from sae_atlas.cards.release import write_release
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
@@ -13,11 +15,10 @@ with job_log(snakemake.log[0]):
         dict(zip(layers, snakemake.input.metrics, strict=True)),
         snakemake.input.figures,
         snakemake.input.base_model,
-        snakemake.input.corpus,
+        Path(snakemake.input.corpus).parent,
         snakemake.output.readme,
         name=snakemake.wildcards.release,
-        sisters=snakemake.params.sisters,
         **settings,
-        record=make_record("release", settings, snakemake.params.code, inputs),
+        record=record_of("release", settings, snakemake.params.version, inputs),
         expects=inputs,
     )

@@ -1,18 +1,20 @@
 """Read a group of layers in one forward pass over a window (rule save_activations)."""
 
+from pathlib import Path
+
 from sae_atlas.activations.save import save_activations
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
     save_activations(
         snakemake.input.base_model,
-        snakemake.input.corpus,
+        Path(snakemake.input.corpus).parent,
         snakemake.output.activations,
         layers=snakemake.params.layers,
         **settings,
-        record=make_record("save_activations", settings, snakemake.params.code, inputs),
+        record=record_of("save_activations", settings, snakemake.params.version, inputs),
         expects=inputs,
         device=snakemake.resources.device,
     )

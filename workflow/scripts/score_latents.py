@@ -1,8 +1,10 @@
 """Score the latents of one layer without a language model (rule score_latents)."""
 
+from pathlib import Path
+
 from sae_atlas.features.scores import score_latents
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
@@ -10,11 +12,11 @@ with job_log(snakemake.log[0]):
         snakemake.input.documents,
         snakemake.input.raw,
         snakemake.input.features,
-        snakemake.input.corpus,
+        Path(snakemake.input.corpus).parent,
         snakemake.input.base_model,
         snakemake.output.scores,
         snakemake.output.probes,
         **settings,
-        record=make_record("score_latents", settings, snakemake.params.code, inputs),
+        record=record_of("score_latents", settings, snakemake.params.version, inputs),
         expects=inputs,
     )

@@ -2,7 +2,7 @@
 
 from sae_atlas.activations.shard import shard_activations
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
@@ -10,6 +10,6 @@ with job_log(snakemake.log[0]):
         snakemake.input.activations,
         snakemake.output.store,
         **settings,
-        record=make_record("shard_activations", settings, snakemake.params.code, inputs),
+        record=record_of("shard_activations", settings, snakemake.params.version, inputs),
         expects=inputs,
     )

@@ -1,15 +1,21 @@
 """What the latents of one layer fire on (rule top_contexts)."""
 
+from pathlib import Path
+
 from sae_atlas.features.text import held_out_text, train_text
 from sae_atlas.features.top_contexts import top_contexts
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 
 with job_log(snakemake.log[0]):
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
-    read = held_out_text if "held_out" in inputs else train_text
+    corpus, activations = Path(snakemake.input.corpus).parent, Path(snakemake.input.activations)
+    if "held_out" in inputs:
+        text = held_out_text(corpus, activations.parents[1], settings["layer"], inputs)
+    else:
+        text = train_text(corpus, activations, settings["layer"], inputs)
     top_contexts(
-        read(snakemake.input.corpus, snakemake.input.activations[0], settings["layer"], inputs),
+        text,
         snakemake.input.base_model,
         snakemake.input.checkpoint,
         snakemake.output.contexts,
@@ -17,7 +23,7 @@ with job_log(snakemake.log[0]):
         snakemake.output.documents,
         snakemake.output.raw,
         **settings,
-        record=make_record("top_contexts", settings, snakemake.params.code, inputs),
+        record=record_of("top_contexts", settings, snakemake.params.version, inputs),
         expects=inputs,
         device=snakemake.resources.device,
     )

@@ -2,21 +2,16 @@
 
 from pathlib import Path
 
-from sae_atlas.errors import AtlasError
 from sae_atlas.files import write_json
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
+from sae_atlas.plan.stages.versions import record_of
 from sae_atlas.tracking import tracked
 
 with job_log(snakemake.log[0]):
     from sae_atlas.training.train import train
 
     settings, inputs = snakemake.params.settings, snakemake.params.inputs
-    record = make_record("train_sae", settings, snakemake.params.code, inputs)
-    if not snakemake.input.get("store"):
-        raise AtlasError(
-            f"{snakemake.output.checkpoint}: was made from this very store; to make it again, delete it and rerun"
-        )
+    record = record_of("train_sae", settings, snakemake.params.version, inputs)
     # Not a param: what watches the training changes no number, and must not make it run again.
     tracker = snakemake.config["training"].get("tracker")
     cell = snakemake.wildcards

@@ -63,7 +63,7 @@ def write_explorer(
     ids, topics = text.ids(), _topics(sources, expects)
     recipes = list(dict.fromkeys(source.recipe for source in sources))
     with atomic(folder) as partial, progress(len(sources), "layers", "explorer") as bar:
-        _write_page(partial, base)
+        _write_page(partial, base, record["identity"])
         data = partial / "data"
         atlas = {"base": base, "site": site, "context": opened.context, "text_bytes": text.tokens.itemsize}
         layers = {recipe: [source.layer for source in sources if source.recipe == recipe] for recipe in recipes}
@@ -83,14 +83,14 @@ def write_explorer(
             bar.update(1)
 
 
-def _write_page(folder: Path, base: str) -> None:
+def _write_page(folder: Path, base: str, identity: str) -> None:
     page = files("sae_atlas.features.explorer") / "page"
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     folder.mkdir()
     template = environment.from_string((page / "index.html.jinja").read_text())
-    (folder / "index.html").write_text(template.render(base=base, scripts=SCRIPTS))
+    (folder / "index.html").write_text(template.render(base=base, scripts=SCRIPTS, identity=identity))
     for name in ("style.css", *SCRIPTS):
         (folder / name).write_text((page / name).read_text())
 

@@ -3,6 +3,9 @@
 from sae_atlas.plan.lifecycle import MADE, TUNED, pretraining
 from sae_atlas.plan.stages.declare import stage
 
+# Source of a base model of our own making -> the stage that makes it.
+MAKERS = {"pretrain": "pretrain", "lora": "fine_tune_lora", "merged": "merge_lora"}
+
 
 @stage("base_models")
 def prepare_model(atlas) -> tuple[dict, dict]:
@@ -13,8 +16,7 @@ def prepared(atlas, section: dict) -> tuple[dict, dict]:
     """Settings and inputs of the job that makes the model of a section ready."""
     if section["source"] not in MADE:
         return {key: value for key, value in section.items() if key not in ("name", "dtype")}, {}
-    maker = {"pretrain": "pretrain", "lora": "fine_tune_lora", "merged": "merge_lora"}[section["source"]]
-    return {"source": section["source"]}, {"made": atlas.identity(maker)}
+    return {"source": section["source"]}, {"made": atlas.identity(MAKERS[section["source"]])}
 
 
 def tokenizer_stage(atlas) -> str:

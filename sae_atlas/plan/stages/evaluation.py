@@ -38,6 +38,18 @@ def evaluations(atlas, recipe: str) -> dict:
     return {f"layer{layer:02d}": atlas.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in atlas.layers}
 
 
+@stage("metrics/collect.py")
+def collect_metrics(atlas, recipe: str) -> tuple[dict, dict]:
+    return {}, evaluations(atlas, recipe)
+
+
+@stage("metrics/collect.py")
+def collect_recipes(atlas) -> tuple[dict, dict]:
+    every = [evaluations(atlas, recipe) for recipe in atlas.recipes]
+    named = zip(atlas.recipes, every, strict=True)
+    return {}, {f"{recipe} {layer}": identity for recipe, each in named for layer, identity in each.items()}
+
+
 @stage("metrics/flow.py", "metrics/directions.py", "tables.py", "saes/checkpoint.py")
 def match_layers(atlas, recipe: str) -> tuple[dict, dict]:
     checkpoints = {

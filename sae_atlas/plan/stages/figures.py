@@ -4,6 +4,21 @@ from sae_atlas.plan.stages.declare import stage
 from sae_atlas.plan.stages.evaluation import evaluations
 
 
+def figures(atlas, recipe: str) -> list[str]:
+    """Names of a recipe's figures: a number, then what its stage is called after `plot_`."""
+    names = ["metrics_heatmap", "snapshot_convergence", "feature_density", "importance_spectrum", "pareto"]
+    # Directions inside a module mean something else in every layer.
+    flows = len(atlas.layers) > 1 and "{layer}" not in atlas.config["activations"]["site"]
+    numbered = dict(enumerate(names, 2))
+    if recipe in atlas.trained:  # what others trained has no curves
+        numbered[1] = "training_curves"
+    if flows:
+        numbered[7] = "layer_flow"
+    if "floors" in atlas.config:
+        numbered[8] = "loss_floor_predictions"
+    return [f"{number}_{name}" for number, name in sorted(numbered.items())]
+
+
 def look(atlas, recipe: str) -> dict:
     """What every figure of a recipe says and wears."""
     title = f"{atlas.config['base_model']['name']}, {atlas.config['activations']['site']}"

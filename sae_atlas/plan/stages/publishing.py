@@ -2,6 +2,7 @@
 
 from sae_atlas.plan.stages.declare import stage
 from sae_atlas.plan.stages.evaluation import evaluations
+from sae_atlas.plan.stages.figures import figures
 
 
 def sources(atlas) -> dict:
@@ -29,8 +30,12 @@ def release(atlas, recipe: str) -> tuple[dict, dict]:
         "licence": atlas.config["release"]["licence"],
         "author": atlas.config["release"]["author"],
         "config": what_makes(atlas, [recipe]),
+        "sisters": {
+            atlas.release_name(name): atlas.config["recipes"][name] for name in atlas.trained if name != recipe
+        },
     }
-    return settings, {**sources(atlas), **evaluations(atlas, recipe)}
+    shown = {name: atlas.identity(f"plot_{name.partition('_')[2]}", recipe=recipe) for name in figures(atlas, recipe)}
+    return settings, {**sources(atlas), **evaluations(atlas, recipe), **shown}
 
 
 @stage("exports/index.py")

@@ -1,0 +1,22 @@
+# What lies on disk as it is asked for is used as it is; what is outdated is made again.
+#
+# Snakemake's own triggers look at times, at what `.snakemake/` remembers and at the set of inputs, and which of them count is
+# said on the command line. Here the identity decides that every output carries (sae_atlas/provenance.py): an input that is
+# current is named as `ancient(before_update(...))`, for which Snakemake looks for no job, so no trigger can run one; one that
+# is outdated is handed to Snakemake as it hands itself incomplete files, to be made again whatever else it knows.
+# Outputs are marked `update()`: Snakemake does not remove them before the job that makes them again, and restores them if it fails.
+from pathlib import Path
+
+from sae_atlas.provenance import carries
+
+PATHS = workflow.modifier.path_modifier  # of this workflow: as a module of another it may have a prefix
+
+
+def current_or_made(path, identities, used_up=False):
+    """A path as an input that must carry these identities. used_up: a temporary folder of arrays, removed after use."""
+    lies = PATHS.modify(path)  # as a module of another workflow; the path that is returned, Snakemake itself modifies
+    if carries(Path(lies, "zarr.json") if used_up else lies, identities):
+        return path if used_up else ancient(before_update(path))
+    if Path(lies).exists():
+        workflow.dag.forcefiles.add(lies)
+    return path

@@ -1,0 +1,77 @@
+# The inputs of rules: which stage makes a file, for what, and whether it is asked for again.
+from functools import cache
+
+from sae_atlas.plan.stages import STAGES
+from sae_atlas.plan.stages.versions import changed_code
+from sae_atlas.provenance import read_record
+
+# Stages whose outputs are temporary. Their jobs stay in the graph, or nobody would remove the outputs after use.
+USED_UP = ("save_activations", "shard_activations", "save_text")
+COLLECTING = ("collect_metrics", "collect_recipes")  # whose tables carry the identities of what is collected
+
+
+def needs(paths, stage=None):
+    """Inputs of a rule: a path with wildcards, a list of paths, or a function of the wildcards that returns one of these.
+
+    stage: that makes them, where it has no rule here.
+    """
+
+    def inputs(wildcards):
+        chosen = paths(wildcards) if callable(paths) else paths
+        many = not isinstance(chosen, str)
+        named = [_needed(path.format(**dict(wildcards.items())), stage) for path in (chosen if many else [chosen])]
+        return named if many else named[0]
+
+    return inputs
+
+
+def _needed(path, stage):
+    made_by = (stage, {}) if stage else maker(PATHS.modify(path))
+    if made_by is None:
+        return path
+    stage, of = made_by
+    marks = wanted().inputs(stage, **of).values() if stage in COLLECTING else [wanted().identity(stage, **of)]
+    return current_or_made(path, marks, stage in USED_UP)
+
+
+@cache
+def maker(path):
+    """The stage whose rule makes a path (as it lies on disk), and the arguments it is made for; None for files of others."""
+    for stage, declared in STAGES.items():
+        if not rules.has(stage):
+            continue
+        for output in getattr(rules, stage).rule.output:
+            if match := output.match(path):
+                found = cell(match.groupdict())
+                return stage, {name: value for name, value in found.items() if name in declared.cell}
+    return None
+
+
+@cache
+def wanted():
+    """The atlas with identities that nothing on disk has where a job is asked for again (--forceall, --forcerun, -f)."""
+    tell_of_other_code()
+    asked = workflow.dag_settings
+    again = set(STAGES) if asked.forceall else set()
+    again |= {stage for stage in STAGES if rules.has(stage) and getattr(rules, stage).rule.name in asked.forcerun}
+    files = [*asked.forcerun, *(asked.targets if asked.forcetargets else ())]
+    again |= {(made_by[0], tuple(sorted(made_by[1].items()))) for file in files if (made_by := maker(file))}
+    return Atlas(atlas.config, atlas.begun_with, again)
+
+
+def records():
+    """Records of what is there, of the stages that take long: the others' outputs hold their identity alone."""
+    folders = ("base_model/*", "corpus/*.zarr/zarr", "checkpoints/*/*", "metrics/*/layer*")
+    for pattern in folders:
+        yield from map(read_record, Path().glob(str(PATHS.modify(f"results/{pattern}.json"))))
+
+
+@cache
+def tell_of_other_code():
+    """Once, where the run was started: which stages' code is another than the one that made what is there."""
+    if workflow.is_main_process and (stages := changed_code(records())):
+        print(
+            f"{', '.join(stages)}: made by other code than there is now, of the same version, and kept as it is. Where you"
+            f" changed what is computed, make it again: --forcerun {' '.join(stages)}",
+            file=sys.stderr,
+        )
