@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import yaml
-import zarr
 
 from sae_atlas.activations.save import save_activations
 from sae_atlas.activations.shard import shard_activations
@@ -14,7 +13,7 @@ from sae_atlas.files import read_json
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import save_held_out
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.provenance import found_identity, make_record
+from sae_atlas.provenance import make_record, read_record
 from sae_atlas.sizes import parse_size
 from sae_atlas.training.train import train
 
@@ -122,8 +121,4 @@ class Real:
 
 
 def _identity(path: Path) -> str | None:
-    if path.suffix == ".json":
-        return found_identity(path)
-    if not path.is_dir():
-        return None
-    return dict(zarr.open(path, mode="r").attrs).get("record", {}).get("identity")
+    return read_record(path if path.suffix == ".json" else path / "zarr.json").get("identity")

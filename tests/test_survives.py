@@ -14,7 +14,6 @@ from test_interruption import checkpoints
 from sae_atlas.files import read_json
 from workflow import ROOT, SMALL, kinds, small
 
-TWO = small(**{"activations.layers": [0, 1], "activations.max_live_stores": 2})
 ONE = small(**{"activations.layers": [1], "activations.max_live_stores": 1, "training.tokens": "2k"})
 ONE["training"]["snapshots"] = ["1k"]
 del ONE["recipes"]["l1"]
@@ -35,9 +34,10 @@ class Workflow:
 
     def run(self, folder: Path, config: dict, *arguments: str, check: bool = True) -> str:
         folder.mkdir(exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        file = self.place / "asked.yaml"
+        file.write_text(yaml.safe_dump(config, sort_keys=False))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.place / "Snakefile"), "--cores", "2"]
-        command += ["--directory", str(folder), "--configfile", str(folder / "config.yaml"), *arguments]
+        command += ["--directory", str(folder), "--configfile", str(file), *arguments]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
         assert not check or done.returncode == 0, done.stdout
         return done.stdout
@@ -54,11 +54,9 @@ def workflow(tmp_path_factory) -> Workflow:
 
 
 @pytest.fixture(scope="module")
-def atlas(workflow, tmp_path_factory) -> Path:
-    """Two layers, two recipes, three snapshots, finished."""
-    folder = tmp_path_factory.mktemp("two") / "atlas"
-    workflow.run(folder, TWO)
-    return folder
+def atlas(finished) -> Path:
+    """Three layers, two recipes, three snapshots, finished: looked at, never changed."""
+    return finished.folder
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +90,12 @@ def copied(atlas: Path, folder: Path, memory: bool = True) -> Path:
     ],
 )
 def test_nothing_is_planned_however_snakemake_is_called(workflow, atlas, arguments):
-    assert workflow.planned(atlas, TWO, *arguments) == {}
+    assert workflow.planned(atlas, small(), *arguments) == {}
 
 
 def test_a_folder_copied_without_times_and_memory_is_as_finished(workflow, atlas, tmp_path):
-    assert workflow.planned(copied(atlas, tmp_path / "copy"), TWO, *NO_PROFILE) == {}
-    assert workflow.planned(copied(atlas, tmp_path / "bare", memory=False), TWO, *NO_PROFILE) == {}
+    assert workflow.planned(copied(atlas, tmp_path / "copy"), small(), *NO_PROFILE) == {}
+    assert workflow.planned(copied(atlas, tmp_path / "bare", memory=False), small(), *NO_PROFILE) == {}
 
 
 def test_an_updated_workflow_makes_nothing_again_and_says_what_differs(atlas, tmp_path):
@@ -109,7 +107,7 @@ def test_an_updated_workflow_makes_nothing_again_and_says_what_differs(atlas, tm
     message.write_text(message.read_text().replace("Lower learning_rate or", "Take a lower learning_rate, or"))
     (tmp_path / "sae_atlas" / "saes" / "another.py").write_text('"""Another architecture."""\n\nSPARSITY = "another"\n')
     for way in ((), NO_PROFILE):
-        told = updated.run(atlas, TWO, "--dry-run", *way)
+        told = updated.run(atlas, small(), "--dry-run", *way)
         assert "Job " not in told
         assert (
             told.count("train_sae: made by other code") + told.count("train_sae, evaluate_sae: made by other code") == 1
@@ -120,22 +118,22 @@ def test_an_updated_workflow_makes_nothing_again_and_says_what_differs(atlas, tm
 CHANGES = {
     "lambda": (
         {"recipes.l1.l1.coefficient": 0.02},
-        {"activations": 3, "store": 6, "train": 6, "evaluate": 2, "table": 2, "flow": 1, "figure": 8, "model card": 2}
+        {"activations": 3, "store": 9, "train": 9, "evaluate": 3, "table": 2, "flow": 1, "figure": 8, "model card": 3}
         | {"index": 1, "release": 2, "page": 1},
     ),
     "a recipe": (
         {"recipes.wide": {**SMALL["recipes"]["topk"], "expansion": 8}},
-        {"activations": 3, "store": 6, "train": 6, "evaluate": 2, "table": 2, "flow": 1, "figure": 9, "model card": 2}
+        {"activations": 3, "store": 9, "train": 9, "evaluate": 3, "table": 2, "flow": 1, "figure": 9, "model card": 3}
         | {"index": 1, "release": 3, "page": 1},
     ),
     "a layer": (
-        {"activations.layers": [0, 1, 2]},
+        {"activations.layers": [0, 1, 2, 3]},
         {"activations": 3, "store": 3, "train": 6, "held-out": 1, "evaluate": 2, "table": 3, "figure": 14, "flow": 2}
         | {"model card": 2, "release": 2, "index": 1, "page": 1},
     ),
     "a longer run": (
         {"training.snapshots": ["1k", "2k", "3k"], "training.tokens": "4k"},
-        {"activations": 1, "store": 2, "train": 4, "evaluate": 4, "table": 3, "flow": 2, "figure": 14, "model card": 4}
+        {"activations": 1, "store": 3, "train": 6, "evaluate": 6, "table": 3, "flow": 2, "figure": 14, "model card": 6}
         | {"index": 1, "release": 2, "page": 1},
     ),
     "how figures look": ({"figures.colour_map": "magma"}, {"figure": 14, "release": 2, "page": 1}),
@@ -151,9 +149,8 @@ def bare(atlas, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("way", ["no profile", "neither times nor memory"])
 def test_a_change_runs_exactly_its_jobs(workflow, atlas, bare, changed, way):
     changes, jobs = CHANGES[changed]
-    config = small(**{"activations.layers": [0, 1], "activations.max_live_stores": 2, **changes})
     folder = atlas if way == "no profile" else bare
-    assert workflow.planned(folder, config, *NO_PROFILE) == jobs
+    assert workflow.planned(folder, small(**changes), *NO_PROFILE) == jobs
 
 
 def test_one_layer_more_leaves_the_others_held_out_passes_alone(workflow, one, tmp_path):
