@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 from random_saes import ARCHITECTURES, D_IN, D_SAE, activations, random_checkpoint, random_sae
+from rounding import decided
 from safetensors.torch import load_file, save_file
 
 from sae_atlas.errors import AtlasError
@@ -22,6 +23,7 @@ WRITERS = {"saelens": saelens, "sparsify": sparsify, "dictionary_learning": dict
 
 def same(sae, other, **tolerance):
     x = activations()
+    assert decided(sae, x).all()  # on every CPU the same latents
     torch.testing.assert_close(other.encode(x), sae.encode(x), **tolerance)
     torch.testing.assert_close(other(x), sae(x), **tolerance)
     assert (sae.encode(x) > 0).any()
