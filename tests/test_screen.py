@@ -1,5 +1,9 @@
 """The encoder product in int8 finds the entries that the whole product finds, whatever the batch is like."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -154,6 +158,15 @@ def test_gradients_are_those_of_autograd(architecture):
     assert measured.loss == pytest.approx(told.plain().loss, rel=1e-5)
     for name in expected:
         assert (found[name] - expected[name]).norm() <= 1e-4 * expected[name].norm(), name
+
+
+def test_products_that_saturate_are_not_used():
+    """What torch takes in place of the instructions for int8, when it may not use them."""
+    code = "from sae_atlas.kernels import screen; print(screen.available())"
+    for most, expected in (("AVX512_CORE_VNNI", "True"), ("AVX2", "False")):
+        environment = os.environ | {"ONEDNN_MAX_CPU_ISA": most}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == expected, done.stderr
 
 
 def test_any_number_of_threads_gives_the_same_bits():
