@@ -9,7 +9,7 @@ BIN := $(CURDIR)/.venv/bin
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run lifecycle plan report test fuzz licences audit test-peers slurm lint format bench bench-load bench-gpu browser
+.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format bench bench-load bench-gpu browser
 
 # The config is read twice: Snakemake would follow a bomb of aliases to its end, and run code that a config may hold.
 run: .venv/ready
@@ -29,8 +29,15 @@ plan: .venv/ready
 report: .venv/ready
 	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --report results/report.html
 
+# What every change runs: every kind of fault once or a few times.
 test: .venv/ready browser slurm
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=25
+
+# The long forms of some of them: all of tiny-neox, here and on SLURM, the disk full at every stage, 20 kills, fuzzing for a
+# minute a kind, every Triton kernel at every precision, the benchmarks at toy size, also beside the peers (1.7 GB).
+test-long: .venv/ready .bench-venv/ready browser slurm
+	SLURM_WHOLE=1 $(BIN)/python -m pytest -m long --durations=25
+	.bench-venv/bin/python -m pytest -m long -k "gradients_agree or saelens or trainer" tests/test_benchmarks.py tests/test_quality.py
 
 # The page of the atlas is tested in Chromium; where it cannot be installed those tests are skipped and say so.
 browser:
@@ -48,7 +55,7 @@ slurm:
 
 # Damaged and hostile configs, checkpoints, stores and models, ten minutes for every kind (FUZZ_SEED=1000: other ones).
 fuzz: .venv/ready
-	FUZZ_SECONDS=600 $(BIN)/python -m pytest -s tests/test_fuzz_config.py tests/test_fuzz_files.py
+	FUZZ_SECONDS=600 $(BIN)/python -m pytest -s -m long tests/test_fuzz_config.py tests/test_fuzz_files.py
 
 # Licences of everything in the lock, as the packages state them: docs/licences.md.
 licences: .venv/ready .tools-venv/ready

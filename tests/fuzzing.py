@@ -1,7 +1,7 @@
 """Damaged and hostile input by the thousand: for how long, how bytes are damaged, how much memory reading may take.
 
-A test run tries a few hundred examples, always the same ones. `FUZZ_SECONDS=600 pytest tests/test_fuzz_*.py -s` goes on for
-ten minutes per test with other seeds; they count from FUZZ_SEED (0), so that whatever is found is found again.
+`make test` tries a few hundred examples, always the same ones. The long form goes on with other seeds, for a minute per test
+or FUZZ_SECONDS; they count from FUZZ_SEED (0), so that whatever is found is found again.
 """
 
 import functools
@@ -12,20 +12,24 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-SECONDS = float(os.getenv("FUZZ_SECONDS", "0"))
+SECONDS = float(os.getenv("FUZZ_SECONDS", "60"))
 FIRST = int(os.getenv("FUZZ_SEED", "0"))
 NUMBERS = [0, 1, 2**16, 2**31, 2**32 - 1, 2**48, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 
 
 def fuzzed(examples: int, **strategies):
-    """A test that is run on `examples` drawn values, and again with the next seed while there are seconds left."""
+    """A test that is run on `examples` drawn values; in its long form again with the next seed while there are seconds left."""
 
     def decorate(test):
+        @pytest.mark.parametrize(
+            "seconds", [pytest.param(0, id="short"), pytest.param(SECONDS, id="long", marks=pytest.mark.long)]
+        )
         @functools.wraps(test)
-        def run():
+        def run(seconds):
             begun = time.monotonic()
             for number in itertools.count(FIRST):
                 once = settings(
@@ -36,7 +40,7 @@ def fuzzed(examples: int, **strategies):
                     suppress_health_check=list(HealthCheck),
                 )(given(**strategies)(test))
                 seed(number)(once)()
-                if time.monotonic() - begun >= SECONDS:
+                if time.monotonic() - begun >= seconds:
                     tried = (number - FIRST + 1) * examples
                     print(f"\n{test.__name__}: {tried} examples, seeds {FIRST} to {number}")
                     return

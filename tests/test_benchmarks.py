@@ -23,6 +23,7 @@ def results(tmp_path_factory) -> dict:
     return json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.long
 def test_every_work_has_every_implementation(results):
     works = {row["work"] for row in results["rows"]}
     names = {row["implementation"] for row in results["rows"]}
@@ -38,6 +39,7 @@ def test_every_work_has_every_implementation(results):
             assert row["l0"] == pytest.approx(4, rel=0.1)
 
 
+@pytest.mark.long
 def test_gradients_agree(results):
     compared = {each["implementation"] for each in results["gradients"]}
     assert compared == {name for name in PEERS if importlib.util.find_spec(name)}
@@ -58,6 +60,7 @@ def test_the_stated_convention_tells_other_losses_apart():
     assert min(difference(ours, doubled, decoder, 1.0).values()) > TOLERANCE
 
 
+@pytest.mark.long
 def test_the_evaluation_benchmark_times_every_way(tmp_path):
     command = [sys.executable, "-m", "benchmarks.evaluation", "--toy", "--snapshots", "2", "--out", tmp_path]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
@@ -66,6 +69,7 @@ def test_the_evaluation_benchmark_times_every_way(tmp_path):
     assert found["times faster"]["kept"] == pytest.approx(found["seconds"]["from scratch"] / found["seconds"]["kept"])
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not screen.available(), reason="this CPU has no int8 products (AVX-512 VNNI)")
 def test_the_screening_benchmark_counts_misses(tmp_path):
     """Fewer with every wider margin, and none at the step's own."""
@@ -77,6 +81,7 @@ def test_the_screening_benchmark_counts_misses(tmp_path):
         assert row["margins"][-1]["deviations"] == screen.SIGMAS and missed[-1] == 0
 
 
+@pytest.mark.long
 def test_saelens_measures_the_same():
     """FVU, L0 and losses by SAELens' own run_evals; its zero ablation takes the document starts too."""
     pytest.importorskip("sae_lens", reason="SAELens is in the environment of `make bench` only")
@@ -85,6 +90,7 @@ def test_saelens_measures_the_same():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_one_pass_and_a_pass_per_latent_agree():
     """Whoever times them checks that they find the same contexts; a toy run ends well only if they do."""
     command = [sys.executable, "-m", "benchmarks.contexts", "--toy"]
@@ -93,6 +99,7 @@ def test_one_pass_and_a_pass_per_latent_agree():
     assert done.stdout.count("128 latents in one pass") == 4
 
 
+@pytest.mark.long
 def test_the_load_benchmark_measures_every_stage(tmp_path):
     """At toy size, all stages in one process."""
     command = [sys.executable, "-m", "benchmarks.load", "--toy", "--out", tmp_path]

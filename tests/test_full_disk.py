@@ -25,6 +25,8 @@ STAGES = {
     "collect_metrics", "plot_metrics_heatmap", "model_card", "index", "release", "page", "save_text", "top_contexts",
     "contexts_of_matches", "evolution", "score_latents", "name_latents", "explorer",
 }  # fmt: skip
+SOME_STAGES = {"shard_activations", "train_sae", "evaluate_sae"}  # a folder, a file and what goes on, tables
+LAST = "results/checkpoints/topk/sae_layer00_2k.resume.pt"
 # Run by Python when a job's process starts: the first job of each of these stages finds the disk full, all others find room,
 # so that a figure drawn between a stage's failure and its retry does too.
 HOOK = """
@@ -72,18 +74,26 @@ def disk(tmp_path):
     made.unmount()
 
 
-def test_a_disk_that_fills_at_any_stage_is_one_line_and_the_run_goes_on(disk, finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("stages", "target"),
+    [
+        pytest.param(SOME_STAGES, "results/metrics/topk/layer00.json", id="some"),
+        pytest.param(STAGES, None, id="all", marks=pytest.mark.long),
+    ],
+)
+def test_a_disk_that_fills_is_one_line_and_the_run_goes_on(disk, finished, tmp_path, monkeypatch, stages, target):
     hook, notes = tmp_path / "hook", tmp_path / "notes"
     for folder in (hook, notes):
         folder.mkdir()
-    (hook / "sitecustomize.py").write_text(HOOK.format(disk=str(disk.place), notes=str(notes), stages=STAGES))
+    (hook / "sitecustomize.py").write_text(HOOK.format(disk=str(disk.place), notes=str(notes), stages=stages))
     monkeypatch.setenv("PYTHONPATH", str(hook))
-    stopped = snakemake(disk.folder, TINY, "--cores", "1", check=False)
+    targets = [target, LAST] if target else []
+    stopped = snakemake(disk.folder, TINY, "--cores", "1", *targets, check=False)
     assert stopped.returncode != 0
-    went_on = snakemake(disk.folder, TINY, "--cores", "1", "--retries", "1")
+    went_on = snakemake(disk.folder, TINY, "--cores", "1", "--retries", "1", *targets)
     told, *rest = re.split(r"^Error in rule (\w+):$", stopped.stdout + went_on.stdout, flags=re.MULTILINE)
     rules, before = rest[::2], [told, *rest[1::2]]
-    assert sorted(rules) == sorted(STAGES)
+    assert sorted(rules) == sorted(stages)
     for rule, text in zip(rules, before, strict=False):
         assert f"the disk is full. {LINE}" in text, f"{rule}: {text}"
     assert "Traceback" not in stopped.stdout + went_on.stdout

@@ -1,7 +1,6 @@
 """kill -9 at random moments, of the workflow or of one of its jobs: the same command goes on and ends with the same bits.
 
-`KILL_ROUNDS=20 pytest tests/test_kills.py -s` says how often; KILL_SEED (0) gives other moments. Every test run kills at three
-moments in tests/test_interruption.py.
+20 times, or KILL_ROUNDS; KILL_SEED (0) gives other moments. `make test` kills at three moments, in tests/test_interruption.py.
 """
 
 import os
@@ -20,7 +19,7 @@ from test_interruption import checkpoints
 
 from workflow import command, small
 
-ROUNDS = int(os.getenv("KILL_ROUNDS", "0"))
+ROUNDS = int(os.getenv("KILL_ROUNDS", "20"))
 TABLE = "results/metrics.parquet"
 SMALL = small(**{"activations.layers": [0, 1], "activations.max_live_stores": 2})
 del SMALL["recipes"]["l1"]
@@ -94,7 +93,7 @@ def check_same(found: tuple, expected: tuple) -> None:
     pd.testing.assert_frame_equal(found[1], expected[1])
 
 
-@pytest.mark.skipif(not ROUNDS, reason="minutes; KILL_ROUNDS=20 runs it")
+@pytest.mark.long
 def test_killed_at_random_and_equal_bit_for_bit(tmp_path):
     chosen = random.Random(int(os.getenv("KILL_SEED", "0")))
     begun = time.monotonic()

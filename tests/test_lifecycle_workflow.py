@@ -33,6 +33,7 @@ MODEL = {
     },
     "fit": FIT,
 }
+TARGET = "models/sae/README.md"  # the cards; figures and pages are those of any atlas
 ATLAS = {"activations.layers": [1], "training.tokens": "2k", "training.snapshots": []}
 
 
@@ -45,7 +46,7 @@ def merged():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lifecycle")
-    snakemake(folder, merged())
+    snakemake(folder, merged(), TARGET)
     return folder
 
 
@@ -60,7 +61,7 @@ def test_a_model_from_scratch_ends_in_an_atlas(finished):
     assert metas["merged"]["adapter"] == metas["lora"]["name"] and metas["merged"]["merge_difference"] < 1e-5
     assert {meta["parameters"] for meta in metas.values()} == {34_720}
     assert sae_atlas.load_base_model(folder / metas["lora"]["name"]).config.n_layer == 2
-    assert planned(finished, merged()) == []
+    assert planned(finished, merged(), TARGET) == []
 
 
 def test_a_topic_keeps_the_order_of_all():

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from rounding import exact, on_grid
 
 from sae_atlas.metrics import importance, loss_recovered, reconstruction, sparsity
 from sae_atlas.metrics.active import ROWS, Active, decode, through_latents
@@ -87,15 +88,15 @@ def test_many_tokens_are_measured_as_few_are():
     """Parts of ROWS tokens, the last one shorter; and no token at all."""
     torch.manual_seed(0)
     weights = initial_weights(6, 40, torch.randn(6), seed=0)
-    sae = Sae(fold(weights, None, torch.zeros(6), 1.0), {"recipe": {"architecture": "topk", "k": 3}})
-    x = torch.randn(2 * ROWS + 5, 6)
+    sae = exact(Sae(fold(weights, None, torch.zeros(6), 1.0), {"recipe": {"architecture": "topk", "k": 3}}))
+    x = on_grid(torch.randn(2 * ROWS + 5, 6))
     found, decoded = through_latents(sae, x)
     whole = Active.of(sae.encode(x))
     for name in ("token", "latent"):
         assert torch.equal(getattr(found, name), getattr(whole, name))
     assert (found.tokens, found.d_sae) == (len(x), 40)
-    torch.testing.assert_close(found.value, whole.value)
-    torch.testing.assert_close(decoded, sae(x))
+    assert torch.equal(found.value, whole.value)
+    assert torch.equal(decoded, sae(x))
     nothing, empty = through_latents(sae, x[:0])
     assert nothing.tokens == 0 and empty.shape == (0, 6)
 

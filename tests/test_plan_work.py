@@ -26,7 +26,18 @@ H200 = GPUS["H200"]
 
 
 @pytest.mark.parametrize(
-    "name", ["small", "features", "pythia-410m", "published-pythia-410m", "tiny-neox", "lifecycle"]
+    "name",
+    [
+        "small",
+        "features",
+        "config",
+        "floors",
+        "restoration",
+        "pythia-410m",
+        "published-pythia-410m",
+        "tiny-neox",
+        "lifecycle",
+    ],
 )
 def test_jobs_are_those_of_a_dry_run(tmp_path, name):
     file = ROOT / "config" / f"{name}.yaml"

@@ -20,6 +20,7 @@ def run(name: str, out, *more) -> dict:
     return json.loads((out / f"{name}.json").read_text())
 
 
+@pytest.mark.long
 def test_every_precision_is_measured_against_float16(tmp_path):
     rows = {(row["precision"], row["compression"]): row for row in run("stores", tmp_path, "--seeds", "1")["rows"]}
     assert {name for name, _ in rows} >= {"float16", "int8", "bitround 4"}
@@ -30,6 +31,7 @@ def test_every_precision_is_measured_against_float16(tmp_path):
     assert rows["int8", "none"]["change"]["fvu"] == rows["int8", "zstd"]["change"]["fvu"] != [0]
 
 
+@pytest.mark.long
 def test_every_trainer_is_measured_or_says_why_not(tmp_path):
     rows = run("quality", tmp_path, "--seeds", "2")["rows"]
     absent = {row["library"] for row in rows if "reason" in row}

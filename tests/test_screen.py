@@ -1,5 +1,9 @@
 """The encoder product in int8 finds the entries that the whole product finds, whatever the batch is like."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +116,29 @@ def test_no_pre_activation_is_above_what_the_products_allow(kind):
         assert 0.6 < share < 0.85  # two independent errors of one size, whose bounds are added: 1 / sqrt(2)
 
 
+def clear_of_edges(weights, x, recipe, within=1e-6):
+    """The rows of x at which no pre-activation is where the gradient jumps: rounding would move it across on some CPU.
+
+    Pre-activations are about 0.1, sums of 192 products: rounding is some 1e-8 of them.
+    """
+    u = (x - weights["b_dec"]).double() @ weights["W_enc"].T.double()
+    z = u + weights["b_enc"]
+    distances = [z]
+    if recipe.architecture == "jumprelu":
+        distances += [z - edge for edge in (0.4, 0.5, 0.6)]
+    elif recipe.architecture == "gated":
+        distances = [u + weights["b_gate"], u * weights["r_mag"].exp() + weights["b_enc"]]
+    clear = torch.stack([(each.abs() > within).all(1) for each in distances]).all(0)
+    if recipe.architecture in TOPK:  # of a row, or of the batch; the k-th may be one of the zeros
+        rows, k = (z, K) if recipe.architecture == "topk" else (z[clear].reshape(1, -1), K * int(clear.sum()))
+        last, next_one = rows.relu().topk(k + 1, dim=1).values[:, -2:].T
+        apart = (last == 0) | (last - next_one > within)
+        clear = clear & apart if recipe.architecture == "topk" else clear
+        assert recipe.architecture == "topk" or apart.all()
+    assert clear.sum() > 0.9 * len(x)
+    return x[clear]
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_gradients_are_those_of_autograd(architecture):
     keys = {"k": K} if architecture in TOPK else {}
@@ -123,7 +150,7 @@ def test_gradients_are_those_of_autograd(architecture):
     for name in ("b_enc", "b_gate"):
         if name in weights:
             weights[name] -= 0.2
-    x = torch.randn(ROWS, D_IN, generator=generator) / D_IN**0.5
+    x = clear_of_edges(weights, torch.randn(ROWS, D_IN, generator=generator) / D_IN**0.5, recipe)
     control = Control(penalty=0.1, dead=torch.arange(4 * D_IN) < 30, smallest=0.1, density=0.0)
     use_threads(2)
     expected, told = reference.gradients(module_of(architecture), weights, x, recipe, control)
@@ -131,6 +158,15 @@ def test_gradients_are_those_of_autograd(architecture):
     assert measured.loss == pytest.approx(told.plain().loss, rel=1e-5)
     for name in expected:
         assert (found[name] - expected[name]).norm() <= 1e-4 * expected[name].norm(), name
+
+
+def test_products_that_saturate_are_not_used():
+    """What torch takes in place of the instructions for int8, when it may not use them."""
+    code = "from sae_atlas.kernels import screen; print(screen.available())"
+    for most, expected in (("AVX512_CORE_VNNI", "True"), ("AVX2", "False")):
+        environment = os.environ | {"ONEDNN_MAX_CPU_ISA": most}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == expected, done.stderr
 
 
 def test_any_number_of_threads_gives_the_same_bits():

@@ -13,6 +13,7 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 import zarr
+from rounding import decided
 from stores import D_IN, activations, make_store
 
 from sae_atlas.activations.store import open_store
@@ -90,6 +91,7 @@ def test_folding_changes_nothing_but_the_unit(architecture, stores, tmp_path):
     paths = run(tmp_path, stores[0], recipe_of(architecture))
     sae, state = Sae.load(paths["checkpoint"]), load_tensors(paths["resume"])["state"]
     x = torch.from_numpy(activations(200, seed=5))
+    x = x[decided(sae, x)]
     weights, scaled = state["weights"], (x - state["mean"]) * state["scale"]
     if architecture in ("batch_topk", "matryoshka"):  # training chooses by batch, inference by threshold
         z = pre_activations(weights, scaled)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from rounding import on_grid
 
 from sae_atlas.features.text import Text
 from sae_atlas.saes.sae import Sae
@@ -35,8 +36,9 @@ def token_sae(vocabulary: int, k: int | None = None) -> Sae:
 
 
 def random_text(contexts: int, context: int, d_in: int, seed: int = 0) -> Text:
-    """Random ids with a document start here and there, and random activations."""
+    """Random ids with a document start here and there, and random activations, on the grid of `rounding`."""
     generator = np.random.default_rng(seed)
     tokens = generator.integers(0, 12, (contexts, context))
     tokens[:, 0] = START
-    return text_of(tokens, generator.normal(size=(contexts, context, d_in)) * 4 + 1)
+    activations = torch.from_numpy(generator.normal(size=(contexts, context, d_in)) * 4 + 1)
+    return text_of(tokens, on_grid(activations).numpy())

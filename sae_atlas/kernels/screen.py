@@ -31,8 +31,14 @@ FROM = 192  # dimensions: of shorter vectors the margins are wide, and the produ
 
 @cache
 def available() -> bool:
-    """Whether this CPU multiplies int8 by instructions that sum in int32 (AVX-512 VNNI)."""
-    return torch.cpu.get_capabilities().get("avx512_vnni", False)
+    """Whether this CPU multiplies int8 by instructions that sum in int32 (AVX-512 VNNI), and torch uses them.
+
+    ONEDNN_MAX_CPU_ISA can keep torch from them: the instructions it takes then saturate, and the products are wrong.
+    """
+    if not torch.cpu.get_capabilities().get("avx512_vnni", False):
+        return False
+    largest = torch.full((FROM, FROM), LEVELS, dtype=torch.int8)
+    return bool((torch._int_mm(largest, largest) == FROM * LEVELS**2).all())
 
 
 def pays(encoder: Tensor, density: float) -> bool:

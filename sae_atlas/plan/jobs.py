@@ -38,6 +38,8 @@ def _asked(atlas, rule: str) -> bool:
         return rule in rules_of(atlas)
     if _file(rule) in OF_FEATURES:
         return bool(features) and (rule != "save_text" or features["split"] == "train")
+    if rule in ("match_layers", "plot_layer_flow"):
+        return len(atlas.layers) > 1
     if rule in ("distill", "fit_floors"):
         return "students" in floors
     return bool(floors) if rule in ("floors", "plot_loss_floor_predictions") else True

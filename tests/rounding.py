@@ -1,0 +1,54 @@
+"""What two ways to the same numbers may differ by: nothing on a grid, rounding elsewhere, a whole value at an edge."""
+
+import torch
+from torch import Tensor
+
+from sae_atlas.saes.sae import Sae
+
+STEP = 1 / 16
+
+
+def on_grid(values: Tensor) -> Tensor:
+    """To multiples of 1/16: sums of some hundred products of such numbers below 16 are exact in float32, in any order."""
+    return (values / STEP).round() * STEP
+
+
+def exact(sae: Sae) -> Sae:
+    """The SAE with all weights on the grid, in place: on inputs of the grid every CPU finds the same latents, to the bit."""
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"):
+        setattr(sae, name, on_grid(getattr(sae, name)))
+    return sae
+
+
+def assert_same_function(other, sae: Sae, x: Tensor) -> None:
+    """`other` (anything that encodes x and is called on it) gives the latents and reconstructions of `sae`, to rounding.
+
+    It may subtract b_dec from x or have moved it through the encoder.
+
+    A float32 sum of n products is off by up to n / 2 eps of the sum of their sizes, whatever its order: two such sums, of
+    d_in products for a latent and of d_sae for a reconstruction, to which the errors of the latents come.
+    """
+    assert decided(sae, x).all()
+    latents, eps = sae.encode(x), torch.finfo(torch.float32).eps
+    of_latents = (sae.d_in + 2) * eps * ((x.abs() + sae.b_dec.abs()) @ sae.W_enc.abs() + sae.b_enc.abs())
+    of_outputs = (sae.d_sae + 2) * eps * (latents @ sae.W_dec.abs() + sae.b_dec.abs())
+    of_outputs += (of_latents * (latents > 0)) @ sae.W_dec.abs()
+    assert ((other.encode(x) - latents).abs() <= of_latents).all()
+    assert ((other(x) - sae(x)).abs() <= of_outputs).all()
+    assert (of_latents < 0.01 * latents.max()).all()  # or it would tell nothing
+
+
+def decided(sae: Sae, x: Tensor, within: float = 1e-4) -> Tensor:
+    """Tokens [...] of x [..., d_in] at which no latent is within `within` of the edge of being active.
+
+    There every order of sums finds the same latents active. At the other tokens a rounding error takes or gives one whole
+    activation, which is right either way. A ReLU has no such edge: it starts from 0.
+    """
+    z = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
+    if sae.k is not None:
+        first = z.topk(sae.k + 1, dim=-1).values.relu()
+        clear = (first[..., -2] == 0) | (first[..., -2] - first[..., -1] > within)
+    else:
+        clear = ((sae.threshold <= 0) | ((z - sae.threshold).abs() > within)).all(dim=-1)
+    assert clear.float().mean() > 0.9, "too few tokens are left to compare"
+    return clear
