@@ -85,7 +85,7 @@ def plan_table(atlas: Atlas, shape: Shape | None, machine: Machine | None, folde
 
 def _too_wide(heads: list[str], rows: list[dict[str, str]], width: int, least_important: list[str]) -> list[str]:
     """Columns to leave out, the least important first, so that the others fit with two spaces between them."""
-    widths = {head: max(map(len, [*head.split(), *(row[head] for row in rows)])) for head in heads}
+    widths = {head: max(map(len, [*head.splitlines(), *(row[head] for row in rows)])) for head in heads}
     left_out = []
     for head in least_important:
         if sum(widths.values()) + 2 * (len(widths) - 1) > width and widths.pop(head, None):
