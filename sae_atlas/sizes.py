@@ -32,9 +32,17 @@ def format_size(number: int) -> str:
     return str(number)
 
 
+def format_rounded(number: int) -> str:
+    """To three digits, for people: 1_234_567 -> `1.23M`."""
+    for unit in ("B", "M", "k"):
+        if number >= 0.9995 * UNITS[unit]:  # or 999,999 would be 1e+03k
+            return f"{number / UNITS[unit]:.3g}{unit}"
+    return str(number)
+
+
 def format_seconds(seconds: float) -> str:
-    """`8.4 s`, `12.0 min`, `3.2 h`, `12.5 days`."""
+    """`8.4 s`, `12.0 min`, `3.2 h`, `12.5 days`, `1,147 days`."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 1.95 * size:
-            return f"{seconds / size:,.1f} {unit}"
+            return f"{seconds / size:,.{0 if seconds >= 100 * size else 1}f} {unit}"
     return f"{seconds:.1f} s"

@@ -1,6 +1,10 @@
 """The last lines of a run: what the atlas holds, how good it is, where to look."""
 
+import html
+import os
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 
@@ -13,7 +17,7 @@ def summarise(folder: str | Path) -> str:
 
     Raises AtlasError if there is no finished atlas.
     """
-    folder = Path(folder)
+    folder = Path(os.path.normpath(folder))
     table = folder / "results" / "metrics.parquet"
     if not table.is_file():
         raise AtlasError(f"{table}: not there; the atlas is not finished. Run `make run` (or `snakemake`) first.")
@@ -32,14 +36,25 @@ def summarise(folder: str | Path) -> str:
 
 
 def _places(folder: Path, final: pd.DataFrame):
-    yield "page", folder / "results" / "index.html"
-    if (explorer := folder / "results" / "explorer" / "index.html").is_file():
+    """Of cards, releases and the explorer only those that the page links to: others may lie there, of earlier configs."""
+    page = folder / "results" / "index.html"
+    linked = _linked(page)
+    yield "page", page
+    if (explorer := folder / "results" / "explorer" / "index.html") in linked:
         yield "explorer", explorer
     yield "table", folder / "results" / "metrics.parquet"
     for recipe in final.recipe.unique():
         yield "heatmap", folder / "results" / "figures" / recipe / "2_metrics_heatmap.png"
     middle = sorted(final.layer.unique())[(final.layer.nunique() - 1) // 2]
     for card in sorted((folder / "models" / "sae").glob("*/model_card.md")):
-        if parse_sae_name(card.parent.name).layer == middle:
+        ours = folder / "results" / "cards" / f"{card.parent.name}.html" in linked
+        if ours and parse_sae_name(card.parent.name).layer == middle:
             yield "model card", card
-    yield from (("release", page) for page in sorted((folder / "models" / "releases").glob("*/README.md")))
+    releases = sorted((folder / "models" / "releases").glob("*/README.md"))
+    yield from (("release", page) for page in releases if page in linked)
+
+
+def _linked(page: Path) -> set[Path]:
+    """Files that a page of the atlas links to."""
+    links = re.findall(r'href="([^"#]+)"', page.read_text(encoding="utf-8")) if page.is_file() else []
+    return {Path(os.path.normpath(page.parent / unquote(html.unescape(link)))) for link in links}

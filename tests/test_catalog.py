@@ -1,17 +1,74 @@
 """What the workflow catalog, citations and the container promise is there."""
 
 import re
+import subprocess
 
 import yaml
 
-from workflow import ROOT
+from workflow import ROOT, command, small
+
+THROUGH_THE_OTHER_DOOR = f"""
+module atlas:
+    snakefile:
+        "{ROOT}/workflow/Snakefile"
+    config:
+        config
+    prefix:
+        "saes"
+
+
+use rule * from atlas
+"""
 
 
 def test_the_catalog_finds_what_it_asks_for():
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
     assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
-    for name in ("Snakefile", "config/config.yaml", "config/README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"):
+    assert not (
+        ROOT / "workflow" / "Snakefile"
+    ).is_symlink()  # which a checkout without links, and git's API, give as text
+    for name in (
+        "Snakefile",
+        "workflow/Snakefile",
+        "config/config.yaml",
+        "config/README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CITATION.cff",
+    ):
         assert (ROOT / name).is_file(), name
+
+
+def run(folder, snakefile, *arguments) -> str:
+    """The workflow in `folder` through another Snakefile; what it prints, without times."""
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(small()))
+    line = command(folder, config, *arguments)
+    line[line.index("--snakefile") + 1] = str(snakefile)
+    done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_both_front_doors_lead_to_the_same_jobs(tmp_path):
+    plans = [run(tmp_path, ROOT / path, "--dry-run") for path in ("Snakefile", "workflow/Snakefile")]
+    jobs = [re.findall(r"^Job \d+: .*$", plan, re.MULTILINE) for plan in plans]
+    numbers = [dict(re.findall(r"^(\w+) +(\d+)$", plan, re.MULTILINE)) for plan in plans]
+    assert "workflow specific profile" in plans[0] and "workflow specific profile" in plans[1]
+    assert numbers[0].pop("all") == numbers[1].pop("default") == "1"
+    assert numbers[0] == numbers[1] and numbers[0]["train_sae"] == "18"
+    assert len(jobs[0]) > 60 and sorted(jobs[0]) == sorted(jobs[1])
+
+
+def test_a_module_through_the_other_door_has_a_target_and_a_prefix(tmp_path):
+    (tmp_path / "Snakefile").write_text(THROUGH_THE_OTHER_DOOR)
+    plan = run(tmp_path, tmp_path / "Snakefile", "--dry-run")
+    assert re.search(r"^train_sae +18$", plan, re.MULTILINE)
+    assert "page: saes/results/index.html" in plan
+
+
+def test_the_linter_has_nothing_to_say(tmp_path):
+    assert "in a good condition" in run(tmp_path, ROOT / "workflow" / "Snakefile", "--lint")
 
 
 def test_versions_agree():

@@ -8,6 +8,7 @@ import pytest
 
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.detection import balanced_accuracy, make_trial
+from sae_atlas.features.documents import Pooled
 from sae_atlas.features.material import Texts, gather
 from sae_atlas.features.offline_namer import UNNAMED, confidence, offline_name
 from sae_atlas.features.rules import Base, Rule, Window
@@ -103,13 +104,13 @@ def tables():
     tokens = rng.choice([0, 1, 2, 3, 5], (30, 12))
     tokens[:20, 7] = 4
     raw = pd.DataFrame({"document": np.arange(30) * 2, "tokens": list(tokens), "positions": [np.arange(3, 15)] * 30})
-    born = [(2 * i, 0, 20.0 - i, 4, 10) for i in range(20)]
-    always = [(2 * i, 2, 30.0 - i, tokens[i, 0], 3) for i in range(30)]
-    peaks = pd.DataFrame(born + always, columns=["document", "latent", "activation", "token", "position"])
+    born = [(2 * i, 0, 20.0 - i, 7) for i in range(20)]
+    always = [(2 * i, 2, 30.0 - i, 0) for i in range(30)]
+    peaks = pd.DataFrame(born + always, columns=["document", "latent", "activation", "row"])
     contexts = []
     for latent, band, part in ((0, "top", slice(5)), (0, "q50", slice(5, 8)), (2, "top", slice(5))):
         for row in peaks[peaks.latent == latent].iloc[part].itertuples():
-            ids, peak = tokens[row.document // 2], row.position - 3
+            ids, peak = tokens[row.document // 2], row.row
             contexts.append((latent, band, row.activation, row.document, ids, peak))
     contexts = pd.DataFrame(contexts, columns=["latent", "band", "activation", "document", "tokens", "peak"])
     about = pd.DataFrame({"latent": [0, 1, 2], "promoted": [[" five"], [], []], "importance": [1.0, 0.0, 2.0]})
@@ -141,9 +142,23 @@ def test_a_window_never_crosses_a_gap():
     raw = pd.DataFrame({"document": [0], "tokens": [np.array([0, 1, 2, 3, 4, 5, 1, 2])], "positions": [positions]})
     texts = Texts(raw, np.array([None], object), 4, Decoder(Letters().decode))
     assert [each.text for each in texts.pieces] == ["zero one two", " three born five", " one two"]
-    around = texts.around(0, 4, 8, 1.0)
+    around = texts.around(0, 4, 1.0)
     assert around.text == " three born five" and around.tokens[around.peak] == " born"
-    assert texts.around(0, 1, 1, 1.0).text == " one two"  # the same position, another token
+    assert texts.around(0, 6, 1.0).text == " one two"  # the same position as the first
+
+
+def test_a_peak_is_shown_in_the_context_it_is_in():
+    """Two contexts of one document hold " born" at the same position; the latent fires harder on the second."""
+    tokens, positions = np.array([3, 4, 5, 1, 4, 2]), np.array([1, 2, 3, 1, 2, 3])
+    strength, entries = np.array([2.0, 9.0]), np.array([0, 0, 1, 1, 1, 2, 2])
+    counts, document = np.ones(6, bool), np.zeros(6, np.int64)
+    pooled = Pooled(1, 4)
+    pooled.add(entries, np.zeros(2, np.int64), strength, np.ones((6, 4)), tokens, positions, document, counts)
+    texts = Texts(pooled.raw_table().to_pandas(), np.array([None], object), 3, Decoder(Letters().decode))
+    (peak,) = pooled.table().to_pylist()
+    assert (peak["activation"], peak["token"], peak["position"]) == (9, 4, 2)
+    around = texts.around(peak["document"], peak["row"], peak["activation"])
+    assert around.text == " one born two" and around.tokens[around.peak] == " born"
 
 
 def test_too_few_windows_say_nothing():

@@ -21,7 +21,7 @@ def text():
     latents[:, 3] = 0  # dead
     latents[5:9, 1] = 2.0  # equal peaks
     x = torch.randn(60, 4, generator=generator)
-    document = torch.arange(60) // 13 * 10
+    document = torch.arange(60) // 13 % 3 * 10  # two of them go on after others
     return latents, x, torch.arange(60) % 11, torch.arange(60) % 16, document
 
 
@@ -40,10 +40,8 @@ def test_pooled_is_a_loop_over_documents(text, batch):
             f = latents[inside, latent]
             if f.max() > 0:
                 peak = int((f == f.max()).nonzero()[0])
-                mean = float(f.double().mean())
-                expected.append(
-                    (int(name), latent, float(f[peak]), mean, int(tokens[inside][peak]), int(position[inside][peak]))
-                )
+                mean, at = float(f.double().mean()), (int(tokens[inside][peak]), int(position[inside][peak]), peak)
+                expected.append((int(name), latent, float(f[peak]), mean, *at))
     found = pooled.table()
     assert tuple(found.column_names) == COLUMNS
     np.testing.assert_allclose(found.to_pandas().to_numpy(), np.array(expected), rtol=1e-6)

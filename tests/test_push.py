@@ -75,6 +75,12 @@ def test_without_a_token_or_with_a_refusal_one_line_says_so(tmp_path):
     )
 
 
+def list_weights_only(folder) -> None:
+    """As releases did before they listed all their files."""
+    sums = folder / "SHA256SUMS"
+    sums.write_text("".join(line for line in sums.read_text().splitlines(keepends=True) if ".pt" in line))
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -82,6 +88,12 @@ def test_without_a_token_or_with_a_refusal_one_line_says_so(tmp_path):
         (lambda folder: (folder / "README.md").unlink(), "README.md: is missing"),
         (lambda folder: (folder / "sae_layer00_1k.pt").unlink(), "sae_layer00_1k.pt: is missing"),
         (lambda folder: (folder / "SHA256SUMS").unlink(), "neither a release"),
+        (lambda folder: (folder / "plots" / "9_mine.png").write_bytes(b""), "9_mine.png: no part of what is published"),
+        (
+            lambda folder: (folder / "README.md").write_text("# Mine"),
+            "README.md: is not the file that was published here",
+        ),
+        (lambda folder: list_weights_only(folder), "does not list README.md and config.yaml"),
     ],
 )
 def test_a_folder_that_is_not_whole_is_refused(tmp_path, capsys, spoil, words):
@@ -102,7 +114,6 @@ def test_a_changed_checkpoint_is_refused(tmp_path, capsys):
 
 
 def test_a_link_to_elsewhere_is_refused(tmp_path, capsys):
-    """The hashes of pictures and pages are listed nowhere."""
     folder = Run(tmp_path).publish()
     (tmp_path / "private").write_text("x")
     picture = next((folder / "plots").glob("*.png"))

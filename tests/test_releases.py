@@ -9,7 +9,11 @@ import torch
 import yaml
 from published import LAYERS, SNAPSHOTS, Run, front_matter, headings, page, template
 
+from sae_atlas.cards import listed
 from sae_atlas.cards.names import parse_sae_name, release_name
+from sae_atlas.cards.weights import link
+from sae_atlas.errors import AtlasError
+from sae_atlas.exports.hub import listed_files
 from sae_atlas.files import read_json, sha256
 from sae_atlas.plan.config import check_config
 from sae_atlas.saes.sae import Sae
@@ -24,17 +28,83 @@ def test_a_release_holds_all_layers_and_snapshots_without_using_the_disk_twice(t
     }
     assert os.path.samefile(folder / "sae_layer01_final.pt", run.files[1]["final"])
     sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
-    assert sums == {path.name: sha256(path) for path in folder.glob("*.pt")}
+    assert sums == {name: sha256(folder / name) for name in files(folder) - {"SHA256SUMS"}}
+    assert {"README.md", "config.yaml", "plots/2_metrics_heatmap.png"} < set(sums)
 
 
-def test_publishing_again_replaces_and_clears_what_is_stale(tmp_path):
+def files(folder) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def narrower(run) -> dict:
+    """What is published once layer 0, a snapshot and a figure are no more in the config."""
+    return {
+        "checkpoints": {1: {"final": run.files[1]["final"]}},
+        "metrics": {1: run.metrics[1]},
+        "figures": sorted(run.folder.glob("[12]_*.png")),
+    }
+
+
+def test_publishing_again_gives_the_same(tmp_path):
+    run = Run(tmp_path)
+    first = {name: sha256(run.publish() / name) for name in files(run.publish())}
+    assert {name: sha256(run.publish() / name) for name in files(run.publish())} == first
+
+
+def test_what_the_config_no_longer_makes_goes_and_the_log_says_so(tmp_path, caplog):
+    run = Run(tmp_path)
+    whole = files(run.publish())
+    with caplog.at_level("INFO"):
+        folder = run.publish(**narrower(run))
+    gone = {"sae_layer00_1k.pt", "sae_layer00_final.pt", "sae_layer01_1k.pt", "plots/4_feature_density.png"}
+    assert files(folder) == whole - gone == {*listed_files(folder)}
+    assert all(f"{folder / name}: removed" in caplog.text for name in gone)
+    assert run.files[0]["final"].is_file() and (tmp_path / "4_feature_density.png").is_file()
+
+
+def test_a_file_of_ones_own_stays_and_is_not_published(tmp_path, caplog):
+    """Also one that took the place of a file of ours: what it holds is nowhere else."""
     run = Run(tmp_path)
     folder = run.publish()
-    (folder / "sae_layer07_50M.pt").write_bytes(b"of an earlier config")
-    first = page(folder)
+    own = {"notes.md", "plots/9_my_figure.png", "plots/4_feature_density.png"}
+    for name in own:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).write_text("mine")
+    run.publish(**narrower(run))
+    assert all((folder / name).read_text() == "mine" for name in own)
+    assert all(f"{folder / name}: no part of what is published" in caplog.text for name in own)
+    with pytest.raises(AtlasError) as told:
+        listed_files(folder)
+    assert {line.split(": no part")[0] for line in str(told.value).splitlines()} == {str(folder / name) for name in own}
+
+
+def test_what_a_killed_job_left_is_known_to_the_next(tmp_path, monkeypatch):
+    """It had linked the first file when it was killed; then the config changes."""
+    run = Run(tmp_path)
+
+    def killed(source, target):
+        link(source, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(listed, "link", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.publish()
+    folder = run.publish(**narrower(run))
+    assert files(folder) == {*listed_files(folder)}
+
+
+def test_a_list_never_removes_what_lies_outside_the_folder(tmp_path):
+    run = Run(tmp_path)
+    folder = run.publish()
+    victim = tmp_path / "1_training_curves.png"
+    with (folder / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{sha256(victim)}  ../../1_training_curves.png\n")
     run.publish()
-    assert page(folder) == first
-    assert not (folder / "sae_layer07_50M.pt").exists()
+    assert victim.is_file()
+    (folder / "SHA256SUMS").write_text("nothing of the kind\n")
+    with pytest.raises(AtlasError, match="SHA256SUMS: line 1 is no sha256 and name"):
+        run.publish()
 
 
 def test_the_hub_can_read_the_front_matter(tmp_path):

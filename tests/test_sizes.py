@@ -2,7 +2,7 @@
 
 import pytest
 
-from sae_atlas.sizes import format_size, parse_size
+from sae_atlas.sizes import format_rounded, format_seconds, format_size, parse_size
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,18 @@ def test_format_is_exact_and_fits_a_file_name(number):
 
 def test_format_chooses_the_largest_unit():
     assert [format_size(n) for n in (300_000_000, 1_500_000, 4096, 0)] == ["300M", "1500k", "4096", "0"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (1234, "1.23k"), (999_499, "999k"), (999_999, "1M"), (21_600_000_000, "21.6B")],
+)
+def test_rounded_to_three_digits(number, text):
+    assert format_rounded(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(8.44, "8.4 s"), (720, "12.0 min"), (11_500, "3.2 h"), (99_066_240, "1,147 days")]
+)
+def test_times_have_no_more_digits_than_they_are_worth(seconds, text):
+    assert format_seconds(seconds) == text

@@ -66,6 +66,21 @@ def test_the_last_lines_say_where_to_look(finished):
         assert place in text
 
 
+def test_the_last_lines_name_nothing_of_an_earlier_config(finished, tmp_path):
+    """Releases and cards stay when their recipe goes, and so does the explorer."""
+    folder = shutil.copytree(
+        finished.folder, tmp_path / "an atlas", ignore=shutil.ignore_patterns(".snakemake", "*.pt")
+    )
+    said = summarise(folder)
+    for where, old, new in (("releases", "x4-topk", "x4-gone"), ("sae", "3k_topk", "3k_gone")):
+        for path in list((folder / "models" / where).glob(f"*{old}")):
+            shutil.copytree(path, path.with_name(path.name.replace(old, new)))
+    (folder / "results" / "explorer").mkdir()
+    (folder / "results" / "explorer" / "index.html").write_text("of an earlier config")
+    assert summarise(folder) == said
+    assert said.count("  release ") == 2 and said.count("  model card ") == 2
+
+
 def test_secrets_of_the_environment_are_nowhere(finished):
     """Not in logs, cards, pages, records or Snakemake's own files; what is compressed or coded is looked into by its reader."""
     files = [path for path in finished.folder.rglob("*") if path.is_file()]

@@ -15,11 +15,11 @@ from sae_atlas.cards.facts import (
     sparsity_words,
     without_folders,
 )
+from sae_atlas.cards.listed import fill_folder
 from sae_atlas.cards.markdown import Plain, code, escape, fill, number
 from sae_atlas.cards.names import checkpoint_name
-from sae_atlas.cards.weights import link
 from sae_atlas.figures.shown import SHOWN
-from sae_atlas.files import atomic, sha256
+from sae_atlas.files import sha256
 
 AT_THE_TOP = ("1_training_curves.png", "2_metrics_heatmap.png")  # these have their place in the template
 QUALITY = ("ce_recovered", "ce_increase", "fvu", "l0", "dead_share")
@@ -45,35 +45,28 @@ def write_release(
     """Fill the folder of `readme`; the README comes last, so a folder that has one is whole.
 
     checkpoints: layer -> snapshot (`final` for the last) -> file; metrics: layer -> JSON of metrics.evaluate. sisters:
-    release name -> recipe. config: what reproduces this recipe. Weights are hard links. Raises AtlasError if a file is
-    of another run or not the one that was measured.
+    release name -> recipe. config: what reproduces this recipe. Weights and figures are hard links. The folder lists its
+    files in SHA256SUMS; what an earlier release listed and this one does not is removed. Raises AtlasError if a file is of
+    another run or not the one that was measured.
     """
     readme = Path(readme)
-    folder = readme.parent
     origin = read_origin(provenance, corpus, base, text, expects)
     measured = [read_measured(path, expects[f"layer{layer:02d}"]) for layer, path in metrics.items()]
-    hashes, size = {}, 0
+    linked, hashes = {}, {}
     for each in measured:
         for snapshot, path in checkpoints[each.layer].items():
             target = checkpoint_name(each.layer, snapshot)
-            hashes[target] = sha256(path)
+            linked[target], hashes[target] = path, sha256(path)
             check_weights(path, hashes[target], each, snapshot)
-            size += Path(path).stat().st_size
-            link(path, folder / target)
-    for stale in folder.glob("sae_layer*.pt"):
-        if stale.name not in hashes:
-            stale.unlink()
+    size = sum(Path(path).stat().st_size for path in linked.values())
     for figure in figures:
-        link(figure, folder / "plots" / Path(figure).name)
-    with atomic(folder / "SHA256SUMS") as partial:
-        partial.write_text("".join(f"{digest}  {file}\n" for file, digest in hashes.items()))
-    with atomic(folder / "config.yaml") as partial:
-        shown = as_yaml(without_folders(config))
-        partial.write_text(f"# What makes {name} again: snakemake --configfile config.yaml\n{shown}\n")
+        target = f"plots/{Path(figure).name}"
+        linked[target], hashes[target] = figure, sha256(figure)
+    shown = as_yaml(without_folders(config))
+    written = {"config.yaml": f"# What makes {name} again: snakemake --configfile config.yaml\n{shown}\n"}
     more = [Path(figure).name for figure in figures if Path(figure).name not in AT_THE_TOP]
-    page = _page(name, origin, measured, size, more, sisters, config, licence, author, record)
-    with atomic(readme) as partial:
-        partial.write_text(page)
+    written[readme.name] = _page(name, origin, measured, size, more, sisters, config, licence, author, record)
+    fill_folder(readme.parent, linked, hashes, written)
 
 
 def _page(

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from sae_atlas.cards.listed import SUMS, read_sums, unlisted
 from sae_atlas.cards.names import PUBLISHED
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import read_json, sha256
 
-PAGES = ("README.md", "SHA256SUMS", "config.yaml")  # of a release; its checkpoints stand in SHA256SUMS
+PAGES = ("README.md", "config.yaml")  # that a release has, beside its checkpoints and plots
 
 
 def push(folder: str | Path, repo_id: str, dry_run: bool) -> str:
@@ -27,11 +28,14 @@ def push(folder: str | Path, repo_id: str, dry_run: bool) -> str:
 
 def listed_files(folder: Path) -> list[str]:
     """What the folder publishes, hashes checked. Raises AtlasError, one line per problem."""
-    if (folder / "SHA256SUMS").is_file():
-        lines = (line.split(maxsplit=1) for line in (folder / "SHA256SUMS").read_text().splitlines())
-        hashes = {name: digest for digest, name in lines}
-        plots = [f"plots/{path.name}" for path in sorted((folder / "plots").glob("*.png"))]
-        files = [*PAGES, *plots, *hashes]
+    if (folder / SUMS).is_file():
+        hashes = read_sums(folder)
+        if missing := [name for name in PAGES if name not in hashes]:
+            raise AtlasError(
+                f"{folder / SUMS}: does not list {' and '.join(missing)}, as releases of an earlier version; "
+                "run the workflow again"
+            )
+        files = [SUMS, *hashes]
     elif (folder / "model_card.md").is_file() and (folder / "config.json").is_file():
         hashes = read_json(folder / "config.json")["files_sha256"]
         files = list(PUBLISHED)
@@ -50,8 +54,9 @@ def listed_files(folder: Path) -> list[str]:
         for name in files
         if not (folder / name).resolve().is_relative_to(folder.resolve())
     ]
-    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    problems += [f"{folder / name}: no part of what is published; remove it" for name in sorted(there - set(files))]
+    problems += [
+        f"{folder / name}: no part of what is published; remove it" for name in unlisted(folder, dict.fromkeys(files))
+    ]
     if problems:
         raise AtlasError("\n".join(problems))
     return files

@@ -43,14 +43,13 @@ class Texts:
                     owner.append(document)
         self.owner = np.array(owner)
 
-    def around(self, document: int, token: int, position: int, activation: float) -> Window:
-        """The window around a peak."""
-        row, bounds = self.rows[document], self.bounds[document]
-        place = int(np.flatnonzero((row.positions == position) & (row.tokens == token))[0])
-        part = int(np.searchsorted(bounds, place, side="right")) - 1
-        last = min(int(bounds[part + 1]), max(int(bounds[part]), place - self.size // 2) + self.size)
+    def around(self, document: int, row: int, activation: float) -> Window:
+        """The window around a peak on token `row` of what was read of a document."""
+        bounds = self.bounds[document]
+        part = int(np.searchsorted(bounds, row, side="right")) - 1
+        last = min(int(bounds[part + 1]), max(int(bounds[part]), row - self.size // 2) + self.size)
         first = max(int(bounds[part]), last - self.size)
-        return Window(self.strings[document][first:last], self.topics[document], place - first, activation)
+        return Window(self.strings[document][first:last], self.topics[document], row - first, activation)
 
 
 def gather(
@@ -63,7 +62,7 @@ def gather(
     top = _by_latent(contexts[contexts.band == "top"], ("document", "tokens", "peak", "activation"))
     numbers, owner = np.unique(texts.owner, return_inverse=True)
     found = {}
-    for number, fires in _by_latent(peaks, ("document", "token", "position", "activation")).items():
+    for number, fires in _by_latent(peaks, ("document", "row", "activation")).items():
         generator = np.random.default_rng([seed, number])
         document = fires["document"]
         others = np.flatnonzero(~np.isin(document, top[number]["document"]))

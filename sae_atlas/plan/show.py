@@ -6,7 +6,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from sae_atlas.costs import read_costs
+from sae_atlas.costs import Cost, read_costs
 from sae_atlas.errors import AtlasError, nearest
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import read_config
@@ -14,9 +14,9 @@ from sae_atlas.plan.estimate import GPU_EFFICIENCY, estimate, share
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, Machine, probe
 from sae_atlas.plan.memory import memory, remedies
-from sae_atlas.plan.shape import read_shape
+from sae_atlas.plan.shape import Shape, read_shape
 from sae_atlas.plan.work import count, disk
-from sae_atlas.sizes import format_seconds
+from sae_atlas.sizes import format_rounded, format_seconds
 
 
 def show_plan(config: str | Path, schema: str | Path, folder: str | Path, gpu: str, cores: int | None) -> None:
@@ -33,11 +33,11 @@ def show_plan(config: str | Path, schema: str | Path, folder: str | Path, gpu: s
     try:
         shape = read_shape(atlas.config["base_model"], folder / "results" / "base_model" / "model")
     except AtlasError as error:
-        console.print(_table(atlas, None, None, folder, gpu))
+        console.print(plan_table(atlas, None, None, folder, gpu, console.width))
         console.print(f"Arithmetic, disk and time are unknown. {error}", markup=False)
         return
     machine = probe(folder, atlas.config["base_model"]["dtype"], cores)
-    console.print(_table(atlas, shape, machine, folder, gpu))
+    console.print(plan_table(atlas, shape, machine, folder, gpu, console.width))
     console.print(_below(atlas, shape, machine, folder, gpu))
 
 
@@ -48,32 +48,59 @@ def _headline(atlas: Atlas, config: str | Path) -> Text:
     return Text(f"{config}: {grid} = {recipes * layers * snapshots} SAEs", style="bold")
 
 
-def _table(atlas: Atlas, shape, machine: Machine | None, folder: Path, gpu: str) -> Table:
+def plan_table(atlas: Atlas, shape: Shape | None, machine: Machine | None, folder: Path, gpu: str, width: int) -> Group:
+    """A row per rule in `width` columns of text: jobs, tokens, FLOPs, disk, times; beside them what a run in `folder` took.
+
+    Names and numbers are never cut off: where there is no room for all columns, the least important are left out, and a
+    line says which. Without shape and machine there are jobs and tokens only.
+    """
     costs = {cost.rule: cost for cost in read_costs(folder / "results" / "benchmarks", jobs(atlas))}
     ran = any(cost.measured for cost in costs.values())
-    heads = ["rule", "jobs", "tokens"]
-    if machine:
-        heads += ["FLOPs", "written", "job time here", f"on {gpu}", *(["took", "predicted / took"] if ran else [])]
-    table = Table(*heads, box=None, pad_edge=False, header_style="dim")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    rows = []
     for work in count(atlas, shape):
-        row = [work.rule, f"{work.jobs:,}", f"{work.tokens:,}" if work.tokens else ""]
+        cost = costs[work.rule]
+        part = f"{cost.measured:,} of " if 0 < cost.measured < cost.jobs else ""
+        row = {"rule": work.rule, "jobs": f"{part}{work.jobs:,}"}
+        row["tokens"] = format_rounded(work.tokens) if work.tokens else ""
         if machine:
-            time, cost = estimate(work, machine, GPUS[gpu]), costs[work.rule]
-            row += [f"{work.products:.2g}" if work.products else "", _bytes(work.written) if work.written else ""]
-            row += [format_seconds(time.here), format_seconds(time.gpu)]
-            row += _beside(time.here, cost) if ran else []
-        table.add_row(*row)
-    return table
+            time = estimate(work, machine, GPUS[gpu])
+            row["FLOPs"] = f"{work.products:.2g}" if work.products else ""
+            row["written"] = _bytes(work.written) if work.written else ""
+            row |= {"time\nhere": format_seconds(time.here), f"on\n{gpu}": format_seconds(time.gpu)}
+            row |= _beside(time.here, cost) if ran else {}
+        rows.append(row)
+    heads = list(rows[0])
+    left_out = _too_wide(heads, rows, width, ["FLOPs", "written", "tokens", f"on\n{gpu}"])
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for head in heads:
+        if head not in left_out:
+            number = head != "rule"
+            table.add_column(head, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in rows:
+        table.add_row(*(row[head] for head in heads if head not in left_out))
+    names = ", ".join(left_out).replace("\n", " ")
+    note = f"No room in {width} columns for: {names}. A wider terminal, or COLUMNS=120, shows them."
+    return Group(table, *([Text(note, style="dim")] if left_out else []))
 
 
-def _beside(predicted: float, cost) -> list[str]:
+def _too_wide(heads: list[str], rows: list[dict[str, str]], width: int, least_important: list[str]) -> list[str]:
+    """Columns to leave out, the least important first, so that the others fit with two spaces between them."""
+    widths = {head: max(map(len, [*head.splitlines(), *(row[head] for row in rows)])) for head in heads}
+    left_out = []
+    for head in least_important:
+        if sum(widths.values()) + 2 * (len(widths) - 1) > width and widths.pop(head, None):
+            left_out.append(head)
+    return left_out
+
+
+def _beside(predicted: float, cost: Cost) -> dict[str, str]:
     """What the rule's jobs took, and how the prediction for as many jobs compares."""
     if not cost.measured:
-        return ["", ""]
-    part = "" if cost.measured == cost.jobs else f" ({cost.measured} of {cost.jobs})"
-    return [format_seconds(cost.wall) + part, f"{predicted * cost.measured / cost.jobs / cost.wall:.2f}"]
+        return {"took": "", "here /\ntook": ""}
+    return {
+        "took": format_seconds(cost.wall),
+        "here /\ntook": f"{predicted * cost.measured / cost.jobs / cost.wall:.2f}",
+    }
 
 
 def _below(atlas: Atlas, shape, machine: Machine, folder: Path, gpu: str) -> Group:
