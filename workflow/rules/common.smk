@@ -1,6 +1,7 @@
 # What all rules share: the checked config, the grid of the atlas, and small input functions.
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -168,6 +169,8 @@ def evaluations(recipe):
 onstart:
     try:
         hold_lock("results/.lock")
+        # What a killed run had put aside. The files themselves are whole; Snakemake stops at a folder put aside twice.
+        shutil.rmtree(".snakemake/backups", ignore_errors=True)
     except BlockingIOError:
         sys.exit(f"{Path('results').absolute()}: another run is at work here; wait for it or stop it first.")
     except OSError as error:

@@ -1,5 +1,6 @@
 # What workflow/three_stages.smk works with: three configs made of one, where their files lie, what is compared.
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -126,5 +127,6 @@ def pages(wildcards):
 onstart:
     try:
         hold_lock("results/.lock")
+        shutil.rmtree(".snakemake/backups", ignore_errors=True)  # as in common.smk
     except BlockingIOError:
         sys.exit(f"{Path('results').absolute()}: another run is at work here; wait for it or stop it first.")
