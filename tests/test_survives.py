@@ -14,7 +14,7 @@ from test_interruption import checkpoints
 from sae_atlas.files import read_json
 from workflow import ROOT, SMALL, kinds, small
 
-ONE = small(**{"activations.layers": [1], "activations.max_live_stores": 1, "training.tokens": "2k"})
+ONE = small(**{"activations.layers": [1], "activations.max_live_stores": 2, "training.tokens": "2k"})
 ONE["training"]["snapshots"] = ["1k"]
 del ONE["recipes"]["l1"]
 NO_PROFILE = ("--workflow-profile", "none")

@@ -8,7 +8,10 @@
 from pathlib import Path
 
 from sae_atlas.provenance import carries
+from snakemake.logging import logger
 
+# Of a job that fails at its first try Snakemake says of every output that it cannot be restored. There was none.
+logger.addFilter(lambda line: not str(line.msg).endswith("no backup found."))
 PATHS = workflow.modifier.path_modifier  # of this workflow: as a module of another it may have a prefix
 
 
