@@ -43,6 +43,31 @@ def move(source: Path, path: Path) -> None:
     remove(old)
 
 
+def take_back(backups: Path, folder: Path) -> None:
+    """Put back what lies under `backups` where its file under `folder` is not there or was cut off; then remove `backups`.
+
+    Snakemake copies the outputs of a job to .snakemake/backups before the job and back if it fails. On a full disk the second
+    copy ends early; a run that is killed leaves copies of files that are whole.
+    """
+    for backup in [path for path in backups.rglob("*") if path.is_file()]:
+        path = folder / backup.relative_to(backups)
+        if not path.exists() or _is_beginning(path, backup):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(backup, path)
+    shutil.rmtree(backups, ignore_errors=True)
+
+
+def _is_beginning(path: Path, whole: Path) -> bool:
+    """Whether a file holds the first bytes of a longer one."""
+    if path.stat().st_size >= whole.stat().st_size:
+        return False
+    with path.open("rb") as first, whole.open("rb") as second:
+        while part := first.read(1 << 20):
+            if part != second.read(len(part)):
+                return False
+    return True
+
+
 def set_aside(path: str | Path) -> Path:
     """Rename a damaged output, so that it is made again; the new one, once whole, removes it (`atomic`). Its new name."""
     path, aside = Path(path), _aside(Path(path))

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sae_atlas.files import atomic, hold_lock, read_json, write_json
+from sae_atlas.files import atomic, hold_lock, read_json, take_back, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -25,6 +25,21 @@ def test_a_folder_replaces_a_folder(tmp_path):
             partial.mkdir()
             (partial / content).write_text(content)
     assert os.listdir(tmp_path / "store") == ["new"]
+
+
+def test_what_was_put_aside_comes_back_where_it_is_missing_or_cut_off(tmp_path):
+    backups, there = tmp_path / "backups", {"whole": b"new and whole", "cut": b"ol", "shorter": b"new", "gone": None}
+    for name, content in there.items():
+        for folder in (backups / "results", tmp_path / "results"):
+            folder.mkdir(parents=True, exist_ok=True)
+        (backups / "results" / name).write_bytes(b"old and whole")
+        if content is not None:
+            (tmp_path / "results" / name).write_bytes(content)
+    take_back(backups, tmp_path)
+    found = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
+    assert found == {"whole": b"new and whole", "cut": b"old and whole", "shorter": b"new", "gone": b"old and whole"}
+    assert not backups.exists()
+    take_back(backups, tmp_path)
 
 
 def test_what_a_killed_job_left_is_cleared_by_the_next(tmp_path):

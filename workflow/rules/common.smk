@@ -1,7 +1,6 @@
 # What all rules share: the checked config, the grid of the atlas, and small input functions.
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("P
 from sae_atlas.base_models.made import META
 from sae_atlas.devices import gpus_for
 from sae_atlas.errors import AtlasError
-from sae_atlas.files import hold_lock
+from sae_atlas.files import hold_lock, take_back
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.jobs import jobs
@@ -169,8 +168,7 @@ def evaluations(recipe):
 onstart:
     try:
         hold_lock("results/.lock")
-        # What a killed run had put aside. The files themselves are whole; Snakemake stops at a folder put aside twice.
-        shutil.rmtree(".snakemake/backups", ignore_errors=True)
+        take_back(Path(".snakemake/backups"), Path())
     except BlockingIOError:
         sys.exit(f"{Path('results').absolute()}: another run is at work here; wait for it or stop it first.")
     except OSError as error:

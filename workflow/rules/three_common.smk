@@ -1,6 +1,5 @@
 # What workflow/three_stages.smk works with: three configs made of one, where their files lie, what is compared.
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1]))
 
 from sae_atlas.base_models.made import META
 from sae_atlas.errors import AtlasError
-from sae_atlas.files import hold_lock
+from sae_atlas.files import hold_lock, take_back
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.lifecycle import folder_of
@@ -127,6 +126,6 @@ def pages(wildcards):
 onstart:
     try:
         hold_lock("results/.lock")
-        shutil.rmtree(".snakemake/backups", ignore_errors=True)  # as in common.smk
+        take_back(Path(".snakemake/backups"), Path())
     except BlockingIOError:
         sys.exit(f"{Path('results').absolute()}: another run is at work here; wait for it or stop it first.")
