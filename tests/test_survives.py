@@ -3,12 +3,15 @@
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
+from slurm import wait_for
 from test_interruption import checkpoints
 
 from sae_atlas.files import read_json
@@ -32,12 +35,15 @@ class Workflow:
             copy(ROOT / part, place / part)
         (place / "profiles").symlink_to("workflow/profiles")
 
-    def run(self, folder: Path, config: dict, *arguments: str, check: bool = True) -> str:
+    def command(self, folder: Path, config: dict, *arguments: str) -> list[str]:
         folder.mkdir(exist_ok=True)
         file = self.place / "asked.yaml"
         file.write_text(yaml.safe_dump(config, sort_keys=False))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.place / "Snakefile"), "--cores", "2"]
-        command += ["--directory", str(folder), "--configfile", str(file), *arguments]
+        return [*command, "--configfile", str(file), "--directory", str(folder), *arguments]
+
+    def run(self, folder: Path, config: dict, *arguments: str, check: bool = True) -> str:
+        command = self.command(folder, config, *arguments)
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
         assert not check or done.returncode == 0, done.stdout
         return done.stdout
@@ -199,10 +205,36 @@ def test_a_failing_job_leaves_what_was_there(workflow, one, tmp_path):
     assert workflow.planned(folder, ONE, *NO_PROFILE) == {}
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["the job", "the whole run"])
+def test_what_is_killed_leaves_what_was_there(workflow, one, tmp_path, whole):
+    folder = copied(one, tmp_path / "copy")
+    before = outputs(folder)
+    command = workflow.command(folder, ONE, "--forcerun", "train_sae", *NO_PROFILE)
+    with (tmp_path / "told").open("w") as told:
+        run = subprocess.Popen(command, stdout=told, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True)
+    job = wait_for(lambda: training(run), "a training", 120)
+    if whole:
+        os.killpg(run.pid, signal.SIGKILL)
+    else:
+        job.kill()
+    assert run.wait(120) != 0
+    assert outputs(folder) == before
+    assert workflow.planned(folder, ONE, *NO_PROFILE) == {}
+    workflow.run(folder, ONE, "--forcerun", "plot_pareto", *NO_PROFILE)  # what was put aside is in nobody's way
+    assert outputs(folder) == before
+
+
+def training(run: subprocess.Popen) -> psutil.Process | None:
+    for process in psutil.Process(run.pid).children(recursive=True):
+        if any(".train_sae.py" in word for word in process.cmdline()):
+            return process
+    return None
+
+
 def outputs(folder: Path) -> dict[str, bytes]:
     """All that is kept, without logs and what tells how long a job took."""
     parts = ("results/checkpoints", "results/curves", "results/metrics", "results/figures", "models/sae")
-    files = [path for part in parts for path in (folder / part).rglob("*") if path.is_file()]
+    files = [path for part in parts for path in (folder / part).rglob("[!.]*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
