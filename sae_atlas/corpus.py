@@ -9,9 +9,10 @@ contexts come first; each part is in a seeded random order, so any contiguous ra
 
 import hashlib
 import json
-from collections.abc import Iterator
+import mmap
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from sae_atlas.files import atomic
 from sae_atlas.log import DISK_ERRORS, progress
 from sae_atlas.provenance import check_record
 
-DOCUMENTS_PER_BATCH = 512
+DOCUMENTS_PER_BATCH, CHARACTERS_PER_BATCH = 512, 2**18  # tokenised together, as many as reach either
+ROWS_IN_MEMORY = 128  # of a local text: the system reads up to 64 kB with each
 TOKENS_PER_CHUNK = 2**20
 SHUFFLE_BUFFER = 10_000  # documents of a stream that are shuffled together
 
@@ -122,34 +124,32 @@ def tokenize(
     if start is None:
         raise AtlasError("base_model: its tokenizer has neither a start nor an end token to part documents with")
     dtype = np.min_scalar_type(max(len(tokenizer) - 1, 255))
-    documents, topics = _encoded(read_documents(text, seed), tokenizer), []
-    digest = hashlib.sha256()
-    shape = context, start, dtype
-    held_out, first = _pack(documents, held_out_tokens, *shape, digest, topics, "corpus.held_out_tokens")
-    train, second = _pack(documents, train_tokens, *shape, digest, topics, "corpus.tokens")
+    documents, topics, digest = _encoded(read_documents(text, seed), tokenizer), _Topics(), hashlib.sha256()
+    contexts = _Contexts(context, dtype)
+    found_held_out = _pack(documents, held_out_tokens, start, contexts, topics, digest, "corpus.held_out_tokens")
+    held_out = len(contexts)
+    found_train = _pack(documents, train_tokens, start, contexts, topics, digest, "corpus.tokens")
     generator = np.random.default_rng(seed)
-    order = np.concatenate([generator.permutation(len(held_out)), len(held_out) + generator.permutation(len(train))])
-    contexts = np.concatenate([held_out, train])
-    counts = (contexts != start).sum(axis=1)
-    names = sorted(set(topics) - {None})
-    labels = np.array([-1 if topic is None else names.index(topic) for topic in topics], np.int32)
+    train = len(contexts) - held_out
+    order = np.concatenate([generator.permutation(held_out), held_out + generator.permutation(train)])
+    names, labels = topics.labels()
     with atomic(output) as partial:
         group = zarr.create_group(partial, zarr_format=3)
-        rows = min(len(order), max(1, TOKENS_PER_CHUNK // context))
-        numbers = np.concatenate([first, second])[order]
-        _create(group, "tokens", contexts.shape, rows, dtype)
-        _create(group, "mask", contexts.shape, rows, np.dtype(bool))
-        _create(group, "document", numbers.shape, len(numbers), numbers.dtype)[:] = numbers
+        shape, rows = (len(order), context), min(len(order), contexts.rows_per_block)
+        tokens = _create(group, "tokens", shape, rows, dtype)
+        mask = _create(group, "mask", shape, rows, np.dtype(bool))
+        numbers = np.frombuffer(contexts.documents, np.int64)
+        _create(group, "document", numbers.shape, len(numbers), numbers.dtype)[:] = numbers[order]
         _create(group, "topic", labels.shape, len(labels), labels.dtype)[:] = labels
         for at in range(0, len(order), rows):
-            chosen = contexts[order[at : at + rows]]
-            group["tokens"][at : at + rows] = chosen
-            group["mask"][at : at + rows] = chosen != start
+            chosen = contexts.take(order[at : at + rows])
+            tokens[at : at + rows] = chosen
+            mask[at : at + rows] = chosen != start
         group.attrs.update(
             {
-                "held_out_contexts": len(held_out),
-                "held_out_tokens": int(counts[: len(held_out)].sum()),
-                "train_tokens": int(counts[len(held_out) :].sum()),
+                "held_out_contexts": held_out,
+                "held_out_tokens": found_held_out,
+                "train_tokens": found_train,
                 "tokenizer": _tokenizer_hash(tokenizer),
                 "document_start": int(start),
                 "topics": names,
@@ -159,6 +159,58 @@ def tokenize(
                 "record": record,
             }
         )
+
+
+class _Contexts:
+    """Contexts that are appended, [count, context], and the number of the document at position 1 of each.
+
+    They lie in blocks, so that nothing is copied to make room for more: the ids of the text are in memory once.
+    """
+
+    def __init__(self, context: int, dtype: np.dtype):
+        self.rows_per_block = max(1, TOKENS_PER_CHUNK // context)
+        self.shape, self.dtype = (self.rows_per_block, context), dtype
+        self.blocks, self.documents = [], array("q")
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def append(self, contexts: np.ndarray, documents: np.ndarray) -> None:
+        while len(contexts):
+            row = len(self) % self.rows_per_block
+            if row == 0:
+                self.blocks.append(np.empty(self.shape, self.dtype))
+            now = min(len(contexts), self.rows_per_block - row)
+            self.blocks[-1][row : row + now] = contexts[:now]
+            self.documents.frombytes(documents[:now].astype(np.int64).tobytes())
+            contexts, documents = contexts[now:], documents[now:]
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Contexts at these places, [rows, context]."""
+        places = zip(*np.divmod(rows, self.rows_per_block), strict=True)
+        return np.stack([self.blocks[block][row] for block, row in places])
+
+
+class _Topics:
+    """The label of every document: of each its place among those met so far, 4 bytes."""
+
+    def __init__(self):
+        self.places, self.of_documents = {None: -1}, array("i")
+
+    def __len__(self) -> int:
+        """Documents that have one, be it None."""
+        return len(self.of_documents)
+
+    def append(self, topic: str | None, documents: int) -> None:
+        place = self.places.setdefault(topic, len(self.places) - 1)
+        self.of_documents.extend([place] * documents)
+
+    def labels(self) -> tuple[list[str], np.ndarray]:
+        """(names in alphabetical order, [documents] place of each document's label among them)."""
+        met = [topic for topic in self.places if topic is not None]
+        names = sorted(met)
+        moved = np.array([*map(names.index, met), -1], np.int32)  # the last is that of -1
+        return names, moved[np.frombuffer(self.of_documents, np.int32)]
 
 
 def read_documents(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
@@ -189,7 +241,7 @@ def read_documents(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
                 streaming=True,
             ).shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
         else:
-            rows = _local_rows(datasets, Path(text["path"]).expanduser()).shuffle(seed=seed)
+            rows = _read_rows(datasets, _local_rows(datasets, Path(text["path"]).expanduser()), seed)
         for row in rows:
             if field not in row:
                 raise AtlasError(f"corpus.field: no column {field!r}; there is {', '.join(row)}")
@@ -213,22 +265,65 @@ def _local_rows(datasets, path: Path):
     return datasets.load_dataset(kinds[path.suffix], data_files=str(path), split="train", **options)
 
 
-def _encoded(documents: Iterator[tuple[str, str | None]], tokenizer) -> Iterator[tuple[list[int], str | None]]:
-    while batch := list(islice(documents, DOCUMENTS_PER_BATCH)):
+def _read_rows(datasets, dataset, seed: int) -> Iterator[dict]:
+    """Rows of a dataset in a seeded random order.
+
+    Its files are mapped into memory, where all that is read of them would stay: here the pages are given back.
+    """
+    import pyarrow
+
+    maps = []
+    for file in dataset.cache_files:
+        with open(file["filename"], "rb") as opened:
+            maps.append(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+    if maps:  # else it is in memory, by a setting of `datasets`
+        tables = [pyarrow.ipc.open_stream(pyarrow.py_buffer(each)).read_all() for each in maps]
+        table = datasets.table.InMemoryTable(pyarrow.concat_tables(tables))
+        # The fingerprint is given, for it would be made of the whole text in memory.
+        dataset = datasets.Dataset(table, info=dataset.info, fingerprint="text")
+    for number, row in enumerate(dataset.shuffle(seed=seed)):
+        yield row
+        if number % ROWS_IN_MEMORY == 0:
+            for each in maps:
+                each.madvise(mmap.MADV_DONTNEED)
+
+
+def _encoded(documents: Iterable[tuple[str, str | None]], tokenizer) -> Iterator[tuple[list[int], str | None]]:
+    """(ids, topic) of documents."""
+    for batch in _batches(documents):
         texts, topics = zip(*batch, strict=True)
-        yield from zip(
-            tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"], topics, strict=True
-        )
+        ids = tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        yield from zip(ids, topics, strict=True)
 
 
-def _pack(documents, wanted: int, context: int, start: int, dtype, digest, topics: list, name: str):
-    """Contexts [contexts, context] with at least `wanted` unmasked tokens, and the document at position 1 of each.
+def _batches(documents: Iterable[tuple[str, str | None]]) -> Iterator[list[tuple[str, str | None]]]:
+    """Documents to tokenise together: a tokenizer keeps a hundred bytes a token of those it works on."""
+    batch, characters = [], 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document[0])
+        if len(batch) == DOCUMENTS_PER_BATCH or characters >= CHARACTERS_PER_BATCH:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _pack(documents, wanted: int, start: int, contexts: _Contexts, topics: _Topics, digest, name: str) -> int:
+    """Append contexts with at least `wanted` unmasked tokens; how many these are.
 
     The document that reaches it is cut off and its rest is dropped, so no document lies on both sides of the split. Its
     label and those before it are appended to `topics`; one that holds the start token itself counts as several.
     """
-    pieces, numbers, waiting, found = [], [], [], 0
+    waiting, found = [], 0
     current = len(topics)  # document of the first token that waits
+    context = contexts.shape[1]
     body = context - 1  # position 0 of every context is the document start
     with progress(wanted, "tokens", name) as bar:
         for document, topic in documents:
@@ -238,7 +333,7 @@ def _pack(documents, wanted: int, context: int, start: int, dtype, digest, topic
             digest.update(ids.tobytes())
             if not waiting:
                 current = len(topics) + int(ids[0] == start)
-            topics.extend([topic] * (1 + int((ids == start).sum())))
+            topics.append(topic, 1 + int((ids == start).sum()))
             waiting.extend([[start], ids] if waiting else [ids])
             if sum(map(len, waiting)) < body:
                 continue
@@ -247,18 +342,17 @@ def _pack(documents, wanted: int, context: int, start: int, dtype, digest, topic
             begins[0] = False  # `current` is what it begins
             number = current + begins.cumsum()
             count = len(stream) // body
-            piece = np.full((count, context), start, dtype)
+            piece = np.full((count, context), start, contexts.dtype)
             piece[:, 1:] = stream[: count * body].reshape(count, body)
             waiting = [stream[count * body :]] if len(stream) > count * body else []
             current = int(number[count * body]) if waiting else len(topics)
             reached = np.cumsum((piece != start).sum(axis=1))
             last = min(int(np.searchsorted(reached, wanted - found)), count - 1)
-            pieces.append(piece[: last + 1])
-            numbers.append(number[: count * body : body][: last + 1])
+            contexts.append(piece[: last + 1], number[: count * body : body][: last + 1])
             bar.update(int(reached[last]))
             found += int(reached[last])
             if found >= wanted:
-                return np.concatenate(pieces), np.concatenate(numbers)
+                return found
     raise AtlasError(f"{name}: the text yields {found} tokens, not {wanted}; lower it or give more text")
 
 
