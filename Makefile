@@ -11,15 +11,18 @@ GPU ?= H200
 
 .PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format bench bench-load bench-gpu browser
 
+# In a terminal one bar per rule; plain lines where the output goes into a file or a pipe, and in CI.
+BARS := $(if $(and $(MAKE_TERMOUT),$(MAKE_TERMERR)),$(if $(CI),,--logger rich))
+
 # The config is read twice: Snakemake would follow a bomb of aliases to its end, and run code that a config may hold.
 run: .venv/ready
 	@$(BIN)/sae-atlas check $(CONFIG)
-	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --cores $(CORES)
+	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --cores $(CORES) $(BARS)
 	@$(BIN)/sae-atlas summary $(DIRECTORY)
 
 # A base model from scratch, tuned and merged: an atlas of each, and a page that compares them.
 lifecycle: .venv/ready
-	$(BIN)/snakemake --snakefile workflow/three_stages.smk --configfile config/lifecycle.yaml --directory runs/lifecycle --cores $(CORES)
+	$(BIN)/snakemake --snakefile workflow/three_stages.smk --configfile config/lifecycle.yaml --directory runs/lifecycle --cores $(CORES) $(BARS)
 
 # Before a run: jobs, disk, arithmetic, time. After it: the same beside what it took.
 plan: .venv/ready
