@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -226,8 +227,9 @@ def test_what_is_killed_leaves_what_was_there(workflow, one, tmp_path, whole):
 
 def training(run: subprocess.Popen) -> psutil.Process | None:
     for process in psutil.Process(run.pid).children(recursive=True):
-        if any(".train_sae.py" in word for word in process.cmdline()):
-            return process
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            if any(".train_sae.py" in word for word in process.cmdline()):
+                return process
     return None
 
 

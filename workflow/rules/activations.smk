@@ -9,7 +9,7 @@ rule save_activations:
     input:
         base_model=needs(PROVENANCE),
         corpus=needs(CORPUS),
-        freed=needs(lambda wildcards: trained(atlas.freed_by(**cell(wildcards)))),
+        freed=freed,
     output:
         activations=temp(directory("results/activations/{snapshot}_{group}.zarr")),
     log:

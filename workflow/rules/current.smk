@@ -19,7 +19,7 @@ def current_or_made(path, identities, used_up=False):
     """A path as an input that must carry these identities. used_up: a temporary folder of arrays, removed after use."""
     lies = PATHS.modify(path)  # as a module of another workflow; the path that is returned, Snakemake itself modifies
     if carries(Path(lies, "zarr.json") if used_up else lies, identities):
-        return path if used_up else ancient(before_update(path))
+        return ancient(path if used_up else before_update(path))
     if Path(lies).exists():
         workflow.dag.forcefiles.add(lies)
     return path

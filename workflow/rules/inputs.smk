@@ -35,6 +35,34 @@ def _needed(path, stage):
 
 
 @cache
+def first_to_train(recipe, layer):
+    """Place of the first snapshot of a chain that will be trained: after the last resume point there is before one that is missing."""
+
+    def is_current(snapshot, *suffixes):
+        identity = wanted().identity("train_sae", recipe=recipe, layer=layer, snapshot=snapshot)
+        stem = f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}"
+        return all(carries(PATHS.modify(f"{stem}{suffix}"), [identity]) for suffix in suffixes)
+
+    whole = [is_current(snapshot, ".pt") for snapshot in atlas.snapshots[:-1]]
+    whole.append(is_current(atlas.last, ".pt", ".resume.pt"))
+    missing = whole.index(False) if False in whole else len(whole)
+    if missing == len(whole):
+        return missing
+    return next((place for place in range(missing, 0, -1) if is_current(atlas.snapshots[place - 1], ".resume.pt")), 0)
+
+
+def freed(wildcards):
+    """Checkpoints whose training frees the disk of an earlier pass. Only those that are trained in this run are waited for."""
+
+    def named(recipe, layer, snapshot):
+        path = f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt"
+        waited_for = atlas.snapshots.index(snapshot) >= first_to_train(recipe, layer)
+        return path if waited_for else ancient(before_update(path))
+
+    return [named(recipe, *earlier) for recipe in atlas.trained for earlier in atlas.freed_by(**cell(wildcards))]
+
+
+@cache
 def maker(path):
     """The stage whose rule makes a path (as it lies on disk), and the arguments it is made for; None for files of others."""
     for stage, declared in STAGES.items():
