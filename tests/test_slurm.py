@@ -5,6 +5,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from slurm import ask, one_node, skip_where_it_cannot_run, wait_for
 
-from workflow import ROOT, command, snakemake
+from workflow import ROOT, command, small, snakemake
 
 WHOLE = bool(os.getenv("SLURM_WHOLE"))
 LAYERS = range(24 if WHOLE else 2)
@@ -23,12 +24,15 @@ RECIPE = "topk-8"
 # In the short form no figures and pages: their jobs are like the others.
 TARGETS = [] if WHOLE else ["results/metrics.parquet", "models/sae/README.md"]
 long_if_whole = pytest.mark.long if WHOLE else lambda test: test
-# The README's three lines: no account here, the partitions are called as in the profile.
-EDITED = {"    slurm_account: my-account\n": ""}
+# The README's lines to edit: no account here, and the partitions are called as in the profiles.
+EDITED = {"  slurm_account: my-account\n": ""}
 QUICK = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "5"]
-# Every training asks for a GPU, and one minute at first; measuring gets too little memory at first.
-RESOURCES = ["--set-resources", "train_sae:gpu=1", "train_sae:slurm_partition=gpu", "train_sae:runtime=attempt"]
-RESOURCES += ["evaluate_sae:mem_mb=400*attempt**2"]
+# The config says that there are GPUs, and jobs ask for them; those that get one of the pretended ones compute without it.
+RULES = "\n".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+GPU_RULES = re.findall(r"rule (\w+):(?:(?!rule \w+:).)*?gpu=GPUS", RULES, re.DOTALL)
+WITHOUT = ["--set-resources", *(f"{rule}:device=cpu" for rule in GPU_RULES)]
+# Every training asks for one minute at first; measuring gets too little memory at first.
+RESOURCES = [*WITHOUT, "train_sae:runtime=attempt", "evaluate_sae:mem_mb=400*attempt**2"]
 
 
 @pytest.fixture(scope="module")
@@ -38,24 +42,37 @@ def cluster(tmp_path_factory):
         yield cluster
 
 
-def config() -> dict:
+def config(device: str) -> dict:
     """tiny-neox, of which these layers and snapshots, and trainings long enough to be hit."""
     config = yaml.safe_load((ROOT / "config" / "tiny-neox.yaml").read_text())
     config["activations"]["layers"] = list(LAYERS)
-    config["training"] |= {"tokens": SNAPSHOTS[-1], "snapshots": list(SNAPSHOTS[:-1])}
+    config["training"] |= {"tokens": SNAPSHOTS[-1], "snapshots": list(SNAPSHOTS[:-1]), "device": device}
     config["recipes"][RECIPE] |= {"expansion": 128, "batch": 8}
     return config
 
 
 def profile(folder, name: str):
-    """A copy of the profile, edited as the README says."""
-    text = (ROOT / "workflow" / "profiles" / name / "profile.yaml").read_text()
-    for line, mine in EDITED.items():
-        text = text.replace(line[2:], mine)
+    """A copy of the profile, edited as the README says; its path as somebody writes it who is beside it."""
     copy = folder / f"profile-{name}"
-    copy.mkdir()
+    shutil.copytree(ROOT / "workflow" / "profiles" / name, copy)
+    text = (copy / "profile.yaml").read_text()
+    for line, mine in EDITED.items():
+        text = text.replace(line, mine)
     (copy / "profile.yaml").write_text(text)
-    return ["--profile", str(copy)]
+    return ["--profile", os.path.relpath(copy)]
+
+
+def own_jobs(folder) -> list[str]:
+    """What SLURM says of every job that was submitted for the run in `folder`, a line each."""
+    jobs = ask("scontrol", "--oneliner", "show", "job").splitlines()
+    return [job for job in jobs if f" WorkDir={folder} " in f"{job} "]
+
+
+def check_partitions(jobs: list[str]) -> None:
+    """A job went to the partition with GPUs if it asked for one, and only then; both kinds are among them."""
+    asked = [bool(re.search(r"TresPer\w+=gres:gpu:[1-9]", job)) for job in jobs]
+    assert asked == [" Partition=gpu " in job for job in jobs]
+    assert {True, False} == set(asked)
 
 
 def training_log(folder, layer: int, snapshot: str):
@@ -94,7 +111,7 @@ def test_a_run_with_four_faults_ends_with_the_same_bits(cluster, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump(config(), sort_keys=False))
+    file.write_text(yaml.safe_dump(config("cuda"), sort_keys=False))
     last = [f"results/checkpoints/{RECIPE}/sae_layer{layer:02d}_{SNAPSHOTS[-1]}.resume.pt" for layer in LAYERS]
     targets = [*TARGETS, *last] if TARGETS else []
     arguments = [*targets, *profile(tmp_path, "slurm"), "--jobs", "3", *QUICK, *RESOURCES]
@@ -120,7 +137,8 @@ def test_a_run_with_four_faults_ends_with_the_same_bits(cluster, tmp_path):
     assert states.count("TIMEOUT") == 1
     for snapshot in ("4k", "8k"):
         assert "going on after step" in training_log(folder, 0, snapshot).read_text()
-    jobs = ask("scontrol", "--oneliner", "show", "job").splitlines()
+    jobs = own_jobs(folder)
+    check_partitions(jobs)
     trained = [job for job in jobs if "train_sae" in job and "JobState=COMPLETED" in job]
     assert len(trained) == len(LAYERS) * len(SNAPSHOTS)
     assert all("TresPerJob=gres:gpu:1" in job and "Partition=gpu" in job for job in trained)
@@ -131,12 +149,20 @@ def test_a_run_with_four_faults_ends_with_the_same_bits(cluster, tmp_path):
     assert all((folder / target).is_file() for target in TARGETS or ["results/index.html"])
     alone = tmp_path / "alone"
     alone.mkdir()
-    snakemake(alone, config(), *last)
+    snakemake(alone, config("cpu"), *last)
     assert checkpoints(folder) == checkpoints(alone)
     assert len(checkpoints(folder)) == len(LAYERS) * len(SNAPSHOTS)
 
 
-def test_a_site_without_the_plugin(cluster, tmp_path):
+@pytest.mark.parametrize("name, options", [("slurm", QUICK), ("cluster-generic", [])])
+def test_jobs_go_where_there_is_what_they_ask_for(name, options, cluster, finished, tmp_path):
+    """Two jobs that a finished atlas is ready for: students are distilled on a GPU, the floors predicted without."""
     before = cluster.completed().count("COMPLETED")
-    snakemake(tmp_path, config(), "results/base_model/provenance.json", *profile(tmp_path, "cluster-generic"))
-    assert cluster.completed().count("COMPLETED") == before + 1
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    students = {"seeds": 1, "steps": 10, "batch": 2, "evaluations": 10, "held_out_tokens": 200}
+    settings = small(**{"training.device": "cuda", "floors": {"widths": [8], "students": students}})
+    targets = "results/students.parquet", "results/floors/topk/floors.parquet"
+    snakemake(folder, settings, *targets, *profile(tmp_path, name), *options, *WITHOUT)
+    jobs = own_jobs(folder)
+    check_partitions(jobs)
+    assert cluster.completed().count("COMPLETED") == before + len(jobs) == before + len(targets)
