@@ -3,6 +3,7 @@
 `SLURM_WHOLE=1 pytest -m long tests/test_slurm.py` runs all of tiny-neox, 24 layers x 6 snapshots; `make test` two of each.
 """
 
+import copy
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import psutil
 import pytest
 import yaml
 from slurm import ask, one_node, skip_where_it_cannot_run, wait_for
+from test_survives import ONE, outputs
 
 from workflow import ROOT, command, small, snakemake
 
@@ -166,3 +168,23 @@ def test_jobs_go_where_there_is_what_they_ask_for(name, options, cluster, finish
     jobs = own_jobs(folder)
     check_partitions(jobs)
     assert cluster.completed().count("COMPLETED") == before + len(jobs) == before + len(targets)
+
+
+@pytest.mark.long
+def test_what_was_finished_is_kept(cluster, tmp_path):
+    """Asked for again it ends with the same bits; where the job fails, what was there is there again."""
+    small = copy.deepcopy(ONE)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    snakemake(folder, small)
+    before = outputs(folder)
+    there = [*profile(tmp_path, "slurm"), "--jobs", "3", *QUICK, "--retries", "0"]
+    last = "results/checkpoints/topk/sae_layer01_2k.pt"
+    told = snakemake(folder, small, "--force", last, *there).stdout
+    assert "train: topk, layer 01, to 2k tokens" in told
+    assert outputs(folder) == before
+    small["recipes"]["topk"]["learning_rate"] = 1e30
+    failed = snakemake(folder, small, *there, check=False)
+    assert failed.returncode != 0 and "gradient norm" in failed.stdout
+    assert outputs(folder) == before
+    assert "Nothing to be done" in snakemake(folder, ONE, *there).stdout
