@@ -221,7 +221,8 @@ def test_what_is_killed_leaves_what_was_there(workflow, one, tmp_path, whole):
     assert run.wait(120) != 0
     assert outputs(folder) == before
     assert workflow.planned(folder, ONE, *NO_PROFILE) == {}
-    workflow.run(folder, ONE, "--forcerun", "plot_pareto", *NO_PROFILE)  # what was put aside is in nobody's way
+    unlocked = (*NO_PROFILE, "--nolock", "--rerun-incomplete")  # as our profile has it
+    workflow.run(folder, ONE, "--forcerun", "plot_pareto", *unlocked)  # what was put aside is in nobody's way
     assert outputs(folder) == before
 
 
