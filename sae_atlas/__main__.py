@@ -43,7 +43,7 @@ def _index(chosen: argparse.Namespace) -> None:
 
 
 def _latents(chosen: argparse.Namespace) -> None:
-    from sae_atlas.features.clearest import clearest, describe
+    from sae_atlas.features.clearest import ORDERS, clearest, describe
 
     if chosen.latent is not None:
         if chosen.layer is None:
@@ -51,6 +51,7 @@ def _latents(chosen: argparse.Namespace) -> None:
         print(describe(chosen.folder, chosen.layer, chosen.latent))
     else:
         found = clearest(chosen.folder, chosen.by, chosen.layer, chosen.rows)
+        print(f"The first by {ORDERS[chosen.by]}.")
         print(found.to_string(index=False, float_format="{:.3f}".format))
 
 
@@ -92,7 +93,10 @@ def main(arguments: list[str] | None = None) -> int:
     index.set_defaults(run=_index)
     latents = commands.add_parser("latents", help="latents that are most clearly about something; or one of them")
     latents.add_argument("folder", help="results/features/RECIPE")
-    latents.add_argument("--by", choices=("detection", "topic"), default="detection", help="which are the clearest")
+    orders = ("specificity", "detection", "topic")
+    latents.add_argument(
+        "--by", choices=orders, default=orders[0], help="what makes a latent clear; the output says it"
+    )
     latents.add_argument("--layer", type=int, help="default: all that were looked at")
     latents.add_argument("--latent", type=int, help="show this one, with its contexts")
     latents.add_argument("--rows", type=int, default=10)

@@ -25,7 +25,9 @@ SCORES = pd.DataFrame(
         "topic_baseline": [0.65, 0.65, 0.65, 0.65, np.nan],
     }
 )
-FEATURES = pd.DataFrame({"latent": range(5), "density": 0.1, "importance": [1.0, 2.0, 3.0, 4.0, 0.0]})
+FEATURES = pd.DataFrame(
+    {"latent": range(5), "density": [1 / 1024, 1 / 16, 1 / 1024, 1 / 256, 0.0], "importance": [1.0, 2.0, 3.0, 4.0, 0.0]}
+)
 
 
 @pytest.fixture
@@ -37,8 +39,24 @@ def folder(tmp_path):
 
 
 def test_names_that_were_tried_come_by_detection_then_confidence(folder):
-    found = clearest(folder)
+    found = clearest(folder, "detection")
     assert list(zip(found.layer, found.latent, strict=True)) == [(3, 1), (12, 1), (3, 0), (12, 0), (3, 3), (12, 3)]
+
+
+def test_what_fires_seldom_comes_before_what_fires_on_every_the(folder):
+    """By hand: latent 0 has 0.8 x 10 bits, 3 has 0.6 x 8, 1 has 0.8 x 4; 2 was tried on too few windows, 4 is dead."""
+    found = clearest(folder, layer=3)
+    assert found.latent.tolist() == [0, 3, 1]
+    assert found.specificity.tolist() == pytest.approx([8, 4.8, 3.2])
+    assert "specificity" not in clearest(folder, "topic")
+
+
+@pytest.mark.parametrize("by", [None, "specificity", "detection", "topic"])
+def test_the_output_says_which_order_it_is(folder, capsys, by):
+    assert main(["latents", str(folder), *(["--by", by] if by else [])]) == 0
+    order, head, *_ = capsys.readouterr().out.splitlines()
+    assert order.startswith(f"The first by {'topic_auroc' if by == 'topic' else by or 'specificity'}")
+    assert head.split()[:3] == ["layer", "latent", "name"]
 
 
 def test_topics_count_above_their_baseline(folder):
@@ -53,4 +71,4 @@ def test_a_layer_that_was_not_looked_at_is_named(folder, capsys):
     assert main(["latents", str(folder), "--latent", "1"]) == 1
     assert capsys.readouterr().err.count("error: ") == 2
     assert main(["latents", str(folder), "--rows", "2"]) == 0
-    assert capsys.readouterr().out.split()[:3] == ["layer", "latent", "name"]
+    assert len(capsys.readouterr().out.splitlines()) == 4

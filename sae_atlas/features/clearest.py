@@ -14,19 +14,30 @@ TRIED = 20  # contexts that a name was tried on at least
 COLUMNS = ("layer", "latent", "name", "confidence", "detection", "topic", "topic_auroc", "topic_baseline", "density")
 
 
-def clearest(folder: str | Path, by: str = "detection", layer: int | None = None, rows: int = 10) -> pd.DataFrame:
-    """Latents of a recipe, the clearest first: COLUMNS, a row each. folder: results/features/<recipe>.
+ORDERS = {  # what the first ones have most of, in a sentence
+    "specificity": "specificity, in bits: how much better than chance the name tells where the latent fires "
+    "(2 x detection - 1), times how rare that is (log2 of 1 / density)",
+    "detection": "detection: how well the name tells windows where the latent fires from others (balanced accuracy)",
+    "topic": "topic_auroc: how well the latent tells documents of one topic from others",
+}
 
-    by `detection`: names that tell best whether the latent fires, tried on at least TRIED windows, the more confident
-    first; by `topic`: the largest AUROC, above its baseline. Raises AtlasError if no layer has been looked at.
+
+def clearest(folder: str | Path, by: str = "specificity", layer: int | None = None, rows: int = 10) -> pd.DataFrame:
+    """Latents of a recipe, the clearest first: COLUMNS, a row each. folder: results/features/<recipe>. by: one of ORDERS.
+
+    `detection`: names that tell best whether the latent fires, tried on at least TRIED windows, the more confident first.
+    `specificity`: of these, what fires seldom before what fires on every "the", in a column of that name more. `topic`: the
+    largest AUROC, above its baseline. Raises AtlasError if no layer has been looked at.
     """
     table = pd.concat([_layer(folder, number) for number in _layers(folder, layer)], ignore_index=True)
+    table["specificity"] = (2 * table.detection - 1) * -np.log2(table.density.where(table.density > 0))
     if by == "topic":
         order = table[table.topic_auroc > table.topic_baseline].sort_values("topic_auroc", ascending=False)
     else:
         tried = table[table.detection_contexts >= TRIED]
-        order = tried.sort_values(["detection", "confidence", "importance"], ascending=False)
-    return order.head(rows)[list(COLUMNS)].reset_index(drop=True)
+        order = tried.sort_values([by, "confidence", "importance"], ascending=False)
+    columns = [*COLUMNS, *(["specificity"] if by == "specificity" else [])]
+    return order.head(rows)[columns].reset_index(drop=True)
 
 
 def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> str:
