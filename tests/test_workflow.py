@@ -192,19 +192,6 @@ def test_only_what_a_change_reaches_runs_again(finished, config, jobs):
     assert found == jobs
 
 
-def test_a_lost_memory_of_snakemake_does_not_hide_a_change(finished, tmp_path):
-    """Without .snakemake/ a changed lambda goes unseen by Snakemake; the next stage to read the checkpoint refuses it."""
-    folder = tmp_path / "copied"
-    shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns(".snakemake"))
-    shutil.rmtree(folder / "results" / "metrics" / "l1")
-    (folder / "results" / "metrics" / "l1.parquet").unlink()
-    (folder / "results" / "metrics.parquet").unlink()
-    done = snakemake(folder, small(**{"recipes.l1.l1.coefficient": 0.02}), check=False)
-    assert done.returncode != 0
-    assert "made by other settings, code or inputs" in done.stdout
-    assert "Delete it and rerun" in done.stdout
-
-
 def test_config_errors_are_told_at_once_before_any_job(tmp_path):
     config = small(**{"training.snapshots": ["2k", "1k"], "activations.site": "resid_pots"})
     config["recipes"]["topk"]["expantion"] = 4
