@@ -4,11 +4,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from drawn import DRAWS, draw_convergence, draw_floors, draw_flow, draw_heatmap, draw_pareto
 
 from sae_atlas.errors import AtlasError
 from sae_atlas.figures.feature_density import bins
+from sae_atlas.figures.loss_floor_predictions import drawn
 from sae_atlas.figures.published import SUITES, suites_of
 
 
@@ -76,6 +78,14 @@ def test_floors_with_and_without_students(tmp_path, layers, students):
     _, svg = draw_floors(tmp_path, layers=layers, students=students)
     assert ("<!-- Measured: 6 students, still falling by 2.0% -->" in texts(svg)) == students
     assert "d*: width that would hold all alive latents" in texts(svg)
+
+
+def test_the_axis_of_floors_ends_where_what_is_drawn_ends():
+    """Predictions of the correction that a layer is not near to are not drawn, and would leave half a panel empty."""
+    floors = pd.DataFrame(
+        {"formula": ["published", "zipf", "uniform"], "floor": [0.1, 0.3, 2e-6], "total": 1.0, "nearer": "zipf"}
+    )
+    assert drawn(floors)["formula"].tolist() == ["published", "zipf"]
 
 
 @pytest.mark.parametrize("layers", [2, 4, 30])

@@ -128,6 +128,25 @@ def test_a_release_has_the_published_layout(tmp_path):
     assert "cc-by-sa-4.0 (Wikipedia)" in text
 
 
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"widths": [8]}, "Predicted loss floors of narrower students"),
+        ({"widths": [8], "students": {"steps": 10}}, "Predicted and measured loss floors of narrower students"),
+    ],
+)
+def test_the_loss_floors_stand_beside_the_training_curves(tmp_path, section, words):
+    run = Run(tmp_path)
+    assert "loss_floor" not in page(run.publish(config=small(floors=section)))  # not drawn
+    (tmp_path / "8_loss_floor_predictions.png").write_bytes(b"a picture")
+    folder = run.publish(config=small(floors=section))
+    row = next(line for line in page(folder).splitlines() if "8_loss_floor_predictions" in line)
+    assert row.startswith("| ![Training curves of every layer](plots/1_training_curves.png) |")
+    assert f"| ![{words}](plots/8_loss_floor_predictions.png) |" in row
+    assert page(folder).count("8_loss_floor_predictions") == 1
+    assert "plots/8_loss_floor_predictions.png" in listed_files(folder)
+
+
 def test_lambda_is_stated_in_both_conventions_over_the_layers(tmp_path):
     text = page(Run(tmp_path, "fixed").publish())
     assert "lambda 0.0003 in the convention mean-sum. That is 0.0012 to 1.001 (by layer) in the canonical one." in text

@@ -21,7 +21,8 @@ from sae_atlas.cards.names import checkpoint_name
 from sae_atlas.figures.shown import SHOWN
 from sae_atlas.files import sha256
 
-AT_THE_TOP = ("1_training_curves.png", "2_metrics_heatmap.png")  # these have their place in the template
+FLOORS = "8_loss_floor_predictions.png"
+AT_THE_TOP = ("1_training_curves.png", "2_metrics_heatmap.png", FLOORS)  # these have their place in the template
 QUALITY = ("ce_recovered", "ce_increase", "fvu", "l0", "dead_share")
 
 
@@ -64,8 +65,8 @@ def write_release(
         linked[target], hashes[target] = figure, sha256(figure)
     shown = as_yaml(without_folders(config))
     written = {"config.yaml": f"# What makes {name} again: snakemake --configfile config.yaml\n{shown}\n"}
-    more = [Path(figure).name for figure in figures if Path(figure).name not in AT_THE_TOP]
-    written[readme.name] = _page(name, origin, measured, size, more, sisters, config, licence, author, record)
+    pictures = [Path(figure).name for figure in figures]
+    written[readme.name] = _page(name, origin, measured, size, pictures, sisters, config, licence, author, record)
     fill_folder(readme.parent, linked, hashes, written)
 
 
@@ -107,13 +108,20 @@ def _page(
         sparsity=sparsity_words(values),
         quality=[_quality(metric, measured) for metric in QUALITY],
         penalty=_penalty(measured),
-        pictures=[{"file": file, "words": _words(file)} for file in pictures],
+        floors=_floors(config) if FLOORS in pictures else None,
+        pictures=[{"file": file, "words": _words(file)} for file in pictures if file not in AT_THE_TOP],
         runs=list(_runs({name: values, **sisters}, name)),
         reproduce=as_yaml(without_folders(config)),
         licence=licence,
         author=author,
         size=size,
     )
+
+
+def _floors(config: dict) -> str:
+    """What the figure of the distillation floors shows."""
+    measured = " and measured" if "students" in config.get("floors", {}) else ""
+    return f"Predicted{measured} loss floors of narrower students"
 
 
 def _words(picture: str) -> str:

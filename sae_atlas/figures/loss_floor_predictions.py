@@ -54,7 +54,7 @@ def plot_loss_floor_predictions(
         _published(panels[0], predictions, table, colours)
         _corrected(panels[1], predictions, table, colours)
         for axes in panels[:2]:
-            _shares_axis(axes, predictions)
+            _shares_axis(axes, drawn(predictions))
             _widths_axis(axes, table["width"])
         if len(colours) > 1:
             layer_bar(figure, list(panels[:2]), colours)
@@ -75,6 +75,12 @@ def plot_loss_floor_predictions(
         )
         headline(figure, name, below)
         save(figure, png, svg, name, record)
+
+
+def drawn(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Rows of floors.predict that have a line: the published formula, and the correction that the layer is nearer to."""
+    formula = predictions["formula"]
+    return predictions[(formula == "published") | (formula == predictions["nearer"])]
 
 
 def _published(axes: Axes, predictions: pd.DataFrame, table: pd.DataFrame, colours: dict) -> None:
