@@ -7,6 +7,7 @@ from typing import NamedTuple
 class Stage(NamedTuple):
     modules: tuple[str, ...]  # under sae_atlas/: a room or a file
     of: Callable  # (atlas, **cell) -> (settings, identities of the inputs by their names in the rule)
+    version: int = 1  # raised when its numbers change
 
 
 STAGES: dict[str, Stage] = {}
