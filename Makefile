@@ -9,7 +9,7 @@ BIN := $(CURDIR)/.venv/bin
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format bench bench-load bench-gpu browser
+.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden bench bench-load bench-gpu browser
 
 # In a terminal one bar per rule; plain lines where the output goes into a file or a pipe, and in CI.
 BARS := $(if $(and $(MAKE_TERMOUT),$(MAKE_TERMERR)),$(if $(CI),,--logger rich))
@@ -41,6 +41,10 @@ test: .venv/ready browser slurm
 test-long: .venv/ready .bench-venv/ready browser slurm
 	SLURM_WHOLE=1 $(BIN)/python -m pytest -m long --durations=25
 	.bench-venv/bin/python -m pytest -m long -k "gradients_agree or saelens or trainer" tests/test_benchmarks.py tests/test_quality.py
+
+# What tests/test_golden.py holds the stages' results against, after a stage's version was raised.
+golden: .venv/ready
+	PYTHONPATH=tests $(BIN)/python -m golden
 
 # The page of the atlas is tested in Chromium; where it cannot be installed those tests are skipped and say so.
 browser:
