@@ -130,7 +130,7 @@ def test_without_a_memory_a_changed_recipe_is_trained_before_its_contexts(looked
     config = small(features=FEATURES)
     config["recipes"]["topk"]["k"] = 5
     jobs = kinds(planned(folder, config, "results/features/topk/layer01_contexts.parquet"))
-    assert jobs == {"activations": 3, "store": 3, "train": 3, "text": 1, "contexts": 1}
+    assert jobs == {"activations": 3, "store": 9, "train": 9, "text": 1, "contexts": 1}
 
 
 def test_names_of_a_model_are_paid_once(looked_at, tmp_path, monkeypatch):
