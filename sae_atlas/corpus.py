@@ -22,6 +22,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from sae_atlas.arrays import Rows
 from sae_atlas.errors import AtlasError, nearest, reason
 from sae_atlas.files import atomic
+from sae_atlas.hub import hub_text, refuse
 from sae_atlas.log import DISK_ERRORS, progress
 from sae_atlas.provenance import check_record
 
@@ -233,13 +234,7 @@ def read_documents(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
     field = text.get("field", "text")
     try:
         if text["source"] == "hub":
-            rows = datasets.load_dataset(
-                text["id"],
-                text.get("subset"),
-                split=text.get("split", "train"),
-                revision=text.get("revision"),
-                streaming=True,
-            ).shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+            rows = hub_text(text).shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
         else:
             rows = _read_rows(datasets, _local_rows(datasets, Path(text["path"]).expanduser()), seed)
         for row in rows:
@@ -251,8 +246,9 @@ def read_documents(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
     except Exception as error:  # datasets and the hub's client raise errors of many libraries
         if isinstance(error, AtlasError) or getattr(error, "errno", None) in DISK_ERRORS:
             raise
-        key, check = ("id", "id and network") if text["source"] == "hub" else ("path", "the file")
-        raise AtlasError(f"corpus.{key}: {text[key]} cannot be read ({reason(error)}); check {check}") from error
+        if text["source"] == "hub":
+            refuse(error, "corpus.id", text["id"], text.get("revision"), kind="dataset")
+        raise AtlasError(f"corpus.path: {text['path']} cannot be read ({reason(error)}); check the file") from error
 
 
 def _local_rows(datasets, path: Path):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
+from urllib.parse import parse_qs
 
 import huggingface_hub
 
@@ -19,8 +20,9 @@ class Hub(ThreadingHTTPServer):
     """A hub with one repository, whatever it is called.
 
     `files`: committed path -> content; `requests`: (method, path, authorization) in order; `refuse`: the status that all
-    requests get. `faults`: path -> what goes wrong when its content is next asked for. `breaks`: the connection ends after
-    half of it; `ends`: and all is refused from then on; `hangs`: nothing comes after half, which `halfway` tells; `lies`: other
+    requests get; `gate`: the status that requests for a file's content get, as of a repository with terms to accept.
+    `faults`: path -> what goes wrong when its content is next asked for. `breaks`: the connection ends after half
+    of it; `ends`: and all is refused from then on; `hangs`: nothing comes after half, which `halfway` tells; `lies`: other
     bytes come, as many as promised. Any fault of `tree`: all is refused from the list of files on.
     `ranges`: where the answers began that were to go on.
     """
@@ -28,7 +30,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.files, self.blobs, self.requests, self.refuse = {}, {}, [], None
+        self.files, self.blobs, self.requests, self.refuse, self.gate = {}, {}, [], None, None
         self.faults, self.ranges, self.halfway = {}, [], Event()
 
     def listed(self) -> list[dict]:
@@ -54,6 +56,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer({"error": "no"}, self.server.refuse)
         elif self.path == "/api/repos/create":
             self._answer({"url": f"{self.server.url}/{json.loads(body)['organization']}/{json.loads(body)['name']}"})
+        elif "/paths-info/" in self.path:
+            paths = parse_qs(body.decode())["paths"] if body[:1] != b"{" else json.loads(body)["paths"]
+            self._answer([each for each in self.server.listed() if each["path"] in paths])
         elif "/preupload/" in self.path:
             modes = [
                 {"path": file["path"], "uploadMode": _mode(file["path"]), "shouldIgnore": False, "oid": None}
@@ -97,24 +102,29 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer({"error": "no"}, self.server.refuse)
         if "/tree/" in self.path:
             return self._answer(self.server.listed())
-        if name := re.fullmatch(r"/api/models/([^/]+/[^/?]+)(/revision/.*)?", self.path.partition("?")[0]):
-            return self._answer({"id": name[1], "sha": COMMIT, "siblings": self.server.listed(), "tags": []})
-        match = re.fullmatch(r"/[^/]+/[^/]+/resolve/[^/]+/(.+)", self.path)
+        if name := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/?]+)(/revision/.*)?", self.path.partition("?")[0]):
+            card = {"license": "mit"} if "README.md" in self.server.files else {}
+            about = {"id": name[1], "sha": COMMIT, "siblings": self.server.listed(), "tags": [], "cardData": card}
+            return self._answer(about)
+        if self.server.gate:
+            return self._answer({"error": "gated"}, self.server.gate, {"X-Error-Code": "GatedRepo"})
+        match = re.fullmatch(r"(?:/datasets)?/[^/]+/[^/]+/resolve/[^/]+/(.+)", self.path)
         content = self.server.files.get(match[1]) if match else None
-        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        first, last = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")
+        start, stop = int(first), int(last or len(content or b"") - 1) + 1
         self.server.ranges += [start] if start else []
-        self.send_response(404 if content is None else 206 if start else 200)
+        self.send_response(404 if content is None else 206 if start or last else 200)
         if content is None:
             self.send_header("X-Error-Code", "EntryNotFound")
         else:
             digest = hashlib.sha256 if _mode(match[1]) == "lfs" else hashlib.sha1
             self.send_header("ETag", f'"{digest(content).hexdigest()}"')
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content or b"") - start))
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(content)}")
+        self.send_header("Content-Length", str(stop - start))
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
         if whole and content is not None:
-            self._send(content[start:], self.server.faults.pop(match[1], None))
+            self._send(content[start:stop], self.server.faults.pop(match[1], None))
 
     def _send(self, content: bytes, fault: str | None) -> None:
         if fault == "lies":
@@ -137,9 +147,11 @@ class _Handler(BaseHTTPRequestHandler):
             return b"".join(parts)
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def _answer(self, value: dict, status: int = 200) -> None:
+    def _answer(self, value: object, status: int = 200, headers: dict | None = None) -> None:
         content = json.dumps(value).encode()
         self.send_response(status)
+        for name, each in (headers or {}).items():
+            self.send_header(name, each)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -215,7 +215,10 @@ def test_a_text_hub_that_cannot_be_reached_is_one_line(tmp_path):
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert "AtlasError: corpus.id: some/text cannot be read" in ran.stderr.splitlines()[-1]
+    assert (
+        "AtlasError: corpus.id: some/text at main cannot be had from the hub (HF_HUB_OFFLINE is set"
+        in ran.stderr.splitlines()[-1]
+    )
 
 
 def test_a_value_that_is_no_text_is_named(tmp_path):

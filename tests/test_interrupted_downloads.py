@@ -45,7 +45,11 @@ def fetch(key: str, folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("repository")
+    return make_repository(tmp_path_factory.mktemp("repository"))
+
+
+def make_repository(folder: Path) -> dict[str, bytes]:
+    """The files of a model and of an SAE that stands in the same repository."""
     random_model("gpt_neox").save_pretrained(folder)
     sae = Sae(**random_checkpoint("topk"))
     saelens.write(folder / "layer_3", sae, metadata(sae.config))

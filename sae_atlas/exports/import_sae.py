@@ -7,7 +7,8 @@ from sae_atlas.base_models.load import read_provenance
 from sae_atlas.errors import AtlasError
 from sae_atlas.exports.load import FOLDERS, read
 from sae_atlas.files import sha256
-from sae_atlas.log import DISK_ERRORS, logger
+from sae_atlas.hub import refuse
+from sae_atlas.log import logger
 from sae_atlas.saes.checkpoint import save
 from sae_atlas.sites import SITES
 
@@ -103,12 +104,7 @@ def _download(pretrained: dict, name: str) -> Path:
     try:
         return Path(hf_hub_download(pretrained["id"], name, revision=revision))
     except Exception as error:  # the hub's client raises errors of many libraries
-        if getattr(error, "errno", None) in DISK_ERRORS:
-            raise
-        raise AtlasError(
-            f"pretrained.id: {name} of {pretrained['id']} at {revision} cannot be had from the hub "
-            f"({type(error).__name__}); check id, file and network and run again, or use source `local`"
-        ) from error
+        refuse(error, "pretrained.id", pretrained["id"], revision, name, also=", or use source `local`")
 
 
 def _check(path: Path, config: dict, recipe: dict, layer: int, site: str, names: set[str], d_model: int) -> None:

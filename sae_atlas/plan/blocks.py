@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from sae_atlas.errors import AtlasError, reason
+from sae_atlas.hub import refuse
 from sae_atlas.plan import lifecycle
 
 MOST = 9999  # blocks of a model
@@ -59,12 +60,8 @@ def _json(file: Path) -> object:
 def _hub_config(base_model: dict) -> dict:
     from huggingface_hub import hf_hub_download
 
+    name, revision = base_model["id"], base_model.get("revision")
     try:
-        return _json(Path(hf_hub_download(base_model["id"], "config.json", revision=base_model.get("revision"))))
-    except AtlasError:
-        raise
-    except Exception as error:
-        raise AtlasError(
-            f"activations.layers: `all` needs the config of {base_model['id']} from the hub, which gave "
-            f"{type(error).__name__}; check the id and the network, or list the layers (`0-23`)"
-        ) from error
+        return _json(Path(hf_hub_download(name, "config.json", revision=revision)))
+    except Exception as error:  # the hub's client raises errors of many libraries
+        refuse(error, "base_model.id", name, revision, "config.json", also=", or list activations.layers (`0-23`)")

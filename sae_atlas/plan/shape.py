@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.errors import AtlasError, reason
+from sae_atlas.hub import refuse
 from sae_atlas.plan.lifecycle import base_of
 
 VOCABULARIES = {"bytes": 257, "package": 49152}  # of the tokenizers that random models take
@@ -82,4 +83,6 @@ def model_config(base_model: dict, prepared: Path | None):
             base_model["id"], trust_remote_code=False, revision=base_model.get("revision")
         )
     except (OSError, ValueError, TypeError) as error:
+        if source == "hub" and isinstance(error, OSError):
+            refuse(error, "base_model.id", base_model["id"], base_model.get("revision"), "config.json")
         raise AtlasError(f"base_model: its config cannot be had ({reason(error)}); check source and network") from error

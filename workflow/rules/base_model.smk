@@ -11,6 +11,7 @@ rule prepare_model:
         "results/logs/prepare_model.log",
     benchmark:
         "results/benchmarks/prepare_model.tsv"
+    localrule: BASE_MODEL["source"] == "hub"  # nodes of a cluster may have no internet
     conda:
         "../../envs/atlas.yaml"
     threads: 1

@@ -11,6 +11,10 @@ LIBRARY = str(Path(str(workflow.current_basedir)).parents[1])
 sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 
+# Where jobs are sent to there may be no internet: nothing waits for it there. What fetches runs where the run was started.
+if workflow.remote_exec:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
 from sae_atlas.base_models.made import META
 from sae_atlas.devices import gpus_for
 from sae_atlas.errors import AtlasError

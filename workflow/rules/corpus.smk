@@ -11,6 +11,7 @@ rule tokenize:
         "results/logs/tokenize.log",
     benchmark:
         "results/benchmarks/tokenize.tsv"
+    localrule: atlas.config["corpus"]["source"] == "hub"
     conda:
         "../../envs/atlas.yaml"
     threads: 2

@@ -68,6 +68,7 @@ if BASE_MODEL["source"] in TUNED:
             "results/logs/prepare_base.log",
         benchmark:
             "results/benchmarks/prepare_base.tsv"
+        localrule: base_of(BASE_MODEL)["source"] == "hub"
         params:
             stage="prepare_base",
             settings=settings("prepare_base"),
@@ -83,6 +84,7 @@ if BASE_MODEL["source"] in TUNED:
             "results/logs/tokenize_domain.log",
         benchmark:
             "results/benchmarks/tokenize_domain.tsv"
+        localrule: BASE_MODEL["lora"]["corpus"]["source"] == "hub"
         params:
             stage="tokenize_domain",
             settings=settings("tokenize_domain"),

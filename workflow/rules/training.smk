@@ -48,6 +48,7 @@ rule import_sae:
         "results/benchmarks/import_sae/{recipe}/layer{layer}_{snapshot}.tsv"
     wildcard_constraints:
         recipe=one_of(atlas.pretrained),
+    localrule: any(atlas.config["recipes"][recipe]["pretrained"]["source"] == "hub" for recipe in atlas.pretrained)
     conda:
         "../../envs/atlas.yaml"
     threads: 1

@@ -64,7 +64,13 @@ def page(atlas) -> tuple[dict, dict]:
         for recipe in atlas.recipes
         for layer in atlas.layers
     }
-    return settings, {**sources(atlas), **cards}
+    # Of contexts from held-out text there is no pass, whose time the page would tell.
+    text = (
+        {"held_out": atlas.identity("save_held_out")}
+        if atlas.config.get("features", {}).get("split") == "held_out"
+        else {}
+    )
+    return settings, {**sources(atlas), **cards, **text}
 
 
 def what_makes(atlas, recipes: list[str]) -> dict:

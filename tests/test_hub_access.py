@@ -1,0 +1,106 @@
+"""What the hub does not give: gated repositories, no token, no internet. One line says what to do, and what it says works."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub import serve
+from test_interrupted_downloads import NAME, make_repository
+
+from workflow import ROOT
+
+KEYS = ("base_model", "corpus", "pretrained")
+CARD = "---\nlicense: mit\nconfigs:\n- config_name: default\n  data_files: text.jsonl\n---\nModel and text.\n"
+TEXT = "".join(json.dumps({"text": f"document {number}"}) + "\n" for number in range(20))
+SCRIPT = """
+import hashlib, json, sys
+from pathlib import Path
+import test_interrupted_downloads as it
+from sae_atlas.corpus import read_documents
+from sae_atlas.errors import AtlasError
+
+def fetch(key, folder):
+    if key == "corpus":
+        return [text for text, _ in read_documents({"source": "hub", "id": it.NAME}, 0)]
+    return {name: hashlib.sha256(content).hexdigest() for name, content in it.fetch(key, folder).items()}
+
+for key in sys.argv[2:]:
+    try:
+        print(json.dumps([key, fetch(key, Path(sys.argv[1]) / key)]))
+    except AtlasError as error:
+        print(json.dumps([key, str(error)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    with serve() as hub:
+        hub.files = make_repository(tmp_path_factory.mktemp("repository"))
+        hub.files |= {"README.md": CARD.encode(), "text.jsonl": TEXT.encode()}
+        yield hub
+
+
+def environment(home: Path, url: str, **more: str) -> dict[str, str]:
+    own = {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+    }
+    return {key: value for key, value in os.environ.items() if not key.startswith("HF_")} | own | more
+
+
+def fetched(folder: Path, environment: dict[str, str]) -> dict:
+    """What fetching of each kind gives in a process of its own: what came, or the line of the error."""
+    folder.mkdir()
+    command = [sys.executable, "-c", SCRIPT, str(folder), *KEYS]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
+    return dict(map(json.loads, done.stdout.splitlines()))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_repository_ends_in_a_line_with_its_page_and_the_token(status, hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "gate", status)
+    found = fetched(tmp_path / "a", environment(tmp_path / "home", hub.url))
+    for key, line in found.items():
+        page = f"{hub.url}/datasets/{NAME}" if key == "corpus" else f"{hub.url}/{NAME}"
+        assert line.startswith(f"{key}.id: ") and "\n" not in line
+        assert f"(it is gated); accept its terms at {page}, `hf auth login`, or set HF_TOKEN to" in line
+
+
+@pytest.mark.parametrize("away", ["offline mode", "no network"])
+def test_without_internet_a_line_says_what_to_fetch_before_and_then_it_works(away, hub, tmp_path):
+    there = fetched(tmp_path / "there", environment(tmp_path / "other home", hub.url))
+    home = tmp_path / "home"
+    cut_off = (
+        environment(home, hub.url, HF_HUB_OFFLINE="1")
+        if away == "offline mode"
+        else environment(home, "http://127.0.0.1:9")  # nobody listens
+    )
+    hub.requests.clear()
+    for key, line in fetched(tmp_path / "empty", cut_off).items():
+        assert line.startswith(f"{key}.id: ") and "\n" not in line
+        assert ("HF_HUB_OFFLINE is set" if away == "offline mode" else "it cannot be reached: ") in line
+        download = re.search(r"fetch it where there is internet with `hf (download [^`]+)`", line)[1]
+        cli = [sys.executable, "-m", "huggingface_hub.cli.hf", *download.split()]
+        assert hub.requests == []
+        subprocess.run(cli, env=environment(home, hub.url), check=True, stdout=subprocess.DEVNULL)
+        hub.requests.clear()
+    assert fetched(tmp_path / "full", cut_off) == there
+    assert hub.requests == []
+
+
+def test_a_snapshot_that_lacks_a_file_is_not_taken(hub, tmp_path):
+    home = tmp_path / "home"
+    for kind in ("model", "dataset"):
+        cli = [sys.executable, "-m", "huggingface_hub.cli.hf", "download", NAME, "--repo-type", kind]
+        subprocess.run(cli, env=environment(home, hub.url), check=True, stdout=subprocess.DEVNULL)
+    for name in ("model.safetensors", "text.jsonl", "sae_weights.safetensors"):
+        for link in home.rglob(name):
+            link.unlink()
+    found = fetched(tmp_path / "a", environment(home, hub.url, HF_HUB_OFFLINE="1"))
+    assert [line.split(":")[0] for line in found.values()] == [f"{key}.id" for key in KEYS]
