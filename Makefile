@@ -9,7 +9,7 @@ BIN := $(CURDIR)/.venv/bin
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run lifecycle plan report test fuzz licences audit test-peers slurm lint format bench bench-load bench-gpu browser
+.PHONY: run lifecycle plan report test fuzz licences audit test-peers slurm lint format golden bench bench-load bench-gpu browser
 
 # The config is read twice: Snakemake would follow a bomb of aliases to its end, and run code that a config may hold.
 run: .venv/ready
@@ -31,6 +31,10 @@ report: .venv/ready
 
 test: .venv/ready browser slurm
 	$(BIN)/python -m pytest
+
+# What tests/test_golden.py holds the stages' results against, after a stage's version was raised.
+golden: .venv/ready
+	PYTHONPATH=tests $(BIN)/python -m golden
 
 # The page of the atlas is tested in Chromium; where it cannot be installed those tests are skipped and say so.
 browser:

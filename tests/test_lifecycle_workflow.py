@@ -6,38 +6,13 @@ import sae_atlas
 from sae_atlas.base_models.load import read_provenance
 from sae_atlas.base_models.made import read_meta
 from sae_atlas.corpus import read_documents
-from workflow import kinds, planned, small, snakemake
+from workflow import LIFE, kinds, planned, small, snakemake
 
-FIT = {"tokens": "4k", "batch": 16, "warmup": 2, "learning_rate": 0.01, "validations": 2}
-MODEL = {
-    "name": "gpt2-34k-wikipedia-introductions-to-maths-merged",
-    "source": "merged",
-    "base": {
-        "name": "gpt2-34k-wikipedia-introductions-pretrain",
-        "source": "pretrain",
-        "architecture": "gpt2",
-        "sizes": {"n_embd": 32, "n_layer": 2, "n_head": 2},
-        "seed": 0,
-        "tokenizer": "bytes",
-        "fit": FIT,
-    },
-    "lora": {
-        "corpus": {
-            "name": "maths",
-            "source": "package",
-            "package": "wikipedia-introductions",
-            "topic": "Mathematics",
-            "tokens": "4k",
-        },
-        "rank": 2,
-    },
-    "fit": FIT,
-}
 ATLAS = {"activations.layers": [1], "training.tokens": "2k", "training.snapshots": []}
 
 
 def merged():
-    config = small(base_model=MODEL, **ATLAS)
+    config = small(base_model=LIFE, **ATLAS)
     del config["recipes"]["l1"]
     return config
 
@@ -50,7 +25,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_model_from_scratch_ends_in_an_atlas(finished):
-    name = MODEL["name"]
+    name = LIFE["name"]
     assert (finished / "models" / "sae" / f"{name}_resid1_exp4_2k_topk" / "model_card.md").is_file()
     provenance = read_provenance(finished / "results" / "base_model" / "provenance.json")
     assert provenance["source"] == f"merged {name}" and provenance["n_layers"] == 2
@@ -73,7 +48,7 @@ def test_a_topic_keeps_the_order_of_all():
 
 def test_only_what_a_change_reaches_is_made_again(finished):
     config = merged()
-    config["base_model"] = MODEL | {"lora": MODEL["lora"] | {"rank": 3}}
+    config["base_model"] = LIFE | {"lora": LIFE["lora"] | {"rank": 3}}
     jobs = kinds(planned(finished, config))
     assert {"fine-tune", "merge", "train"} <= set(jobs)
     assert not {"pretrain", "tokenizer", "corpus"} & set(jobs)

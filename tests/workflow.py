@@ -45,6 +45,32 @@ SMALL = {
     "evaluation": {"tokens": "1k", "patched_tokens": 512},
 }
 
+FIT = {"tokens": "4k", "batch": 16, "warmup": 2, "learning_rate": 0.01, "validations": 2}
+LIFE = {  # a base model of one's own: trained from scratch, tuned, merged
+    "name": "gpt2-34k-wikipedia-introductions-to-maths-merged",
+    "source": "merged",
+    "base": {
+        "name": "gpt2-34k-wikipedia-introductions-pretrain",
+        "source": "pretrain",
+        "architecture": "gpt2",
+        "sizes": {"n_embd": 32, "n_layer": 2, "n_head": 2},
+        "seed": 0,
+        "tokenizer": "bytes",
+        "fit": FIT,
+    },
+    "lora": {
+        "corpus": {
+            "name": "maths",
+            "source": "package",
+            "package": "wikipedia-introductions",
+            "topic": "Mathematics",
+            "tokens": "4k",
+        },
+        "rank": 2,
+    },
+    "fit": FIT,
+}
+
 
 def small(**changes) -> dict:
     """The small config with changes given as dotted keys: small(**{"recipes.topk.k": 8})."""
