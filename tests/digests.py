@@ -75,13 +75,13 @@ def digest(paths: list[Path]) -> dict[str, list[float]]:
 def summary(values: np.ndarray, ordered: bool) -> list[float]:
     """[count, root mean square, sketch] of the finite ones, with the mean for the sketch if not ordered; of one its value.
 
-    The sketch, a sum with fixed weights over the root of the count, is of the order of the values. It moves where signs or
-    the order of the values do, and by a single value's change over that root.
+    The sketch, a sum with fixed signs over the root of the count, is of the order of the values. It moves where their signs or
+    their order do, and by a single value's change over that root.
     """
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return [rounded(value) for value in values]
-    weights = np.cos(np.arange(len(values))) * np.sqrt(len(values)) if ordered else 1
+    weights = np.sign(np.cos(np.arange(len(values)))) * np.sqrt(len(values)) if ordered else 1
     return [len(values), rounded(np.sqrt(np.mean(values**2))), rounded(np.mean(weights * values))]
 
 

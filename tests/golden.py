@@ -55,15 +55,21 @@ ATLAS = small(
 def run(folder: Path) -> None:
     """The atlas, SAEs of the other architectures and a published one on the same activations, and a base model's life."""
     atlas, life = folder / "atlas", folder / "life"
-    published = {"source": "local", "format": "saelens", "path": str(atlas / "models" / "sae")}
-    published |= {"file": "small-neox_resid{layer}_exp4_2k_topk", "tokens": 2000}
-    others = {name: {"architecture": name} | recipe for name, recipe in OTHERS.items()}
-    others["published"] = {"architecture": "topk", "k": 4, "expansion": 4, "pretrained": published}
+    others = {name: {"architecture": name} | recipe for name, recipe in OTHERS.items()} | published(
+        atlas / "models" / "sae"
+    )
     snakemake(atlas, ATLAS)
     checkpoints = [f"results/checkpoints/{name}/sae_layer01_1k.pt" for name in OTHERS]
     checkpoints.append("results/checkpoints/published/sae_layer01_2k.pt")
     snakemake(atlas, ATLAS | {"recipes": ATLAS["recipes"] | others}, *checkpoints)
     snakemake(life, ATLAS | {"base_model": LIFE}, f"models/pretrained/{LIFE['name']}/export_meta.json")
+
+
+def published(folder: Path) -> dict:
+    """A recipe that takes the atlas's own SAEs over, as SAELens publishes them."""
+    source = {"source": "local", "format": "saelens", "path": str(folder), "tokens": 2000}
+    source["file"] = "small-neox_resid{layer}_exp4_2k_topk"
+    return {"published": {"architecture": "topk", "k": 4, "expansion": 4, "pretrained": source}}
 
 
 def snakemake(folder: Path, config: dict, *targets: str) -> None:
@@ -160,16 +166,17 @@ FLOOR = 1e-9  # of sketches and means whose values are all but 0
 @cache
 def before(stage: str) -> frozenset[str]:
     """Stages whose results those of `stage` are made from, near and far."""
-    config = ATLAS | ({"base_model": LIFE} if OUTPUTS[stage][""].startswith("life/") else {})
-    atlas = Atlas(complete_config(config, yaml.safe_load(SCHEMA.read_text()), "golden.py"))
-    read = set()
-    atlas.identity = lambda of, **_: read.add(of) or of
-    cell = {"recipe": "topk", "layer": 1, "snapshot": atlas.last}
-    named = inspect.signature(STAGES[stage].of).parameters
-    STAGES[stage].of(atlas, **{name: value for name, value in cell.items() if name in named})
-    read.discard(stage)
+    config, recipe, read = dict(ATLAS), "topk", set()
+    if any(pattern.startswith("life/") for pattern in OUTPUTS[stage].values()):
+        config["base_model"] = LIFE
     if stage == "import_sae":
-        read.add("model_card")  # what is imported is the atlas's own
+        config["recipes"], recipe, read = published(ROOT), "published", {"model_card"}
+    atlas = Atlas(complete_config(config, yaml.safe_load(SCHEMA.read_text()), "golden.py"))
+    atlas.identity = lambda of, **_: read.add(of) or of  # of an input, asked for by the stage's function
+    cell = {"recipe": recipe, "layer": 1, "snapshot": atlas.last}
+    arguments = inspect.signature(STAGES[stage].of).parameters
+    STAGES[stage].of(atlas, **{name: value for name, value in cell.items() if name in arguments})
+    read.discard(stage)
     return frozenset(read).union(*map(before, read))
 
 

@@ -39,8 +39,8 @@ def moved(golden, *stages):
     """The golden results with one number of these stages a little beyond the tolerance."""
     found = copy.deepcopy(golden)
     for stage in stages:
-        name = next(name for name, each in found[stage]["results"].items() if len(each) > 1 and each[1])
-        found[stage]["results"][name][1] *= 1 + 1.1 * TOLERANCE
+        numbers = next(numbers for numbers in found[stage]["results"].values() if numbers[-2:][0])
+        numbers[-2 % len(numbers)] *= 1 + 1.1 * TOLERANCE
     return found
 
 
@@ -159,7 +159,7 @@ def test_tables_and_tensors_by_name(tmp_path):
     table = pd.DataFrame({"recipe": ["a", "b"], "width": [8, 16], "alive": [True, False], "loss": [0.3, None]})
     table["energy"] = [[1.0, 2.0], [3.0]]
     table.to_parquet(tmp_path / "a.parquet")
-    assert digest([tmp_path / "a.parquet"]) == {"alive": [2, 0.707107, 0.5], "loss": [0.3], "energy": [3, 2.1602, 2.0]}
+    assert digest([tmp_path / "a.parquet"]) == {"alive": [2, 0.707107, 0.5], "loss": [0.3], "energy": [3, 2.16025, 2.0]}
     torch.save({"model_state": {"encoder.weight": torch.ones(2, 2), "b_pre": torch.zeros(2)}}, tmp_path / "a.pt")
     found = digest([tmp_path / "a.pt"])
     assert found["weight"][:2] == [4, 1.0] and found["b_pre"] == [2, 0.0, 0.0]
