@@ -26,7 +26,7 @@ OF_MATCHES = ("text.py", "kept.py", "bands.py", "top_contexts.py", "matches.py")
 CONTEXTS = ("text.py", "kept.py", "bands.py", "documents.py", "top_contexts.py", "logit_lens.py")
 
 
-@stage(*(f"features/{file}" for file in CONTEXTS), *OF_SAES, "tables.py", "sites.py")
+@stage(*(f"features/{file}" for file in CONTEXTS), *OF_SAES, "tables.py", "sites.py", version=2)
 def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     features = atlas.config["features"]
     settings = {
