@@ -3,14 +3,20 @@
 from pathlib import Path
 
 from sae_atlas.errors import AtlasError
+from sae_atlas.gpu_locks import take
+from sae_atlas.log import in_job
 
 SPREAD = "spread"  # of a base model that does not fit one device (base_models.load.read_model)
 
 
 def resolve(device: str):
-    """The torch.device. Raises AtlasError if `cuda` is asked for and this process finds none."""
+    """The torch.device. Raises AtlasError if `cuda` is asked for and this process finds none.
+
+    In a job of the workflow a GPU is one that no other job has (`reserve`): call it before anything that asks CUDA.
+    """
     import torch
 
+    reserve(device)
     found = torch.cuda.is_available()
     if device == "cuda" and not found:
         build = "torch finds no GPU" if torch.version.cuda else f"torch {torch.__version__} is a build without CUDA"
@@ -18,6 +24,12 @@ def resolve(device: str):
             f"training.device: `cuda` is asked for, but {build}; set `auto` or `cpu`, or see the README for the build of torch"
         )
     return torch.device("cuda" if found and device != "cpu" else "cpu")
+
+
+def reserve(device: str) -> None:
+    """In a job of the workflow, wait for a GPU of its own; `spread`: for all that are free. Elsewhere do nothing."""
+    if device != "cpu" and in_job():
+        take(every=device == SPREAD)
 
 
 def name_of(device) -> str:

@@ -53,6 +53,11 @@ def job_log(path: str | Path) -> Iterator[None]:
             logger.removeHandler(handler)
 
 
+def in_job() -> bool:
+    """Does this process do a job of the workflow, whose log is open, and not somebody's own work?"""
+    return any(isinstance(getattr(handler, "stream", None), _Log) for handler in logger.handlers)
+
+
 def _line(error: Exception) -> str | None:
     """What to tell of an error of the machine, which a user can mend; None for a defect of ours."""
     told = IN_RUST.search(str(error))

@@ -45,15 +45,19 @@ def read_model(folder: Path, dtype: str, device: str | dict = "auto"):
     from tempfile import TemporaryDirectory
 
     import torch
-    from transformers import AutoModelForCausalLM
+
+    from sae_atlas.devices import SPREAD, reserve, resolve
+
+    parts = device == SPREAD or isinstance(device, dict)
+    if device == SPREAD:
+        reserve(device)
+    on = None if parts else resolve(device)  # a GPU that is missing is reported before the work
+    from transformers import AutoModelForCausalLM  # here, for it may ask CUDA
     from transformers.utils.logging import disable_progress_bar
 
     import sae_atlas.base_models.restoration  # noqa: F401 - makes its architecture known to transformers
-    from sae_atlas.devices import SPREAD, resolve
 
     disable_progress_bar()
-    parts = device == SPREAD or isinstance(device, dict)
-    on = None if parts else resolve(device)  # a GPU that is missing is reported before the work
     placed = {}
     if parts:
         on_disk = TemporaryDirectory(prefix="sae-atlas-")

@@ -29,7 +29,7 @@ def pretrain(
     Raises AtlasError before training if the folder's name says another architecture or size than is counted, or if the
     sizes make no model.
     """
-    folder = Path(folder)
+    folder, on = Path(folder), resolve(device)
     read_provenance(tokenizer, expects["tokenizer"])
     source, words = open_corpus(corpus, expects["corpus"]), load_tokenizer(tokenizer)
     model = random_model(settings["architecture"], settings["sizes"], words, settings["seed"])
@@ -40,7 +40,7 @@ def pretrain(
             f"base_model.sizes: {args['block_size']} positions, the corpus has contexts of {source.context}"
         )
     logger.info("%s: %s parameters", folder.name, f"{args['parameters']:,}")
-    model = model.to(resolve(device))
+    model = model.to(on)
     fitted = fit(model, source, settings["fit"], settings["seed"], folder, record["identity"])
     reached = {"training_type": "pretrain", **fitted.reached(source, settings["text"])}
     states = {}
