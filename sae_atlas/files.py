@@ -32,12 +32,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def move(source: Path, path: Path) -> None:
     """Put a file or folder in the place of `path`, on the same disk. What was there goes once the new one is in its place."""
     old = path.with_name(f".{path.name}.partial-old-{os.getpid()}")
-    if path.is_dir() and not path.is_symlink():  # a folder is not replaced in one step
+    if source.is_dir() and (path.is_symlink() or path.exists()):  # a folder replaces nothing but an empty one
         os.replace(path, old)
     try:
         os.replace(source, path)
     except OSError:
-        if old.exists():
+        if old.is_symlink() or old.exists():
             os.replace(old, path)
         raise
     remove(old)
