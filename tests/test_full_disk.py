@@ -107,7 +107,7 @@ def test_a_disk_that_fills_is_one_line_and_the_run_goes_on(disk, finished, tmp_p
     again = snakemake(disk.folder, TINY, "--cores", "1", "--forcerun", "train_sae", *targets, check=False)
     assert again.returncode != 0 and "Error in rule train_sae" in again.stdout
     assert checkpoints(disk.folder / "results") == ours
-    assert "Nothing to be done" in snakemake(disk.folder, TINY, *targets).stdout
+    assert "Nothing to be done" in snakemake(disk.folder, TINY, *targets[:1]).stdout
 
 
 def test_what_is_read_only_is_read_and_not_written(disk):
