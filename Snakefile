@@ -39,7 +39,6 @@ rule all:
         expand("models/sae/{sae}/model_card.md", sae=SAES),
         "models/sae/README.md",
         expand("models/releases/{release}/README.md", release=RELEASES),
-        "results/index.html",
         EXPLORER,
         FEATURES,
         # Resume points are temporary; asked for here, the last ones stay, so that a longer run can append.
@@ -49,3 +48,6 @@ rule all:
             layer=atlas.layers,
             snapshot=atlas.last,
         ),
+        page="results/index.html",
+    message:
+        "all: the whole atlas, see {input.page}"

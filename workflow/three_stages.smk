@@ -56,4 +56,6 @@ rule everything:
         rules.pretrained_all.input,
         rules.lora_all.input,
         rules.merged_all.input,
-        expand("results/survival/{recipe}/index.html", recipe=RECIPES),
+        pages=expand("results/survival/{recipe}/index.html", recipe=RECIPES),
+    message:
+        "all: the three atlases; what survives, see {input.pages}"
