@@ -23,6 +23,7 @@ run: .venv/ready
 # A base model from scratch, tuned and merged: an atlas of each, and a page that compares them.
 lifecycle: .venv/ready
 	$(BIN)/snakemake --snakefile workflow/three_stages.smk --configfile config/lifecycle.yaml --directory runs/lifecycle --cores $(CORES) $(BARS)
+	@$(BIN)/sae-atlas summary runs/lifecycle
 
 # Before a run: jobs, disk, arithmetic, time. After it: the same beside what it took.
 plan: .venv/ready

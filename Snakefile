@@ -38,7 +38,7 @@ rule all:
     input:
         needs(["results/metrics.parquet", *PICTURES, *CARDS, "models/sae/README.md"]),
         needs(expand("models/releases/{release}/README.md", release=RELEASES)),
-        needs(["results/index.html", *EXPLORER, *FEATURES]),
+        needs([*EXPLORER, *FEATURES]),
         # Resume points are temporary; asked for here, the last ones stay, so that a longer run can append.
         needs(
             expand(
@@ -48,3 +48,6 @@ rule all:
                 snapshot=atlas.last,
             )
         ),
+        page=needs("results/index.html"),
+    message:
+        "all: the whole atlas, see {input.page}"

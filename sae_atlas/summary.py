@@ -10,14 +10,24 @@ import pandas as pd
 
 from sae_atlas.cards.names import parse_sae_name
 from sae_atlas.errors import AtlasError
+from sae_atlas.plan.three_stages import STAGES
 
 
 def summarise(folder: str | Path) -> str:
-    """A few lines for the terminal from `results/metrics.parquet` under `folder`.
+    """A few lines for the terminal from `results/metrics.parquet` under `folder`; of the run of a base model through its
+    fine-tuning (workflow/three_stages.smk) those of each atlas, and the pages that compare them.
 
     Raises AtlasError if there is no finished atlas.
     """
     folder = Path(os.path.normpath(folder))
+    if pages := sorted((folder / "results" / "survival").glob("*/index.html")):
+        atlases = [stage for stage in STAGES if (folder / stage).is_dir()]
+        lines = [f"\n{stage}:{_summarise(folder / stage)}" for stage in atlases]
+        return "\n".join([*lines, "", "What survives fine-tuning:", *(f"  page             {page}" for page in pages)])
+    return _summarise(folder)
+
+
+def _summarise(folder: Path) -> str:
     table = folder / "results" / "metrics.parquet"
     if not table.is_file():
         raise AtlasError(f"{table}: not there; the atlas is not finished. Run `make run` (or `snakemake`) first.")

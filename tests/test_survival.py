@@ -155,6 +155,7 @@ def test_of_the_latents_that_fall_silent_those_that_fired_most_come_first():
 
 
 def test_one_config_gives_three_and_each_model_is_made_once(tmp_path):
+    import re
     import subprocess
     import sys
 
@@ -176,12 +177,16 @@ def test_one_config_gives_three_and_each_model_is_made_once(tmp_path):
         str(ROOT / "workflow" / "three_stages.smk"),
         "--dry-run",
         "--quiet",
-        "rules",
+        "reason",
     ]
     command += ["--directory", str(tmp_path), "--configfile", str(tmp_path / "config.yaml"), "--cores", "2"]
     told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
     counts = dict(line.split() for line in told.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit())
     made = {rule: counts[rule] for rule in counts if rule.endswith(("_pretrain", "_fine_tune_lora", "_merge_lora"))}
     assert made == {"pretrained_pretrain": "1", "lora_fine_tune_lora": "1", "merged_merge_lora": "1"}
+    assert re.search(
+        r"^Job \d+: all: the three atlases; what survives, see results/survival/topk/index.html$", told, re.M
+    )
+    assert "    input: " not in told  # kilobytes of paths
     assert counts["compare_latents"] == "3" and counts["survival_page"] == "1"
     assert [counts[f"{stage}_train_sae"] for stage in configs] == ["1", "1", "1"]

@@ -59,6 +59,11 @@ def test_live_stores_stay_within_the_bound(finished):
     assert 0 < finished.most_stores <= SMALL["activations"]["max_live_stores"]
 
 
+def test_a_run_ends_with_a_line_and_not_with_all_paths(finished):
+    assert "all: the whole atlas, see results/index.html" in finished.output
+    assert max(map(len, finished.output.splitlines())) < 500
+
+
 def test_the_last_lines_say_where_to_look(finished):
     text = summarise(finished.folder)
     assert "18 SAEs: 2 recipes x 3 layers x 3 snapshots" in text
@@ -79,6 +84,18 @@ def test_the_last_lines_name_nothing_of_an_earlier_config(finished, tmp_path):
     (folder / "results" / "explorer" / "index.html").write_text("of an earlier config")
     assert summarise(folder) == said
     assert said.count("  release ") == 2 and said.count("  model card ") == 2
+
+
+def test_the_last_lines_of_three_atlases_are_those_of_each_and_what_compares_them(finished, tmp_path):
+    for stage in ("pretrained", "lora", "merged"):
+        (tmp_path / stage).symlink_to(finished.folder)
+    page = tmp_path / "results" / "survival" / "topk" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("")
+    said = summarise(tmp_path)
+    assert said.count("18 SAEs: 2 recipes x 3 layers x 3 snapshots") == 3
+    assert said.splitlines()[-2:] == ["What survives fine-tuning:", f"  page             {page}"]
+    assert str(tmp_path / "lora" / "results" / "index.html") in said
 
 
 def test_secrets_of_the_environment_are_nowhere(finished):

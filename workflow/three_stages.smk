@@ -57,4 +57,6 @@ rule everything:
         rules.pretrained_all.input,
         rules.lora_all.input,
         rules.merged_all.input,
-        pages,
+        pages=pages,
+    message:
+        "all: the three atlases; what survives, see {input.pages}"
