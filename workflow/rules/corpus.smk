@@ -1,4 +1,12 @@
 # Corpus: text as fixed-length contexts in a seeded random order, held-out documents split off first.
+import math
+
+from sae_atlas.plan.text_memory import text_memory
+
+
+def text_mb(rule):
+    """Memory of a job that turns a text into contexts; `make plan` prints the same."""
+    return growing(math.ceil(text_memory(atlas, rule) / 1e6))
 
 
 rule tokenize:
@@ -15,7 +23,7 @@ rule tokenize:
         "../../envs/atlas.yaml"
     threads: 2
     resources:
-        mem_mb=growing(8000),
+        mem_mb=text_mb("tokenize"),
         runtime=growing(240),
     params:
         stage="tokenize",

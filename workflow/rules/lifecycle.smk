@@ -83,6 +83,9 @@ if BASE_MODEL["source"] in TUNED:
             "results/logs/tokenize_domain.log",
         benchmark:
             "results/benchmarks/tokenize_domain.tsv"
+        resources:
+            mem_mb=text_mb("tokenize_domain"),
+            runtime=growing(240),
         params:
             stage="tokenize_domain",
             settings=settings("tokenize_domain"),
