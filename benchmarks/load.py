@@ -1,13 +1,15 @@
-"""Large atlases and long texts: `python -m benchmarks.load [--toy] [--only graph|starts|tokens|wide]`.
+"""Large atlases and long texts: `python -m benchmarks.load [--toy] [--only graph|starts|tokens|texts|wide]`.
 
 graph: the plan (`snakemake -n`) of 24 layers x 6 snapshots x 3 recipes, and of ten times as many recipes, snapshots or
 layers. starts: what a job of every kind imports before it works. tokens: seconds and peak memory of every stage at 1, 4 and
-16 times the tokens, each in a process of its own. wide: the same stages once, at d 4,096 and in one long context.
+16 times the tokens, each in a process of its own. texts: `tokenize` alone at sizes at which its memory shows, again 1, 4 and 16
+times the tokens. wide: the stages of `tokens` once, at d 4,096 and in one long context.
 """
 
 import argparse
 import ast
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,14 +22,17 @@ from benchmarks.load_report import markdown
 from benchmarks.load_stages import ROOT, SCHEMA, THREADS, measure, run_stage, write_config
 from benchmarks.random_model import random_model
 from benchmarks.report import about, write
+from sae_atlas.base_models.packages import find_text
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.memory import memory
 from sae_atlas.plan.shape import read_shape
+from sae_atlas.plan.text_memory import text_memory
 
 STAGES = ("prepare_model", "tokenize", "save_activations", "shard_activations", "train_sae", "save_held_out")
 STAGES += ("evaluate_sae", "save_text", "top_contexts", "score_latents")
 HEAVY = ("torch", "transformers", "datasets", "pandas", "numba")  # whose import a start may hold
+TEXT = "wikipedia-introductions"
 GRIDS = ((24, 6, 3), (24, 6, 30), (24, 60, 3), (240, 6, 3))  # layers, snapshots, recipes
 
 
@@ -119,12 +124,12 @@ def _timed(command: list[str]) -> tuple[subprocess.CompletedProcess, dict]:
     return subprocess.CompletedProcess(command, code, stdout, stderr), used
 
 
-def stages(config: dict, way=run_stage) -> dict[str, dict]:
-    """What run_stage, or another way to run it, tells of every stage."""
+def stages(config: dict, way=run_stage, names=STAGES) -> dict[str, dict]:
+    """What run_stage, or another way to run it, tells of these stages."""
     with tempfile.TemporaryDirectory() as folder:
         write_config(Path(folder) / "atlas", config)
         found = {}
-        for stage in STAGES:
+        for stage in names:
             found[stage] = way(Path(folder) / "atlas", stage)
             print(f"{config['training']['tokens']:,} tokens", stage, found[stage], flush=True)
     return found
@@ -134,6 +139,29 @@ def tokens(counts: tuple[int, ...], way=run_stage) -> list[dict]:
     """A row per stage: seconds and peak memory at every number of train tokens."""
     measured = {count: stages(sizes(128, 128, count, 8, 16), way) for count in counts}
     return [{"stage": stage, "at": {str(each): found[stage] for each, found in measured.items()}} for stage in STAGES]
+
+
+def texts(counts: tuple[int, ...], way=run_stage) -> list[dict]:
+    """A row per number of train tokens: what `tokenize` takes for a text in a file, and what its rule asks for."""
+    articles = [each["extract"] for each in json.loads(find_text(TEXT).path().read_text()).values()]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HF_DATASETS_CACHE"] = f"{folder}/cache"  # for the stages: the user's would keep the text
+        file = Path(folder) / "text.jsonl"
+        with file.open("w") as stream:
+            for _ in range(1 + max(counts) // 900_000):  # tokens that all articles are at least
+                stream.writelines(json.dumps({"text": article}) + "\n" for article in articles)
+        for count in (min(counts) // 50, *counts):  # the first puts the text into the cache
+            config = sizes(128, 1024, count, 8, 16)
+            config["base_model"]["tokenizer"] = "package"
+            config["corpus"] = {"name": "text", "source": "local", "path": str(file), "context": 1024, "tokens": count}
+            config["corpus"]["held_out_tokens"] = count // 16
+            config["evaluation"] |= {"tokens": count // 16, "patched_tokens": count // 16}
+            found = stages(config, way, ("prepare_model", "tokenize"))["tokenize"]
+            atlas = Atlas(complete_config(config, yaml.safe_load(SCHEMA.read_text()), "texts"))
+            asked = text_memory(atlas, "tokenize") / 1e6
+            rows.append({"tokens": count + count // 16, **found, "asked_mb": asked})
+    return rows[1:]
 
 
 def wide(d_model: int, expansion: int, context: int, way=run_stage) -> dict:
@@ -150,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--toy", action="store_true", help="tiny sizes, seconds; writes nothing unless --out is given")
     parser.add_argument(
-        "--only", choices=("graph", "starts", "tokens", "wide"), help="this part; the others stay as written"
+        "--only", choices=("graph", "starts", "tokens", "texts", "wide"), help="this part; the others stay as written"
     )
     parser.add_argument("--out", type=Path, help="folder of load.json and LOAD.md; default benchmarks/")
     chosen = parser.parse_args()
@@ -159,12 +187,17 @@ def main() -> None:
         "graph": lambda: graph(((2, 1, 1),) if toy else GRIDS),
         "starts": lambda: starts("release" if toy else "*"),
         "tokens": lambda: tokens((2048, 4096), measure) if toy else tokens((32_768, 131_072, 524_288)),
+        "texts": lambda: texts((50_000, 100_000), measure) if toy else texts((1_000_000, 4_000_000, 16_000_000)),
         "wide": lambda: wide(64, 8, 256, measure) if toy else wide(4096, 32, 8192),
     }
     out = chosen.out or (None if toy else Path(__file__).parent)
     file = out and out / "load.json"
     found = json.loads(file.read_text()) if file and file.is_file() else {}
-    found |= about(1, THREADS) | {"unit": "seconds; MB of 10^6 bytes, the peak of the process"}
+    now = about(1, THREADS) | {"unit": "seconds; MB of 10^6 bytes, the peak of the process", "later": {}}
+    if chosen.only and "date" in found:
+        found.setdefault("later", {})[chosen.only] = now["date"]
+    else:
+        found |= now
     found |= {name: part() for name, part in parts.items() if chosen.only in (None, name)}
     write(out, "load", found, markdown(found))
 

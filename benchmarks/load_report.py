@@ -11,9 +11,11 @@ def markdown(found: dict) -> str:
         "",
         "`python -m benchmarks.load` measures these tables. Memory is the peak of the process, in MB of 10^6 bytes.",
         "",
-        f"{found['machine']}, {found['threads']} threads, {found['date']}.",
+        f"{found['machine']}, {found['threads']} threads, {found['date']}"
+        + "".join(f"; {part}: {date}" for part, date in found.get("later", {}).items())
+        + ".",
     ]
-    parts = {"graph": _graph, "starts": _starts, "tokens": _tokens, "wide": _wide}
+    parts = {"graph": _graph, "starts": _starts, "tokens": _tokens, "texts": _texts, "wide": _wide}
     return (
         "\n".join([*lines, *(line for name, part in parts.items() if name in found for line in part(found[name]))])
         + "\n"
@@ -80,10 +82,31 @@ def _tokens(rows: list[dict]) -> list[str]:
         "|---|" + "---|" * len(heads),
         *body,
         "",
-        "What grows, and why: `tokenize` holds the ids of the text, to shuffle its contexts. `shard_activations` holds of",
-        "every token of the window its norm and its number (16 bytes): the median is that of all. `save_held_out` and",
+        "What grows, and why: `tokenize` holds the ids of the text, to shuffle its contexts (next table). `shard_activations`",
+        "holds of every token of the window its norm and its number (16 bytes): the median is that of all. `save_held_out` and",
         "`evaluate_sae` hold ids and masks, and sums per context. `top_contexts` and `score_latents` hold what fired in which",
         "document (features.tokens), which is what they tell. Activations and latents are read and made in parts everywhere.",
+    ]
+
+
+def _texts(rows: list[dict]) -> list[str]:
+    grown = [""] + [
+        f"{(more['peak_mb'] - less['peak_mb']) * MB / (more['tokens'] - less['tokens']):.1f}"
+        for less, more in itertools.pairwise(rows)
+    ]
+    body = [
+        f"| {row['tokens']:,} | {row['start_mb']:.0f} | {row['peak_mb']:.0f} | {more} | {row['asked_mb']:,.0f} |"
+        for row, more in zip(rows, grown, strict=True)
+    ]
+    return [
+        "",
+        "## A long text",
+        "`tokenize` of articles in a JSON Lines file, contexts of 1,024, a vocabulary of 49,152: two bytes an id. Bytes per",
+        "token: the difference from the row before over the tokens between them. The rule asks for the last column.",
+        "",
+        "| tokens | MB before it | MB | bytes per token | MB asked for |",
+        "|---|---|---|---|---|",
+        *body,
     ]
 
 

@@ -53,7 +53,7 @@ def measure(folder: Path, stage: str) -> dict:
 def _memory(field: str) -> float:
     """MB of this process: VmRSS now, VmHWM at the most."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1000
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
 
 
 class _Stages:

@@ -1,6 +1,7 @@
 """A job that runs out of memory ends in one line; run again with more, it gives the same bytes. A corpus takes little."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,8 +15,13 @@ from fuzzing import memory
 from test_full_disk import TINY
 
 from sae_atlas.log import job_log
-from workflow import command, snakemake
+from sae_atlas.plan.atlas import Atlas
+from sae_atlas.plan.config import read_config
+from sae_atlas.plan.memory import memory as memory_of_jobs
+from sae_atlas.plan.shape import read_shape
+from workflow import ROOT, command, small, snakemake
 
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 GROUPS = Path("/sys/fs/cgroup/memory")  # version 1
 MEGABYTE = 2**20
 TARGET = "results/base_model/provenance.json"
@@ -75,6 +81,38 @@ def test_memory_that_cannot_be_had_is_one_line(ask, tmp_path, capsys):
         eval(ask, modules)
     line = capsys.readouterr().err
     assert line.startswith("error: out of memory") and line.count("\n") == 1 and "Nothing is lost; run fewer" in line
+
+
+SUBMIT = """\
+#!/bin/sh
+echo "$1 $2" >> submitted
+sh "$3" > /dev/null 2>&1
+echo $$
+"""  # a cluster that runs a job at once and writes down what it asked for
+
+
+def test_the_rule_asks_for_what_the_plan_says_and_a_retry_for_more(tmp_path):
+    (tmp_path / "text.txt").write_text("too short")
+    (tmp_path / "submit").write_text(SUBMIT)
+    text = {"name": "short", "source": "local", "path": str(tmp_path / "text.txt"), "context": 32, "tokens": "40M"}
+    submit = f"sh {tmp_path}/submit {{rule}} {{resources.mem_mb}}"
+    cluster = ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", submit, "--jobs", "1", "--retries", "1"]
+    done = snakemake(
+        tmp_path,
+        small(corpus=text),
+        *cluster,
+        "--latency-wait",
+        "1",
+        "results/corpus/short.zarr/zarr.json",
+        check=False,
+    )
+    asked = [line.split() for line in (tmp_path / "submitted").read_text().splitlines()]
+    atlas = Atlas(read_config(tmp_path / "config.yaml", SCHEMA))
+    shape = read_shape(atlas.config["base_model"], tmp_path / "results" / "base_model" / "model")
+    planned = memory_of_jobs(atlas, shape)["tokenize"] / 1e6
+    first = math.ceil(planned)
+    assert [int(mb) for rule, mb in asked if rule == "tokenize"] == [first, 2 * first], done.stdout
+    assert planned == pytest.approx(1200 + 6 * (40 + 0.016))
 
 
 CORPUS = """

@@ -16,7 +16,7 @@ from slurm import wait_for
 from test_interruption import checkpoints
 
 from sae_atlas.files import read_json
-from workflow import ROOT, SMALL, kinds, small
+from workflow import ROOT, SMALL, kinds, planned_in, small
 
 ONE = small(**{"activations.layers": [1], "activations.max_live_stores": 2, "training.tokens": "2k"})
 ONE["training"]["snapshots"] = ["1k"]
@@ -51,8 +51,7 @@ class Workflow:
 
     def planned(self, folder: Path, config: dict, *arguments: str) -> dict[str, int]:
         """Jobs of each kind that would run."""
-        lines = self.run(folder, config, "--dry-run", *arguments).splitlines()
-        return kinds([line.partition(": ")[2] for line in lines if line.startswith("Job ") and ": " in line])
+        return kinds(planned_in(self.run(folder, config, "--dry-run", *arguments)))
 
 
 @pytest.fixture(scope="module")
@@ -270,8 +269,7 @@ def test_as_a_module_of_another_workflow_elsewhere(workflow, tmp_path):
         command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config.yaml", *arguments]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stdout
-        lines = done.stdout.splitlines()
-        return kinds([line.partition(": ")[2] for line in lines if line.startswith("Job ") and ": " in line])
+        return kinds(planned_in(done.stdout))
 
     run(ONE)
     assert read_json(tmp_path / "saes/results/base_model/provenance.json")["record"]["version"] == "1"

@@ -105,7 +105,11 @@ def command(folder: Path, config: Path, *arguments: str) -> list[str]:
 
 def planned(folder: Path, config: dict | Path, *arguments: str) -> list[str]:
     """What `snakemake -n` would run: the message of every job, sorted (`train: topk, layer 02, to 1k tokens`)."""
-    text = snakemake(folder, config, "--dry-run", *arguments).stdout
+    return planned_in(snakemake(folder, config, "--dry-run", *arguments).stdout)
+
+
+def planned_in(text: str) -> list[str]:
+    """The messages of the jobs that Snakemake lists, sorted."""
     jobs = re.findall(r"^Job \d+: (.*)$", text, re.MULTILINE)
     return sorted(job for job in jobs if not job.startswith("all: "))  # the target, which makes nothing
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import Shape
 from sae_atlas.plan.stages.activations import saved_dtype
+from sae_atlas.plan.text_memory import OF_TEXTS, text_memory
 from sae_atlas.plan.work import MEDIAN_ROWS
 from sae_atlas.training.recipe import TOPK
 
@@ -38,18 +39,24 @@ ASKED = {
     "save_held_out": 6000,
     "evaluate_sae": 6000,
     "top_contexts": 6000,
-}  # MB that the rules ask for at first
+}  # MB that the rules ask for at first; those of a text ask for what it takes (plan.text_memory)
 
 
 def memory(atlas, shape: Shape) -> dict[str, float]:
     """Rule -> bytes of its largest job. Other rules need little more than the libraries."""
-    return {rule: LIBRARIES + NEEDS[rule](atlas, shape) for rule in jobs(atlas) if rule in NEEDS}
+
+    def need(rule: str) -> float:
+        return text_memory(atlas, rule) if rule in OF_TEXTS else LIBRARIES + NEEDS[rule](atlas, shape)
+
+    return {rule: need(rule) for rule in jobs(atlas) if rule in NEEDS or rule in OF_TEXTS}
 
 
 def remedies(needed: dict[str, float]) -> list[str]:
     """What `--set-resources` must be told of rules that need more than they ask for."""
     return [
-        f"{rule}:mem_mb={math.ceil(need / 1e9) * 1000}" for rule, need in needed.items() if need > ASKED[rule] * 1e6
+        f"{rule}:mem_mb={math.ceil(need / 1e9) * 1000}"
+        for rule, need in needed.items()
+        if rule in ASKED and need > ASKED[rule] * 1e6
     ]
 
 

@@ -1,4 +1,5 @@
 # What all rules share: the checked config, the grid of the atlas, and small input functions.
+import math
 import os
 import re
 import sys
@@ -29,6 +30,7 @@ from sae_atlas.plan.stages.explorer import TABLES as EXPLORED
 from sae_atlas.plan.stages.explorer import shown
 from sae_atlas.plan.stages.figures import figures
 from sae_atlas.plan.stages.versions import ORIGINS, begun_with
+from sae_atlas.plan.text_memory import text_memory
 from sae_atlas.provenance import code_identity
 
 SCHEMA = workflow.source_path("../schemas/config.schema.yaml")
@@ -136,6 +138,11 @@ def version(stage):
 def growing(amount):
     """A resource that grows with every attempt at the job."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def text_mb(rule):
+    """Memory of a job that turns a text into contexts; `make plan` prints the same."""
+    return growing(math.ceil(text_memory(atlas, rule) / 1e6))
 
 
 def trained(cells):

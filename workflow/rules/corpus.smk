@@ -16,7 +16,7 @@ rule tokenize:
         "../../envs/atlas.yaml"
     threads: 2
     resources:
-        mem_mb=growing(8000),
+        mem_mb=text_mb("tokenize"),
         runtime=growing(240),
     params:
         stage="tokenize",

@@ -85,6 +85,9 @@ if BASE_MODEL["source"] in TUNED:
         benchmark:
             "results/benchmarks/tokenize_domain.tsv"
         localrule: BASE_MODEL["lora"]["corpus"]["source"] == "hub"
+        resources:
+            mem_mb=text_mb("tokenize_domain"),
+            runtime=growing(240),
         params:
             stage="tokenize_domain",
             settings=settings("tokenize_domain"),
