@@ -14,7 +14,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("P
 
 # Where jobs are sent to there may be no internet: nothing waits for it there. What fetches runs where the run was started.
 if workflow.remote_exec:
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.update(HF_HUB_OFFLINE="1")
 
 from sae_atlas.base_models.made import META
 from sae_atlas.devices import gpus_for
