@@ -22,34 +22,24 @@ from safetensors.numpy import load_file
 
 Named = Iterator[tuple[str, np.ndarray | list[float]]]
 NOT_RESULTS = {"record", "base_model", "versions", "total_size", "sae_lens_version", "transformers_version"}
+# Columns that say which row it is, and how the table was asked for.
 SETTINGS = {
+    "blocks",
     "held_out_tokens",
     "latent",
     "layer",
     "recipe",
     "seed",
     "step",
+    "students",
     "tokens_seen",
     "width",
-    "blocks",
-    "students",
-}  # columns
+}
 # Differences of nearly equal numbers, which the rounding of another CPU moves; what they are made of is looked at.
 UNSTABLE = {"ce_recovered_mean_ablation", "falling", "merge_difference"}
 # What the explorer says of latents; the rest is which contexts, tokens and latents it shows, where ties are rounding's.
-EXPLORED = {
-    "activation",
-    "chance",
-    "confidence",
-    "cosines",
-    "density",
-    "detection",
-    "edges",
-    "entropy",
-    "highest",
-    "histogram",
-}
-EXPLORED |= {"importance", "position_bias", "promoted_logits", "selectivity", "suppressed_logits"}
+EXPLORED = {"activation", "chance", "confidence", "cosines", "density", "detection", "entropy", "highest", "histogram"}
+EXPLORED |= {"edges", "importance", "position_bias", "promoted_logits", "selectivity", "suppressed_logits"}
 UNORDERED = {".parquet", ".js"}  # rows are ordered by what rounding may swap
 NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
 DATE, HASH = re.compile(r"\b\d{4}-\d\d-\d\d\b"), re.compile(r"\b[0-9a-f]{12,64}\b")

@@ -6,6 +6,7 @@ moved needs a raised version, or a stage before it with one. After a change of w
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -73,12 +74,14 @@ def published(folder: Path) -> dict:
 
 
 def snakemake(folder: Path, config: dict, *targets: str) -> None:
+    """Run the workflow in `folder`; what is temporary stays, to be looked at."""
     folder.mkdir(exist_ok=True)
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
     python, _, _, *arguments = command(folder, file, "--notemp", *targets)
     warm = [python, str(Path(__file__).with_name("warm.py")), *arguments]
-    done = subprocess.run(warm, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    on_cpu = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # a GPU's products are of another precision
+    done = subprocess.run(warm, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=on_cpu)
     if done.returncode:
         raise AssertionError(f"snakemake ended with {done.returncode}:\n{done.stdout}")
 
