@@ -27,7 +27,7 @@ def clearest(folder: str | Path, by: str = "specificity", layer: int | None = No
 
     `detection`: names that tell best whether the latent fires, tried on at least TRIED windows, the more confident first.
     `specificity`: of these, what fires seldom before what fires on every "the", in a column of that name more. `topic`: the
-    largest AUROC, above its baseline. Raises AtlasError if no layer has been looked at.
+    largest AUROC, above its baseline. Raises AtlasError if no layer has been looked at, or none of its latents can be judged.
     """
     table = pd.concat([_layer(folder, number) for number in _layers(folder, layer)], ignore_index=True)
     table["specificity"] = (2 * table.detection - 1) * -np.log2(table.density.where(table.density > 0))
@@ -36,6 +36,9 @@ def clearest(folder: str | Path, by: str = "specificity", layer: int | None = No
     else:
         tried = table[table.detection_contexts >= TRIED]
         order = tried.sort_values([by, "confidence", "importance"], ascending=False)
+    if not len(order):
+        why = "no topic is told better than by chance" if by == "topic" else f"no name was tried on {TRIED} windows"
+        raise AtlasError(f"{folder}: {why}; raise features.tokens in the config and run again")
     columns = [*COLUMNS, *(["specificity"] if by == "specificity" else [])]
     return order.head(rows)[columns].reset_index(drop=True)
 
