@@ -54,7 +54,7 @@ def test_what_fires_seldom_comes_before_what_fires_on_every_the(folder):
 def test_where_nothing_can_be_judged_a_line_says_why(folder):
     NAMES.assign(detection_contexts=6).to_parquet(folder / "layer03_names.parquet")
     SCORES.assign(topic_baseline=1.0).to_parquet(folder / "layer03_scores.parquet")
-    with pytest.raises(AtlasError, match="no name was tried on 20 windows; raise features.tokens"):
+    with pytest.raises(AtlasError, match="no name was tried on 20 windows; raise features"):
         clearest(folder, layer=3)
     with pytest.raises(AtlasError, match="no topic is told better than by chance"):
         clearest(folder, "topic", layer=3)
