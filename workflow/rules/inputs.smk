@@ -94,9 +94,8 @@ def records():
         yield from map(read_record, Path().glob(str(PATHS.modify(f"results/{pattern}.json"))))
 
 
-@cache
 def tell_of_other_code():
-    """Once, where the run was started: which stages' code is another than the one that made what is there."""
+    """Where the run was started: which stages' code is another than that which made what is there."""
     if workflow.is_main_process and (stages := changed_code(records())):
         print(
             f"{', '.join(stages)}: made by other code than there is now, of the same version, and kept as it is. Where you"
