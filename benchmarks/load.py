@@ -151,7 +151,7 @@ def texts(counts: tuple[int, ...], way=run_stage) -> list[dict]:
         with file.open("w") as stream:
             for _ in range(1 + max(counts) // 900_000):  # tokens that all articles are at least
                 stream.writelines(json.dumps({"text": article}) + "\n" for article in articles)
-        for count in (min(counts) // 50, *counts):  # the first puts the text into the cache
+        for count in (20_000, *counts):  # the first puts the text into the cache
             config = sizes(128, 1024, count, 8, 16)
             config["base_model"]["tokenizer"] = "package"
             config["corpus"] = {"name": "text", "source": "local", "path": str(file), "context": 1024, "tokens": count}
@@ -187,7 +187,7 @@ def main() -> None:
         "graph": lambda: graph(((2, 1, 1),) if toy else GRIDS),
         "starts": lambda: starts("release" if toy else "*"),
         "tokens": lambda: tokens((2048, 4096), measure) if toy else tokens((32_768, 131_072, 524_288)),
-        "texts": lambda: texts((50_000, 100_000), measure) if toy else texts((1_000_000, 4_000_000, 16_000_000)),
+        "texts": lambda: texts((20_000, 40_000), measure) if toy else texts((1_000_000, 4_000_000, 16_000_000)),
         "wide": lambda: wide(64, 8, 256, measure) if toy else wide(4096, 32, 8192),
     }
     out = chosen.out or (None if toy else Path(__file__).parent)
