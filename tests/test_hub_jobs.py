@@ -62,11 +62,11 @@ def test_a_model_a_text_and_an_sae_of_the_hub_are_not_fetched_on_a_node(hub, tmp
         "activations.layers": [3],
         "recipes": {"theirs": {"architecture": "topk", "k": 5, "expansion": 4, "pretrained": SAES}},
     }
-    targets = "results/held_out.zarr", "results/checkpoints/theirs/sae_layer03_3k.pt"
+    targets = "results/held_out.zarr/zarr.json", "results/checkpoints/theirs/sae_layer03_3k.pt"
     assert submitted(tmp_path, small(**settings), *targets) == ["save_held_out"]
 
 
 def test_nor_a_model_to_tune_and_its_domain(hub, tmp_path):
     tuned = {"name": "base-1b_domain_1k_lora", "source": "lora", "base": BASE, "lora": LORA, "fit": FIT}
-    targets = "results/base_model/base/provenance.json", "results/corpus/domain/domain.zarr"
+    targets = "results/base_model/base/provenance.json", "results/corpus/domain/domain.zarr/zarr.json"
     assert submitted(tmp_path, small(base_model=tuned), *targets) == []
