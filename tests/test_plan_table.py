@@ -41,12 +41,21 @@ def read(name: str) -> Atlas:
 
 @pytest.mark.parametrize("known", [True, False], ids=["sizes known", "sizes unknown"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_before_a_run_all_columns_are_whole(tmp_path, name, known):
+def test_before_a_run_all_columns_that_have_room_are_whole(tmp_path, name, known):
     atlas, shape = read(name), SHAPES[name] if known else None
     *above, head, rows = table(lines(atlas, tmp_path, 80, shape))
-    assert head == ["rule", "jobs", "tokens", *(SIZES + TIMES if known else [])]
+    left_out = (
+        ["FLOPs"] if known and name == "pythia-410m" else []
+    )  # its rule of the longest name, and days of four digits
+    assert head == [
+        "rule",
+        "jobs",
+        "tokens",
+        *([each for each in SIZES + TIMES if each not in left_out] if known else []),
+    ]
     assert above == ([["time", "on"]] if known else [])
-    assert len(rows) == len(count(atlas, shape))
+    rows, note = rows[: len(count(atlas, shape))], rows[len(count(atlas, shape)) :]
+    assert [each in " ".join(note) for each in left_out] == [True] * len(left_out) and len(note) == len(left_out)
     for row, work in zip(rows, count(atlas, shape), strict=True):
         rule, number, *others = row.split()
         assert (rule, number) == (work.rule, f"{work.jobs:,}")
