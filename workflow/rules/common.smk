@@ -7,11 +7,6 @@ from pathlib import Path
 
 import yaml
 
-# Scripts run in processes of their own (and in conda environments); they find the library beside this workflow.
-LIBRARY = str(Path(str(workflow.current_basedir)).parents[1])
-sys.path.insert(0, LIBRARY)
-os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
-
 # Where jobs are sent to there may be no internet: nothing waits for it there. What fetches runs where the run was started.
 if workflow.remote_exec:
     os.environ.update(HF_HUB_OFFLINE="1")

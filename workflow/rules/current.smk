@@ -5,7 +5,14 @@
 # current is named as `ancient(before_update(...))`, for which Snakemake looks for no job, so no trigger can run one; one that
 # is outdated is handed to Snakemake as it hands itself incomplete files, to be made again whatever else it knows.
 # Outputs are marked `update()`: Snakemake does not remove them before the job that makes them again, and restores them if it fails.
+import os
+import sys
 from pathlib import Path
+
+# Scripts run in processes of their own (and in conda environments); they find the library beside this workflow.
+LIBRARY = str(Path(str(workflow.current_basedir)).parents[1])
+sys.path.insert(0, LIBRARY)
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 
 from sae_atlas.provenance import carries
 from snakemake.logging import logger

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import yaml
 
-sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1]))
-
 from sae_atlas.base_models.made import META
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import hold_lock, take_back
