@@ -9,13 +9,13 @@ import yaml
 from sae_atlas.files import read_json
 from workflow import ROOT, SMALL, small
 
-OUTER = f"""
+OUTER = """
 configfile: "config.yaml"
 
 
 module atlas:
     snakefile:
-        "{ROOT}/Snakefile"
+        "{place}/Snakefile"
     config:
         config["sae"]
     prefix:
@@ -56,7 +56,7 @@ def test_another_workflow_can_have_an_atlas_as_a_module(tmp_path):
         **{"recipes": recipe, "activations.layers": [1], "training.tokens": "2k", "training.snapshots": ["1k"]}
     )
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"genes": 3, "sae": config}))
-    (tmp_path / "Snakefile").write_text(OUTER)
+    (tmp_path / "Snakefile").write_text(OUTER.format(place=ROOT))
     run(tmp_path)
     assert (tmp_path / "rows.txt").read_text() == "1\n"
     card = read_json(tmp_path / "saes/models/sae/small-neox_resid1_exp4_2k_topk/config.json")

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from slurm import wait_for
 from test_interruption import checkpoints
+from test_module import OUTER
 
 from sae_atlas.files import read_json
 from workflow import ROOT, SMALL, kinds, planned_in, small
@@ -238,26 +239,6 @@ def outputs(folder: Path) -> dict[str, bytes]:
     parts = ("results/checkpoints", "results/curves", "results/metrics", "results/figures", "models/sae")
     files = [path for part in parts for path in (folder / part).rglob("[!.]*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-OUTER = """
-module atlas:
-    snakefile:
-        "{place}/Snakefile"
-    config:
-        config["sae"]
-    prefix:
-        "saes"
-
-
-use rule * from atlas as atlas_*
-
-
-rule everything:
-    default_target: True
-    input:
-        rules.atlas_all.input,
-"""
 
 
 def test_as_a_module_of_another_workflow_elsewhere(workflow, tmp_path):

@@ -63,13 +63,12 @@ TOKENIZER = "results/base_model/tokenizer/provenance.json" if pretraining(BASE_M
 MADE = made_model(BASE_MODEL)
 FLOORS = atlas.config.get("floors", {})
 STUDENTS = "results/students.parquet" if "students" in FLOORS else []
-CONTEXT_FILES = ["contexts", "features", "documents", "raw"]  # of top_contexts
-FEATURE_FILES = [*CONTEXT_FILES, "scores", "probes", "names", "evolution", "matches"]
+FEATURE_TABLES = ["contexts", "features", "documents", "raw", "scores", "probes", "names", "evolution", "matches"]
 FEATURES = expand(
-    "results/features/{recipe}/layer{layer:02d}_{file}.parquet",
+    "results/features/{recipe}/layer{layer:02d}_{table}.parquet",
     recipe=atlas.recipes,
     layer=atlas.feature_layers,
-    file=FEATURE_FILES,
+    table=FEATURE_TABLES,
 )
 EXPLORER = ["results/explorer/index.html"] if atlas.feature_layers else []
 DEVICE = atlas.config["device"]  # of jobs that can use a GPU: a resource, for it is no reason to run anything again
