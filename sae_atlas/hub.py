@@ -38,7 +38,10 @@ def _why(error: Exception, repository: str, revision: str | None, kind: str) -> 
     from huggingface_hub import constants, errors
 
     causes = list(_causes(error))
-    found = lambda *classes: any(isinstance(each, classes) for each in causes)  # noqa: E731
+
+    def found(*classes: type) -> bool:
+        return any(isinstance(each, classes) for each in causes)
+
     status = next((each.response.status_code for each in causes if isinstance(each, errors.HfHubHTTPError)), None)
     page = f"{constants.ENDPOINT}/{FOLDERS[kind]}{repository}"
     if found(errors.GatedRepoError) or "is a gated dataset" in str(error):

@@ -1,6 +1,7 @@
 """The features of a finished atlas, as a user asks for them: what is made, what a change makes again."""
 
 import json
+import os
 import re
 import shutil
 
@@ -109,7 +110,7 @@ def test_a_new_recipe_reads_the_text_for_itself_alone(looked_at):
     assert (jobs["text"], jobs["contexts"], jobs["evolution"]) == (1, 1, 1)
 
 
-def test_other_programs_get_theirs_when_they_ask(looked_at):
+def test_other_programs_get_theirs_when_they_ask(looked_at, tmp_path):
     snakemake(looked_at, small(features=FEATURES), "contexts_json", "neuronpedia")
     for recipe in SMALL["recipes"]:
         folder = looked_at / "results" / "features" / recipe
@@ -118,6 +119,11 @@ def test_other_programs_get_theirs_when_they_ask(looked_at):
         batch = json.loads((folder / "neuronpedia" / "layer01.json").read_text())
         assert len(listed) == len(batch["features"]) == about.alive.sum()
         assert (batch["model_id"], batch["layer"], batch["sae_set"]) == ("small-neox", 1, recipe)
+    folder = tmp_path / "copied"
+    shutil.copytree(looked_at, folder, ignore=shutil.ignore_patterns(".snakemake"))
+    assert planned(folder, small(features=FEATURES), "contexts_json") == []
+    os.utime(folder / "results" / "features" / "topk" / "layer01_contexts.parquet")  # as if it had been made again
+    assert planned(folder, small(features=FEATURES), "contexts_json") == ["JSON: topk, layer 01"]
 
 
 def test_nothing_of_it_is_done_without_the_section(finished):

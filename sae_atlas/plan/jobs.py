@@ -3,6 +3,7 @@
 import itertools
 
 from sae_atlas.plan.stages import STAGES
+from sae_atlas.plan.stages.figures import figures
 from sae_atlas.plan.stages.lifecycle import rules_of
 
 FLOW = (
@@ -38,11 +39,14 @@ def _asked(atlas, rule: str) -> bool:
         return rule in rules_of(atlas)
     if _file(rule) in OF_FEATURES:
         return bool(features) and (rule != "save_text" or features["split"] == "train")
-    if rule in ("match_layers", "plot_layer_flow"):
-        return len(atlas.layers) > 1
     if rule in ("distill", "fit_floors"):
         return "students" in floors
-    return bool(floors) if rule in ("floors", "plot_loss_floor_predictions") else True
+    if rule == "floors":
+        return bool(floors)
+    drawn = {name.partition("_")[2] for recipe in atlas.recipes for name in figures(atlas, recipe)}
+    if rule == "match_layers":
+        return "layer_flow" in drawn
+    return not rule.startswith("plot_") or rule.removeprefix("plot_") in drawn
 
 
 def _file(rule: str) -> str:

@@ -22,14 +22,19 @@ logger.addFilter(lambda line: not str(line.msg).endswith("no backup found."))
 PATHS = workflow.modifier.path_modifier  # of this workflow: as a module of another it may have a prefix
 
 
-def current_or_made(path, identities, used_up=False):
-    """A path as an input that must carry these identities. used_up: a temporary folder of arrays, removed after use."""
+def current_or_made(path, identities, used_up=False, by_time=False):
+    """A path as an input that must carry these identities. used_up: a temporary folder of arrays, removed after use.
+
+    by_time: of a rule whose outputs carry no identity, and are older than what they were made from only if it was made again.
+    """
     if workflow.execution_settings is None:  # nothing is run: a report or a graph shows every job
         return path
     lies = PATHS.modify(path)  # as a module of another workflow; the path that is returned, Snakemake itself modifies
     if carries(Path(lies, "zarr.json") if used_up else lies, identities):
         # Never ancient() alone: Snakemake does not look at jobs behind one that runs, and an ancient input does not make them run.
-        return path if used_up else ancient(before_update(path))
+        if used_up:
+            return path
+        return before_update(path) if by_time else ancient(before_update(path))
     if Path(lies).exists():
         workflow.dag.forcefiles.add(lies)
     return path

@@ -136,8 +136,8 @@ rule contexts_of_matches:
 rule contexts_as_json:
     """The highest contexts of every latent of a layer as plain JSON."""
     input:
-        base_model=needs(PROVENANCE),
-        contexts=needs("results/features/{recipe}/layer{layer}_contexts.parquet"),
+        base_model=needs(PROVENANCE, by_time=True),
+        contexts=needs("results/features/{recipe}/layer{layer}_contexts.parquet", by_time=True),
     output:
         json=update("results/features/{recipe}/layer{layer}.json"),
     log:
@@ -165,9 +165,9 @@ rule contexts_as_json:
 rule contexts_for_neuronpedia:
     """Contexts, statistics and logits of every latent of a layer as Neuronpedia reads them."""
     input:
-        base_model=needs(PROVENANCE),
-        contexts=needs("results/features/{recipe}/layer{layer}_contexts.parquet"),
-        features=needs("results/features/{recipe}/layer{layer}_features.parquet"),
+        base_model=needs(PROVENANCE, by_time=True),
+        contexts=needs("results/features/{recipe}/layer{layer}_contexts.parquet", by_time=True),
+        features=needs("results/features/{recipe}/layer{layer}_features.parquet", by_time=True),
     output:
         json=update("results/features/{recipe}/neuronpedia/layer{layer}.json"),
     log:

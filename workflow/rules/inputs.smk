@@ -10,28 +10,29 @@ USED_UP = ("save_activations", "shard_activations", "save_text")
 COLLECTING = ("collect_metrics", "collect_recipes")  # whose tables carry the identities of what is collected
 
 
-def needs(paths, stage=None):
+def needs(paths, stage=None, by_time=False):
     """Inputs of a rule: a path with wildcards, a list of paths, or a function of the wildcards that returns one of these.
 
-    stage: that makes them, where it has no rule here.
+    stage: that makes them, where it has no rule here. by_time: for outputs that carry no identity (`current_or_made`).
     """
 
     def inputs(wildcards):
         chosen = paths(wildcards) if callable(paths) else paths
         many = not isinstance(chosen, str)
-        named = [_needed(path.format(**dict(wildcards.items())), stage) for path in (chosen if many else [chosen])]
+        filled = [path.format(**dict(wildcards.items())) for path in (chosen if many else [chosen])]
+        named = [_needed(path, stage, by_time) for path in filled]
         return named if many else named[0]
 
     return inputs
 
 
-def _needed(path, stage):
+def _needed(path, stage, by_time):
     made_by = (stage, {}) if stage else maker(PATHS.modify(path))
     if made_by is None:
         return path
     stage, of = made_by
     marks = wanted().inputs(stage, **of).values() if stage in COLLECTING else [wanted().identity(stage, **of)]
-    return current_or_made(path, marks, stage in USED_UP)
+    return current_or_made(path, marks, stage in USED_UP, by_time)
 
 
 @cache

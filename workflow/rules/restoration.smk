@@ -6,7 +6,7 @@ if BASE_MODEL["source"] == "restoration":
     rule convert_transformer_lens:
         """The base model for TransformerLens, which must be installed; written once every layer and the logits agree."""
         input:
-            base_model=needs(PROVENANCE),
+            base_model=needs(PROVENANCE, by_time=True),
         output:
             model=update("results/base_model/transformer_lens.pt"),
         log:
