@@ -1,9 +1,11 @@
 """The atlas as a part of another workflow: its own rules, config section and folder beside others'."""
 
+import os
 import re
 import subprocess
 import sys
 
+import pytest
 import yaml
 
 from sae_atlas.files import read_json
@@ -66,3 +68,24 @@ def test_another_workflow_can_have_an_atlas_as_a_module(tmp_path):
     config["recipes"]["more"] = SMALL["recipes"]["topk"] | {"k": 3}  # stores are made again, the other's SAEs are not
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"genes": 3, "sae": config}))
     assert re.search(r"^atlas_train_sae +2$", run(tmp_path, "--dry-run"), re.MULTILINE)
+
+
+# Snakemake of an environment in which the library is not installed: it is found beside the workflow.
+BARE = """
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+from snakemake.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("front_door", "config"),
+    [("Snakefile", "tiny-neox"), ("workflow/Snakefile", "tiny-neox"), ("workflow/three_stages.smk", "lifecycle")],
+)
+def test_the_library_need_not_be_installed(tmp_path, front_door, config):
+    command = [sys.executable, "-c", BARE, "--snakefile", str(ROOT / front_door), "--directory", str(tmp_path)]
+    command += ["--configfile", str(ROOT / "config" / f"{config}.yaml"), "--cores", "1", "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^total +\d+$", done.stdout, re.MULTILINE)
