@@ -13,7 +13,8 @@ COLLECTING = ("collect_metrics", "collect_recipes")  # whose tables carry the id
 def needs(paths, stage=None, by_time=False):
     """Inputs of a rule: a path with wildcards, a list of paths, or a function of the wildcards that returns one of these.
 
-    stage: that makes them, where it has no rule here. by_time: for outputs that carry no identity (`current_or_made`).
+    stage: that makes them, for paths that no rule here makes.
+    by_time: for outputs that carry no identity (`current_or_made`).
     """
 
     def inputs(wildcards):
