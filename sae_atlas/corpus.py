@@ -20,11 +20,12 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from sae_atlas.arrays import Rows
+from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.errors import AtlasError, nearest, reason
 from sae_atlas.files import atomic
 from sae_atlas.hub import hub_text, refuse
 from sae_atlas.log import DISK_ERRORS, progress
-from sae_atlas.provenance import check_record
+from sae_atlas.provenance import current_record
 
 DOCUMENTS_PER_BATCH, CHARACTERS_PER_BATCH = 512, 2**18  # tokenised together, as many as reach either
 ROWS_IN_MEMORY = 128  # of a local text: the system reads up to 64 kB with each
@@ -92,35 +93,33 @@ class Corpus:
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def open_corpus(path: str | Path, expected: str | None = None) -> Corpus:
-    """Open a corpus. Raises AtlasError if it is not there, not whole or not the `expected` one."""
+def open_corpus(path: str | Path) -> Corpus:
+    """Open a corpus. Raises AtlasError if it is not there or not whole."""
     try:
         group = zarr.open_group(path, mode="r")
         arrays = (Rows(Path(path) / name, group[name], "corpus") for name in ("tokens", "mask", "document", "topic"))
         corpus = Corpus(*arrays, dict(group.attrs))
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise AtlasError(f"{path}: no readable corpus; delete it and rerun") from error
-    if expected is not None:
-        check_record(path, corpus.attributes.get("record"), expected)
     return corpus
 
 
 def tokenize(
-    output: str | Path,
-    tokenizer,
+    base_model: str | Path,
+    corpus: str | Path,
     text: dict,
     context: int,
     train_tokens: int,
     held_out_tokens: int,
     seed: int,
-    record: dict,
 ) -> None:
-    """Write the corpus of `text` (config section `corpus`: source and its keys).
+    """Write the `corpus` of `text` (config section `corpus`: source and its keys), read with the tokenizer of `base_model`.
 
     Documents are held out whole until `held_out_tokens` unmasked tokens are reached; the rest gives `train_tokens`.
     Documents are joined with the document start; every context begins with one too. Raises AtlasError if the text is
     short.
     """
+    tokenizer = load_tokenizer(base_model)
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         raise AtlasError("base_model: its tokenizer has neither a start nor an end token to part documents with")
@@ -134,7 +133,7 @@ def tokenize(
     train = len(contexts) - held_out
     order = np.concatenate([generator.permutation(held_out), held_out + generator.permutation(train)])
     names, labels = topics.labels()
-    with atomic(output) as partial:
+    with atomic(corpus) as partial:
         group = zarr.create_group(partial, zarr_format=3)
         shape, rows = (len(order), context), min(len(order), contexts.rows_per_block)
         tokens = _create(group, "tokens", shape, rows, dtype)
@@ -157,7 +156,7 @@ def tokenize(
                 "text_sha256": digest.hexdigest(),
                 "seed": seed,
                 "text": text,
-                "record": record,
+                "record": current_record(),
             }
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 REMAKE = "Delete it and rerun; it will be rebuilt."  # the remedy for an output of this workflow
+FETCH = "Fetch or make it again."  # for a file of the user's own
 
 
 class AtlasError(Exception):

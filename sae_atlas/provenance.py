@@ -8,14 +8,15 @@ and the next stage checks it. Code and packages are told in the record and do no
 import hashlib
 import json
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sae_atlas.errors import REMAKE, AtlasError
-
 PACKAGES = ("torch", "transformers", "zarr", "numpy", "numba")
+_at_work: ContextVar[dict | None] = ContextVar("record", default=None)
 
 
 def identity(stage: str, settings: dict, version: str, inputs: dict[str, str]) -> str:
@@ -67,13 +68,19 @@ def make_record(stage: str, settings: dict, version: str, inputs: dict[str, str]
     }
 
 
-def check_record(path: str | Path, record: dict | None, expected: str) -> None:
-    """Raise AtlasError unless `record`, read from the output at `path`, has the `expected` identity."""
-    found = (record or {}).get("identity")
-    if found != expected:
-        raise AtlasError(
-            f"{path}: made by other settings, code or inputs (identity {found}, expected {expected}). {REMAKE}"
-        )
+@contextmanager
+def recording(record: dict) -> Iterator[None]:
+    """What is written inside carries `record`: files hold the identity of the job that made them without being told."""
+    token = _at_work.set(record)
+    try:
+        yield
+    finally:
+        _at_work.reset(token)
+
+
+def current_record() -> dict | None:
+    """The record of the job at work; None outside the workflow, where outputs carry none."""
+    return _at_work.get()
 
 
 def carries(path: str | Path, identities: Sequence[str]) -> bool:

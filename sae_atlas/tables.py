@@ -10,25 +10,28 @@ import pyarrow.parquet as parquet
 
 from sae_atlas.errors import REMAKE, AtlasError
 from sae_atlas.files import atomic
+from sae_atlas.provenance import current_record
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def write_table(path: str | Path, table: pa.Table, identities: Sequence[str]) -> None:
-    """Write a table atomically. identities: of the jobs whose results are in it, in their order."""
+def write_table(path: str | Path, table: pa.Table, identities: Sequence[str] | None = None) -> None:
+    """Write a table atomically. identities: of the jobs whose results are in it, in their order (default: the job at work)."""
+    if identities is None:
+        identities = [record["identity"]] if (record := current_record()) else []
     with atomic(path) as partial:
         parquet.write_table(table.replace_schema_metadata({"identities": json.dumps(list(identities))}), partial)
 
 
-def read_table(path: str | Path, expects: Sequence[str]) -> "pd.DataFrame":
-    """A table of the results of the jobs `expects`. Raises AtlasError if it is of others, not readable or empty."""
+def read_table(path: str | Path) -> "pd.DataFrame":
+    """A table of results. Raises AtlasError if it is not readable or empty."""
     import pandas as pd  # here, for training only writes tables, and 0.3 s is much of a short job
 
-    found = identities(path)
-    if found != list(expects):
-        raise AtlasError(f"{path}: made by other settings, code or inputs (identities {found}). {REMAKE}")
-    table = pd.read_parquet(path)
+    try:
+        table = pd.read_parquet(path)
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        raise AtlasError(f"{path}: no readable table. {REMAKE}") from error
     if table.empty:
         raise AtlasError(f"{path}: the table has no rows. {REMAKE}")
     return table

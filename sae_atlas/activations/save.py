@@ -17,15 +17,16 @@ from sae_atlas.corpus import open_corpus
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic
 from sae_atlas.log import logger, progress
+from sae_atlas.provenance import current_record
 from sae_atlas.sites import capture, module_name
 
 ROWS_PER_CHUNK = 4096  # rows of every layer that wait in memory for a whole chunk
 
 
 def save_activations(
-    provenance: str | Path,
+    base_model: str | Path,
     corpus: str | Path,
-    output: str | Path,
+    activations: str | Path,
     layers: list[int],
     site: str,
     start: int,
@@ -33,22 +34,20 @@ def save_activations(
     dtype: str,
     model_dtype: str,
     contexts_per_batch: int,
-    record: dict,
-    expects: dict,
     device: str = "auto",
 ) -> None:
     """Write the activations of train tokens [start, stop) at `site` of every one of `layers`, as `dtype`.
 
     Raises AtlasError for an unknown site, a value that float16 cannot hold, or NaN.
     """
-    model, origin = load(provenance, model_dtype, expects["base_model"], device)
+    model, origin = load(base_model, model_dtype, device)
     for layer in layers:
         module_name(model, site, layer)  # an unknown site is reported before the work
-    source = open_corpus(corpus, expects["corpus"])
+    source = open_corpus(corpus)
     window = source.window(start, stop)
     rows = source.unmasked(window)
     started = time.monotonic()
-    with atomic(output) as partial, progress(rows, "tokens", f"{len(layers)} layers") as bar:
+    with atomic(activations) as partial, progress(rows, "tokens", f"{len(layers)} layers") as bar:
         group = zarr.create_group(partial, zarr_format=3)
         columns: dict[int, _Column] = {}
         for first in range(window.start, window.stop, contexts_per_batch):
@@ -72,7 +71,7 @@ def save_activations(
                 "window": [start, stop],
                 "tokens": rows,
                 "masked": len(window) * source.context - rows,
-                "record": record,
+                "record": current_record(),
             }
         )
     seconds = time.monotonic() - started

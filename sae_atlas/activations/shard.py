@@ -13,7 +13,7 @@ from sae_atlas.arrays import Rows
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic
 from sae_atlas.log import logger, progress
-from sae_atlas.provenance import check_record
+from sae_atlas.provenance import current_record
 
 SAMPLE = 8192  # rows for the geometric median
 ROWS_PER_READ = 8192
@@ -24,7 +24,7 @@ COMPRESSORS = {"none": [], "zstd": [BloscCodec(cname="zstd", clevel=3, shuffle="
 
 def shard_activations(
     activations: str | Path,
-    output: str | Path,
+    store: str | Path,
     layer: int,
     dtype: str,
     keep_bits: int | None,
@@ -33,17 +33,14 @@ def shard_activations(
     shard_rows: int,
     chunk_rows: int,
     seed: int,
-    record: dict,
-    expects: dict,
 ) -> None:
     """Write the store [tokens, d_in] of `layer`. In memory are one shard, and of every token its norm and its number.
 
     Tokens whose norm exceeds `outlier_norm` x the median norm are dropped and counted. The rows come in the corpus's
     random order; permuting them within a shard takes neighbours of one context apart. The normaliser is that of the
-    activations before they are rounded to `dtype` (coding.py). Raises AtlasError if the activations are not those expected.
+    activations before they are rounded to `dtype` (coding.py).
     """
     source = zarr.open_group(activations, mode="r")
-    check_record(activations, source.attrs.get("record"), expects["activations"])
     name = f"layer{layer:02d}"
     if name not in source:
         raise AtlasError(f"{activations}: holds no {name}; delete it and rerun")
@@ -55,8 +52,8 @@ def shard_activations(
     sample[np.random.default_rng(seed).choice(kept, min(SAMPLE, len(kept)), replace=False)] = True
     sampled, total, squared = [], np.zeros(rows.shape[1]), 0.0
     grid = Grid.over(*_range(rows, kept)) if dtype == "int8" else None
-    with atomic(output) as partial, progress(len(kept), "tokens", name) as bar:
-        store = zarr.create_array(
+    with atomic(store) as partial, progress(len(kept), "tokens", name) as bar:
+        array = zarr.create_array(
             partial,
             shape=(len(kept), rows.shape[1]),
             shards=(shard_rows, rows.shape[1]),
@@ -74,9 +71,9 @@ def shard_activations(
                 total += values.astype(np.float32).sum(axis=0, dtype=np.float64)
                 squared += float(np.square(norms[taken], dtype=np.float64).sum())
                 sampled.append(values[sample[taken]].astype(np.float64))
-            store[first : first + len(chosen)] = shard
+            array[first : first + len(chosen)] = shard
             bar.update(len(chosen))
-        store.attrs.update(
+        array.attrs.update(
             {
                 **{key: source.attrs[key] for key in ("base_model", "site", "window")},
                 "layer": layer,
@@ -87,11 +84,11 @@ def shard_activations(
                 "norm_quantiles": dict(zip(map(str, QUANTILES), np.quantile(norms, QUANTILES).tolist(), strict=True)),
                 **_moments(total / len(kept), squared / len(kept)),
                 "geometric_median": geometric_median(np.concatenate(sampled)).tolist(),
-                "record": record,
+                "record": current_record(),
             }
         )
-        store.attrs["seal"] = seal(store)
-    seconds, size = time.monotonic() - started, _size(Path(output))
+        array.attrs["seal"] = seal(array)
+    seconds, size = time.monotonic() - started, _size(Path(store))
     logger.info("%d tokens kept, %d outliers dropped, in %.1f s", len(kept), len(norms) - len(kept), seconds)
     logger.info("%.1f bytes per token, %.1f MB/s", size / len(kept), size / seconds / 1e6)
 

@@ -22,7 +22,6 @@ import zarr
 from sae_atlas.activations.chunks import Chunks
 from sae_atlas.activations.coding import Grid, decode
 from sae_atlas.errors import REMAKE, AtlasError, Damaged, reason
-from sae_atlas.provenance import check_record
 
 READERS = 2  # threads; two read more than 4 GB/s, and training has the other cores
 AHEAD = 3  # chunks read before they are asked for: more would leave the processor's cache before they are used
@@ -105,8 +104,8 @@ def seal(array: zarr.Array) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def open_store(path: str | Path, expected: str | None = None) -> Store:
-    """Open a store. Raises AtlasError if it is not there, not whole or not the `expected` one."""
+def open_store(path: str | Path) -> Store:
+    """Open a store. Raises AtlasError if it is not there or not whole."""
     path = Path(path)
     try:
         array = zarr.open_array(path, mode="r")
@@ -118,8 +117,6 @@ def open_store(path: str | Path, expected: str | None = None) -> Store:
         raise Damaged(path, "no readable store") from error
     if not whole:
         raise Damaged(path, "its attributes fail their checksum")
-    if expected is not None:
-        check_record(path, attrs.get("record"), expected)
     try:
         mean, median = (_per_dimension(attrs[key], array) for key in ("mean", "geometric_median"))
         grid = Grid.from_dict(attrs["coding"]["grid"]) if attrs["coding"]["grid"] else None

@@ -5,7 +5,6 @@ from pathlib import Path
 from sae_atlas.errors import AtlasError, reason
 from sae_atlas.files import read_json
 from sae_atlas.log import DISK_ERRORS
-from sae_atlas.provenance import check_record
 
 SIZES = (
     ("num_hidden_layers", "n_layer"),
@@ -16,17 +15,9 @@ SIZES = (
 MOST_PER_BYTE = 16  # parameters; four-bit weights have 2, and some blocks are less than width x width
 
 
-def read_provenance(provenance: str | Path, expected: str | None = None) -> dict:
-    """What `prepare` wrote. Raises AtlasError if its identity is not the `expected` one."""
-    found = read_json(provenance)
-    if expected is not None:
-        check_record(provenance, found.get("record"), expected)
-    return found
-
-
-def load(provenance: str | Path, dtype: str, expected: str | None = None, device: str = "auto"):
+def load(provenance: str | Path, dtype: str, device: str = "auto"):
     """(model in evaluation mode, provenance). device: as `read_model` takes it. Code from the folder is never run."""
-    found = read_provenance(provenance, expected)
+    found = read_json(provenance)
     model = read_model(Path(provenance).parent / found["path"], dtype, device)
     if "adapter" in found:
         from sae_atlas.base_models.made import put_on
@@ -85,11 +76,11 @@ def read_model(folder: Path, dtype: str, device: str | dict = "auto"):
     return model.eval().requires_grad_(False)
 
 
-def load_tokenizer(provenance: str | Path, expected: str | None = None):
+def load_tokenizer(provenance: str | Path):
     """The tokenizer in the prepared folder."""
     from transformers import AutoTokenizer
 
-    folder = Path(provenance).parent / read_provenance(provenance, expected)["path"]
+    folder = Path(provenance).parent / read_json(provenance)["path"]
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # as above

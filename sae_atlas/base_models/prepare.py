@@ -11,13 +11,13 @@ from sae_atlas.base_models.packages import find_model
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic, sha256, write_json
 from sae_atlas.log import logger
-from sae_atlas.provenance import check_record
+from sae_atlas.provenance import current_record
 
 
-def prepare(provenance: str | Path, settings: dict, record: dict, made: str | Path | None = None) -> None:
+def prepare(provenance: str | Path, made: str | Path | None = None, **settings) -> None:
     """Fetch, convert or make the model of `settings` (config section `base_model`) and write its `provenance`.
 
-    made: the folder that our rules wrote, for sources `pretrain`, `lora` and `merged`.
+    made: export_meta.json of the folder that our rules wrote, for sources `pretrain`, `lora` and `merged`.
 
     The provenance says where the folder is (`path`, relative to the provenance itself), where the weights came from,
     their sha256, licence, quantisation, sizes (`n_layers`, `d_model`) and the `record`. Raises AtlasError if the source
@@ -26,7 +26,7 @@ def prepare(provenance: str | Path, settings: dict, record: dict, made: str | Pa
     provenance = Path(provenance)
     folder = provenance.parent / "model"
     if made is not None:
-        origin = _from_rules(settings, provenance, Path(made), record["inputs"]["made"])
+        origin = _from_rules(settings, provenance, Path(made).parent)
     else:
         makers = {
             "package": _from_package,
@@ -36,7 +36,9 @@ def prepare(provenance: str | Path, settings: dict, record: dict, made: str | Pa
             "random": _at_random,
         }
         origin = makers[settings["source"]](settings, folder)
-    write_json(provenance, {**origin, **_sizes((provenance.parent / origin["path"]).resolve()), "record": record})
+    write_json(
+        provenance, {**origin, **_sizes((provenance.parent / origin["path"]).resolve()), "record": current_record()}
+    )
 
 
 def _from_package(settings: dict, folder: Path) -> dict:
@@ -93,7 +95,7 @@ def _from_restoration(settings: dict, folder: Path) -> dict:
 
 
 def _at_random(settings: dict, folder: Path) -> dict:
-    words = tokenizer(settings["tokenizer"])
+    words = named_tokenizer(settings["tokenizer"])
     model = random_model(settings["architecture"], settings["sizes"], words, settings["seed"])
     with atomic(folder) as partial:
         model.save_pretrained(partial)
@@ -107,17 +109,17 @@ def _at_random(settings: dict, folder: Path) -> dict:
     }
 
 
-def make_tokenizer(provenance: str | Path, kind: str, record: dict) -> None:
-    """Write the tokenizer alone, in a folder beside its provenance, as `load_tokenizer` reads it."""
+def make_tokenizer(provenance: str | Path, tokenizer: str) -> None:
+    """Write a tokenizer (`named_tokenizer`) alone, in a folder beside its provenance, as `load_tokenizer` reads it."""
     folder = Path(provenance).parent / "tokenizer"
     with atomic(folder) as partial:
-        tokenizer(kind).save_pretrained(partial)
-    write_json(provenance, {"path": folder.name, "tokenizer": kind, "record": record})
+        named_tokenizer(tokenizer).save_pretrained(partial)
+    write_json(provenance, {"path": folder.name, "tokenizer": tokenizer, "record": current_record()})
 
 
-def tokenizer(kind: str):
+def named_tokenizer(name: str):
     """`package`: the embedded model's; `bytes`: an id per byte."""
-    if kind == "package":
+    if name == "package":
         from sae_atlas.base_models.gguf_llama import read_tokenizer
 
         return read_tokenizer(find_model("smollm2-135m-instruct").path())
@@ -126,10 +128,9 @@ def tokenizer(kind: str):
     return byte_tokenizer()
 
 
-def _from_rules(settings: dict, provenance: Path, made: Path, expected: str) -> dict:
+def _from_rules(settings: dict, provenance: Path, made: Path) -> dict:
     """A folder under models/, used in place; an adapter stands beside the folder of its base."""
     meta = read_meta(made)
-    check_record(made, meta["record"], expected)
     folders = {"path": made}
     if meta["is_lora"]:
         folders = {"path": made / meta["base"]["path"], "adapter": made / ADAPTER}

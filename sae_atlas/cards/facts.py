@@ -8,7 +8,6 @@ import yaml
 from sae_atlas.base_models.packages import find_text
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import read_json
-from sae_atlas.provenance import check_record
 
 SITE_WORDS = {
     "resid_pre": "residual stream before block {layer}",
@@ -71,14 +70,11 @@ class Origin:
         return self.corpus["record"]["settings"]["context"]
 
 
-def read_origin(provenance: str | Path, corpus: str | Path, base: str, text: str, expects: dict) -> Origin:
-    """Base model and text named `base` and `text`. Raises AtlasError if a file is of another run."""
-    model = read_json(provenance)
-    check_record(provenance, model.get("record"), expects["base_model"])
+def read_origin(base_model: str | Path, corpus: str | Path, base: str, text: str) -> Origin:
+    """Base model (its provenance) and text, which are called `base` and `text`."""
     # Zarr v3 keeps a group's attributes here; to import zarr takes longer than to write the card.
     attributes = read_json(Path(corpus) / "zarr.json")["attributes"]
-    check_record(corpus, attributes.get("record"), expects["corpus"])
-    return Origin(base, model, text, attributes)
+    return Origin(base, read_json(base_model), text, attributes)
 
 
 @dataclass(frozen=True)
@@ -120,10 +116,9 @@ class Measured:
         return {row["metric"]: row for row in self.rows if row["snapshot"] == snapshot}
 
 
-def read_measured(path: str | Path, expected: str) -> Measured:
-    """Raises AtlasError if the file is of another run."""
+def read_measured(path: str | Path) -> Measured:
+    """What metrics.evaluate wrote as JSON."""
     found = read_json(path)
-    check_record(path, found.get("record"), expected)
     return Measured(Path(path), found["checkpoints"], found["metrics"], found["record"])
 
 

@@ -13,7 +13,6 @@ from sae_atlas.cards.facts import (
     Origin,
     check_weights,
     read_measured,
-    read_origin,
 )
 from sae_atlas.cards.how_trained import loss, published_by, training
 from sae_atlas.cards.markdown import fill, interval, number
@@ -22,31 +21,26 @@ from sae_atlas.cards.weights import copy
 from sae_atlas.errors import AtlasError
 from sae_atlas.figures.shown import name_of
 from sae_atlas.files import atomic, sha256, write_json
+from sae_atlas.provenance import current_record
 
 
 def write_model_card(
     checkpoint: str | Path,
     metrics: str | Path,
-    provenance: str | Path,
-    corpus: str | Path,
+    origin: Origin,
     folder: str | Path,
     name: str,
-    base: str,
-    text: str,
     author: str,
-    record: dict,
-    expects: dict,
 ) -> None:
     """Write the folder of the final `checkpoint` of one layer, beside the SAELens pair that is there.
 
-    metrics: the layer's JSON (metrics.evaluate). base, text: names of base model and corpus. The date is the
+    metrics: the layer's JSON (metrics.evaluate). The date is the
     checkpoint's, so the same run gives the same card. Raises AtlasError if name, weights, metrics and inputs
     do not belong together.
     """
     folder = Path(folder)
-    origin = read_origin(provenance, corpus, base, text, expects)
-    measured = read_measured(metrics, expects["metrics"])
-    _check_name(name, measured, base)
+    measured = read_measured(metrics)
+    _check_name(name, measured, origin.base)
     copy(checkpoint, folder / "model.pt")
     weights = sha256(folder / "model.pt")
     check_weights(checkpoint, weights, measured, "final")
@@ -55,7 +49,7 @@ def write_model_card(
     with atomic(folder / "model_card.md") as partial:
         partial.write_text(card)
     files = {file: sha256(folder / file) for file in PUBLISHED if file != "config.json"}
-    write_json(folder / "config.json", _config(name, origin, measured, date, files, record))
+    write_json(folder / "config.json", _config(name, origin, measured, date, files))
 
 
 def _check_name(name: str, measured: Measured, base: str) -> None:
@@ -97,7 +91,7 @@ def _card(name: str, origin: Origin, measured: Measured, weights: str, date: str
     )
 
 
-def _config(name: str, origin: Origin, measured: Measured, date: str, files: dict, record: dict) -> dict:
+def _config(name: str, origin: Origin, measured: Measured, date: str, files: dict) -> dict:
     config = measured.config
     keys = ("source", "revision", "licence", "quantisation", "architecture", "n_layers", "d_model", "weights_sha256")
     return {
@@ -121,7 +115,7 @@ def _config(name: str, origin: Origin, measured: Measured, date: str, files: dic
         "metrics": measured.metrics(),
         "date": date,
         "files_sha256": files,
-        "records": {"training": config["record"], "evaluation": measured.record, "card": record},
+        "records": {"training": config["record"], "evaluation": measured.record, "card": current_record()},
     }
 
 

@@ -1,5 +1,6 @@
 """A release: all layers and snapshots of a recipe in one folder, with figures, hashes and a README for the hub."""
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from sae_atlas.cards.markdown import Plain, code, escape, fill, number
 from sae_atlas.cards.names import checkpoint_name
 from sae_atlas.figures.shown import SHOWN
 from sae_atlas.files import sha256
+from sae_atlas.provenance import current_record
 
 FLOORS = "8_loss_floor_predictions.png"
 AT_THE_TOP = ("1_training_curves.png", "2_metrics_heatmap.png", FLOORS)  # these have their place in the template
@@ -27,10 +29,12 @@ QUALITY = ("ce_recovered", "ce_increase", "fvu", "l0", "dead_share")
 
 
 def write_release(
-    checkpoints: dict[int, dict[str, str | Path]],
-    metrics: dict[int, str | Path],
+    checkpoints: Sequence[str | Path],
+    metrics: Sequence[str | Path],
+    layers: Sequence[int],
+    snapshots: Sequence[str],
     figures: Sequence[str | Path],
-    provenance: str | Path,
+    base_model: str | Path,
     corpus: str | Path,
     readme: str | Path,
     name: str,
@@ -40,25 +44,22 @@ def write_release(
     config: dict,
     licence: str,
     author: str,
-    record: dict,
-    expects: dict,
 ) -> None:
     """Fill the folder of `readme`; the README comes last, so a folder that has one is whole.
 
-    checkpoints: layer -> snapshot (`final` for the last) -> file; metrics: layer -> JSON of metrics.evaluate. sisters:
-    release name -> recipe. config: what reproduces this recipe. Weights and figures are hard links. The folder lists its
-    files in SHA256SUMS; what an earlier release listed and this one does not is removed. Raises AtlasError if a file is of
-    another run or not the one that was measured.
+    checkpoints: of all `layers` and, in each, all `snapshots` (`final` for the last); metrics: of all layers, JSON of
+    metrics.evaluate. sisters: release name -> recipe. config: what reproduces this recipe. Weights and figures are hard
+    links. The folder lists its files in SHA256SUMS; what an earlier release listed and this one does not is removed. Raises
+    AtlasError if a file is not the one that was measured.
     """
     readme = Path(readme)
-    origin = read_origin(provenance, corpus, base, text, expects)
-    measured = [read_measured(path, expects[f"layer{layer:02d}"]) for layer, path in metrics.items()]
+    origin = read_origin(base_model, corpus, base, text)
+    measured = dict(zip(layers, map(read_measured, metrics), strict=True))
     linked, hashes = {}, {}
-    for each in measured:
-        for snapshot, path in checkpoints[each.layer].items():
-            target = checkpoint_name(each.layer, snapshot)
-            linked[target], hashes[target] = path, sha256(path)
-            check_weights(path, hashes[target], each, snapshot)
+    for (layer, snapshot), path in zip(itertools.product(layers, snapshots), checkpoints, strict=True):
+        target = checkpoint_name(layer, snapshot)
+        linked[target], hashes[target] = path, sha256(path)
+        check_weights(path, hashes[target], measured[layer], snapshot)
     size = sum(Path(path).stat().st_size for path in linked.values())
     for figure in figures:
         target = f"plots/{Path(figure).name}"
@@ -66,7 +67,9 @@ def write_release(
     shown = as_yaml(without_folders(config))
     written = {"config.yaml": f"# What makes {name} again: snakemake --configfile config.yaml\n{shown}\n"}
     pictures = [Path(figure).name for figure in figures]
-    written[readme.name] = _page(name, origin, measured, size, pictures, sisters, config, licence, author, record)
+    written[readme.name] = _page(
+        name, origin, list(measured.values()), size, pictures, sisters, config, licence, author
+    )
     fill_folder(readme.parent, linked, hashes, written)
 
 
@@ -80,7 +83,6 @@ def _page(
     config: dict,
     licence: str,
     author: str,
-    record: dict,
 ) -> str:
     first, layers = measured[0], [each.layer for each in measured]
     snapshots, values = list(first.checkpoints), first.config["recipe"]
@@ -89,7 +91,7 @@ def _page(
     return fill(
         "release.md.jinja",
         name=name,
-        front_matter=as_yaml(_front_matter(origin, licence, values, record)),
+        front_matter=as_yaml(_front_matter(origin, licence, values)),
         origin=origin,
         base_link=Plain(f"[{escape(origin.hub_id)}](https://huggingface.co/{origin.hub_id})")
         if origin.hub_id
@@ -129,7 +131,7 @@ def _words(picture: str) -> str:
     return Path(picture).stem.partition("_")[2].replace("_", " ").capitalize()
 
 
-def _front_matter(origin: Origin, licence: str, recipe: dict, record: dict) -> dict:
+def _front_matter(origin: Origin, licence: str, recipe: dict) -> dict:
     """What the hub reads: https://huggingface.co/docs/hub/model-cards."""
     matter = {
         "license": licence,
@@ -139,7 +141,8 @@ def _front_matter(origin: Origin, licence: str, recipe: dict, record: dict) -> d
     }
     if origin.corpus["text"]["source"] == "hub":
         matter["datasets"] = [origin.corpus["text"]["id"]]
-    return matter | {"sae_atlas_identity": record["identity"]}
+    record = current_record()
+    return matter | ({"sae_atlas_identity": record["identity"]} if record else {})
 
 
 def _ranges(layers: list[int]) -> str:

@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-from sae_atlas.base_models.load import read_provenance
 from sae_atlas.errors import AtlasError
 from sae_atlas.exports.load import FOLDERS, read
-from sae_atlas.files import sha256
+from sae_atlas.files import read_json, sha256
 from sae_atlas.hub import refuse
 from sae_atlas.log import logger
+from sae_atlas.provenance import current_record
 from sae_atlas.saes.checkpoint import save
 from sae_atlas.sites import SITES
 
@@ -16,7 +16,7 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def import_sae(
-    provenance: str | Path,
+    base_model: str | Path,
     checkpoint: str | Path,
     recipe: dict,
     where: str,
@@ -24,8 +24,6 @@ def import_sae(
     tokens: int,
     base: str,
     site: str,
-    record: dict,
-    expects: dict,
 ) -> None:
     """Write the `checkpoint` of an SAE of a recipe with `pretrained`.
 
@@ -33,7 +31,7 @@ def import_sae(
     base: name of the base model. Raises AtlasError if the SAE cannot be had, is damaged, or says of itself anything else
     than the config does.
     """
-    model = read_provenance(provenance, expects["base_model"])
+    model = read_json(base_model)
     path, hashes = _fetch(recipe["pretrained"], where)
     found = read(path, recipe["pretrained"]["format"])
     config = found["config"]
@@ -51,7 +49,7 @@ def import_sae(
         | {"site": site, "layer": layer},
         "stated": stated,
         "files_sha256": hashes,
-        "record": record,
+        "record": current_record(),
     }
     save(checkpoint, found["model_state"], config, {"trained_tokens": said})
 

@@ -8,19 +8,21 @@ import torch
 
 from sae_atlas.cards.markdown import escape, number
 from sae_atlas.cards.names import PUBLISHED, parse_sae_name, spelled_site
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import FETCH, AtlasError
 from sae_atlas.exports import saelens
 from sae_atlas.files import atomic, read_json, sha256
+from sae_atlas.provenance import current_record
 from sae_atlas.saes.checkpoint import load_checkpoint
 
 COLUMNS = ("base", "site", "layer", "recipe", "expansion", "tokens", "L0", "FVU", "CE recovered", "sha256")
 TEMPLATE = Path(__file__).parents[1] / "cards" / "templates" / "model_card.md.jinja"
 
 
-def write_index(models: str | Path, output: str | Path, record: dict) -> None:
-    """The table of `models`/sae as Markdown. Raises AtlasError as `index` does."""
-    with atomic(output) as partial:
-        partial.write_text(f"# Published SAEs\n\n{index(models)}\n<!-- made by {record['identity']} -->\n")
+def write_index(table: str | Path) -> None:
+    """Write `table`, in the folder that holds all published SAEs, as Markdown. Raises AtlasError as `index` does."""
+    made_by = f"\n<!-- made by {record['identity']} -->\n" if (record := current_record()) else ""
+    with atomic(table) as partial:
+        partial.write_text(f"# Published SAEs\n\n{index(Path(table).parents[1])}{made_by}")
 
 
 def index(models: str | Path) -> str:
@@ -103,7 +105,7 @@ def _wrong_files(folder: Path, hashes: dict) -> Iterator[str]:
 
 
 def _weights(folder: Path, config: dict) -> Iterator[str]:
-    checkpoint = load_checkpoint(folder / "model.pt")
+    checkpoint = load_checkpoint(folder / "model.pt", FETCH)
     own = checkpoint["config"]
     found = {key: own[key] for key in ("tokens", "d_in", "d_sae")} | {
         key: own["activations"][key] for key in ("site", "layer")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sae_atlas.errors import AtlasError, listed, reason
+from sae_atlas.errors import FETCH, AtlasError, listed, reason
 from sae_atlas.exports import dictionary_learning, erdos, one_file, saelens, sparsify
 from sae_atlas.exports.metadata import metadata
 from sae_atlas.files import read_json, sha256
@@ -43,7 +43,7 @@ def read(path: str | Path, kind: str) -> dict:
     if path.is_dir():
         path = path / "model.pt"
     check_listed(path)
-    return load_checkpoint(path)
+    return load_checkpoint(path, FETCH)
 
 
 def format_of(path: Path) -> str:

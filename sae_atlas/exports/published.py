@@ -1,25 +1,26 @@
-"""The SAELens pair of a published SAE, beside its model.pt."""
+"""The folder of a published SAE: weights, config and card, and the SAELens pair beside them."""
 
 from pathlib import Path
 
 from sae_atlas.cards.facts import read_origin
+from sae_atlas.cards.model_card import write_model_card
 from sae_atlas.exports import saelens
 from sae_atlas.exports.metadata import metadata
 from sae_atlas.saes.sae import Sae
 
 
-def export_saelens(
+def publish_sae(
     checkpoint: str | Path,
-    provenance: str | Path,
+    metrics: str | Path,
+    base_model: str | Path,
     corpus: str | Path,
-    folder: str | Path,
+    card: str | Path,
+    name: str,
     base: str,
     text: str,
-    expects: dict,
+    author: str,
 ) -> None:
-    """Write cfg.json and sae_weights.safetensors of `checkpoint` into `folder`.
-
-    base, text: names of base model and corpus. Raises AtlasError if base model or corpus are of another run.
-    """
-    sae = Sae.load(checkpoint)
-    saelens.write(folder, sae, metadata(sae.config, read_origin(provenance, corpus, base, text, expects)))
+    """Fill the folder of `card`, which is called `name`: the SAELens pair, then what `write_model_card` writes."""
+    origin, sae, folder = read_origin(base_model, corpus, base, text), Sae.load(checkpoint), Path(card).parent
+    saelens.write(folder, sae, metadata(sae.config, origin))
+    write_model_card(checkpoint, metrics, origin, folder, name, author)

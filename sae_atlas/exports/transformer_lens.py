@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sae_atlas.base_models.load import load
 from sae_atlas.base_models.restoration import RestorationModel
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic
@@ -15,16 +16,19 @@ LETTERS = (("w", "weight"), ("b", "bias"))  # of a norm: TransformerLens' name a
 SEED = 0  # of the characters that both models read
 
 
-def convert_transformer_lens(model: RestorationModel, output: str | Path, tolerance: float = TOLERANCE) -> None:
-    """Write {config, model_state}, which loads with `weights_only` and by load_transformer_lens, once it is verified.
+def convert_transformer_lens(base_model: str | Path, model: str | Path, tolerance: float = TOLERANCE) -> None:
+    """Write `model`, {config, model_state} of the prepared base model, once it is verified.
+
+    It loads with `weights_only` and by load_transformer_lens.
 
     Both models read the same random characters, at full length and at half of it, in float64: what differs is then the
     conversion. Raises AtlasError with the first layer whose stream differs by more than `tolerance`, and writes nothing;
     also where TransformerLens is not installed.
     """
-    content = {"config": _config(model.config), "model_state": _state(model)}
-    verify(model, _hooked(content, torch.float64), tolerance)
-    with atomic(output) as partial:
+    ours, _ = load(base_model, "float32", "cpu")
+    content = {"config": _config(ours.config), "model_state": _state(ours)}
+    verify(ours, _hooked(content, torch.float64), tolerance)
+    with atomic(model) as partial:
         torch.save(content, partial)
 
 

@@ -23,12 +23,12 @@ NOT_MEASURED = (
 )
 
 
-def contexts_as_json(contexts: str | Path, provenance: str | Path, output: str | Path, expects: dict) -> None:
+def contexts_as_json(contexts: str | Path, base_model: str | Path, file: str | Path) -> None:
     """Write latent -> its highest contexts, each with text, score (the activation), token_index and token at the peak.
 
     token_index: in the tokens of the text. Dead latents are left out.
     """
-    table, tokenizer = read_table(contexts, [expects["contexts"]]), load_tokenizer(provenance, expects["base_model"])
+    table, tokenizer = read_table(contexts), load_tokenizer(base_model)
     top = table[table.band == TOP]
     texts = tokenizer.batch_decode([row.tolist() for row in top.tokens])
     tokens = tokenizer.batch_decode([[row[peak]] for row, peak in zip(top.tokens, top.peak, strict=True)])
@@ -36,29 +36,28 @@ def contexts_as_json(contexts: str | Path, provenance: str | Path, output: str |
     for row, text, token in zip(top.itertuples(), texts, tokens, strict=True):
         context = {"text": text, "score": float(row.activation), "token_index": int(row.peak), "token": token}
         found.setdefault(int(row.latent), []).append(context)
-    _write(output, found)
+    _write(file, found)
 
 
 def contexts_for_neuronpedia(
     contexts: str | Path,
     features: str | Path,
-    provenance: str | Path,
-    output: str | Path,
+    base_model: str | Path,
+    file: str | Path,
     model: str,
     layer: int,
     recipe: str,
     dataset: str,
     context: int,
-    expects: dict,
 ) -> None:
     """Write one batch of features in the form that SAEDashboard's Neuronpedia runner writes; alive latents only.
 
     context: tokens of one. A group of contexts has bin_min -1 and bin_contains -1 for the highest; for a quantile's band its
     lowest and highest activation and the share of the peaks that the band spans. What is not measured is empty.
     """
-    table = read_table(contexts, [expects["contexts"]])
-    about = read_table(features, [expects["contexts"]])
-    tokenizer = load_tokenizer(provenance, expects["base_model"])
+    table = read_table(contexts)
+    about = read_table(features)
+    tokenizer = load_tokenizer(base_model)
     edges = np.array(json.loads(parquet.read_schema(features).field("histogram").metadata[b"edges"]))
     middles = np.sqrt(edges[1:] * edges[:-1]).round(6).tolist()
     strings = {token: tokenizer.decode([token]) for token in sorted({int(t) for row in table.tokens for t in row})}
@@ -82,7 +81,7 @@ def contexts_for_neuronpedia(
                 "activations": _activations(groups[row.latent], strings),
             }
         )
-    _write(output, batch)
+    _write(file, batch)
 
 
 def _activations(rows: pd.DataFrame, strings: dict[int, str]) -> list[dict]:

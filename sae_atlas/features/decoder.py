@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from sae_atlas.base_models.load import load_tokenizer, read_provenance
+from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.files import read_json
 
 
 class Decoder:
@@ -16,11 +17,11 @@ class Decoder:
         self.decode, self.known = decode, {}
 
     @classmethod
-    def of_model(cls, provenance: str | Path, expected: str | None = None) -> "Decoder":
+    def of_model(cls, provenance: str | Path) -> "Decoder":
         """With the prepared base model's tokenizer. Its file is read without transformers, which take 4 s to import."""
-        file = Path(provenance).parent / read_provenance(provenance, expected)["path"] / "tokenizer.json"
+        file = Path(provenance).parent / read_json(provenance)["path"] / "tokenizer.json"
         if not file.is_file():  # a tokenizer of another kind
-            return cls(load_tokenizer(provenance, expected).decode)
+            return cls(load_tokenizer(provenance).decode)
         tokenizer = Tokenizer.from_file(str(file))
         return cls(lambda ids: tokenizer.decode(ids, skip_special_tokens=False))
 

@@ -1,5 +1,6 @@
 """How latents formed: the best match of each in the earlier snapshots of its layer and in the neighbouring layers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,32 +18,32 @@ NOWHERE = pa.schema(list(COLUMNS.items())).empty_table()  # an SAE without earli
 
 def evolution(
     checkpoint: str | Path,
-    earlier: dict[str, str | Path],
-    neighbours: dict[int, str | Path],
-    output: str | Path,
-    record: dict,
-    expects: dict,
+    table: str | Path,
+    snapshots: Sequence[str],
+    layers: Sequence[int],
+    earlier: Sequence[str | Path] = (),
+    neighbours: Sequence[str | Path] = (),
 ) -> None:
     """Write a row per latent of `checkpoint` and place: latent, axis, place, match, cosine.
 
-    earlier: snapshot (`40k`) -> checkpoint of the same layer; neighbours: layer -> its final checkpoint. axis is
+    earlier: checkpoints of the same layer at `snapshots` (`40k`); neighbours: final checkpoints of `layers`. axis is
     `snapshot` or `layer`; `match` is the latent there whose decoder row has the largest `cosine` with this one's, alive or
-    not (about sqrt(2 ln n / d_in) is chance). Raises AtlasError for checkpoints of another run.
+    not (about sqrt(2 ln n / d_in) is chance).
     """
-    rows = _decoder(checkpoint, expects["checkpoint"])
-    places = [("snapshot", name, path, expects[name]) for name, path in earlier.items()]
-    places += [("layer", str(layer), path, expects[f"layer{layer:02d}"]) for layer, path in neighbours.items()]
+    rows = _decoder(checkpoint)
+    places = [("snapshot", name, path) for name, path in zip(snapshots, earlier, strict=True)]
+    places += [("layer", str(layer), path) for layer, path in zip(layers, neighbours, strict=True)]
     parts = [NOWHERE]
     with torch.inference_mode():
-        for axis, place, path, expected in places:
-            cosine, match = closest(rows, _decoder(path, expected))
+        for axis, place, path in places:
+            cosine, match = closest(rows, _decoder(path))
             part = {
                 "latent": np.arange(len(rows), dtype=np.int32),
                 "axis": [axis] * len(rows),
                 "place": [place] * len(rows),
             }
             parts.append(pa.table({**part, "match": match.int().numpy(), "cosine": cosine.numpy()}))
-    write_table(output, pa.concat_tables(parts), [record["identity"]])
+    write_table(table, pa.concat_tables(parts))
 
 
 def closest(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,5 +56,5 @@ def closest(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 
-def _decoder(path: str | Path, expected: str) -> Tensor:
-    return load_checkpoint(path, expected)["model_state"]["decoder.weight"].T.contiguous()
+def _decoder(path: str | Path) -> Tensor:
+    return load_checkpoint(path)["model_state"]["decoder.weight"].T.contiguous()

@@ -1,6 +1,6 @@
 """What the best matches of a layer's latents fire on, in its earlier snapshots and in the neighbouring layers."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from sae_atlas.devices import resolve
 from sae_atlas.features.bands import TOP
 from sae_atlas.features.kept import Kept
-from sae_atlas.features.text import Text
+from sae_atlas.features.text import Text, read_text
 from sae_atlas.features.top_contexts import batches, contexts_of
 from sae_atlas.log import progress
 from sae_atlas.saes.sae import Sae
@@ -20,37 +20,45 @@ from sae_atlas.tables import read_table, write_table
 
 
 def contexts_of_matches(
+    corpus: str | Path,
+    activations: Sequence[str | Path],
     evolution: str | Path,
-    earlier: dict[str, str | Path],
-    neighbours: dict[int, str | Path],
-    text_of: Callable[[int], Text],
-    output: str | Path,
+    table: str | Path,
+    split: str,
+    snapshots: Sequence[str],
+    layers: Sequence[int],
     layer: int,
     contexts: int,
     window: int,
     outlier_norm: float,
-    record: dict,
-    expects: dict,
+    earlier: Sequence[str | Path] = (),
+    neighbours: Sequence[str | Path] = (),
     device: str = "auto",
 ) -> None:
     """Write the highest `contexts` of every latent that is some latent's match: rows of top_contexts, with axis and place.
 
-    evolution: the table of matches (features.evolution) of the same `earlier` and `neighbours`; text_of: layer -> the text
-    with its activations. Dead matches have none. Raises AtlasError for inputs of another run.
+    evolution: the table of matches (features.evolution) of the same `earlier` checkpoints of `snapshots` and `neighbours` of
+    `layers`. activations: of the layer and of its neighbours, in this order, read as features.text.read_text does. Dead
+    matches have no contexts.
     """
-    on, text_of = resolve(device), cache(text_of)  # the earlier snapshots all read the same
-    places = [("snapshot", name, layer, path, expects[name]) for name, path in earlier.items()]
-    places += [("layer", str(other), other, path, expects[f"layer{other:02d}"]) for other, path in neighbours.items()]
+    on, files = resolve(device), dict(zip([layer, *layers], activations, strict=True))
+
+    @cache  # the earlier snapshots all read the same
+    def text_of(other: int) -> Text:
+        return read_text(corpus, files[other], other, split)
+
+    places = [("snapshot", name, layer, path) for name, path in zip(snapshots, earlier, strict=True)]
+    places += [("layer", str(other), other, path) for other, path in zip(layers, neighbours, strict=True)]
     kept = contexts, window
     parts = [_at("", "", contexts_of(text_of(layer), Kept(0, *kept)))]  # where there is no place
-    matches = read_table(evolution, [expects["evolution"]]) if places else None
+    matches = read_table(evolution) if places else None
     with progress(len(places), "places", f"layer {layer}") as bar:
-        for axis, place, of_layer, path, expected in places:
+        for axis, place, of_layer, path in places:
             wanted = matches.match[(matches.axis == axis) & (matches.place == place)].unique()
-            sae = Sae.load(path, expected).to(on)
+            sae = Sae.load(path).to(on)
             parts.append(_at(axis, place, _highest(text_of(of_layer), sae, wanted, *kept, outlier_norm)))
             bar.update()
-    write_table(output, pa.concat_tables(parts), [record["identity"]])
+    write_table(table, pa.concat_tables(parts))
 
 
 def _at(axis: str, place: str, contexts: pa.Table) -> pa.Table:

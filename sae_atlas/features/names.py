@@ -36,13 +36,11 @@ def name_latents(
     documents: str | Path,
     raw: str | Path,
     corpus: str | Path,
-    provenance: str | Path,
-    output: str | Path,
+    base_model: str | Path,
+    names: str | Path,
     layer: int,
     window: int,
     endpoint: dict | None,
-    record: dict,
-    expects: dict,
     cache: str | Path,
     price: dict | None = None,
     key_variable: str | None = None,
@@ -51,13 +49,12 @@ def name_latents(
 
     window: tokens of the windows that names are tried on. endpoint: None, or {url, model, batch, latents}: that
     many of the most important latents are named by the model, `batch` in a request; cache: folder of its answers.
-    Raises AtlasError for inputs of another run and for an endpoint that cannot be used.
+    Raises AtlasError for an endpoint that cannot be used.
     """
-    expected = [expects["contexts"]]
-    about = read_table(features, expected)
-    decode = Decoder.of_model(provenance, expects["base_model"])
-    texts = Texts(read_table(raw, expected), open_corpus(corpus, expects["corpus"]).topics(), window, decode)
-    latents = gather(read_table(contexts, expected), read_table(documents, expected), about, texts, decode, layer)
+    about = read_table(features)
+    decode = Decoder.of_model(base_model)
+    texts = Texts(read_table(raw), open_corpus(corpus).topics(), window, decode)
+    latents = gather(read_table(contexts), read_table(documents), about, texts, decode, layer)
     base = Base(texts.whole)
     rows = {}
     with progress(len(latents), "latents", f"layer {layer}") as bar:
@@ -79,7 +76,7 @@ def name_latents(
         {"confidence": np.float32, "detection": np.float32, "detection_contexts": np.int32}
     )
     table.index = table.index.astype(np.int32).rename("latent")
-    write_table(output, pa.Table.from_pandas(table.reset_index(), preserve_index=False), [record["identity"]])
+    write_table(names, pa.Table.from_pandas(table.reset_index(), preserve_index=False))
 
 
 def _ask(model: Endpoint, latents: dict[int, Latent], batch: int, price: dict | None) -> dict[int, tuple]:

@@ -20,26 +20,24 @@ def score_latents(
     raw: str | Path,
     features: str | Path,
     corpus: str | Path,
-    provenance: str | Path,
+    base_model: str | Path,
     scores: str | Path,
     probes: str | Path,
     permutations: int,
     seed: int,
-    record: dict,
-    expects: dict,
 ) -> None:
     """Write `scores`, a row per latent, and `probes`, a row per topic and number of latents.
 
     documents, raw: what features.documents pooled; features: the table with a row per latent. Null where nothing can be
-    said: a latent that fires nowhere, a text without topics. Raises AtlasError for inputs of another run.
+    said: a latent that fires nowhere, a text without topics.
     """
-    peaks = read_table(documents, [expects["contexts"]])
-    texts = read_table(raw, [expects["contexts"]])
-    latents = len(read_table(features, [expects["contexts"]]))
-    topics = open_corpus(corpus, expects["corpus"]).topics()[texts.document]
+    peaks = read_table(documents)
+    texts = read_table(raw)
+    latents = len(read_table(features))
+    topics = open_corpus(corpus).topics()[texts.document]
     names = np.array([*kept_topics(topics), None], object)
     found = selectivity(matrix(peaks, texts, "activation", latents), topics, permutations, seed)
-    decode = Decoder.of_model(provenance, expects["base_model"])
+    decode = Decoder.of_model(base_model)
     table = pd.DataFrame(
         {
             "topic": names[found.topic],
@@ -51,11 +49,10 @@ def score_latents(
         },
         index=pd.RangeIndex(latents, name="latent").astype(np.int32),
     )
-    identity = [record["identity"]]
-    write_table(scores, pa.Table.from_pandas(table.reset_index(), preserve_index=False), identity)
+    write_table(scores, pa.Table.from_pandas(table.reset_index(), preserve_index=False))
     means = matrix(peaks, texts, "mean", latents).toarray()
     probed = probe_table(means, np.stack(texts["mean"]), topics, names[:-1].tolist(), seed)
-    write_table(probes, pa.Table.from_pandas(probed, preserve_index=False), identity)
+    write_table(probes, pa.Table.from_pandas(probed, preserve_index=False))
 
 
 def matrix(peaks: pd.DataFrame, texts: pd.DataFrame, column: str, latents: int) -> csc_array:

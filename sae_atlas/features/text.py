@@ -14,7 +14,6 @@ from sae_atlas.arrays import Rows
 from sae_atlas.corpus import Corpus, open_corpus
 from sae_atlas.errors import AtlasError
 from sae_atlas.metrics.held_out import open_held_out
-from sae_atlas.provenance import check_record
 
 ROWS_PER_READ = 4096  # as many as a chunk of saved activations holds
 
@@ -52,23 +51,30 @@ class Text:
         return np.concatenate([x.norm(dim=1).numpy() for _, x in self.batches()])
 
 
-def held_out_text(corpus: str | Path, held_out: str | Path, layer: int, expects: dict) -> Text:
-    """The held-out contexts that evaluation reads. Raises AtlasError for data of another run."""
-    source = open_held_out(held_out, expects["held_out"])
+def read_text(corpus: str | Path, activations: str | Path, layer: int, split: str) -> Text:
+    """The contexts of a `split` with the activations of a layer.
+
+    activations: for `train` what activations.save wrote, for `held_out` the layer's folder of metrics.held_out.
+    """
+    return (held_out_text if split == "held_out" else train_text)(corpus, activations, layer)
+
+
+def held_out_text(corpus: str | Path, held_out: str | Path, layer: int) -> Text:
+    """The held-out contexts that evaluation reads; held_out: the layer's folder."""
+    source = open_held_out(Path(held_out).parent)
     activations = source.rows(f"layer{layer:02d}/site")
-    return _text(open_corpus(corpus, expects["corpus"]), range(activations.shape[0]), activations)
+    return _text(open_corpus(corpus), range(activations.shape[0]), activations)
 
 
-def train_text(corpus: str | Path, activations: str | Path, layer: int, expects: dict) -> Text:
-    """The train contexts that `activations` (activations/save.py) were made of. Raises AtlasError for those of another run."""
+def train_text(corpus: str | Path, activations: str | Path, layer: int) -> Text:
+    """The train contexts that `activations` (activations/save.py) were made of."""
     try:
         group = zarr.open_group(activations, mode="r")
         name = f"layer{layer:02d}"
         rows = Rows(Path(activations) / name, group[name], "activations")
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise AtlasError(f"{activations}: no readable activations; delete them and rerun") from error
-    check_record(activations, group.attrs.get("record"), expects["activations"])
-    source = open_corpus(corpus, expects["corpus"])
+    source = open_corpus(corpus)
     return _text(source, source.window(*group.attrs["window"]), rows)
 
 

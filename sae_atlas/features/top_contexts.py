@@ -15,7 +15,7 @@ from sae_atlas.features.bands import choose
 from sae_atlas.features.documents import Pooled
 from sae_atlas.features.kept import Kept, edges, histogram
 from sae_atlas.features.logit_lens import lens_columns
-from sae_atlas.features.text import Text
+from sae_atlas.features.text import Text, read_text
 from sae_atlas.log import progress
 from sae_atlas.metrics.active import Active
 from sae_atlas.saes.sae import Sae
@@ -38,30 +38,32 @@ class Batch:
 
 
 def top_contexts(
-    text: Text,
-    provenance: str | Path,
+    corpus: str | Path,
+    activations: str | Path,
+    base_model: str | Path,
     checkpoint: str | Path,
     contexts_table: str | Path,
     features_table: str | Path,
     documents_table: str | Path,
     raw_table: str | Path,
+    split: str,
     layer: int,
     site: str,
     model_dtype: str,
     contexts: int,
     window: int,
     outlier_norm: float,
-    record: dict,
-    expects: dict,
     device: str = "auto",
 ) -> None:
     """Write the contexts of every alive latent of `layer`, a row about every latent, and what features.documents pools.
 
     contexts: highest peaks kept per latent, of distinct documents; window: most tokens kept around a peak. Tokens whose
-    norm is above `outlier_norm` medians count as little as masked ones. Raises AtlasError for inputs of another run.
+    norm is above `outlier_norm` medians count as little as masked ones. corpus, activations, split: as
+    features.text.read_text takes them.
     """
-    model, _ = load(provenance, model_dtype, expects["base_model"], device)
-    sae = Sae.load(checkpoint, expects["checkpoint"]).to(model.device)
+    model, _ = load(base_model, model_dtype, device)
+    text = read_text(corpus, activations, layer, split)
+    sae = Sae.load(checkpoint).to(model.device)
     kept, pooled, seen = Kept(sae.d_sae, contexts, window), Pooled(sae.d_sae, sae.d_in), 0
     ids = text.tokens.ravel()
     with torch.inference_mode(), progress(int(text.mask.sum()), "tokens", f"layer {layer}") as bar:
@@ -71,14 +73,14 @@ def top_contexts(
             pooled.add(batch.starts, batch.columns, batch.values, batch.x, *of_text)
             seen += int(batch.counts.sum())
             bar.update(len(batch.place))
-        lens = lens_columns(model, load_tokenizer(provenance), sae.W_dec, site)
+        lens = lens_columns(model, load_tokenizer(base_model), sae.W_dec, site)
     about = features_of(kept, sae.W_dec.norm(dim=1).double().cpu().numpy(), seen)
     for name, column in lens.items():
         about = about.append_column(name, column)
-    write_table(contexts_table, contexts_of(text, kept), [record["identity"]])
-    write_table(features_table, about, [record["identity"]])
-    write_table(documents_table, pooled.table(), [record["identity"]])
-    write_table(raw_table, pooled.raw_table(), [record["identity"]])
+    write_table(contexts_table, contexts_of(text, kept))
+    write_table(features_table, about)
+    write_table(documents_table, pooled.table())
+    write_table(raw_table, pooled.raw_table())
 
 
 def batches(text: Text, sae: Sae, outlier_norm: float) -> Iterator[Batch]:

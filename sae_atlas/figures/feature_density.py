@@ -1,5 +1,6 @@
 """Figure 4: how often the latents of the final snapshots fire: the distribution of their densities, all layers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +22,19 @@ from sae_atlas.tables import read_table
 
 
 def plot_feature_density(
-    latents: dict[int, str | Path],
+    latents: Sequence[str | Path],
+    layers: Sequence[int],
     png: str | Path,
     svg: str | Path,
     title: str,
     recipe: str,
     colour_map: str,
-    record: dict,
-    expects: dict,
 ) -> None:
-    """Draw the per-latent tables (metrics.sums) of every layer: layer -> file. title: base model and site.
+    """Draw the per-latent tables (metrics.sums) of `layers`, a file each. title: base model and site.
 
-    Raises AtlasError for an unknown colour map or a table of another evaluation than `expects` says (`layerLL`).
+    Raises AtlasError for an unknown colour map.
     """
-    tables = {layer: read_table(path, [expects[f"layer{layer:02d}"]]) for layer, path in latents.items()}
+    tables = dict(zip(layers, map(read_table, latents), strict=True))
     tokens = int(next(iter(tables.values()))["held_out_tokens"].iloc[0])
     densities = {layer: table["density"].to_numpy() for layer, table in tables.items()}
     edges = bins(tokens)
@@ -55,7 +55,7 @@ def plot_feature_density(
             "bins of a factor of 2: once, 2 to 3 times, 4 to 7 times, ...; dead: never on these tokens"
         )
         headline(figure, name, below)
-        save(figure, png, svg, name, record)
+        save(figure, png, svg, name)
 
 
 def bins(tokens: int) -> np.ndarray:

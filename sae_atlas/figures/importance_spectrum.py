@@ -1,5 +1,6 @@
 """Figure 5: how much each latent of the final snapshots matters: the sorted importances, all layers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,23 +32,21 @@ COUNTS = {
 
 
 def plot_importance_spectrum(
-    latents: dict[int, str | Path],
+    latents: Sequence[str | Path],
+    layers: Sequence[int],
     metrics: str | Path,
     png: str | Path,
     svg: str | Path,
     title: str,
     recipe: str,
     colour_map: str,
-    record: dict,
-    expects: dict,
 ) -> None:
-    """Draw the per-latent tables (metrics.sums), layer -> file, and counts from the table `metrics` of the recipe.
+    """Draw the per-latent tables (metrics.sums) of `layers`, a file each, and counts from the table `metrics` of the recipe.
 
-    title: base model and site. expects: identity of every evaluation (`layerLL`), in the order of the layers. Raises
-    AtlasError for an unknown colour map or tables of other evaluations.
+    title: base model and site. Raises AtlasError for an unknown colour map.
     """
-    table = read_table(metrics, list(expects.values()))
-    spectra = {layer: _spectrum(path, expects[f"layer{layer:02d}"]) for layer, path in latents.items()}
+    table = read_table(metrics)
+    spectra = dict(zip(layers, map(_spectrum, latents), strict=True))
     tokens = int(table["held_out_tokens"].max())
     with style():
         figure = page(13.5, 5.6)
@@ -76,12 +75,12 @@ def plot_importance_spectrum(
             "participation ratio: how many equally important latents would be as concentrated; dashed: 1% is left"
         )
         headline(figure, name, below)
-        save(figure, png, svg, name, record)
+        save(figure, png, svg, name)
 
 
-def _spectrum(path: str | Path, expected: str) -> np.ndarray:
+def _spectrum(path: str | Path) -> np.ndarray:
     """Shares of the total importance, largest first, of the latents that have any."""
-    importance = np.sort(read_table(path, [expected])["importance"].to_numpy())[::-1]
+    importance = np.sort(read_table(path)["importance"].to_numpy())[::-1]
     shares = importance / max(importance.sum(), np.finfo(float).tiny)
     return shares[shares > LEAST]
 

@@ -24,14 +24,12 @@ def plot_layer_flow(
     title: str,
     recipe: str,
     colour_map: str,
-    record: dict,
-    expects: str,
 ) -> None:
     """Draw the table `flow` (metrics.flow) of one recipe. title: base model and site.
 
-    Raises AtlasError for an unknown colour map or a table of another identity than `expects`.
+    Raises AtlasError for an unknown colour map.
     """
-    table = read_table(flow, [expects])
+    table = read_table(flow)
     layers = sorted(table["layer"].unique())
     pairs = list(pairwise(layers))
     ways = {"next": layers[:-1], "previous": layers[1:]}
@@ -62,7 +60,7 @@ def plot_layer_flow(
             "closest of as many random directions"
         )
         headline(figure, name, below)
-        save(figure, png, svg, name, record)
+        save(figure, png, svg, name)
 
 
 def _shares(cosines: np.ndarray) -> np.ndarray:

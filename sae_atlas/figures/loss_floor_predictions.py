@@ -29,23 +29,21 @@ NAMES = {"zipf": "Zipf", "uniform": "uniform"}
 
 def plot_loss_floor_predictions(
     floors: str | Path,
-    students: str | Path | None,
-    fit: str | Path | None,
     png: str | Path,
     svg: str | Path,
     title: str,
     recipe: str,
     colour_map: str,
-    record: dict,
-    expects: dict,
+    students: str | Path | None = None,
+    fit: str | Path | None = None,
 ) -> None:
     """Draw the tables `floors` (floors.predict), `students` (floors.distill) and `fit` (floors.fit) of one recipe.
 
-    students and fit may be None: then nothing was measured. title: base model and site. expects: identity of every table by
-    its name. Raises AtlasError for an unknown colour map or tables of another run.
+    students and fit may be None: then nothing was measured. title: base model and site. Raises AtlasError for an unknown
+    colour map.
     """
-    table = read_table(floors, [expects["floors"]])
-    measured = read_table(students, [expects["students"]]) if students else None
+    table = read_table(floors)
+    measured = read_table(students) if students else None
     with style():
         figure = page(14.5 if students else 10.5, 5.8)
         panels = figure.subplots(1, 3 if students else 2)
@@ -60,7 +58,7 @@ def plot_loss_floor_predictions(
             layer_bar(figure, list(panels[:2]), colours)
         if measured is not None:
             _widths_axis(panels[2], measured["width"])
-            _measured(panels[2], measured, read_table(fit, [expects["fit"]]), table)
+            _measured(panels[2], measured, read_table(fit), table)
         name = f"Distillation floors: {title}, recipe {recipe}"
         tokens, blocks = int(table["held_out_tokens"].max()), int(table["blocks"].max())
         bands = (
@@ -74,7 +72,7 @@ def plot_loss_floor_predictions(
             f"{bands} ({tokens:,} tokens); final snapshots"
         )
         headline(figure, name, below)
-        save(figure, png, svg, name, record)
+        save(figure, png, svg, name)
 
 
 def drawn(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Figure 2: all metrics of all layers at the final snapshot, and the headline metrics over the snapshots."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,21 +33,19 @@ def plot_metrics_heatmap(
     title: str,
     recipe: str,
     colour_map: str,
-    record: dict,
-    expects: Sequence[str],
 ) -> None:
     """Draw the table `metrics` (metrics.evaluate.COLUMNS) of one recipe. title: base model and site.
 
-    Raises AtlasError for an unknown colour map or a table of other evaluations than `expects`.
+    Raises AtlasError for an unknown colour map.
     """
-    table = read_table(metrics, expects)
+    table = read_table(metrics)
     with style():
         page = _Page(table, colour_map)
         page.final()
         if table["snapshot"].nunique() > 1:
             page.over_snapshots()
         name = f"{title}, recipe {recipe}"
-        save(page.finish(name, _below(table)), png, svg, f"Metrics: {name}", record)
+        save(page.finish(name, _below(table)), png, svg, f"Metrics: {name}")
 
 
 def _below(table: pd.DataFrame) -> str:

@@ -32,7 +32,7 @@ HALF_DECADE = DECADE**0.5  # of L0: recipes that lie closer are compared on a li
 
 
 def plot_pareto(
-    metrics: str | Path,
+    sisters: str | Path,
     png: str | Path,
     svg: str | Path,
     title: str,
@@ -40,15 +40,13 @@ def plot_pareto(
     colour_map: str,
     base_model: str | None,
     site: str,
-    record: dict,
-    expects: Sequence[str],
 ) -> None:
-    """Draw the table `metrics` of all recipes (metrics.collect), `recipe` in front of its sisters.
+    """Draw the table `sisters` of all recipes (metrics.collect), `recipe` in front of its sisters.
 
     title: base model and site. base_model: id on the hub, or None; with site and layer it decides which published points
-    are drawn. Raises AtlasError for an unknown colour map or a table of other evaluations than `expects`.
+    are drawn. Raises AtlasError for an unknown colour map.
     """
-    table = read_table(metrics, expects)
+    table = read_table(sisters)
     final = table[table["snapshot"] == "final"]
     recipes = list(dict.fromkeys(final["recipe"]))
     colours = layer_colours(colour_map, sorted(final["layer"].unique()))
@@ -79,7 +77,7 @@ def plot_pareto(
             f"L0 and FVU on {held_out['fvu']:,} held-out tokens, CE recovered (zero ablation) on {held_out['ce_sae']:,}"
         )
         headline(figure, name, below)
-        save(figure, png, svg, f"{name}, recipe {recipe}", record)
+        save(figure, png, svg, f"{name}, recipe {recipe}")
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, metric: str, marker: str, colours: dict[int, tuple], front: bool) -> None:

@@ -1,6 +1,5 @@
 """Figure 3: how the SAEs of a recipe became what they are: the metrics at every snapshot, all layers."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from sae_atlas.figures.scales import pivot
@@ -38,14 +37,12 @@ def plot_snapshot_convergence(
     title: str,
     recipe: str,
     colour_map: str,
-    record: dict,
-    expects: Sequence[str],
 ) -> None:
     """Draw the table `metrics` (metrics.evaluate.COLUMNS) of one recipe. title: base model and site.
 
-    Raises AtlasError for an unknown colour map or a table of other evaluations than `expects`.
+    Raises AtlasError for an unknown colour map.
     """
-    table = read_table(metrics, expects)
+    table = read_table(metrics)
     colours = layer_colours(colour_map, sorted(table["layer"].unique()))
     tokens = table.drop_duplicates("snapshot").set_index("snapshot")["tokens"]
     with style():
@@ -69,7 +66,7 @@ def plot_snapshot_convergence(
             layer_bar(figure, grid, colours)
         name = f"Convergence over the snapshots: {title}, recipe {recipe}"
         headline(figure, name, _below(table))
-        save(figure, png, svg, name, record)
+        save(figure, png, svg, name)
 
 
 def _below(table) -> str:

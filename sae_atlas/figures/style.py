@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from sae_atlas.errors import AtlasError, nearest
 from sae_atlas.files import atomic
+from sae_atlas.provenance import current_record
 
 INK, GREY, FAINT = "#1c2127", "#5f6b76", "#d9dee3"
 # Ordered in lightness and told apart with any kind of colour vision.
@@ -146,8 +147,9 @@ def headline(figure: Figure, title: str, below: str, top: float = 0.12) -> None:
     figure.text(left, 1 - (top + 0.28) / height, below, ha="left", va="top", fontsize=9, color=GREY, linespacing=1.35)
 
 
-def save(figure: Figure, png: str | Path, svg: str | Path, title: str, record: dict) -> None:
-    """Write both files atomically, without dates; the `record`'s identity and settings go into their metadata."""
+def save(figure: Figure, png: str | Path, svg: str | Path, title: str) -> None:
+    """Write both files atomically, without dates; identity and settings of the job at work go into their metadata."""
+    record = current_record() or {"stage": "outside a workflow", "identity": None, "settings": {}}
     about = f"SAE Atlas, {record['stage']}, identity {record['identity']}"
     settings = json.dumps(record["settings"], sort_keys=True)
     with atomic(png) as partial:

@@ -13,9 +13,7 @@ SPREAD = (5, 25, 50, 75, 95)  # percentiles drawn
 WIDTH = 0.26  # of a layer's place on the axis, for one comparison
 
 
-def plot_survival(
-    tables: dict[str, pd.DataFrame], png: str | Path, svg: str | Path, title: str, colours: str, record: dict
-) -> None:
+def plot_survival(tables: dict[str, pd.DataFrame], png: str | Path, svg: str | Path, title: str, colours: str) -> None:
     """tables: name of a comparison -> rows of metrics.survival. title: what is compared. colours: a colour map's name."""
     layers = sorted(next(iter(tables.values()))["layer"].unique())
     shades = dict(zip(tables, colour_map(colours)(np.linspace(0.08, 0.78, len(tables))), strict=True))
@@ -45,7 +43,7 @@ def plot_survival(
             "change: sum |f' - f| / sum (f' + f) over the same held-out tokens"
         )
         headline(figure, title, below)
-        save(figure, png, svg, title, record)
+        save(figure, png, svg, title)
 
 
 def _boxes(axes: Axes, table: pd.DataFrame, layers: list[int], column: str, shift: float, colour, name: str) -> None:

@@ -36,25 +36,23 @@ PANELS = {
 
 
 def plot_training_curves(
-    curves: dict[int, Sequence[str | Path]],
+    curves: Sequence[str | Path],
+    layers: Sequence[int],
     png: str | Path,
     svg: str | Path,
     title: str,
     recipe: str,
     target_l0: float | None,
     colour_map: str,
-    record: dict,
-    expects: dict,
 ) -> None:
-    """Draw the curves (training/curve.py) of every layer: layer -> its Parquet files, one per window, in order.
+    """Draw the curves (training/curve.py) of `layers`: for each its Parquet files, one per window, in order.
 
-    title: base model and site. target_l0: what the controller of lambda steers to, or None. expects: identity of every
-    training job by the name of its file (`layerLL_SNAPSHOT`). Raises AtlasError for an unknown colour map or a curve that
-    is damaged or of another run.
+    title: base model and site. target_l0: what the controller of lambda steers to, or None. Raises AtlasError for an unknown
+    colour map or a damaged curve.
     """
-    windows = {
-        layer: [read_table(path, [expects[Path(path).stem]]) for path in paths] for layer, paths in curves.items()
-    }
+    count = len(curves) // len(layers)
+    parts = list(map(read_table, curves))
+    windows = {layer: parts[at * count : (at + 1) * count] for at, layer in enumerate(layers)}
     whole = {layer: pd.concat(parts, ignore_index=True) for layer, parts in windows.items()}
     snapshots = [int(part["tokens"].iloc[-1]) for part in next(iter(windows.values()))]
     interval = float(np.median(np.diff(next(iter(whole.values()))["tokens"]))) if len(whole) else 0.0
@@ -83,7 +81,7 @@ def plot_training_curves(
         if smoothing > 1:
             below += f"; lines are running medians over {short_number(interval * smoothing)} tokens"
         headline(figure, name, below)
-        save(figure, png, svg, name, record)
+        save(figure, png, svg, name)
 
 
 def _panels(layers: list[pd.DataFrame]) -> list[str]:

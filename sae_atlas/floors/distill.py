@@ -27,7 +27,7 @@ LAST = 0.1  # share of the evaluations whose mean is the floor
 
 
 def distill(
-    provenance: str | Path,
+    base_model: str | Path,
     corpus: str | Path,
     table: str | Path,
     widths: list[int],
@@ -39,8 +39,6 @@ def distill(
     evaluations: int,
     held_out_tokens: int,
     model_dtype: str,
-    record: dict,
-    expects: dict,
     device: str = "auto",
     threads: int = 1,
 ) -> None:
@@ -55,8 +53,8 @@ def distill(
     Told to stop, it goes on from the step in hand, to the same bits.
     """
     use_threads(threads)
-    model, _ = load(provenance, model_dtype, expects["base_model"], device)
-    source = open_corpus(corpus, expects["corpus"])
+    model, _ = load(base_model, model_dtype, device)
+    source = open_corpus(corpus)
     contexts = source.tokens.shape[0] - source.held_out
     if steps * batch > contexts:
         raise AtlasError(
@@ -66,7 +64,7 @@ def distill(
     stops = {round(steps * place / evaluations) for place in range(1, evaluations + 1)}
     rows, step = [], 0
     measured = _HeldOut(model, source, held_out_tokens, temperature)
-    with Interruption(table, record["identity"]) as interruption:
+    with Interruption(table) as interruption:
         if interruption.saved:
             step, rows = interruption.saved["step"], interruption.saved["rows"]
             for student, state in zip(students, interruption.saved["students"], strict=True):
@@ -82,9 +80,7 @@ def distill(
                     rows += measured.rows(students, step, tokens)
                 bar.update()
                 interruption.check(partial(_state, step, rows, students))
-        write_table(
-            table, pa.Table.from_pandas(with_floors(pd.DataFrame(rows)), preserve_index=False), [record["identity"]]
-        )
+        write_table(table, pa.Table.from_pandas(with_floors(pd.DataFrame(rows)), preserve_index=False))
 
 
 @dataclass

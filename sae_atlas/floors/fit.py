@@ -14,9 +14,7 @@ from sae_atlas.tables import read_table, write_table
 NOTHING = (np.nan, np.nan)
 
 
-def fit_floors(
-    floors: str | Path, students: str | Path, table: str | Path, recipe: str, record: dict, expects: dict
-) -> None:
+def fit_floors(floors: str | Path, students: str | Path, table: str | Path, recipe: str) -> None:
     """Write a row per fit of the students' floors (floors.distill): affine in the prediction of every layer and formula
     (floors.predict), and the uninformed curve.
 
@@ -25,15 +23,15 @@ def fit_floors(
     says of that width, in nats: students of one width are too alike to be left out one by one. Intervals: 95 %, bootstrap
     over students. NaN where a fit is not determined.
     """
-    predicted = read_table(floors, [expects["floors"]])
-    measured = read_table(students, [expects["students"]]).drop_duplicates(["width", "seed"])
+    predicted = read_table(floors)
+    measured = read_table(students).drop_duplicates(["width", "seed"])
     widths, y = measured["width"].to_numpy(float), measured["floor"].to_numpy()
     rows = [{"model": "power", "layer": -1, "formula": "", **judge(power, widths, y, widths)}]
     for (layer, formula), each in predicted.groupby(["layer", "formula"], sort=False):
         x = each.set_index("width")["floor"].loc[measured["width"]].to_numpy()
         rows.append({"model": "affine", "layer": layer, "formula": formula, **judge(affine, x, y, widths)})
     found = pd.DataFrame(rows).assign(recipe=recipe, students=len(measured))
-    write_table(table, pa.Table.from_pandas(found, preserve_index=False), [record["identity"]])
+    write_table(table, pa.Table.from_pandas(found, preserve_index=False))
 
 
 def affine(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

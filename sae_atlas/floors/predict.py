@@ -14,24 +14,20 @@ from sae_atlas.tables import read_table, write_table
 
 
 def predict_floors(
-    blocks: dict[int, str | Path],
+    blocks: Sequence[str | Path],
+    layers: Sequence[int],
     table: str | Path,
     recipe: str,
     widths: Sequence[int],
-    record: dict,
-    expects: dict,
 ) -> None:
-    """Write the floors (`layer_floors`) of all layers, layer -> table of its blocks of contexts (metrics.sums).
-
-    expects: identity of every evaluation (`layerLL`). Raises AtlasError for tables of other evaluations.
-    """
+    """Write the floors (`layer_floors`) of `layers`, each with a table of its blocks of contexts (metrics.sums)."""
     rows = []
-    for layer, path in blocks.items():
-        found = read_table(path, [expects[f"layer{layer:02d}"]])
+    for layer, path in zip(layers, blocks, strict=True):
+        found = read_table(path)
         energy = np.stack(found["energy"]).astype(np.float64)
         of_layer = layer_floors(energy, found["active"].to_numpy(), found["tokens"].to_numpy(), widths)
         rows += [{"recipe": recipe, "layer": layer, **row} for row in of_layer]
-    write_table(table, pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False), [record["identity"]])
+    write_table(table, pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False))
 
 
 def layer_floors(energy: np.ndarray, active: np.ndarray, tokens: np.ndarray, widths: Sequence[int]) -> list[dict]:

@@ -46,7 +46,7 @@ class Fitted:
         }
 
 
-def fit(model: nn.Module, source: Corpus, settings: dict, seed: int, resume: Path, identity: str) -> Fitted:
+def fit(model: nn.Module, source: Corpus, settings: dict, seed: int, resume: Path) -> Fitted:
     """Train what requires a gradient in `model`, float32, in place.
 
     settings: config section `fit`. A step's batch may be read in several passes (`accumulation`); the loss is the mean over
@@ -61,7 +61,7 @@ def fit(model: nn.Module, source: Corpus, settings: dict, seed: int, resume: Pat
     stops = {max(1, round(steps * place / settings["validations"])) for place in range(1, settings["validations"] + 1)}
     warmup = min(settings["warmup"], steps - 1)
     step, losses, curve, best = 0, [], [], {"val_loss": float("inf")}
-    with Interruption(resume, identity) as interruption:
+    with Interruption(resume) as interruption:
         if interruption.saved:
             step, losses, curve, best = (interruption.saved[key] for key in ("step", "losses", "curve", "best"))
             learner.load(interruption.saved["learner"])

@@ -14,6 +14,7 @@ from torch import Tensor
 from sae_atlas.base_models.made import ADAPTER, META
 from sae_atlas.files import read_json, sha256, write_json
 from sae_atlas.lifecycle.card import write_card
+from sae_atlas.provenance import current_record
 from sae_atlas.saes.checkpoint import save_tensors
 
 
@@ -25,7 +26,6 @@ def write_model(
     weights: dict[str, dict[str, Tensor]],
     training: dict,
     reached: dict,
-    record: dict,
 ) -> None:
     """Fill the folder `partial` that will be called `name`. Adapters, if there are any, lie in it already.
 
@@ -59,7 +59,7 @@ def write_model(
         "is_lora": lora,
         "parameters": args["parameters"],
         "sha256": sums,
-        "record": record,
+        "record": current_record(),
     }
     write_json(partial / META, meta)
 

@@ -14,7 +14,6 @@ from sae_atlas.files import atomic, read_json
 from sae_atlas.lifecycle.fit import fit, held_out_loss
 from sae_atlas.lifecycle.folder import model_args, trained_state, whole_state, write_model
 from sae_atlas.log import logger
-from sae_atlas.provenance import check_record
 
 # Attention's projections, in and out: architecture -> module names. Others can be named in the config.
 TARGETS = {
@@ -26,24 +25,22 @@ MOST = 1e-5  # difference of logits between base plus adapter and merge
 
 
 def fine_tune_lora(
-    provenance: str | Path,
+    base_model: str | Path,
     corpus: str | Path,
-    folder: str | Path,
-    settings: dict,
-    record: dict,
-    expects: dict,
+    meta: str | Path,
     device: str = "auto",
+    **settings,
 ) -> None:
-    """Write the folder of an adapter (lifecycle.folder) of the prepared base model, trained by `fit`.
+    """Write the folder of `meta` (export_meta.json), an adapter (lifecycle.folder) of the base model, trained by `fit`.
 
     settings: name, base (its name), seed, lora {rank, alpha, targets or None}, fit, text (its name). The base's weights
     stay as they are, in float32. Raises AtlasError if a target is no module, or if the folder's name disagrees.
     """
     from peft import LoraConfig, get_peft_model
 
-    folder = Path(folder)
-    model, found = load(provenance, "float32", expects["base_model"], device)
-    source, words = open_corpus(corpus, expects["corpus"]), load_tokenizer(provenance)
+    folder = Path(meta).parent
+    model, found = load(base_model, "float32", device)
+    source, words = open_corpus(corpus), load_tokenizer(base_model)
     kind, args = model.config.model_type, model_args(model)
     check_content(folder.absolute(), kind, args["parameters"], "lora")
     targets = settings["lora"]["targets"] or TARGETS.get(kind)
@@ -59,12 +56,12 @@ def fine_tune_lora(
         raise AtlasError(
             f"base_model.lora.targets: {listed(targets)} do not fit {kind}; name its linear modules"
         ) from error
-    fitted = fit(tuned, source, settings["fit"], settings["seed"], folder, record["identity"])
+    fitted = fit(tuned, source, settings["fit"], settings["seed"], folder)
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
             if name in fitted.best:
                 weight.copy_(fitted.best[name])
-    base_folder = (Path(provenance).parent / found["path"]).resolve()
+    base_folder = (Path(base_model).parent / found["path"]).resolve()
     reached = {
         "training_type": "lora",
         **fitted.reached(source, settings["text"]),
@@ -82,31 +79,29 @@ def fine_tune_lora(
     states = {"ckpt": trained_state(fitted.best), "last": trained_state(fitted.last)}
     with atomic(folder) as partial:
         partial.mkdir()
-        write_model(partial, folder.name, tuned.cpu(), words, states, settings, reached, record)
+        write_model(partial, folder.name, tuned.cpu(), words, states, settings, reached)
 
 
 def merge_lora(
-    provenance: str | Path,
+    base_model: str | Path,
     adapter: str | Path,
     corpus: str | Path,
-    folder: str | Path,
-    record: dict,
-    expects: dict,
+    meta: str | Path,
+    name: str,
     device: str = "auto",
 ) -> None:
-    """Write the folder of the base model with the adapter's updates added to its weights, in float32.
+    """Write the folder of `meta`, the base model with the adapter's updates added to its weights, in float32.
 
     Its logits are compared with those of base and adapter on held-out contexts of the adapter's corpus, both computed in
     float64. Raises AtlasError if they differ by more than 1e-5, if there is no adapter, or if it belongs to another base.
     """
-    folder, adapter = Path(folder), Path(adapter)
+    folder, adapter = Path(meta).parent, Path(adapter).parent
     if not (adapter / META).is_file() or not (adapter / ADAPTER).is_dir():
         raise AtlasError(f"{adapter}: no adapter to merge; fine-tune first (rule fine_tune_lora)")
-    meta = read_meta(adapter)
-    check_record(adapter, meta["record"], expects["adapter"])
-    model, found = load(provenance, "float32", expects["base_model"], device)
-    check_base(meta, adapter, Path(provenance).parent / found["path"])
-    source = open_corpus(corpus, expects["corpus"])
+    tuning = read_meta(adapter)
+    model, found = load(base_model, "float32", device)
+    check_base(tuning, adapter, Path(base_model).parent / found["path"])
+    source = open_corpus(corpus)
     tokens = torch.from_numpy(source.tokens[: min(8, source.held_out)].astype("int64")).to(model.device)
     plain = _logits(model, tokens)
     tuned = put_on(model, adapter / ADAPTER)
@@ -130,13 +125,13 @@ def merge_lora(
         "context",
         "base",
     )
-    reached = {"training_type": "merged", **{key: meta[key] for key in kept}, "adapter": meta["name"]}
+    reached = {"training_type": "merged", **{key: tuning[key] for key in kept}, "adapter": tuning["name"]}
     training = read_json(adapter / "config.json")["training"]
     reached["merge_difference"] = difference
     states = {"ckpt": whole_state(merged)}
     with atomic(folder) as partial:
         partial.mkdir()
-        write_model(partial, folder.name, merged.cpu(), load_tokenizer(provenance), states, training, reached, record)
+        write_model(partial, name, merged.cpu(), load_tokenizer(base_model), states, training, reached)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sae_atlas.base_models.from_scratch import random_model
-from sae_atlas.base_models.load import load_tokenizer, read_provenance
+from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.base_models.names import check_content
 from sae_atlas.corpus import open_corpus
 from sae_atlas.devices import resolve
@@ -17,21 +17,18 @@ from sae_atlas.log import logger
 def pretrain(
     tokenizer: str | Path,
     corpus: str | Path,
-    folder: str | Path,
-    settings: dict,
-    record: dict,
-    expects: dict,
+    meta: str | Path,
     device: str = "auto",
+    **settings,
 ) -> None:
-    """Write the folder of a model (lifecycle.folder) trained by `fit` on the corpus' train contexts.
+    """Write the folder of `meta` (export_meta.json), a model (lifecycle.folder) trained by `fit` on the corpus' train contexts.
 
     settings: name, architecture, sizes (arguments of its transformers config), seed, fit, and what the text is called.
     Raises AtlasError before training if the folder's name says another architecture or size than is counted, or if the
     sizes make no model.
     """
-    folder, on = Path(folder), resolve(device)
-    read_provenance(tokenizer, expects["tokenizer"])
-    source, words = open_corpus(corpus, expects["corpus"]), load_tokenizer(tokenizer)
+    folder, on = Path(meta).parent, resolve(device)
+    source, words = open_corpus(corpus), load_tokenizer(tokenizer)
     model = random_model(settings["architecture"], settings["sizes"], words, settings["seed"])
     args = model_args(model)
     check_content(folder.absolute(), args["architecture"], args["parameters"], "pretrain")
@@ -41,7 +38,7 @@ def pretrain(
         )
     logger.info("%s: %s parameters", folder.name, f"{args['parameters']:,}")
     model = model.to(on)
-    fitted = fit(model, source, settings["fit"], settings["seed"], folder, record["identity"])
+    fitted = fit(model, source, settings["fit"], settings["seed"], folder)
     reached = {"training_type": "pretrain", **fitted.reached(source, settings["text"])}
     states = {}
     for stem, weights in (("last", fitted.last), ("ckpt", fitted.best)):  # the best ones stay in the model
@@ -49,4 +46,4 @@ def pretrain(
         states[stem] = {name: tensor.clone() for name, tensor in whole_state(model).items()}
     with atomic(folder) as partial:
         partial.mkdir()
-        write_model(partial, folder.name, model.cpu(), words, states, settings, reached, record)
+        write_model(partial, folder.name, model.cpu(), words, states, settings, reached)

@@ -1,6 +1,7 @@
 """Measure all snapshots of one layer on held-out text, in one job: what they share is computed once."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from sae_atlas.log import progress
 from sae_atlas.metrics.held_out import open_held_out
 from sae_atlas.metrics.layer_data import LayerData
 from sae_atlas.metrics.sums import Sums
+from sae_atlas.provenance import current_record
 from sae_atlas.saes.sae import Sae
 from sae_atlas.tables import write_table
 
@@ -20,8 +22,9 @@ COLUMNS = ("recipe", "layer", "snapshot", "tokens", "metric", "value", "low", "h
 
 def evaluate(
     held_out: str | Path,
-    provenance: str | Path,
-    checkpoints: dict[str, str | Path],
+    base_model: str | Path,
+    checkpoints: Sequence[str | Path],
+    snapshots: Sequence[str],
     table: str | Path,
     latents: str | Path,
     blocks: str | Path,
@@ -30,20 +33,21 @@ def evaluate(
     layer: int,
     contexts_per_batch: int,
     outlier_norm: float,
-    record: dict,
-    expects: dict,
     device: str = "auto",
 ) -> None:
-    """Write the metrics of `checkpoints` (snapshot name -> file, in order) of one layer as a tidy table and as JSON.
+    """Write the metrics of the `checkpoints` of one layer, which are its `snapshots`, as a tidy table and as JSON.
+
+    held_out: the folder of the layer's held-out data (metrics.held_out); base_model: its provenance.
 
     Reconstruction and sparsity over all unmasked held-out tokens; losses over predictions at unmasked positions of the
     first `patched` contexts, with the SAE's reconstruction at every unmasked position. Intervals: bootstrap over contexts.
     latents: table of the last snapshot with a row per latent (metrics.sums.Sums.per_latent); blocks: with a row per
     block of contexts (Sums.per_block).
     """
-    source = open_held_out(held_out, expects["held_out"])
-    model, _ = load(provenance, source.model_dtype, expects["base_model"], device)
-    saes = {snapshot: Sae.load(path, expects[snapshot]).to(model.device) for snapshot, path in checkpoints.items()}
+    source = open_held_out(Path(held_out).parent)
+    model, _ = load(base_model, source.model_dtype, device)
+    files = dict(zip(snapshots, checkpoints, strict=True))
+    saes = {snapshot: Sae.load(path).to(model.device) for snapshot, path in files.items()}
     data = LayerData(source, f"layer{layer:02d}", outlier_norm)
     sums = {snapshot: Sums(data, sae) for snapshot, sae in saes.items()}
     contexts = len(data.mask)
@@ -64,13 +68,12 @@ def evaluate(
         for snapshot in saes
         for row in sums[snapshot].rows(final)
     ]
-    identity = [record["identity"]]
-    write_table(table, pa.table({name: [row[name] for row in rows] for name in COLUMNS}), identity)
-    write_table(latents, pa.table(final.per_latent()), identity)
-    write_table(blocks, pa.table(final.per_block()), identity)
-    measured = {snapshot: _about(saes[snapshot], checkpoints[snapshot]) for snapshot in saes}
+    write_table(table, pa.table({name: [row[name] for row in rows] for name in COLUMNS}))
+    write_table(latents, pa.table(final.per_latent()))
+    write_table(blocks, pa.table(final.per_block()))
+    measured = {snapshot: _about(saes[snapshot], files[snapshot]) for snapshot in saes}
     metrics = [{key: _json(value) for key, value in row.items()} for row in rows]
-    write_json(json, {"metrics": metrics, "checkpoints": measured, "record": record})
+    write_json(json, {"metrics": metrics, "checkpoints": measured, "record": current_record()})
 
 
 def _about(sae: Sae, path: str | Path) -> dict:

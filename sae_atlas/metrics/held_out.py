@@ -27,39 +27,37 @@ from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic, move, remove
 from sae_atlas.log import progress
 from sae_atlas.metrics.loss_recovered import Clean, clean_predictions, losses, scored
-from sae_atlas.provenance import carries, check_record
+from sae_atlas.provenance import carries, current_record
 from sae_atlas.sites import blocks, capture, module_name, patch, start_at
 
 ATTRIBUTES = "zarr.json"  # of a group
 
 
 def save_held_out(
-    provenance: str | Path,
+    base_model: str | Path,
     corpus: str | Path,
-    output: str | Path,
+    clean: str | Path,
     layers: list[int],
     site: str,
     tokens: int,
     patched_tokens: int,
     contexts_per_batch: int,
     model_dtype: str,
-    record: dict,
-    expects: dict,
     device: str = "auto",
 ) -> None:
     """Clean pass over the contexts of `tokens` held-out tokens; zero- and mean-ablated passes over the first of them.
 
-    Layers that are there, made by the same job, are left as they are.
+    clean: the folder that is written, the layers' in it. Layers that are there, made by the same job, are left as they are.
     """
-    output = Path(output)
-    there = carries(output / ATTRIBUTES, [record["identity"]])
+    output, record = Path(clean), current_record()
+    there = record is not None and carries(output / ATTRIBUTES, [record["identity"]])
     layers = [layer for layer in layers if not (there and _is_there(output, layer, record))]
     if not layers:
         return
-    model, _ = load(provenance, model_dtype, expects["base_model"], device)
+    model, _ = load(base_model, model_dtype, device)
     for layer in layers:
         module_name(model, site, layer)
-    source = open_corpus(corpus, expects["corpus"])
+    source = open_corpus(corpus)
     rows, patched = source.held_out_rows(tokens), len(source.held_out_rows(patched_tokens))
     ids, mask = source.tokens[rows.start : rows.stop].astype(np.int64), source.mask[rows.start : rows.stop]
     batches = [slice(first, first + contexts_per_batch) for first in range(0, len(ids), contexts_per_batch)]
@@ -69,7 +67,7 @@ def save_held_out(
         group = zarr.create_group(partial, zarr_format=3)
         for name, values in (("tokens", ids), ("mask", mask)):
             _create(group, name, values.shape, len(values), values.dtype)[:] = values
-        group.attrs.update({"site": site, "patched": patched, "record": record})
+        group.attrs.update({"site": site, "patched": patched, "model_dtype": model_dtype, "record": record})
         for layer in layers:
             group.create_group(f"layer{layer:02d}").attrs.update({"record": record})
         with progress(work, "passes", "held-out") as bar:
@@ -95,7 +93,7 @@ def _is_there(folder: Path, layer: int, record: dict) -> bool:
 
 
 class HeldOut:
-    """Held-out data on disk: `rows(name)` reads an array, `attrs` holds `site`, `patched` and the record."""
+    """Held-out data on disk: `rows(name)` reads an array, `attrs` holds `site`, `patched`, `model_dtype` and the record."""
 
     def __init__(self, path: Path, group: zarr.Group):
         self.path, self.group, self.attrs = path, group, dict(group.attrs)
@@ -103,7 +101,8 @@ class HeldOut:
     @property
     def model_dtype(self) -> str:
         """Arithmetic of the clean and ablated passes; patched passes must use the same."""
-        return self.attrs["record"]["settings"]["model_dtype"]
+        # Data from before it was an attribute have it in their record.
+        return self.attrs.get("model_dtype") or self.attrs["record"]["settings"]["model_dtype"]
 
     def rows(self, name: str) -> Rows:
         """An array by name. Raises AtlasError if it, or a chunk of it, is missing."""
@@ -112,13 +111,12 @@ class HeldOut:
         return Rows(self.path / name, self.group[name], "held-out data")
 
 
-def open_held_out(path: str | Path, expected: str) -> HeldOut:
-    """Raises AtlasError if the data are not there, not readable or not the `expected` ones."""
+def open_held_out(path: str | Path) -> HeldOut:
+    """Raises AtlasError if the data are not there or not readable."""
     try:
         group = zarr.open_group(path, mode="r")
     except Exception as error:  # damaged metadata shows as errors of many kinds
         raise AtlasError(f"{path}: no readable held-out data. Delete them and rerun; they will be rebuilt.") from error
-    check_record(path, group.attrs.get("record"), expected)
     return HeldOut(Path(path), group)
 
 

@@ -1,6 +1,7 @@
 """Which latents of one base model are there in another made from it: same directions, same activations on the same text."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,33 +20,41 @@ CONTEXTS = 16  # whose latents are in memory at once
 
 
 def compare_latents(
-    before: dict[str, dict], after: dict[str, dict], output: str | Path, record: dict, expects: dict[str, dict]
+    before_checkpoints: Sequence[str | Path],
+    before_latents: Sequence[str | Path],
+    before_held_out: Sequence[str | Path],
+    after_checkpoints: Sequence[str | Path],
+    after_latents: Sequence[str | Path],
+    after_held_out: Sequence[str | Path],
+    layers: Sequence[int],
+    table: str | Path,
 ) -> None:
     """Write a row per latent alive in the atlas `before`, of all layers: layer, latent, match, partner, chance, change, ...
 
-    before, after: {checkpoints, latents: layer -> file, held_out: path} of the two atlases; expects: the same with
-    identities. match: largest cosine of its decoder row with one of an alive latent (`partner`) of the SAE after; chance:
-    about what as many random directions would give, sqrt(2 ln n / d_in). change: of this very latent when its SAE reads
-    the model after instead of the one before, sum |f' - f| / sum (f' + f) over the held-out tokens: 0 if nothing changes,
-    1 if it never fires on a token on which it fired. density_before, density_after: shares of tokens on which it fires.
+    Of both atlases and every one of `layers`: its final checkpoint, the table of its latents and its held-out data. match:
+    largest cosine of its decoder row with one of an alive latent (`partner`) of the SAE after; chance: about what as many
+    random directions would give, sqrt(2 ln n / d_in). change: of this very latent when its SAE reads the model after instead
+    of the one before, sum |f' - f| / sum (f' + f) over the held-out tokens: 0 if nothing changes, 1 if it never fires on a
+    token on which it fired. density_before, density_after: shares of tokens on which it fires.
 
-    Raises AtlasError for inputs of another run, and if the two atlases do not hold out the same tokens.
+    Raises AtlasError if the two atlases do not hold out the same tokens.
     """
-    pair = {"before": before, "after": after}
-    held_out = {side: open_held_out(each["held_out"], expects[side]["held_out"]) for side, each in pair.items()}
+    checkpoints = {"before": before_checkpoints, "after": after_checkpoints}
+    latents = {"before": before_latents, "after": after_latents}
+    folders = {"before": before_held_out, "after": after_held_out}
+    held_out = {side: open_held_out(Path(each[0]).parent) for side, each in folders.items()}
     mask = _same_tokens(held_out["before"], held_out["after"])
     tables = []
-    with torch.inference_mode(), progress(len(before["checkpoints"]), "layers", "comparing") as bar:
-        for layer in before["checkpoints"]:
+    with torch.inference_mode(), progress(len(layers), "layers", "comparing") as bar:
+        for place, layer in enumerate(layers):
             saes, alive = {}, {}
-            for side, each in pair.items():
-                names = expects[side]
-                saes[side] = Sae.load(each["checkpoints"][layer], names["checkpoints"][layer])
-                density = read_table(each["latents"][layer], [names["latents"][layer]])["density"].to_numpy()
+            for side in checkpoints:
+                saes[side] = Sae.load(checkpoints[side][place])
+                density = read_table(latents[side][place])["density"].to_numpy()
                 alive[side] = np.flatnonzero(density > 0)
-            rows, others = (saes[side].W_dec[torch.from_numpy(alive[side])] for side in pair)
+            rows, others = (saes[side].W_dec[torch.from_numpy(alive[side])] for side in checkpoints)
             if not len(others):
-                raise AtlasError(f"{after['checkpoints'][layer]}: no latent is alive; train it longer")
+                raise AtlasError(f"{after_checkpoints[place]}: no latent is alive; train it longer")
             match, partner = partners(rows, others)
             chance = math.sqrt(2 * math.log(len(others)) / rows.shape[1])
             found = {"layer": layer, "latent": alive["before"], "match": match.numpy()}
@@ -53,7 +62,7 @@ def compare_latents(
             moved = _moved(saes["before"], held_out, layer, mask)
             tables.append(pd.DataFrame(found | {name: values[alive["before"]] for name, values in moved.items()}))
             bar.update()
-    write_table(output, pa.Table.from_pandas(pd.concat(tables), preserve_index=False), [record["identity"]])
+    write_table(table, pa.Table.from_pandas(pd.concat(tables), preserve_index=False))
 
 
 def _same_tokens(before: HeldOut, after: HeldOut) -> np.ndarray:

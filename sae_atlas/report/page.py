@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -11,7 +12,7 @@ import pandas as pd
 from sae_atlas import costs
 from sae_atlas.cards.facts import ARCHITECTURES, as_yaml, read_origin, sparsity_words, without_folders
 from sae_atlas.files import atomic, read_json
-from sae_atlas.provenance import check_record
+from sae_atlas.provenance import current_record
 from sae_atlas.report import table
 from sae_atlas.report.heat import final_lines, snapshot_lines
 from sae_atlas.report.html import fill, rendered
@@ -20,35 +21,29 @@ from sae_atlas.tables import read_table
 
 def write_page(
     metrics: str | Path,
-    provenance: str | Path,
+    base_model: str | Path,
     corpus: str | Path,
-    cards: list[str | Path],
-    releases: list[str | Path],
-    figures: dict[str, list[str | Path]],
-    benchmarks: str | Path,
-    jobs: dict[str, list[str]],
+    cards: Sequence[str | Path],
+    figures: Sequence[str | Path],
     page: str | Path,
-    folder: str | Path,
+    card_pages: str | Path,
+    jobs: dict[str, list[str]],
     config: dict,
     colour_map: str,
     explored: list[int],
-    record: dict,
-    expects: dict[str, str],
-    evaluations: list[str],
+    releases: Sequence[str | Path] = (),
 ) -> None:
-    """Write `page` and, into `folder` beside it, every card as HTML. All links are relative.
+    """Write `page` and, into the folder `card_pages` beside it, every card as HTML. All links are relative.
 
-    metrics: the table of all recipes. cards, releases: Markdown files. figures: recipe -> PNGs. jobs: plan.jobs.jobs.
-    explored: layers whose latents the explorer beside the page shows.
-    expects: identities of base_model, corpus and, by its name, of every card; evaluations: those in the table.
-
-    Raises AtlasError if one of the files is of another run.
+    metrics: the table of all recipes. cards: their config.json. figures: PNGs, each in a folder named after its recipe.
+    releases: READMEs. jobs: plan.jobs.jobs; what they took lies in `benchmarks` beside the page. explored: layers whose
+    latents the explorer beside the page shows.
     """
-    origin = read_origin(provenance, corpus, config["base_model"]["name"], config["corpus"]["name"], expects)
-    measured = read_table(metrics, evaluations)
-    saes = [_read_sae(card, expects) for card in cards]
+    origin = read_origin(base_model, corpus, config["base_model"]["name"], config["corpus"]["name"])
+    measured, record = read_table(metrics), current_record()
+    saes = list(map(_read_sae, cards))
     where = Path(page).parent
-    _write_cards(saes, Path(folder), page, explored)
+    _write_cards(saes, Path(card_pages), page, explored)
     shown = table.columns(measured)
     text = fill(
         "index.html.jinja",
@@ -59,12 +54,12 @@ def write_page(
         rows=table.rows(measured, shown),
         snapshots=list(dict.fromkeys(map(str, measured.sort_values("tokens")["snapshot"]))),
         layers=sorted(set(measured["layer"].tolist())),
-        links={(sae.recipe, sae.layer): _relative(Path(folder) / f"{sae.name}.html", where) for sae in saes},
+        links={(sae.recipe, sae.layer): _relative(Path(card_pages) / f"{sae.name}.html", where) for sae in saes},
         saes=saes,
         explored=explored,
         releases={Path(path).parent.name: _relative(path, where) for path in releases},
         held_out=measured.groupby("metric")["held_out_tokens"].max().to_dict(),
-        costs=costs.read_costs(benchmarks, jobs),
+        costs=costs.read_costs(where / "benchmarks", jobs),
         config_text=as_yaml(without_folders(config)),
         versions=_versions(
             [origin.model["record"], origin.corpus["record"], *(each for sae in saes for each in sae.records)]
@@ -88,14 +83,13 @@ class Published:
     records: list[dict]
 
 
-def _read_sae(card: str | Path, expects: dict[str, str]) -> Published:
-    card = Path(card)
-    config, name = read_json(card.with_name("config.json")), card.parent.name
-    check_record(card, config["records"]["card"], expects[name])
+def _read_sae(file: str | Path) -> Published:
+    """Of the SAE whose config.json it is."""
+    config, folder = read_json(file), Path(file).parent
     records = config["records"]
     return Published(
-        card=card,
-        name=name,
+        card=folder / "model_card.md",
+        name=folder.name,
         recipe=config["recipe"]["name"],
         layer=config["layer"],
         sha256=config["files_sha256"]["model.pt"],
@@ -120,7 +114,7 @@ def _write_cards(saes: list[Published], folder: Path, page: str | Path, explored
             (partial / f"{sae.name}.html").write_text(text)
 
 
-def _recipe(name: str, measured: pd.DataFrame, saes: list, figures: dict, colour_map: str, where: Path) -> dict:
+def _recipe(name: str, measured: pd.DataFrame, saes: list, figures: Sequence, colour_map: str, where: Path) -> dict:
     """What the page says and shows of one recipe."""
     rows = measured[measured["recipe"] == name]
     values = next(sae for sae in saes if sae.recipe == name).records[0]["settings"]["recipe"]
@@ -133,7 +127,7 @@ def _recipe(name: str, measured: pd.DataFrame, saes: list, figures: dict, colour
         "layers": sorted(set(rows["layer"].tolist())),
         "final": final_lines(rows, colour_map),
         "over_snapshots": snapshot_lines(rows, colour_map),
-        "figures": [_figure(path, where) for path in figures[name]],
+        "figures": [_figure(path, where) for path in figures if Path(path).parent.name == name],
     }
 
 

@@ -1,5 +1,6 @@
 """The page that compares the atlases of a base model before and after its fine-tuning."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 from sae_atlas.figures.survival import plot_survival
 from sae_atlas.files import atomic, read_json
 from sae_atlas.metrics.directions import SETTLED
+from sae_atlas.provenance import current_record
 from sae_atlas.report.html import fill
 from sae_atlas.tables import read_table
 
@@ -30,23 +32,25 @@ class Line:
 
 
 def write_page(
-    tables: dict[str, str | Path],
-    models: dict[str, str | Path],
-    atlases: dict[str, str],
+    tables: Sequence[str | Path],
+    models: Sequence[str | Path],
     page: str | Path,
     png: str | Path,
     svg: str | Path,
+    comparisons: Sequence[str],
+    stages: Sequence[str],
     recipe: str,
     colour_map: str,
-    record: dict,
-    expects: dict[str, str],
 ) -> None:
-    """tables: comparison -> table of metrics.survival, with its identity in expects. models: name -> folder of a model that
-    our rules made; atlases: name -> link to its page. page, png and svg are written; png lies beside the page.
+    """Write `page` and its figure; png lies beside the page, which lies in survival/RECIPE under the results.
+
+    tables: of metrics.survival, one for each of `comparisons`. models: export_meta.json of the model that our rules made for
+    each of `stages`, whose atlas lies in a folder of this name beside the results.
     """
-    read = {name: read_table(path, [expects[name]]) for name, path in tables.items()}
-    plot_survival(read, png, svg, f"Which latents survive, recipe {recipe}", colour_map, record)
-    metas = {name: read_json(Path(folder) / "export_meta.json") for name, folder in models.items()}
+    read = dict(zip(comparisons, map(read_table, tables), strict=True))
+    plot_survival(read, png, svg, f"Which latents survive, recipe {recipe}", colour_map)
+    metas = dict(zip(stages, map(read_json, models), strict=True))
+    atlases = {stage: f"../../../{stage}/results/index.html" for stage in stages}
     lines = [line for name, table in read.items() for line in _lines(name, table)]
     changed = {name: _most_changed(table) for name, table in read.items()}
     facts = {
@@ -58,7 +62,7 @@ def write_page(
         "recipe": recipe,
     }
     with atomic(page) as partial:
-        partial.write_text(fill("survival.html.jinja", figure=Path(png).name, record=record, **facts))
+        partial.write_text(fill("survival.html.jinja", figure=Path(png).name, record=current_record(), **facts))
 
 
 def _lines(name: str, table: pd.DataFrame):

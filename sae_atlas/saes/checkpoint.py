@@ -11,10 +11,10 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from sae_atlas.errors import REMAKE, AtlasError, Damaged, reason
+from sae_atlas.errors import FETCH, REMAKE, AtlasError, Damaged, reason
 from sae_atlas.files import atomic
 from sae_atlas.log import DISK_ERRORS
-from sae_atlas.provenance import check_record
+from sae_atlas.provenance import current_record
 
 PLAIN = re.compile(
     r"collections OrderedDict|torch (\w+Storage|Size|device|b?float\w*|u?int\w+|bool|complex\w+)"
@@ -126,17 +126,15 @@ def save(path: str | Path, model_state: dict[str, Tensor], config: dict, stats: 
     save_tensors(path, {"model_state": model_state, "config": config, "stats": stats})
 
 
-def load_checkpoint(path: str | Path, expected: str | None = None) -> dict:
-    """`{model_state, config, stats}`, with sums, keys, shapes and (if `expected` is given) identity checked.
+def load_checkpoint(path: str | Path, remedy: str | None = None) -> dict:
+    """`{model_state, config, stats}`, with sums, keys and shapes checked.
 
-    expected: for an output of this workflow; others are the user's own. Raises AtlasError with one line that names the file
-    and the remedy.
+    remedy: what an error advises; by default to make the file again where a job of the workflow reads it, else to fetch it.
+    Raises AtlasError with one line that names the file and the remedy.
     """
-    remedy = REMAKE if expected is not None else "Fetch or make it again."
+    remedy = remedy or (REMAKE if current_record() else FETCH)
     value = load_tensors(path, remedy)
     check_parts(path, value, remedy)
-    if expected is not None:
-        check_record(path, value["config"].get("record"), expected)
     return value
 
 

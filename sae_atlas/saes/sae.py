@@ -28,9 +28,9 @@ class Sae:
         self.d_in, self.d_sae = self.W_enc.shape
 
     @classmethod
-    def load(cls, path: str | Path, expected: str | None = None) -> "Sae":
+    def load(cls, path: str | Path) -> "Sae":
         """From a checkpoint. Raises AtlasError as load_checkpoint does."""
-        return cls(**load_checkpoint(path, expected))
+        return cls(**load_checkpoint(path))
 
     def to(self, target: torch.device | str | torch.dtype) -> "Sae":
         """Move to a device or dtype, in place."""

@@ -46,18 +46,15 @@ class Curve:
         self.rows.append({**now, **means, "alive": int(self.fired.sum())})
         self.sums, self.count, self.fired = [0.0] * len(MEANS), 0, None
 
-    def write(self, path: str | Path, identity: str) -> None:
-        """One column per name. identity: of the job.
-
-        From buffers: any other way makes pyarrow import pandas, 0.3 s of a short job.
-        """
+    def write(self, path: str | Path) -> None:
+        """One column per name. From buffers: any other way makes pyarrow import pandas, 0.3 s of a short job."""
         names = list(self.rows[0])
         columns = [np.array([row[name] for row in self.rows]) for name in names]
         arrays = [
             pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)])
             for column in columns
         ]
-        write_table(path, pa.Table.from_arrays(arrays, names), [identity])
+        write_table(path, pa.Table.from_arrays(arrays, names))
 
     def to_dict(self) -> dict:
         fired = torch.zeros(0, dtype=torch.bool) if self.fired is None else self.fired.cpu()

@@ -9,6 +9,7 @@ from pathlib import Path
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import remove
 from sae_atlas.log import logger
+from sae_atlas.provenance import current_record
 from sae_atlas.saes.checkpoint import load_tensors, save_tensors
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -18,20 +19,22 @@ SAVE_EVERY = 600.0  # seconds between saves without being told, against kills th
 class Interruption:
     """Context of a training loop. SIGTERM and SIGINT take effect at the next `check`, after the step in hand.
 
-    The state lies beside `resume`, is used only if the job's `identity` is the same, and goes when the job is done.
+    The state lies beside `resume`, is used only if the identity of the job at work is the same, and goes when the job is
+    done. Outside a job nothing tells what a state belongs to: none is kept, and signals are the caller's own.
     """
 
-    def __init__(self, resume: str | Path, identity: str):
-        resume = Path(resume)
+    def __init__(self, resume: str | Path):
+        resume, record = Path(resume), current_record()
         self.path = resume.with_name(f".{resume.name}.interrupted")
-        self.identity = identity
+        self.identity = record["identity"] if record else None
         self.told: int | None = None
         self.saved: dict | None = None
 
     def __enter__(self) -> "Interruption":
+        self.handlers, self.last_save = {}, time.monotonic()
+        if self.identity is None:
+            return self
         self.saved = self._load()
-        self.last_save = time.monotonic()
-        self.handlers = {}
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             self.handlers = {number: signal.signal(number, self._tell) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
@@ -39,7 +42,7 @@ class Interruption:
     def __exit__(self, kind, *_) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
-        if kind is None:
+        if kind is None and self.identity is not None:
             remove(self.path)
 
     def check(self, state: Callable[[], dict]) -> None:
@@ -50,7 +53,7 @@ class Interruption:
                 "told to stop (signal %d): the state is in %s; the same job goes on from there", self.told, self.path
             )
             raise SystemExit(EXIT_CODE)
-        if time.monotonic() - self.last_save > SAVE_EVERY:
+        if self.identity is not None and time.monotonic() - self.last_save > SAVE_EVERY:
             self.keep(state())
             self.last_save = time.monotonic()
 

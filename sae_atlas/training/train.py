@@ -16,7 +16,7 @@ from sae_atlas.kernels import backend_for
 from sae_atlas.kernels.measured import Control
 from sae_atlas.kernels.threads import forget
 from sae_atlas.log import logger, progress
-from sae_atlas.provenance import check_record
+from sae_atlas.provenance import current_record
 from sae_atlas.saes import architecture
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.training import controller
@@ -33,7 +33,6 @@ SMALLEST_RATE = 1e-3  # weight of the newest step in BatchTopK's threshold (EMA 
 
 def train(
     store: str | Path,
-    previous: str | Path | None,
     recipe: dict,
     start: int,
     stop: int,
@@ -41,8 +40,7 @@ def train(
     checkpoint: str | Path,
     resume: str | Path,
     curve: str | Path,
-    record: dict,
-    expects: dict[str, str] | None = None,
+    previous: str | Path | None = None,
     threads: int = 1,
     watch: Callable[[dict], None] | None = None,
     device: str = "auto",
@@ -50,18 +48,17 @@ def train(
 ) -> None:
     """Carry the SAE of `previous` (a resume file; None: a new one) over the store's window of tokens [start, stop).
 
-    total: tokens of the whole run where the learning rate's decay reaches this window, else None. expects: identities
-    of `store` and `previous`. watch: told every new row of the curve. device: auto, cpu or cuda; gpu_products: arithmetic
-    of matrix products on a GPU, bfloat16 or float32. Any number of threads gives the same bits. On SIGTERM it keeps its
-    state beside `resume` and ends with exit code interruption.EXIT_CODE; the same call goes on from there.
+    total: tokens of the whole run where the learning rate's decay reaches this window, else None. watch: told every new row
+    of the curve. device: auto, cpu or cuda; gpu_products: arithmetic of matrix products on a GPU, bfloat16 or float32. Any
+    number of threads gives the same bits. A job of the workflow keeps its state beside `resume` on SIGTERM and ends with
+    exit code interruption.EXIT_CODE; the same job goes on from there.
 
     Raises AtlasError for damaged or wrong inputs, a store smaller than a batch, a loss or gradient that is not finite.
     """
-    expects = expects or {}
     chosen = Recipe.from_dict(recipe)
-    reader = open_store(store, expects.get("store"))
+    reader = open_store(store)
     on = resolve(device)
-    state = _begin(chosen, reader, previous, expects.get("previous")).to(on)
+    state = _begin(chosen, reader, previous).to(on)
     steps = reader.rows // chosen.batch
     if not steps:
         raise AtlasError(
@@ -74,13 +71,13 @@ def train(
         "%s, %d -> %d latents, %d steps of %d tokens, %s, %d thread(s)",
         chosen.architecture, reader.d_in, chosen.d_sae(reader.d_in), steps, chosen.batch, name_of(on), threads,
     )  # fmt: skip
-    with Interruption(resume, record["identity"]) as interruption:
+    with Interruption(resume) as interruption:
         window.go_on_from(interruption.saved)
         window.run(interruption)
         forget()  # what is saved is copied
-        window.curve.write(curve, record["identity"])
-        _save_checkpoint(checkpoint, chosen, window, record)
-        checkpoints.save_tensors(resume, {"state": window.state.to_dict(), "record": record})
+        window.curve.write(curve)
+        _save_checkpoint(checkpoint, chosen, window)
+        checkpoints.save_tensors(resume, {"state": window.state.to_dict(), "record": current_record()})
 
 
 class _Window:
@@ -232,20 +229,18 @@ class _Window:
             state.penalty = controller.adapt(state.penalty, self.first_penalty, before, state.smoothed_l0, target)
 
 
-def _begin(recipe: Recipe, reader, previous: str | Path | None, expected: str | None) -> State:
+def _begin(recipe: Recipe, reader, previous: str | Path | None) -> State:
     if previous is None:
         mean, median = torch.from_numpy(reader.mean), torch.from_numpy(reader.geometric_median)
         return initial_state(recipe, mean.float(), float(reader.scale), median.float(), reader.attrs["layer"])
     saved = checkpoints.load_tensors(previous)
-    if expected is not None:
-        check_record(previous, saved.get("record"), expected)
     state = State(**saved["state"])
     if len(state.mean) != reader.d_in or len(state.since_fired) != recipe.d_sae(reader.d_in):
         raise AtlasError(f"{previous}: an SAE of other sizes than recipe and store ask for. Delete it and rerun.")
     return state
 
 
-def _save_checkpoint(path: str | Path, recipe: Recipe, window: _Window, record: dict) -> None:
+def _save_checkpoint(path: str | Path, recipe: Recipe, window: _Window) -> None:
     state, reader, rows = window.state.to("cpu"), window.reader, window.curve.rows
     module = architecture(recipe.architecture)
     weights, threshold = state.weights, None
@@ -259,7 +254,7 @@ def _save_checkpoint(path: str | Path, recipe: Recipe, window: _Window, record: 
         "normaliser": {"mean": state.mean, "scale": state.scale},
         "activations": {key: reader.attrs[key] for key in ("base_model", "site", "layer")},
         "device": name_of(window.device),
-        "record": record,
+        "record": current_record(),
     }
     if window.device.type == "cuda":
         config["gpu_products"] = window.products

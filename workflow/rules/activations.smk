@@ -7,9 +7,9 @@ rule save_activations:
     A pass waits for the training that frees the disk of an earlier one (activations.max_live_stores).
     """
     input:
+        freed,
         base_model=needs(PROVENANCE),
         corpus=needs(CORPUS),
-        freed=freed,
     output:
         activations=temp(directory("results/activations/{snapshot}_{group}.zarr")),
     log:
@@ -25,14 +25,11 @@ rule save_activations:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        settings=lambda wildcards: atlas.settings("save_activations", snapshot=wildcards.snapshot),
-        layers=lambda wildcards: atlas.groups[wildcards.group],
-        version=version("save_activations"),
-        inputs=lambda wildcards: atlas.inputs("save_activations", snapshot=wildcards.snapshot),
+        job=job("save_activations", layers=lambda wildcards: atlas.groups[wildcards.group]),
     message:
         "activations: window to {wildcards.snapshot}, layers {wildcards.group}"
     script:
-        "../scripts/save_activations.py"
+        "../scripts/run.py"
 
 
 rule shard_activations:
@@ -54,10 +51,8 @@ rule shard_activations:
         mem_mb=growing(8000),
         runtime=growing(60),
     params:
-        settings=settings("shard_activations"),
-        version=version("shard_activations"),
-        inputs=inputs("shard_activations"),
+        job=job("shard_activations"),
     message:
         "store: layer {wildcards.layer}, window to {wildcards.snapshot}"
     script:
-        "../scripts/shard_activations.py"
+        "../scripts/run.py"

@@ -19,11 +19,8 @@ rule prepare_model:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        stage="prepare_model",
-        settings=settings("prepare_model"),
-        version=version("prepare_model"),
-        inputs=inputs("prepare_model"),
+        job=job("prepare_model"),
     message:
-        "base model: prepare {params.settings[source]}"
+        "base model: prepare {params.job[settings][source]}"
     script:
-        "../scripts/prepare_model.py"
+        "../scripts/run.py"

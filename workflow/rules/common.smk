@@ -26,7 +26,6 @@ from sae_atlas.plan.stages.explorer import shown
 from sae_atlas.plan.stages.figures import figures
 from sae_atlas.plan.stages.versions import ORIGINS, begun_with
 from sae_atlas.plan.text_memory import text_memory
-from sae_atlas.provenance import code_identity
 
 SCHEMA = workflow.source_path("../schemas/config.schema.yaml")
 
@@ -114,21 +113,6 @@ def cell(wildcards):
     return {name: int(value) if name == "layer" else value for name, value in values.items()}
 
 
-def settings(stage):
-    """The stage's settings for a job, as params: exactly what its numbers depend on."""
-    return lambda wildcards: atlas.settings(stage, **cell(wildcards))
-
-
-def inputs(stage):
-    """Identities that the stage must find in its inputs."""
-    return lambda wildcards: atlas.inputs(stage, **cell(wildcards))
-
-
-def version(stage):
-    """The stage's version, as its identities hold it."""
-    return atlas.version(stage)
-
-
 def growing(amount):
     """A resource that grows with every attempt at the job."""
     return lambda wildcards, attempt: amount * attempt
@@ -162,11 +146,6 @@ def previous_resume_point(wildcards):
     if previous is None:
         return []
     return f"results/checkpoints/{wildcards.recipe}/sae_layer{wildcards.layer}_{previous}.resume.pt"
-
-
-def evaluations(recipe):
-    """Identities of a recipe's evaluations, in the order of its table."""
-    return [atlas.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in atlas.layers]
 
 
 # One run at a time in a folder. Snakemake's own lock outlives a killed run; this one ends with its process.

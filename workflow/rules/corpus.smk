@@ -19,11 +19,8 @@ rule tokenize:
         mem_mb=text_mb("tokenize"),
         runtime=growing(240),
     params:
-        stage="tokenize",
-        settings=settings("tokenize"),
-        version=version("tokenize"),
-        inputs=inputs("tokenize"),
+        job=job("tokenize"),
     message:
         "corpus: tokenize"
     script:
-        "../scripts/tokenize.py"
+        "../scripts/run.py"

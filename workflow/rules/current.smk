@@ -19,6 +19,7 @@ from snakemake.logging import logger
 
 # Of a job that fails at its first try Snakemake says of every output that it cannot be restored. There was none.
 logger.addFilter(lambda line: not str(line.msg).endswith("no backup found."))
+MUST_CARRY = {}  # input of a job -> identities that the job must find in it
 PATHS = workflow.modifier.path_modifier  # of this workflow: as a module of another it may have a prefix
 
 
@@ -38,3 +39,8 @@ def current_or_made(path, identities, used_up=False, by_time=False):
     if Path(lies).exists():
         workflow.dag.forcefiles.add(lies)
     return path
+
+
+def expected(files):
+    """Identities that a job must find in its inputs, by path, as far as rules of ours make them."""
+    return {str(path): MUST_CARRY[path] for path in files if path in MUST_CARRY}

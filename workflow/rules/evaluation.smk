@@ -7,8 +7,8 @@ rule save_held_out:
         base_model=needs(PROVENANCE),
         corpus=needs(CORPUS),
     output:
+        update(list(map(held_out, atlas.layers))),
         clean=update("results/held_out.zarr/zarr.json"),
-        layers=update(list(map(held_out, atlas.layers))),
     log:
         "results/logs/save_held_out.log",
     benchmark:
@@ -22,14 +22,11 @@ rule save_held_out:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        settings=settings("save_held_out"),
-        layers=atlas.layers,
-        version=version("save_held_out"),
-        inputs=inputs("save_held_out"),
+        job=job("save_held_out", layers=atlas.layers),
     message:
         "held-out: clean and ablated passes"
     script:
-        "../scripts/save_held_out.py"
+        "../scripts/run.py"
 
 
 rule evaluate_sae:
@@ -63,10 +60,12 @@ rule evaluate_sae:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        settings=settings("evaluate_sae"),
-        snapshots=lambda wildcards: [atlas.published(snapshot) for snapshot in atlas.snapshots_of(wildcards.recipe)],
-        version=version("evaluate_sae"),
-        inputs=inputs("evaluate_sae"),
+        job=job(
+            "evaluate_sae",
+            snapshots=lambda wildcards: [
+                atlas.published(snapshot) for snapshot in atlas.snapshots_of(wildcards.recipe)
+            ],
+        ),
     message:
         "evaluate: {wildcards.recipe}, layer {wildcards.layer}"
     script:
@@ -95,11 +94,11 @@ rule collect_metrics:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        evaluations=lambda wildcards: evaluations(wildcards.recipe),
+        job=job("collect_metrics"),
     message:
         "table: {wildcards.recipe}"
     script:
-        "../scripts/collect_metrics.py"
+        "../scripts/run.py"
 
 
 use rule collect_metrics as collect_recipes with:
@@ -117,7 +116,7 @@ use rule collect_metrics as collect_recipes with:
     benchmark:
         "results/benchmarks/collect_recipes.tsv"
     params:
-        evaluations=[identity for recipe in atlas.recipes for identity in evaluations(recipe)],
+        job=job("collect_recipes"),
     message:
         "table: all recipes"
 
@@ -147,11 +146,8 @@ rule match_layers:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        settings=settings("match_layers"),
-        layers=atlas.layers,
-        version=version("match_layers"),
-        inputs=inputs("match_layers"),
+        job=job("match_layers", layers=atlas.layers),
     message:
         "flow: {wildcards.recipe}"
     script:
-        "../scripts/match_layers.py"
+        "../scripts/run.py"

@@ -24,11 +24,8 @@ rule explorer:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        settings=settings("explorer"),
-        shown=shown(atlas),
-        version=version("explorer"),
-        inputs=inputs("explorer"),
+        job=job("explorer", shown=shown(atlas)),
     message:
         "explorer: {output.page}"
     script:
-        "../scripts/explorer.py"
+        "../scripts/run.py"

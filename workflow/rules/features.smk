@@ -7,9 +7,9 @@ rule save_text:
     It waits for the training of these layers, whose stores need the disk before.
     """
     input:
+        lambda wildcards: ancient(needs(text_trained)(wildcards)),
         base_model=needs(PROVENANCE),
         corpus=needs(CORPUS),
-        trained=lambda wildcards: ancient(needs(text_trained)(wildcards)),
     output:
         activations=temp(directory("results/features/activations_{part}.zarr")),
     log:
@@ -25,14 +25,11 @@ rule save_text:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        settings=lambda _: atlas.settings("save_text"),
-        layers=lambda wildcards: atlas.text_groups[wildcards.part],
-        version=version("save_text"),
-        inputs=lambda _: atlas.inputs("save_text"),
+        job=job("save_text", layers=lambda wildcards: atlas.text_groups[wildcards.part]),
     message:
         "text: layers {wildcards.part}"
     script:
-        "../scripts/save_text.py"
+        "../scripts/run.py"
 
 
 rule top_contexts:
@@ -43,10 +40,10 @@ rule top_contexts:
         activations=needs(lambda wildcards: text_activations(int(wildcards.layer))),
         checkpoint=needs(f"results/checkpoints/{{recipe}}/sae_layer{{layer}}_{atlas.last}.pt"),
     output:
-        contexts=update("results/features/{recipe}/layer{layer}_contexts.parquet"),
-        features=update("results/features/{recipe}/layer{layer}_features.parquet"),
-        documents=update("results/features/{recipe}/layer{layer}_documents.parquet"),
-        raw=update("results/features/{recipe}/layer{layer}_raw.parquet"),
+        contexts_table=update("results/features/{recipe}/layer{layer}_contexts.parquet"),
+        features_table=update("results/features/{recipe}/layer{layer}_features.parquet"),
+        documents_table=update("results/features/{recipe}/layer{layer}_documents.parquet"),
+        raw_table=update("results/features/{recipe}/layer{layer}_raw.parquet"),
     log:
         "results/logs/top_contexts/{recipe}/layer{layer}.log",
     benchmark:
@@ -60,13 +57,11 @@ rule top_contexts:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        settings=settings("top_contexts"),
-        version=version("top_contexts"),
-        inputs=inputs("top_contexts"),
+        job=job("top_contexts", split=atlas.config.get("features", {}).get("split")),
     message:
         "contexts: {wildcards.recipe}, layer {wildcards.layer}"
     script:
-        "../scripts/top_contexts.py"
+        "../scripts/run.py"
 
 
 rule evolution:
@@ -88,13 +83,11 @@ rule evolution:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        settings=settings("evolution"),
-        version=version("evolution"),
-        inputs=inputs("evolution"),
+        job=job("evolution"),
     message:
         "evolution: {wildcards.recipe}, layer {wildcards.layer}"
     script:
-        "../scripts/evolution.py"
+        "../scripts/run.py"
 
 
 rule contexts_of_matches:
@@ -120,14 +113,16 @@ rule contexts_of_matches:
         gpu=GPUS,
         device=DEVICE,
     params:
-        settings=settings("contexts_of_matches"),
-        places=settings("evolution"),
-        version=version("contexts_of_matches"),
-        inputs=inputs("contexts_of_matches"),
+        job=job(
+            "contexts_of_matches",
+            split=atlas.config.get("features", {}).get("split"),
+            snapshots=lambda wildcards: atlas.snapshots_of(wildcards.recipe)[:-1],
+            layers=lambda wildcards: atlas.beside(int(wildcards.layer)),
+        ),
     message:
         "contexts of matches: {wildcards.recipe}, layer {wildcards.layer}"
     script:
-        "../scripts/contexts_of_matches.py"
+        "../scripts/run.py"
 
 
 # For other programs, when asked for: `snakemake contexts_json`, `snakemake neuronpedia`.
@@ -139,7 +134,7 @@ rule contexts_as_json:
         base_model=needs(PROVENANCE, by_time=True),
         contexts=needs("results/features/{recipe}/layer{layer}_contexts.parquet", by_time=True),
     output:
-        json=update("results/features/{recipe}/layer{layer}.json"),
+        file=update("results/features/{recipe}/layer{layer}.json"),
     log:
         "results/logs/contexts_as_json/{recipe}/layer{layer}.log",
     benchmark:
@@ -151,15 +146,11 @@ rule contexts_as_json:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        code=code_identity("features/as_json.py"),
-        inputs=lambda wildcards: {
-            "base_model": atlas.identity("prepare_model"),
-            "contexts": atlas.identity("top_contexts", **cell(wildcards)),
-        },
+        job=export_for_others("features.as_json:contexts_as_json"),
     message:
         "JSON: {wildcards.recipe}, layer {wildcards.layer}"
     script:
-        "../scripts/contexts_as_json.py"
+        "../scripts/run.py"
 
 
 rule contexts_for_neuronpedia:
@@ -169,7 +160,7 @@ rule contexts_for_neuronpedia:
         contexts=needs("results/features/{recipe}/layer{layer}_contexts.parquet", by_time=True),
         features=needs("results/features/{recipe}/layer{layer}_features.parquet", by_time=True),
     output:
-        json=update("results/features/{recipe}/neuronpedia/layer{layer}.json"),
+        file=update("results/features/{recipe}/neuronpedia/layer{layer}.json"),
     log:
         "results/logs/contexts_for_neuronpedia/{recipe}/layer{layer}.log",
     benchmark:
@@ -181,22 +172,18 @@ rule contexts_for_neuronpedia:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        names=lambda wildcards: {
-            "model": atlas.config["base_model"]["name"],
-            "layer": int(wildcards.layer),
-            "recipe": wildcards.recipe,
-            "dataset": atlas.config["corpus"].get("id", atlas.config["corpus"]["name"]),
-            "context": atlas.config["corpus"]["context"],
-        },
-        code=code_identity("features/as_json.py"),
-        inputs=lambda wildcards: {
-            "base_model": atlas.identity("prepare_model"),
-            "contexts": atlas.identity("top_contexts", **cell(wildcards)),
-        },
+        job=export_for_others(
+            "features.as_json:contexts_for_neuronpedia",
+            model=atlas.config["base_model"]["name"],
+            layer=lambda wildcards: int(wildcards.layer),
+            recipe=lambda wildcards: wildcards.recipe,
+            dataset=atlas.config["corpus"].get("id", atlas.config["corpus"]["name"]),
+            context=atlas.config["corpus"]["context"],
+        ),
     message:
         "Neuronpedia: {wildcards.recipe}, layer {wildcards.layer}"
     script:
-        "../scripts/contexts_for_neuronpedia.py"
+        "../scripts/run.py"
 
 
 rule contexts_json:

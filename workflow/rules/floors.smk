@@ -22,14 +22,11 @@ rule floors:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
-        settings=settings("floors"),
-        layers=atlas.layers,
-        version=version("floors"),
-        inputs=inputs("floors"),
+        job=job("floors", layers=atlas.layers),
     message:
         "floors: {wildcards.recipe}"
     script:
-        "../scripts/floors.py"
+        "../scripts/run.py"
 
 
 rule distill:
@@ -52,13 +49,11 @@ rule distill:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        settings=settings("distill"),
-        version=version("distill"),
-        inputs=inputs("distill"),
+        job=job("distill"),
     message:
         "students: distilled from the base model"
     script:
-        "../scripts/distill.py"
+        "../scripts/run.py"
 
 
 rule fit_floors:
@@ -79,10 +74,8 @@ rule fit_floors:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
-        settings=settings("fit_floors"),
-        version=version("fit_floors"),
-        inputs=inputs("fit_floors"),
+        job=job("fit_floors"),
     message:
         "fit of the floors: {wildcards.recipe}"
     script:
-        "../scripts/fit_floors.py"
+        "../scripts/run.py"

@@ -32,8 +32,41 @@ def _needed(path, stage, by_time):
     if made_by is None:
         return path
     stage, of = made_by
-    marks = wanted().inputs(stage, **of).values() if stage in COLLECTING else [wanted().identity(stage, **of)]
-    return current_or_made(path, marks, stage in USED_UP, by_time)
+    MUST_CARRY[PATHS.modify(path)] = _identities(atlas, stage, of)
+    return current_or_made(path, _identities(wanted(), stage, of), stage in USED_UP, by_time)
+
+
+def _identities(atlas, stage, of):
+    """Identities that an output of the stage carries."""
+    return list(atlas.inputs(stage, **of).values()) if stage in COLLECTING else [atlas.identity(stage, **of)]
+
+
+def job(stage, **arguments):
+    """The param of a job (sae_atlas/plan/stages/job.py). arguments: of the stage's function, beside the rule's files and the
+    stage's settings, as values or functions of the wildcards."""
+
+    def param(wildcards, input):
+        of = {name: value for name, value in cell(wildcards).items() if name in STAGES[stage].cell}
+        depends_on = {"settings": atlas.settings(stage, **of), "inputs": atlas.inputs(stage, **of)}
+        function = {"runs": STAGES[stage].runs, "arguments": _arguments(arguments, wildcards)}
+        code = {"modules": STAGES[stage].modules, "version": atlas.version(stage)}
+        return {"stage": stage, **depends_on, **function, **code, "expects": expected(input)}
+
+    return param
+
+
+def export_for_others(function, **arguments):
+    """The param of a job whose output is for other programs and carries no record. function: as `runs` of a stage."""
+    return lambda wildcards, input: {
+        "stage": None,
+        "runs": function,
+        "arguments": _arguments(arguments, wildcards),
+        "expects": expected(input),
+    }
+
+
+def _arguments(arguments, wildcards):
+    return {name: value(wildcards) if callable(value) else value for name, value in arguments.items()}
 
 
 @cache

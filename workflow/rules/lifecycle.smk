@@ -18,13 +18,11 @@ if pretraining(BASE_MODEL):
             mem_mb=growing(2000),
             runtime=growing(10),
         params:
-            settings=settings("make_tokenizer"),
-            version=version("make_tokenizer"),
-            inputs=inputs("make_tokenizer"),
+            job=job("make_tokenizer"),
         message:
             "tokenizer: make"
         script:
-            "../scripts/make_tokenizer.py"
+            "../scripts/run.py"
 
     rule pretrain:
         """Train a decoder-only model from scratch; its best and its last weights are kept."""
@@ -46,13 +44,11 @@ if pretraining(BASE_MODEL):
             gpu=GPUS,
             device=DEVICE,
         params:
-            settings=settings("pretrain"),
-            version=version("pretrain"),
-            inputs=inputs("pretrain"),
+            job=job("pretrain"),
         message:
             "pretrain: {output.meta}"
         script:
-            "../scripts/pretrain.py"
+            "../scripts/run.py"
 
 
 if BASE_MODEL["source"] in TUNED:
@@ -70,10 +66,7 @@ if BASE_MODEL["source"] in TUNED:
             "results/benchmarks/prepare_base.tsv"
         localrule: base_of(BASE_MODEL)["source"] == "hub"
         params:
-            stage="prepare_base",
-            settings=settings("prepare_base"),
-            version=version("prepare_base"),
-            inputs=inputs("prepare_base"),
+            job=job("prepare_base"),
         message:
             "base model: prepare the one to tune"
 
@@ -89,10 +82,7 @@ if BASE_MODEL["source"] in TUNED:
             mem_mb=text_mb("tokenize_domain"),
             runtime=growing(240),
         params:
-            stage="tokenize_domain",
-            settings=settings("tokenize_domain"),
-            version=version("tokenize_domain"),
-            inputs=inputs("tokenize_domain"),
+            job=job("tokenize_domain"),
         message:
             "corpus: tokenize the domain"
 
@@ -116,13 +106,11 @@ if BASE_MODEL["source"] in TUNED:
             gpu=GPUS,
             device=DEVICE,
         params:
-            settings=settings("fine_tune_lora"),
-            version=version("fine_tune_lora"),
-            inputs=inputs("fine_tune_lora"),
+            job=job("fine_tune_lora"),
         message:
             "fine-tune: {output.meta}"
         script:
-            "../scripts/fine_tune_lora.py"
+            "../scripts/run.py"
 
 
 if BASE_MODEL["source"] == "merged":
@@ -146,10 +134,8 @@ if BASE_MODEL["source"] == "merged":
             mem_mb=growing(8000),
             runtime=growing(120),
         params:
-            settings=settings("merge_lora"),
-            version=version("merge_lora"),
-            inputs=inputs("merge_lora"),
+            job=job("merge_lora"),
         message:
             "merge: {output.meta}"
         script:
-            "../scripts/merge_lora.py"
+            "../scripts/run.py"

@@ -23,13 +23,11 @@ rule score_latents:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        settings=settings("score_latents"),
-        version=version("score_latents"),
-        inputs=inputs("score_latents"),
+        job=job("score_latents"),
     message:
         "scores: {wildcards.recipe}, layer {wildcards.layer}"
     script:
-        "../scripts/score_latents.py"
+        "../scripts/run.py"
 
 
 rule name_latents:
@@ -54,9 +52,7 @@ rule name_latents:
         mem_mb=growing(4000),
         runtime=growing(240),
     params:
-        settings=settings("name_latents"),
-        version=version("name_latents"),
-        inputs=inputs("name_latents"),
+        job=job("name_latents"),
     message:
         "names: {wildcards.recipe}, layer {wildcards.layer}"
     script:

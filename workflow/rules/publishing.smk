@@ -13,10 +13,10 @@ rule model_card:
         ),
         metrics=needs(lambda wildcards: "results/metrics/{recipe}/layer{layer:02d}.json".format(**cell(wildcards))),
     output:
-        model=update("models/sae/{sae}/model.pt"),
-        config=update("models/sae/{sae}/config.json"),
+        update("models/sae/{sae}/model.pt"),
+        update("models/sae/{sae}/config.json"),
+        update(["models/sae/{sae}/cfg.json", "models/sae/{sae}/sae_weights.safetensors"]),
         card=update("models/sae/{sae}/model_card.md"),
-        saelens=update(["models/sae/{sae}/cfg.json", "models/sae/{sae}/sae_weights.safetensors"]),
     log:
         "results/logs/model_card/{sae}.log",
     benchmark:
@@ -28,13 +28,11 @@ rule model_card:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        settings=settings("model_card"),
-        version=version("model_card"),
-        inputs=inputs("model_card"),
+        job=job("model_card", name=lambda wildcards: wildcards.sae),
     message:
         "model card: {wildcards.sae}"
     script:
-        "../scripts/model_card.py"
+        "../scripts/run.py"
 
 
 rule release:
@@ -73,21 +71,22 @@ rule release:
         mem_mb=growing(1000),
         runtime=growing(30),
     params:
-        settings=settings("release"),
-        layers=atlas.layers,
-        snapshots=[atlas.published(snapshot) for snapshot in atlas.snapshots],
-        version=version("release"),
-        inputs=inputs("release"),
+        job=job(
+            "release",
+            name=lambda wildcards: wildcards.release,
+            layers=atlas.layers,
+            snapshots=list(map(atlas.published, atlas.snapshots)),
+        ),
     message:
         "release: {wildcards.release}"
     script:
-        "../scripts/release.py"
+        "../scripts/run.py"
 
 
 rule index:
     """A table of all published SAEs; it fails on a folder whose name, config, weights, hashes or card disagree."""
     input:
-        cards=needs(CARDS),
+        needs(CARDS),
     output:
         table=update("models/sae/README.md"),
     log:
@@ -101,10 +100,8 @@ rule index:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        settings=settings("index"),
-        version=version("index"),
-        inputs=inputs("index"),
+        job=job("index"),
     message:
         "index: models/sae"
     script:
-        "../scripts/index.py"
+        "../scripts/run.py"

@@ -12,7 +12,7 @@ rule page:
         figures=needs(PICTURES),
     output:
         page=update("results/index.html"),
-        cards=report(
+        card_pages=report(
             update(directory("results/cards")),
             patterns=["{sae}.html"],
             caption="../report/model_card.rst",
@@ -31,12 +31,8 @@ rule page:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        settings=settings("page"),
-        jobs=jobs(atlas),
-        evaluations=[identity for recipe in atlas.recipes for identity in evaluations(recipe)],
-        version=version("page"),
-        inputs=inputs("page"),
+        job=job("page", jobs=jobs(atlas)),
     message:
         "page: {output.page}"
     script:
-        "../scripts/page.py"
+        "../scripts/run.py"

@@ -20,9 +20,8 @@ if BASE_MODEL["source"] == "restoration":
             mem_mb=growing(4000),
             runtime=growing(30),
         params:
-            code=code_identity("exports/transformer_lens.py", "base_models/restoration.py"),
-            inputs={"base_model": atlas.identity("prepare_model")},
+            job=export_for_others("exports.transformer_lens:convert_transformer_lens"),
         message:
             "base model: for TransformerLens"
         script:
-            "../scripts/convert_transformer_lens.py"
+            "../scripts/run.py"

@@ -18,13 +18,11 @@ rule compare_latents:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        layers=LAYERS,
-        record=lambda wildcards: comparison_record(wildcards.comparison, wildcards.recipe),
-        expects=lambda wildcards: both_identities(wildcards.comparison, wildcards.recipe),
+        job=job(COMPARE, layers=LAYERS),
     message:
         "compare: {wildcards.comparison}, {wildcards.recipe}"
     script:
-        "../scripts/compare_latents.py"
+        "../scripts/run.py"
 
 
 rule survival_page:
@@ -48,10 +46,12 @@ rule survival_page:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        comparisons={name: f"{before} to {after}" for name, (before, after) in COMPARISONS.items()},
-        stages=list(MODELS),
-        record=lambda wildcards: page_record(wildcards.recipe),
+        job=job(
+            PAGE,
+            comparisons=[f"{before} to {after}" for before, after in COMPARISONS.values()],
+            stages=list(MODELS),
+        ),
     message:
         "page: {output.page}"
     script:
-        "../scripts/survival_page.py"
+        "../scripts/run.py"

@@ -14,7 +14,7 @@ from sae_atlas.plan.lifecycle import folder_of
 from sae_atlas.plan.stages.base_model import MAKERS
 from sae_atlas.plan.stages.versions import ORIGINS, begun_with
 from sae_atlas.plan.three_stages import COMPARED, identities, three_configs
-from sae_atlas.provenance import code_identity, make_record
+from sae_atlas.provenance import identity
 
 
 def read_configs():
@@ -46,10 +46,11 @@ wildcard_constraints:
     comparison="|".join(COMPARISONS),
 
 
-def current(path, identity):
+def current(path, carried):
     """An input that carries this identity, unless jobs are asked for again: then Snakemake decides."""
     asked = workflow.dag_settings
-    return path if asked.forceall or asked.forcerun else current_or_made(path, [identity])
+    MUST_CARRY[path] = [carried]
+    return path if asked.forceall or asked.forcerun else current_or_made(path, [carried])
 
 
 def side(stage, recipe):
@@ -80,32 +81,47 @@ def both_identities(comparison, recipe):
     }
 
 
-VERSIONS = {"compare_latents": "1", "survival_page": "1"}  # raised when a stage gives other numbers
+COMPARE = {
+    "stage": "compare_latents",
+    "version": "1",  # raised when it gives other numbers
+    "runs": "metrics.survival:compare_latents",
+    "modules": ("metrics/survival.py", "metrics/directions.py", "saes/sae.py", "saes/parts.py"),
+}
+PAGE = {
+    "stage": "survival_page",
+    "version": "1",
+    "runs": "report.survival:write_page",
+    "modules": ("report", "figures/survival.py", "figures/style.py"),
+}
 
 
-def comparison_record(comparison, recipe):
-    """Of a comparison's table: known before it is made, checked by the page."""
-    settings = {"comparison": comparison, "recipe": recipe}
-    code = code_identity("metrics/survival.py", "metrics/directions.py", "saes/sae.py", "saes/parts.py")
-    return make_record(
-        "compare_latents", settings, VERSIONS["compare_latents"], both_identities(comparison, recipe), code
-    )
+def depends_on(stage, recipe, comparison=None):
+    """Settings and inputs of a comparison, or of a recipe's page of all comparisons."""
+    if stage is COMPARE:
+        return {"comparison": comparison, "recipe": recipe}, both_identities(comparison, recipe)
+    colours = ATLASES["merged"].config["figures"]["colour_map"]
+    return {"recipe": recipe, "colour_map": colours}, {name: identity_of(COMPARE, recipe, name) for name in COMPARISONS}
 
 
-def page_record(recipe):
-    """Of the page: what it shows, of which comparisons."""
-    settings = {"recipe": recipe, "colour_map": ATLASES["merged"].config["figures"]["colour_map"]}
-    tables = {name: comparison_record(name, recipe)["identity"] for name in COMPARISONS}
-    code = code_identity("report", "figures/survival.py", "figures/style.py")
-    return make_record("survival_page", settings, VERSIONS["survival_page"], tables, code)
+def identity_of(stage, recipe, comparison=None):
+    settings, inputs = depends_on(stage, recipe, comparison)
+    return identity(stage["stage"], settings, stage["version"], inputs)
+
+
+def job(stage, **arguments):
+    """The param of a job (sae_atlas/plan/stages/job.py). arguments: of its function, beside the rule's files."""
+
+    def param(wildcards, input):
+        settings, inputs = depends_on(stage, **dict(wildcards.items()))
+        return {**stage, "settings": settings, "inputs": inputs, "arguments": arguments, "expects": expected(input)}
+
+    return param
 
 
 def tables_of(wildcards):
     """Tables of all comparisons of a recipe."""
     return [
-        current(
-            f"results/survival/{wildcards.recipe}/{name}.parquet", comparison_record(name, wildcards.recipe)["identity"]
-        )
+        current(f"results/survival/{wildcards.recipe}/{name}.parquet", identity_of(COMPARE, wildcards.recipe, name))
         for name in COMPARISONS
     ]
 
@@ -118,7 +134,7 @@ def models_compared(wildcards):
 
 def pages(wildcards):
     """The page of every recipe."""
-    return [current(f"results/survival/{recipe}/index.html", page_record(recipe)["identity"]) for recipe in RECIPES]
+    return [current(f"results/survival/{recipe}/index.html", identity_of(PAGE, recipe)) for recipe in RECIPES]
 
 
 onstart:

@@ -26,9 +26,7 @@ rule train_sae:
         gpu=GPUS,
         device=DEVICE,
     params:
-        settings=settings("train_sae"),
-        version=version("train_sae"),
-        inputs=inputs("train_sae"),
+        job=job("train_sae"),
     message:
         "train: {wildcards.recipe}, layer {wildcards.layer}, to {wildcards.snapshot} tokens"
     script:
@@ -38,8 +36,8 @@ rule train_sae:
 rule import_sae:
     """Fetch an SAE that others published, check it against the config, and write it in our format."""
     input:
+        local_sae,
         base_model=needs(PROVENANCE),
-        local=local_sae,
     output:
         checkpoint=update("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt"),
     log:
@@ -56,10 +54,8 @@ rule import_sae:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        settings=settings("import_sae"),
-        version=version("import_sae"),
-        inputs=inputs("import_sae"),
+        job=job("import_sae"),
     message:
         "import: {wildcards.recipe}, layer {wildcards.layer}, {wildcards.snapshot} tokens"
     script:
-        "../scripts/import_sae.py"
+        "../scripts/run.py"

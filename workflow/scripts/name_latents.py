@@ -1,26 +1,11 @@
-"""Name the latents of one layer (rule name_latents)."""
+"""Name the latents of one layer (rule name_latents), with the key and the price of the config's endpoint."""
 
 from pathlib import Path
 
-from sae_atlas.features.names import name_latents
-from sae_atlas.log import job_log
-from sae_atlas.plan.stages.versions import record_of
+from sae_atlas.plan.stages.job import job
 
-with job_log(snakemake.log[0]):
-    settings, inputs = snakemake.params.settings, snakemake.params.inputs
+with job(snakemake) as run:
     endpoint = (snakemake.config["features"].get("names") or {}).get("endpoint", {})
-    name_latents(
-        snakemake.input.contexts,
-        snakemake.input.features,
-        snakemake.input.documents,
-        snakemake.input.raw,
-        Path(snakemake.input.corpus).parent,
-        snakemake.input.base_model,
-        snakemake.output.names,
-        **settings,
-        record=record_of("name_latents", settings, snakemake.params.version, inputs),
-        expects=inputs,
-        cache=Path(snakemake.output.names).parents[1] / "answers",
-        price=endpoint.get("price"),  # these two change no name, so they are no settings
-        key_variable=endpoint.get("key_variable"),
-    )
+    # Not params: neither changes a name.
+    paid_with = {key: endpoint.get(key) for key in ("price", "key_variable")}
+    run(cache=Path(snakemake.output.names).parents[1] / "answers", **paid_with)

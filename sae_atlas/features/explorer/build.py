@@ -1,6 +1,7 @@
 """Write the explorer: its page, and what the page loads."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +13,6 @@ import pyarrow.compute as compute
 from pyarrow import parquet
 
 from sae_atlas.corpus import open_corpus
-from sae_atlas.errors import REMAKE, AtlasError
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.explorer.neighbours import neighbours
 from sae_atlas.features.explorer.pack import write_pack
@@ -20,8 +20,8 @@ from sae_atlas.features.explorer.tables import SHOWN, Contexts, Layer, blocks, c
 from sae_atlas.features.explorer.text import Text
 from sae_atlas.files import atomic
 from sae_atlas.log import progress
+from sae_atlas.provenance import current_record
 from sae_atlas.saes.checkpoint import load_checkpoint
-from sae_atlas.tables import identities
 
 NEIGHBOURS = 6
 SCRIPTS = ("data.js", "search.js", "list.js", "formed.js", "latent.js", "explorer.js")
@@ -37,43 +37,43 @@ class Source:
     tables: dict[str, str | Path]
     checkpoint: str | Path
 
-    def expects(self, expects: dict[str, str], what: str) -> str:
-        """Identity of a table or of the checkpoint: `topk-32 layer07 features`."""
-        return expects[f"{self.recipe} layer{self.layer:02d} {what}"]
-
 
 def write_explorer(
-    folder: str | Path,
+    page: str | Path,
     corpus: str | Path,
-    decode: Decoder,
-    sources: list[Source],
+    base_model: str | Path,
+    checkpoints: Sequence[str | Path],
+    shown: Sequence[tuple[str, int]],
     base: str,
     site: str,
-    record: dict,
-    expects: dict[str, str],
+    **tables: Sequence[str | Path],
 ) -> None:
-    """Write the explorer into `folder`: open its index.html.
+    """Write the explorer into the folder of `page`, its index.html.
 
-    base, site: as the page calls them. expects: identities of corpus and of what Source.expects names.
-
-    Raises AtlasError if one of the files is of another run.
+    shown: recipe and layer of each of `checkpoints` and of the files of every table. tables: of TABLES, all but features and
+    contexts may be left out. base, site: as the page calls them.
     """
-    opened = open_corpus(corpus, expects["corpus"])
-    text = _text(opened, sources, expects)
-    ids, topics = text.ids(), _topics(sources, expects)
+    decode, opened, record = Decoder.of_model(base_model), open_corpus(corpus), current_record()
+    identity, folder = record["identity"] if record else None, Path(page).parent
+    sources = [
+        Source(recipe, layer, {name: files[at] for name, files in tables.items()}, checkpoints[at])
+        for at, (recipe, layer) in enumerate(shown)
+    ]
+    text = _text(opened, sources)
+    ids, topics = text.ids(), _topics(sources)
     recipes = list(dict.fromkeys(source.recipe for source in sources))
     with atomic(folder) as partial, progress(len(sources), "layers", "explorer") as bar:
-        _write_page(partial, base, record["identity"])
+        _write_page(partial, base, identity)
         data = partial / "data"
         atlas = {"base": base, "site": site, "context": opened.context, "text_bytes": text.tokens.itemsize}
         layers = {recipe: [source.layer for source in sources if source.recipe == recipe] for recipe in recipes}
         atlas |= {"recipes": [{"name": recipe, "layers": layers[recipe]} for recipe in recipes]}
-        atlas |= {"bands": list(SHOWN), "start": opened.attributes["document_start"], "identity": record["identity"]}
+        atlas |= {"bands": list(SHOWN), "start": opened.attributes["document_start"], "identity": identity}
         write_pack(data, "atlas", atlas)
         write_pack(data, "text", text.bytes())
         write_pack(data, "tokens", dict(zip(ids.tolist(), decode(ids), strict=True)))
         for source in sources:
-            layer = _read(source, expects)
+            layer = _read(source)
             contexts = Contexts(layer.contexts, layer.features["max_activation"].to_numpy(), text, topics)
             # Recipes go by number: their names need not be fit for a file's.
             key = f"{recipes.index(source.recipe)}/layer{source.layer:02d}"
@@ -83,7 +83,7 @@ def write_explorer(
             bar.update(1)
 
 
-def _write_page(folder: Path, base: str, identity: str) -> None:
+def _write_page(folder: Path, base: str, identity: str | None) -> None:
     page = files("sae_atlas.features.explorer") / "page"
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -95,41 +95,37 @@ def _write_page(folder: Path, base: str, identity: str) -> None:
         (folder / name).write_text((page / name).read_text())
 
 
-def _table(source: Source, name: str, expects: dict, columns: list[str] | None = None) -> pa.Table | None:
+def _table(source: Source, name: str, columns: list[str] | None = None) -> pa.Table | None:
     """A table of the layer, or some columns of it; None if it was not made."""
     if name not in source.tables:
         return None
-    path, expected = source.tables[name], [source.expects(expects, name)]
-    found = identities(path)
-    if found != expected:
-        raise AtlasError(f"{path}: made by other settings, code or inputs (identities {found}). {REMAKE}")
-    return parquet.read_table(path, columns=columns)
+    return parquet.read_table(source.tables[name], columns=columns)
 
 
-def _read(source: Source, expects: dict) -> Layer:
-    decoder = load_checkpoint(source.checkpoint, source.expects(expects, "checkpoint"))["model_state"]["decoder.weight"]
-    tables = {name: _table(source, name, expects) for name in TABLES}
+def _read(source: Source) -> Layer:
+    decoder = load_checkpoint(source.checkpoint)["model_state"]["decoder.weight"]
+    tables = {name: _table(source, name) for name in TABLES}
     return Layer(**tables, neighbours=neighbours(decoder.T.contiguous(), NEIGHBOURS))
 
 
-def _text(corpus, sources: list[Source], expects: dict) -> Text:
+def _text(corpus, sources: list[Source]) -> Text:
     """Contexts that latents of any layer are shown in."""
     used = set()
     for source in sources:
-        table = _table(source, "contexts", expects, ["context", "band", "rank"])
+        table = _table(source, "contexts", ["context", "band", "rank"])
         for band, shown in SHOWN.items():
             chosen = compute.and_(compute.equal(table["band"], band), compute.less(table["rank"], shown))
             used.update(compute.unique(table["context"].filter(chosen)).to_pylist())
-        if (matches := _table(source, "matches", expects, ["context"])) is not None:
+        if (matches := _table(source, "matches", ["context"])) is not None:
             used.update(compute.unique(matches["context"]).to_pylist())
     rows = np.array(sorted(used), np.int64)
     return Text(corpus.tokens[: int(rows.max(initial=-1)) + 1], rows)
 
 
-def _topics(sources: list[Source], expects: dict) -> list[str]:
+def _topics(sources: list[Source]) -> list[str]:
     """Topics of any context or latent, in the order of their names."""
     found = set()
     for source, name in itertools.product(sources, ("contexts", "scores")):
-        table = _table(source, name, expects, ["topic"])
+        table = _table(source, name, ["topic"])
         found.update(compute.unique(table["topic"]).to_pylist() if table is not None else ())
     return sorted(found - {None})

@@ -8,7 +8,7 @@ def saved_dtype(atlas) -> str:
     return "float32" if atlas.config["activations"]["dtype"] == "float32" else "float16"
 
 
-@stage("activations/save.py", "arrays.py", "sites.py")
+@stage("activations/save.py", "arrays.py", "sites.py", runs="activations.save:save_activations")
 def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
     # Which layers share the pass is left out: one layer more changes nothing for the others.
     activations = atlas.config["activations"]
@@ -24,7 +24,14 @@ def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
 
 
-@stage("activations/shard.py", "activations/coding.py", "activations/chunks.py", "activations/store.py", "arrays.py")
+@stage(
+    "activations/shard.py",
+    "activations/coding.py",
+    "activations/chunks.py",
+    "activations/store.py",
+    "arrays.py",
+    runs="activations.shard:shard_activations",
+)
 def shard_activations(atlas, snapshot: str, layer: int) -> tuple[dict, dict]:
     activations = atlas.config["activations"]
     keys = ("dtype", "compression", "outlier_norm", "shard_rows", "chunk_rows", "seed")

@@ -7,7 +7,7 @@ from sae_atlas.plan.stages.declare import stage
 MAKERS = {"pretrain": "pretrain", "lora": "fine_tune_lora", "merged": "merge_lora"}
 
 
-@stage("base_models")
+@stage("base_models", runs="base_models.prepare:prepare")
 def prepare_model(atlas) -> tuple[dict, dict]:
     return prepared(atlas, atlas.config["base_model"])
 

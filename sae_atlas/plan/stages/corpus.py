@@ -4,7 +4,7 @@ from sae_atlas.plan.stages.base_model import tokenizer_stage
 from sae_atlas.plan.stages.declare import stage
 
 
-@stage("corpus.py", "arrays.py")
+@stage("corpus.py", "arrays.py", runs="corpus:tokenize")
 def tokenize(atlas) -> tuple[dict, dict]:
     return corpus_settings(atlas.config["corpus"]), {"base_model": atlas.identity(tokenizer_stage(atlas))}
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 class Stage(NamedTuple):
     modules: tuple[str, ...]  # under sae_atlas/: a room or a file
+    runs: str  # module under sae_atlas and function in it
     of: Callable  # (atlas, **cell) -> (settings, identities of the inputs by their names in the rule)
     version: int  # raised when the stage gives other numbers for the same settings and inputs
 
@@ -19,14 +20,16 @@ class Stage(NamedTuple):
 STAGES: dict[str, Stage] = {}
 
 
-def stage(*modules: str, version: int = 1) -> Callable:
-    """Declare the function of a stage, under its own name: that of its rule and of its script.
+def stage(*modules: str, runs: str, version: int = 1) -> Callable:
+    """Declare a stage under the name of the decorated function, which is also its rule's.
+
+    modules: that its code is in; runs: `module:function` under sae_atlas, which gets the rule's files and the settings.
 
     An edited message, a faster kernel or a new architecture leaves the version alone: what is finished stays finished.
     """
 
     def register(function: Callable) -> Callable:
-        STAGES[function.__name__] = Stage(modules, function, version)
+        STAGES[function.__name__] = Stage(modules, runs, function, version)
         return function
 
     return register

@@ -3,7 +3,9 @@
 from sae_atlas.plan.stages.declare import stage
 
 
-@stage("metrics/held_out.py", "metrics/loss_recovered.py", "arrays.py", "sites.py")
+@stage(
+    "metrics/held_out.py", "metrics/loss_recovered.py", "arrays.py", "sites.py", runs="metrics.held_out:save_held_out"
+)
 def save_held_out(atlas) -> tuple[dict, dict]:
     evaluation = atlas.config["evaluation"]
     settings = {
@@ -16,7 +18,7 @@ def save_held_out(atlas) -> tuple[dict, dict]:
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
 
 
-@stage("metrics", "saes", "arrays.py", "sites.py")
+@stage("metrics", "saes", "arrays.py", "sites.py", runs="metrics.evaluate:evaluate")
 def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     evaluation = atlas.config["evaluation"]
     settings = {
@@ -38,19 +40,19 @@ def evaluations(atlas, recipe: str) -> dict:
     return {f"layer{layer:02d}": atlas.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in atlas.layers}
 
 
-@stage("metrics/collect.py")
+@stage("metrics/collect.py", runs="metrics.collect:collect")
 def collect_metrics(atlas, recipe: str) -> tuple[dict, dict]:
     return {}, evaluations(atlas, recipe)
 
 
-@stage("metrics/collect.py")
+@stage("metrics/collect.py", runs="metrics.collect:collect")
 def collect_recipes(atlas) -> tuple[dict, dict]:
     every = [evaluations(atlas, recipe) for recipe in atlas.recipes]
     named = zip(atlas.recipes, every, strict=True)
     return {}, {f"{recipe} {layer}": identity for recipe, each in named for layer, identity in each.items()}
 
 
-@stage("metrics/flow.py", "metrics/directions.py", "tables.py", "saes/checkpoint.py")
+@stage("metrics/flow.py", "metrics/directions.py", "tables.py", "saes/checkpoint.py", runs="metrics.flow:match_layers")
 def match_layers(atlas, recipe: str) -> tuple[dict, dict]:
     checkpoints = {
         f"sae_layer{layer:02d}": atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=atlas.last)

@@ -19,7 +19,14 @@ def shown(atlas) -> list[tuple[str, int]]:
     return [(recipe, layer) for recipe in atlas.recipes for layer in atlas.feature_layers]
 
 
-@stage("features/explorer", "features/decoder.py", "tables.py", "metrics/directions.py", "saes/checkpoint.py")
+@stage(
+    "features/explorer",
+    "features/decoder.py",
+    "tables.py",
+    "metrics/directions.py",
+    "saes/checkpoint.py",
+    runs="features.explorer.build:write_explorer",
+)
 def explorer(atlas) -> tuple[dict, dict]:
     settings = {"base": atlas.config["base_model"]["name"], "site": atlas.config["activations"]["site"]}
     inputs = sources(atlas)

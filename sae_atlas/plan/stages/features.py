@@ -6,7 +6,7 @@ from sae_atlas.plan.stages.declare import stage
 OF_MATCH = {"contexts": 3, "window": 16}  # how much of each is kept and shown, window in tokens
 
 
-@stage("activations/save.py", "arrays.py", "sites.py")
+@stage("activations/save.py", "arrays.py", "sites.py", runs="activations.save:save_activations")
 def save_text(atlas) -> tuple[dict, dict]:
     """The end of the train text: what no SAE has seen, unless training uses all of the corpus."""
     stop = atlas.config["corpus"]["tokens"]
@@ -26,7 +26,14 @@ OF_MATCHES = ("text.py", "kept.py", "bands.py", "top_contexts.py", "matches.py")
 CONTEXTS = ("text.py", "kept.py", "bands.py", "documents.py", "top_contexts.py", "logit_lens.py")
 
 
-@stage(*(f"features/{file}" for file in CONTEXTS), *OF_SAES, "tables.py", "sites.py", version=2)
+@stage(
+    *(f"features/{file}" for file in CONTEXTS),
+    *OF_SAES,
+    "tables.py",
+    "sites.py",
+    runs="features.top_contexts:top_contexts",
+    version=2,
+)
 def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     features = atlas.config["features"]
     settings = {
@@ -45,14 +52,20 @@ def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     }
 
 
-@stage("features/evolution.py", "metrics/directions.py", "tables.py", "saes/checkpoint.py")
+@stage(
+    "features/evolution.py",
+    "metrics/directions.py",
+    "tables.py",
+    "saes/checkpoint.py",
+    runs="features.evolution:evolution",
+)
 def evolution(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     """The earlier snapshots, and the layers next to it."""
     settings = {"snapshots": atlas.snapshots_of(recipe)[:-1], "layers": atlas.beside(layer)}
     return settings, {"checkpoint": _made(atlas, recipe, layer, atlas.last), **_elsewhere(atlas, recipe, layer)}
 
 
-@stage(*(f"features/{file}" for file in OF_MATCHES), *OF_SAES, "tables.py")
+@stage(*(f"features/{file}" for file in OF_MATCHES), *OF_SAES, "tables.py", runs="features.matches:contexts_of_matches")
 def contexts_of_matches(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     """The same text for every place that `evolution` looked at."""
     settings = {"layer": layer, **OF_MATCH, "outlier_norm": atlas.config["activations"]["outlier_norm"]}

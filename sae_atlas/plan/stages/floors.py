@@ -4,7 +4,14 @@ from sae_atlas.plan.stages.declare import stage
 from sae_atlas.plan.stages.evaluation import evaluations
 
 
-@stage("floors/formula.py", "floors/predict.py", "metrics/bootstrap.py", "metrics/importance.py", "tables.py")
+@stage(
+    "floors/formula.py",
+    "floors/predict.py",
+    "metrics/bootstrap.py",
+    "metrics/importance.py",
+    "tables.py",
+    runs="floors.predict:predict_floors",
+)
 def floors(atlas, recipe: str) -> tuple[dict, dict]:
     return {"recipe": recipe, "widths": atlas.config["floors"]["widths"]}, evaluations(atlas, recipe)
 
@@ -18,13 +25,14 @@ def floors(atlas, recipe: str) -> tuple[dict, dict]:
     "tables.py",
     "arrays.py",
     "sites.py",
+    runs="floors.distill:distill",
 )
 def distill(atlas) -> tuple[dict, dict]:
     settings = {**atlas.config["floors"]["students"], "model_dtype": atlas.config["base_model"]["dtype"]}
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
 
 
-@stage("floors/fit.py", "metrics/bootstrap.py", "tables.py")
+@stage("floors/fit.py", "metrics/bootstrap.py", "tables.py", runs="floors.fit:fit_floors")
 def fit_floors(atlas, recipe: str) -> tuple[dict, dict]:
     return {"recipe": recipe}, {
         "floors": atlas.identity("floors", recipe=recipe),

@@ -23,12 +23,17 @@ def rules_of(atlas) -> list[str]:
     return found + ["merge_lora"] * (base_model["source"] == "merged")
 
 
-@stage("base_models/prepare.py", "base_models/byte_tokenizer.py", "base_models/gguf_llama.py")
+@stage(
+    "base_models/prepare.py",
+    "base_models/byte_tokenizer.py",
+    "base_models/gguf_llama.py",
+    runs="base_models.prepare:make_tokenizer",
+)
 def make_tokenizer(atlas) -> tuple[dict, dict]:
     return {"tokenizer": pretraining(atlas.config["base_model"])["tokenizer"]}, {}
 
 
-@stage("lifecycle/pretrain.py", "base_models/from_scratch.py", *TRAINING)
+@stage("lifecycle/pretrain.py", "base_models/from_scratch.py", *TRAINING, runs="lifecycle.pretrain:pretrain")
 def pretrain(atlas) -> tuple[dict, dict]:
     section = pretraining(atlas.config["base_model"])
     settings = {key: section[key] for key in ("name", "architecture", "sizes", "seed", "fit")}
@@ -36,12 +41,12 @@ def pretrain(atlas) -> tuple[dict, dict]:
     return settings | {"text": atlas.config["corpus"]["name"]}, texts
 
 
-@stage("base_models")
+@stage("base_models", runs="base_models.prepare:prepare")
 def prepare_base(atlas) -> tuple[dict, dict]:
     return prepared(atlas, base_of(atlas.config["base_model"]))
 
 
-@stage("corpus.py", "arrays.py")
+@stage("corpus.py", "arrays.py", runs="corpus:tokenize")
 def tokenize_domain(atlas) -> tuple[dict, dict]:
     corpus = atlas.config["corpus"] | atlas.config["base_model"]["lora"]["corpus"]
     domain = {key: corpus[key] for key in ("context", "held_out_tokens", "seed")}
@@ -49,7 +54,7 @@ def tokenize_domain(atlas) -> tuple[dict, dict]:
     return settings, {"base_model": atlas.identity(tokenizer_stage(atlas))}
 
 
-@stage("lifecycle/lora.py", "base_models/made.py", *TRAINING)
+@stage("lifecycle/lora.py", "base_models/made.py", *TRAINING, runs="lifecycle.lora:fine_tune_lora")
 def fine_tune_lora(atlas) -> tuple[dict, dict]:
     base_model = atlas.config["base_model"]
     lora = base_model["lora"]
@@ -64,7 +69,13 @@ def fine_tune_lora(atlas) -> tuple[dict, dict]:
     return settings, {"base_model": atlas.identity("prepare_base"), "corpus": atlas.identity("tokenize_domain")}
 
 
-@stage("lifecycle/lora.py", "base_models/made.py", "lifecycle/folder.py", "lifecycle/card.py")
+@stage(
+    "lifecycle/lora.py",
+    "base_models/made.py",
+    "lifecycle/folder.py",
+    "lifecycle/card.py",
+    runs="lifecycle.lora:merge_lora",
+)
 def merge_lora(atlas) -> tuple[dict, dict]:
     needed = {"base_model": "prepare_base", "corpus": "tokenize_domain", "adapter": "fine_tune_lora"}
     return {"name": atlas.config["base_model"]["name"]}, {name: atlas.identity(of) for name, of in needed.items()}

@@ -16,12 +16,12 @@ OF_NAMES = (
 PAID_WITH = ("key_variable", "price")  # of an endpoint, what changes no name
 
 
-@stage(*(f"features/{file}" for file in OF_SCORES), "tables.py")
+@stage(*(f"features/{file}" for file in OF_SCORES), "tables.py", runs="features.scores:score_latents")
 def score_latents(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     return dict(atlas.config["features"]["scores"]), _inputs(atlas, recipe, layer)
 
 
-@stage(*(f"features/{file}" for file in OF_NAMES), "tables.py")
+@stage(*(f"features/{file}" for file in OF_NAMES), "tables.py", runs="features.names:name_latents")
 def name_latents(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     features = atlas.config["features"]
     endpoint = features["names"].get("endpoint")

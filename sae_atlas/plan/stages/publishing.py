@@ -12,7 +12,7 @@ def sources(atlas) -> dict:
 PAIR = ("exports/published.py", "exports/saelens.py", "exports/metadata.py", "exports/hooks.py", "saes/sae.py")
 
 
-@stage("cards", "figures/shown.py", *PAIR)
+@stage("cards", "figures/shown.py", *PAIR, runs="exports.published:publish_sae")
 def model_card(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     settings = {
         "base": atlas.config["base_model"]["name"],
@@ -22,7 +22,7 @@ def model_card(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     return settings, {**sources(atlas), "metrics": atlas.identity("evaluate_sae", recipe=recipe, layer=layer)}
 
 
-@stage("cards", "figures/shown.py")
+@stage("cards", "figures/shown.py", runs="cards.release:write_release")
 def release(atlas, recipe: str) -> tuple[dict, dict]:
     settings = {
         "base": atlas.config["base_model"]["name"],
@@ -38,7 +38,7 @@ def release(atlas, recipe: str) -> tuple[dict, dict]:
     return settings, {**sources(atlas), **evaluations(atlas, recipe), **shown}
 
 
-@stage("exports/index.py")
+@stage("exports/index.py", runs="exports.index:write_index")
 def index(atlas) -> tuple[dict, dict]:
     """Every card; what else lies in models/ is read as it is."""
     cards = {
@@ -54,7 +54,7 @@ PAGE = ("report", "cards", "costs.py", "plan/jobs.py", "metrics/collect.py")
 LOOK = ("figures/metrics_heatmap.py", "figures/scales.py", "figures/shown.py", "figures/style.py")
 
 
-@stage(*PAGE, *LOOK)
+@stage(*PAGE, *LOOK, runs="report.page:write_page")
 def page(atlas) -> tuple[dict, dict]:
     """The page of the whole atlas, and the cards as pages beside it."""
     settings = {"config": what_makes(atlas, atlas.recipes), "colour_map": atlas.config["figures"]["colour_map"]}

@@ -4,7 +4,7 @@ from sae_atlas.plan.pretrained import place
 from sae_atlas.plan.stages.declare import stage
 
 
-@stage("saes", "kernels", "training")
+@stage("saes", "kernels", "training", runs="training.train:train")
 def train_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dict]:
     values = atlas.config["recipes"][recipe]
     start, stop = atlas.window(snapshot)
@@ -19,7 +19,7 @@ def train_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dict
     return settings, inputs
 
 
-@stage("exports", "saes/checkpoint.py")
+@stage("exports", "saes/checkpoint.py", runs="exports.import_sae:import_sae")
 def import_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dict]:
     values = atlas.config["recipes"][recipe]
     settings = {

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from sae_atlas.plan.stages.declare import STAGES
-from sae_atlas.provenance import code_identity, make_record, read_record
+from sae_atlas.provenance import code_identity, read_record
 
 ORIGINS = "results/base_model/**/provenance.json"  # the first that every atlas makes: of the base model
 
@@ -33,11 +33,6 @@ def begun_with(origins: Iterable[Path]) -> str | None:
         if said & {hashes[stage] for stage in ("prepare_model", "prepare_base", "make_tokenizer")}:
             return release
     return None
-
-
-def record_of(stage: str, settings: dict, version: str, inputs: dict[str, str]) -> dict:
-    """The record of a job of this workflow; it tells the hash of the stage's code."""
-    return make_record(stage, settings, version, inputs, code_identity(*STAGES[stage].modules))
 
 
 def changed_code(records: Iterable[dict]) -> list[str]:
