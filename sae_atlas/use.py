@@ -2,17 +2,26 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from sae_atlas import sites
-from sae_atlas.base_models.made import load_base_model
+from sae_atlas.base_models.load import load, load_base_model, load_tokenizer
 from sae_atlas.errors import AtlasError
 from sae_atlas.exports.load import load_sae
 from sae_atlas.saes.sae import Sae
 
-__all__ = ["capture", "load_base_model", "load_sae", "patch"]
+__all__ = ["capture", "load_base_model", "load_model", "load_sae", "patch"]
+
+
+def load_model(provenance: str | Path, dtype: str = "float32", device: str = "auto") -> tuple[nn.Module, object]:
+    """(model in evaluation mode, tokenizer) of an atlas: `results/base_model/provenance.json`.
+
+    device: auto (a GPU where there is one), cpu or cuda. Raises AtlasError if the folder does not load.
+    """
+    return load(provenance, dtype, device)[0], load_tokenizer(provenance)
 
 
 def capture(model: nn.Module, site: str, layers: list[int]) -> AbstractContextManager[dict[int, Tensor]]:

@@ -11,9 +11,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import AutoModelForCausalLM
 
 import sae_atlas
+from sae_atlas.base_models.adapters import read_meta
 from sae_atlas.base_models.from_scratch import model_sizes, random_model
 from sae_atlas.base_models.load import load
-from sae_atlas.base_models.made import read_meta
 from sae_atlas.base_models.prepare import prepare, tokenizer
 from sae_atlas.corpus import open_corpus
 from sae_atlas.errors import AtlasError

@@ -3,8 +3,8 @@
 import pytest
 
 import sae_atlas
+from sae_atlas.base_models.adapters import read_meta
 from sae_atlas.base_models.load import read_provenance
-from sae_atlas.base_models.made import read_meta
 from sae_atlas.corpus import read_documents
 from workflow import LIFE, kinds, planned, small, snakemake
 

@@ -20,7 +20,7 @@ def load(provenance: str | Path, dtype: str, device: str = "auto"):
     found = read_json(provenance)
     model = read_model(Path(provenance).parent / found["path"], dtype, device)
     if "adapter" in found:
-        from sae_atlas.base_models.made import put_on
+        from sae_atlas.base_models.adapters import put_on
 
         model = put_on(model, Path(provenance).parent / found["adapter"]).get_base_model()
     return model.requires_grad_(False), found
@@ -74,6 +74,44 @@ def read_model(folder: Path, dtype: str, device: str | dict = "auto"):
     else:
         model = model.to(on)
     return model.eval().requires_grad_(False)
+
+
+def load_base_model(path: str | Path, adapter: str | Path | None = None, dtype: str = "float32", device: str = "auto"):
+    """A base model in evaluation mode, ready for `capture` and `patch`.
+
+    path: a folder in transformers format, as the rules write it under models/ or from elsewhere; or the folder of a LoRA,
+    whose base is then loaded from where it lay. adapter: the folder of a LoRA, or its `adapters/`, to be put on top.
+    Folders with an export_meta.json are checked: every sha256, the name, and that an adapter gets the base it was trained
+    on. Raises AtlasError with one line that names the file. Code in a folder is never run.
+    """
+    from sae_atlas.base_models.adapters import (  # here, for peft takes long
+        ADAPTER,
+        check_base,
+        put_on,
+        read_meta_if_made,
+    )
+
+    folder = Path(path).expanduser().absolute()
+    meta = read_meta_if_made(folder)
+    if meta and meta["is_lora"]:
+        if adapter is not None:
+            raise AtlasError(f"{folder}: is an adapter itself; merge it first, or give its base model as path")
+        base = (folder / meta["base"]["path"]).resolve()
+        if not base.is_dir():
+            raise AtlasError(
+                f"{folder}: its base model is not at {base}; give it: load_base_model(BASE, adapter={str(path)!r})"
+            )
+        return load_base_model(base, adapter=folder, dtype=dtype, device=device)
+    model = read_model(folder, dtype, device)
+    if adapter is None:
+        return model
+    adapter = Path(adapter).expanduser().absolute()
+    home = adapter.parent if adapter.name == ADAPTER else adapter
+    about = read_meta_if_made(home)
+    if about is None:  # from elsewhere
+        return put_on(model, adapter).get_base_model()
+    check_base(about, home, folder)
+    return put_on(model, home / ADAPTER).get_base_model()
 
 
 def load_tokenizer(provenance: str | Path):

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 from sae_atlas.base_models import from_hub
+from sae_atlas.base_models.adapters import ADAPTER, check_base, read_meta, weights_sum
 from sae_atlas.base_models.from_scratch import random_model
-from sae_atlas.base_models.made import ADAPTER, check_base, read_meta, weights_sum
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic, sha256, write_json

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sae_atlas.metrics.directions import BLOCK, unit
+from sae_atlas.metrics.directions import partners
 from sae_atlas.saes.checkpoint import load_checkpoint
 from sae_atlas.tables import write_table
 
@@ -36,7 +36,7 @@ def evolution(
     parts = [NOWHERE]
     with torch.inference_mode():
         for axis, place, path in places:
-            cosine, match = closest(rows, _decoder(path))
+            cosine, match = partners(rows, _decoder(path))
             part = {
                 "latent": np.arange(len(rows), dtype=np.int32),
                 "axis": [axis] * len(rows),
@@ -44,16 +44,6 @@ def evolution(
             }
             parts.append(pa.table({**part, "match": match.int().numpy(), "cosine": cosine.numpy()}))
     write_table(table, pa.concat_tables(parts))
-
-
-def closest(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest cosine of every row [n, d_in] with one of `others` [m, d_in], and which of them it is: [n], [n]; -1 to 1.
-
-    Of equal ones the first. In blocks, as metrics.directions.best_matches, which tells no places.
-    """
-    rows, others = unit(rows), unit(others)
-    found = [(rows[first : first + BLOCK] @ others.T).max(dim=1) for first in range(0, len(rows), BLOCK)]
-    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 
 def _decoder(path: str | Path) -> Tensor:

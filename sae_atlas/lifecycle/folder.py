@@ -1,4 +1,4 @@
-"""How the folder of a model is written; base_models.made reads and checks it.
+"""How the folder of a model is written; base_models.adapters reads and checks it.
 
 `model.safetensors` and `config.json` are a transformers folder (the training config is under `training` in config.json);
 `ckpt.pt` {model, model_args, config, iter, best_val_loss, is_lora} holds the best weights and `last.pt` the last ones;
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sae_atlas.base_models.made import ADAPTER, META
+from sae_atlas.base_models.adapters import ADAPTER, META
 from sae_atlas.files import read_json, sha256, write_json
 from sae_atlas.lifecycle.card import write_card
 from sae_atlas.provenance import current_record

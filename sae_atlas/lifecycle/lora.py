@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+from sae_atlas.base_models.adapters import ADAPTER, META, check_base, put_on, read_meta, weights_sum
 from sae_atlas.base_models.load import load, load_tokenizer
-from sae_atlas.base_models.made import ADAPTER, META, check_base, put_on, read_meta, weights_sum
 from sae_atlas.base_models.names import check_content
 from sae_atlas.corpus import open_corpus
 from sae_atlas.errors import AtlasError, listed

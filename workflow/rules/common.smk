@@ -11,7 +11,7 @@ import yaml
 if workflow.remote_exec:
     os.environ.update(HF_HUB_OFFLINE="1")
 
-from sae_atlas.base_models.made import META
+from sae_atlas.base_models.adapters import META
 from sae_atlas.devices import gpus_for
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import hold_lock, take_back

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from sae_atlas.base_models.made import META
+from sae_atlas.base_models.adapters import META
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import hold_lock, take_back
 from sae_atlas.plan.atlas import Atlas

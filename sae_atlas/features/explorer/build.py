@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as compute
@@ -14,13 +13,14 @@ from pyarrow import parquet
 
 from sae_atlas.corpus import open_corpus
 from sae_atlas.features.decoder import Decoder
-from sae_atlas.features.explorer.neighbours import neighbours
 from sae_atlas.features.explorer.pack import write_pack
 from sae_atlas.features.explorer.tables import SHOWN, Contexts, Layer, blocks, columns
 from sae_atlas.features.explorer.text import Text
 from sae_atlas.files import atomic
 from sae_atlas.log import progress
+from sae_atlas.metrics.directions import neighbours
 from sae_atlas.provenance import current_record
+from sae_atlas.report.html import fill
 from sae_atlas.saes.checkpoint import load_checkpoint
 
 NEIGHBOURS = 6
@@ -85,12 +85,9 @@ def write_explorer(
 
 def _write_page(folder: Path, base: str, identity: str | None) -> None:
     page = files("sae_atlas.features.explorer") / "page"
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     folder.mkdir()
-    template = environment.from_string((page / "index.html.jinja").read_text())
-    (folder / "index.html").write_text(template.render(base=base, scripts=SCRIPTS, identity=identity))
+    html = fill("explorer.html.jinja", base=base, scripts=SCRIPTS, identity=identity)
+    (folder / "index.html").write_text(html, encoding="utf-8")
     for name in ("style.css", *SCRIPTS):
         (folder / name).write_text((page / name).read_text())
 
@@ -105,7 +102,8 @@ def _table(source: Source, name: str, columns: list[str] | None = None) -> pa.Ta
 def _read(source: Source) -> Layer:
     decoder = load_checkpoint(source.checkpoint)["model_state"]["decoder.weight"]
     tables = {name: _table(source, name) for name in TABLES}
-    return Layer(**tables, neighbours=neighbours(decoder.T.contiguous(), NEIGHBOURS))
+    nearest = (each.numpy() for each in neighbours(decoder.T.contiguous(), NEIGHBOURS))
+    return Layer(**tables, neighbours=tuple(nearest))
 
 
 def _text(corpus, sources: list[Source]) -> Text:

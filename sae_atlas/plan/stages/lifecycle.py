@@ -54,7 +54,7 @@ def tokenize_domain(atlas) -> tuple[dict, dict]:
     return settings, {"base_model": atlas.identity(tokenizer_stage(atlas))}
 
 
-@stage("lifecycle/lora.py", "base_models/made.py", *TRAINING, runs="lifecycle.lora:fine_tune_lora")
+@stage("lifecycle/lora.py", "base_models/adapters.py", *TRAINING, runs="lifecycle.lora:fine_tune_lora")
 def fine_tune_lora(atlas) -> tuple[dict, dict]:
     base_model = atlas.config["base_model"]
     lora = base_model["lora"]
@@ -71,7 +71,7 @@ def fine_tune_lora(atlas) -> tuple[dict, dict]:
 
 @stage(
     "lifecycle/lora.py",
-    "base_models/made.py",
+    "base_models/adapters.py",
     "lifecycle/folder.py",
     "lifecycle/card.py",
     runs="lifecycle.lora:merge_lora",

@@ -1,4 +1,4 @@
-"""Models that our own rules made: their folders checked, adapters put on their base, one call to load each.
+"""Models that our own rules made: their folders checked, adapters put on their base.
 
 What lies in such a folder: sae_atlas/lifecycle/folder.py.
 """
@@ -63,39 +63,6 @@ def put_on(model, adapter: str | Path):
     if stored != set(get_peft_model_state_dict(tuned, save_embedding_layers=False)):
         raise AtlasError(f"{adapter}: was made for other modules than this base model has")
     return tuned
-
-
-def load_base_model(path: str | Path, adapter: str | Path | None = None, dtype: str = "float32", device: str = "auto"):
-    """A base model in evaluation mode, ready for `capture` and `patch`.
-
-    path: a folder in transformers format, as the rules write it under models/ or from elsewhere; or the folder of a LoRA,
-    whose base is then loaded from where it lay. adapter: the folder of a LoRA, or its `adapters/`, to be put on top.
-    Folders with an export_meta.json are checked: every sha256, the name, and that an adapter gets the base it was trained
-    on. Raises AtlasError with one line that names the file. Code in a folder is never run.
-    """
-    from sae_atlas.base_models.load import read_model
-
-    folder = Path(path).expanduser().absolute()
-    meta = read_meta_if_made(folder)
-    if meta and meta["is_lora"]:
-        if adapter is not None:
-            raise AtlasError(f"{folder}: is an adapter itself; merge it first, or give its base model as path")
-        base = (folder / meta["base"]["path"]).resolve()
-        if not base.is_dir():
-            raise AtlasError(
-                f"{folder}: its base model is not at {base}; give it: load_base_model(BASE, adapter={str(path)!r})"
-            )
-        return load_base_model(base, adapter=folder, dtype=dtype, device=device)
-    model = read_model(folder, dtype, device)
-    if adapter is None:
-        return model
-    adapter = Path(adapter).expanduser().absolute()
-    home = adapter.parent if adapter.name == ADAPTER else adapter
-    about = read_meta_if_made(home)
-    if about is None:  # from elsewhere
-        return put_on(model, adapter).get_base_model()
-    check_base(about, home, folder)
-    return put_on(model, home / ADAPTER).get_base_model()
 
 
 def read_meta_if_made(folder: Path) -> dict | None:
