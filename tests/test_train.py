@@ -27,7 +27,7 @@ from sae_atlas.saes.sae import Sae
 from sae_atlas.training import train as training
 from sae_atlas.training.interruption import EXIT_CODE
 from sae_atlas.training.recipe import ARCHITECTURES, Recipe
-from sae_atlas.training.state import ENCODER_NORM, initial_state
+from sae_atlas.training.state import initial_state
 from sae_atlas.training.train import train
 
 SMALL = {"expansion": 4, "batch": 64, "learning_rate": 0.01, "warmup": 4, "dead_after": 128}
@@ -334,5 +334,5 @@ def test_every_layer_starts_from_directions_of_its_own_and_every_seed_too():
 def test_the_encoder_starts_as_the_decoders_transpose_shorter_where_no_threshold_is_tied_to_it(name):
     start = initial_state(Recipe.from_dict(recipe_of(name)), torch.zeros(D_IN), 1.0, torch.zeros(D_IN)).weights
     torch.testing.assert_close(start["W_dec"].norm(dim=1), torch.ones(len(start["W_dec"])))
-    norm = 1.0 if name == "jumprelu" else ENCODER_NORM
+    norm = 1.0 if name == "jumprelu" else 0.3
     torch.testing.assert_close(start["W_enc"], norm * start["W_dec"])

@@ -17,14 +17,6 @@ SITE_WORDS = {
     "mlp_in": "MLP input (the norm's output) of block {layer}",
     "mlp_out": "MLP output of block {layer}",
 }
-ARCHITECTURES = {
-    "relu": "ReLU with L1 penalty",
-    "topk": "TopK",
-    "batch_topk": "BatchTopK",
-    "jumprelu": "JumpReLU",
-    "gated": "Gated",
-    "matryoshka": "Matryoshka BatchTopK",
-}
 
 
 @dataclass(frozen=True)
@@ -120,20 +112,6 @@ def read_measured(path: str | Path) -> Measured:
     """What metrics.evaluate wrote as JSON."""
     found = read_json(path)
     return Measured(Path(path), found["checkpoints"], found["metrics"], found["record"])
-
-
-def sparsity_words(recipe: dict) -> str:
-    """What makes the recipe sparse, in a few words."""
-    architecture = recipe["architecture"]
-    if "pretrained" in recipe:
-        return f"k = {recipe['k']} latents per token" if architecture == "topk" else "as its source trained it"
-    if architecture in ("relu", "gated"):
-        l1 = recipe["l1"]
-        start = f"L1 coefficient {l1['coefficient']:g} ({l1['convention']})"
-        return f"{start}, fixed" if l1["target_l0"] is None else f"{start}, adapted to L0 {l1['target_l0']:g}"
-    if architecture == "jumprelu":
-        return f"L0 penalty with target {recipe['jumprelu']['target_l0']:g}"
-    return f"k = {recipe['k']} latents per token" + ("" if architecture == "topk" else " on average")
 
 
 def check_weights(path: str | Path, sha256: str, measured: Measured, snapshot: str) -> None:

@@ -1,7 +1,8 @@
 """How an SAE was trained, in words: ours from its recipe, one that others published as far as it says."""
 
-from sae_atlas.cards.facts import ARCHITECTURES, Measured, Origin, sparsity_words
+from sae_atlas.cards.facts import Measured, Origin
 from sae_atlas.cards.markdown import number
+from sae_atlas.saes.architectures import ARCHITECTURES, sparsity_words
 
 UNKNOWN = "not stated by its source"
 
@@ -64,7 +65,7 @@ def _l1(measured: Measured) -> str:
     penalty = measured.config.get("lambda")
     if penalty is None:
         recipe = measured.config["recipe"]
-        return f"none ({ARCHITECTURES[recipe['architecture']]}, {sparsity_words(recipe)})"
+        return f"none ({ARCHITECTURES[recipe['architecture']].label}, {sparsity_words(recipe)})"
     words = f"{penalty['stated']:g} in the convention {penalty['convention']}, {number(penalty['canonical'])} canonical"
     target = measured.config["recipe"]["l1"]["target_l0"]
     if target is None:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sae_atlas.cards.facts import (
-    ARCHITECTURES,
     Measured,
     Origin,
     check_weights,
@@ -22,6 +21,7 @@ from sae_atlas.errors import AtlasError
 from sae_atlas.figures.shown import name_of
 from sae_atlas.files import atomic, sha256, write_json
 from sae_atlas.provenance import current_record
+from sae_atlas.saes.architectures import ARCHITECTURES
 
 
 def write_model_card(
@@ -78,7 +78,7 @@ def _card(name: str, origin: Origin, measured: Measured, weights: str, date: str
         measured=measured,
         config=config,
         recipe=recipe,
-        architecture=ARCHITECTURES[recipe["architecture"]],
+        architecture=ARCHITECTURES[recipe["architecture"]].label,
         training=training(origin, measured),
         loss=loss(measured),
         published_by=published_by(recipe),

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sae_atlas.cards.facts import (
-    ARCHITECTURES,
     Measured,
     Origin,
     as_yaml,
     check_weights,
     read_measured,
     read_origin,
-    sparsity_words,
     without_folders,
 )
 from sae_atlas.cards.listed import fill_folder
@@ -22,6 +20,7 @@ from sae_atlas.cards.names import checkpoint_name
 from sae_atlas.figures.shown import SHOWN
 from sae_atlas.files import sha256
 from sae_atlas.provenance import current_record
+from sae_atlas.saes.architectures import ARCHITECTURES, sparsity_words
 
 FLOORS = "8_loss_floor_predictions.png"
 AT_THE_TOP = ("1_training_curves.png", "2_metrics_heatmap.png", FLOORS)  # these have their place in the template
@@ -106,7 +105,7 @@ def _page(
         snapshot_list=Plain(", ".join(map(code, snapshots))),
         examples=list(dict.fromkeys(examples)),
         activation=_activation(values),
-        architecture=ARCHITECTURES[values["architecture"]],
+        architecture=ARCHITECTURES[values["architecture"]].label,
         sparsity=sparsity_words(values),
         quality=[_quality(metric, measured) for metric in QUALITY],
         penalty=_penalty(measured),
@@ -154,12 +153,13 @@ def _ranges(layers: list[int]) -> str:
 
 def _activation(recipe: dict) -> str:
     """The line of Python that turns pre-activations into latents (saes/sae.py)."""
-    if recipe["architecture"] == "topk":
+    inference = ARCHITECTURES[recipe["architecture"]].inference
+    if inference == "topk":
         return (
             f"values, kept = latents.relu().topk({recipe['k']})\n"
             "latents = torch.zeros_like(latents).scatter(-1, kept, values)"
         )
-    if recipe["architecture"] == "relu":
+    if inference == "relu":
         return "latents = latents.relu()"
     return 'latents = torch.where(latents > weights["threshold"], latents, 0).relu()'
 
@@ -204,7 +204,7 @@ def _runs(runs: dict[str, dict], this: str):
     for name, recipe in sorted(runs.items()):
         yield {
             "link": Plain(f"**{escape(name)}**" if name == this else f"[{escape(name)}](../{name})"),
-            "architecture": ARCHITECTURES[recipe["architecture"]],
+            "architecture": ARCHITECTURES[recipe["architecture"]].label,
             "expansion": recipe["expansion"],
             "sparsity": sparsity_words(recipe),
         }

@@ -39,10 +39,10 @@ def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
     """
     folder = Path(folder)
     bias = (sae.b_enc.double() - sae.b_dec.double() @ sae.W_enc.double()).float()
-    if sae.architecture == "topk":
+    if sae.inference == "topk":
         kind, tensors = "AutoEncoderTopK", _linear(sae, sae.b_enc) | {"b_dec": sae.b_dec}
         tensors |= {"k": torch.tensor(sae.k, dtype=torch.int), "threshold": torch.tensor(-1.0)}
-    elif sae.architecture == "relu":
+    elif sae.inference == "relu":
         kind, tensors = "AutoEncoderNew", _linear(sae, bias) | {"decoder.bias": sae.b_dec}
     else:
         kind = "JumpReluAutoEncoder"

@@ -17,7 +17,7 @@ SHAPES = {"W_enc": ("d_in", "d_sae"), "b_enc": ("d_sae",), "W_dec": ("d_sae", "d
 def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
     """ReLU as `standard`, TopK as `topk`, all with a threshold as `jumprelu`."""
     folder = Path(folder)
-    kind = {"topk": "topk", "relu": "standard"}.get(sae.architecture, "jumprelu")
+    kind = {"topk": "topk", "relu": "standard", "threshold": "jumprelu"}[sae.inference]
     tensors = {"W_enc": sae.W_enc, "b_enc": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     if kind == "jumprelu":
         tensors["threshold"] = sae.threshold

@@ -10,12 +10,13 @@ from urllib.parse import quote
 import pandas as pd
 
 from sae_atlas import costs
-from sae_atlas.cards.facts import ARCHITECTURES, as_yaml, read_origin, sparsity_words, without_folders
+from sae_atlas.cards.facts import as_yaml, read_origin, without_folders
 from sae_atlas.files import atomic, read_json
 from sae_atlas.provenance import current_record
 from sae_atlas.report import table
 from sae_atlas.report.heat import final_lines, snapshot_lines
 from sae_atlas.report.html import fill, rendered
+from sae_atlas.saes.architectures import ARCHITECTURES, sparsity_words
 from sae_atlas.tables import read_table
 
 
@@ -120,7 +121,7 @@ def _recipe(name: str, measured: pd.DataFrame, saes: list, figures: Sequence, co
     values = next(sae for sae in saes if sae.recipe == name).records[0]["settings"]["recipe"]
     return {
         "name": name,
-        "architecture": ARCHITECTURES[values["architecture"]],
+        "architecture": ARCHITECTURES[values["architecture"]].label,
         "expansion": values["expansion"],
         "sparsity": sparsity_words(values),
         "medians": rows[rows["snapshot"] == "final"].groupby("metric")["value"].median().to_dict(),

@@ -15,6 +15,7 @@ from sae_atlas.errors import FETCH, REMAKE, AtlasError, Damaged, reason
 from sae_atlas.files import atomic
 from sae_atlas.log import DISK_ERRORS
 from sae_atlas.provenance import current_record
+from sae_atlas.saes.architectures import ARCHITECTURES
 
 PLAIN = re.compile(
     r"collections OrderedDict|torch (\w+Storage|Size|device|b?float\w*|u?int\w+|bool|complex\w+)"
@@ -148,9 +149,10 @@ def check_parts(path: str | Path, value: dict, remedy: str) -> None:
         raise AtlasError(f"{path}: no checkpoint, its parts are of other kinds. {remedy}")
     recipe = config["recipe"]
     d_in, d_sae = config.get("d_in"), config.get("d_sae")
-    k = recipe.get("k") if recipe.get("architecture") == "topk" else 1
-    if not all(type(number) is int and number > 0 for number in (d_in, d_sae, k)) or "architecture" not in recipe:
-        raise AtlasError(f"{path}: no checkpoint, its config lacks d_in, d_sae, architecture or k. {remedy}")
+    kind = ARCHITECTURES.get(recipe.get("architecture"))
+    k = recipe.get("k") if kind and kind.inference == "topk" else 1
+    if not kind or not all(type(number) is int and number > 0 for number in (d_in, d_sae, k)):
+        raise AtlasError(f"{path}: no checkpoint, its config lacks d_in, d_sae, a known architecture or k. {remedy}")
     shapes = {
         "b_pre": (d_in,),
         "encoder.weight": (d_sae, d_in),

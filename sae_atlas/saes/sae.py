@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.checkpoint import load_checkpoint
 from sae_atlas.saes.parts import keep_largest
 
@@ -24,7 +25,8 @@ class Sae:
         self.threshold = model_state.get("threshold", torch.zeros_like(self.b_enc))
         self.config, self.stats = config, stats or {}
         self.architecture = config["recipe"]["architecture"]
-        self.k = config["recipe"]["k"] if self.architecture == "topk" else None
+        self.inference = ARCHITECTURES[self.architecture].inference
+        self.k = config["recipe"]["k"] if self.inference == "topk" else None
         self.d_in, self.d_sae = self.W_enc.shape
 
     @classmethod

@@ -11,12 +11,10 @@ from torch import Tensor
 
 from sae_atlas.kernels.measured import Weights, floats
 from sae_atlas.saes import architecture
+from sae_atlas.saes.architectures import ARCHITECTURES, uses
 from sae_atlas.saes.parts import initial_weights
-from sae_atlas.training.recipe import TOPK, Recipe, canonical_lambda
+from sae_atlas.training.recipe import Recipe, canonical_lambda
 
-# Adam moves a weight by the learning rate whatever its size: rows that start shorter turn sooner, and fewer latents die.
-# Not JumpReLU's: its thresholds are tied to the size of pre-activations.
-ENCODER_NORM = 0.3
 NUMBERS = ("penalty", "smoothed_l0", "smallest", "density")
 
 
@@ -67,9 +65,9 @@ def initial_state(recipe: Recipe, mean: Tensor, scale: float, geometric_median: 
     module = architecture(recipe.architecture)
     d_in = len(mean)
     d_sae = recipe.d_sae(d_in)
-    encoder_norm = 1.0 if recipe.architecture == "jumprelu" else ENCODER_NORM
+    kind = ARCHITECTURES[recipe.architecture]
     b_dec, seed = (geometric_median - mean) * scale, _seed(recipe.seed, layer)
-    weights = initial_weights(d_in, d_sae, b_dec, seed, encoder_norm)
+    weights = initial_weights(d_in, d_sae, b_dec, seed, kind.encoder_norm)
     if hasattr(module, "extra_weights"):
         weights |= module.extra_weights(recipe, d_sae)
     return State(
@@ -80,14 +78,14 @@ def initial_state(recipe: Recipe, mean: Tensor, scale: float, geometric_median: 
         scale=scale,
         since_fired=torch.zeros(d_sae, dtype=torch.int64),
         penalty=initial_penalty(recipe, d_in, scale),
-        density=recipe.k / d_sae if recipe.architecture in TOPK else 0.5,
+        density=recipe.k / d_sae if "k" in kind.keys else 0.5,
     )
 
 
 def initial_penalty(recipe: Recipe, d_in: int, scale: float) -> float:
-    if recipe.architecture in ("relu", "gated"):
+    if uses(recipe.architecture, "l1"):
         return canonical_lambda(recipe.l1, d_in, recipe.d_sae(d_in), scale)
-    return recipe.jumprelu.coefficient if recipe.architecture == "jumprelu" else 0.0
+    return recipe.jumprelu.coefficient if uses(recipe.architecture, "jumprelu") else 0.0
 
 
 def _seed(seed: int, layer: int) -> int:

@@ -19,6 +19,7 @@ from sae_atlas.log import logger, progress
 from sae_atlas.provenance import current_record
 from sae_atlas.saes import architecture
 from sae_atlas.saes import checkpoint as checkpoints
+from sae_atlas.saes.architectures import uses
 from sae_atlas.training import controller
 from sae_atlas.training.curve import ROWS, Curve
 from sae_atlas.training.interruption import Interruption
@@ -258,7 +259,7 @@ def _save_checkpoint(path: str | Path, recipe: Recipe, window: _Window) -> None:
     }
     if window.device.type == "cuda":
         config["gpu_products"] = window.products
-    if recipe.architecture in ("relu", "gated"):
+    if uses(recipe.architecture, "l1"):
         config["lambda"] = {
             "stated": recipe.l1.coefficient,
             "convention": recipe.l1.convention,

@@ -1,0 +1,46 @@
+"""What is known of every architecture outside of its own file. Without torch: cards, plans and the config read it.
+
+The loss and the gradients are in the module of the same name in this room; keys of a recipe that are not named here mean the
+same for all.
+"""
+
+from typing import NamedTuple
+
+
+class Architecture(NamedTuple):
+    label: str  # in cards, tables and figures
+    keys: tuple[str, ...]  # keys of a recipe that only some architectures use
+    inference: str  # which pre-activations are latents: `topk` the k largest of a token, `relu` above 0, `threshold` above theirs
+    # Norm of an encoder row at the start. Adam moves a weight by the learning rate whatever its size: rows that start shorter
+    # turn sooner, and fewer latents die. JumpReLU's thresholds are tied to the size of pre-activations.
+    encoder_norm: float = 0.3
+
+
+ARCHITECTURES = {
+    "relu": Architecture("ReLU with L1 penalty", ("l1", "sparsity_warmup"), "relu"),
+    "topk": Architecture("TopK", ("k", "auxk"), "topk"),
+    "batch_topk": Architecture("BatchTopK", ("k", "auxk"), "threshold"),
+    "jumprelu": Architecture("JumpReLU", ("jumprelu", "sparsity_warmup"), "threshold", encoder_norm=1.0),
+    "gated": Architecture("Gated", ("l1", "sparsity_warmup"), "threshold"),
+    "matryoshka": Architecture("Matryoshka BatchTopK", ("k", "auxk", "groups"), "threshold"),
+}
+KEYS_OF_SOME = {key for each in ARCHITECTURES.values() for key in each.keys}
+
+
+def uses(architecture: str, key: str) -> bool:
+    """Whether a key of a recipe does something with the architecture."""
+    return key not in KEYS_OF_SOME or key in ARCHITECTURES[architecture].keys
+
+
+def sparsity_words(recipe: dict) -> str:
+    """What makes a recipe sparse, in a few words."""
+    kind = ARCHITECTURES[recipe["architecture"]]
+    if "pretrained" in recipe:
+        return f"k = {recipe['k']} latents per token" if kind.inference == "topk" else "as its source trained it"
+    if "l1" in kind.keys:
+        l1 = recipe["l1"]
+        start = f"L1 coefficient {l1['coefficient']:g} ({l1['convention']})"
+        return f"{start}, fixed" if l1["target_l0"] is None else f"{start}, adapted to L0 {l1['target_l0']:g}"
+    if "jumprelu" in kind.keys:
+        return f"L0 penalty with target {recipe['jumprelu']['target_l0']:g}"
+    return f"k = {recipe['k']} latents per token" + ("" if kind.inference == "topk" else " on average")
