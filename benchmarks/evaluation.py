@@ -23,7 +23,7 @@ from sae_atlas.base_models.prepare import prepare
 from sae_atlas.corpus import tokenize
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import open_held_out, save_held_out
-from sae_atlas.metrics.loss_recovered import clean_predictions, losses
+from sae_atlas.metrics.losses import clean_predictions, losses
 from sae_atlas.metrics.reconstruction import token_sums
 from sae_atlas.provenance import make_record
 from sae_atlas.saes import checkpoint as checkpoints

@@ -9,8 +9,8 @@ from published import DAY, RECIPES, Run, headings, template
 
 from sae_atlas.cards.markdown import number
 from sae_atlas.errors import AtlasError
-from sae_atlas.figures.shown import name_of
 from sae_atlas.files import read_json, sha256
+from sae_atlas.metrics.labels import name_of
 from sae_atlas.saes.sae import Sae
 from workflow import ROOT
 

@@ -13,11 +13,10 @@ from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.corpus import tokenize
 from sae_atlas.errors import AtlasError
-from sae_atlas.figures.shown import OTHERS, SHOWN
 from sae_atlas.metrics.collect import collect
 from sae_atlas.metrics.evaluate import evaluate
-from sae_atlas.metrics.headlines import OF_PREDICTIONS, OF_TOKENS
 from sae_atlas.metrics.held_out import save_held_out
+from sae_atlas.metrics.labels import METRICS, OF_PREDICTIONS, OF_TOKENS
 from sae_atlas.provenance import make_record
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.tables import read_table
@@ -197,7 +196,7 @@ def test_inputs_of_another_run_are_refused(place, tmp_path):
 def test_every_metric_has_a_name_for_people_and_every_headline_an_interval(place, tmp_path):
     measure(place, tmp_path, "resid_post", 0, final=identity_sae(tmp_path / "p.pt", scale=0.9))
     table = pd.read_parquet(tmp_path / "t.parquet").set_index("metric")
-    assert set(table.index) == set(SHOWN) | set(OTHERS)
+    assert set(table.index) == set(METRICS)
     for metric in (*OF_TOKENS, *OF_PREDICTIONS):
         assert table.low[metric] <= table.value[metric] <= table.high[metric], metric
     # Every latent or its opposite is active, with decoder rows of norm 0.9 along the axes.

@@ -13,9 +13,9 @@ from tables import IDENTITY, write_curves, write_metrics
 from sae_atlas.errors import AtlasError
 from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap, readable_on
 from sae_atlas.figures.scales import pivot, scale_of, value_text
-from sae_atlas.figures.shown import SHOWN
 from sae_atlas.figures.style import COLOUR_MAPS, colour_map, layer_colours, short_number
 from sae_atlas.figures.training_curves import plot_training_curves
+from sae_atlas.metrics.labels import METRICS
 from sae_atlas.tables import write_table
 
 
@@ -72,7 +72,7 @@ def test_a_lambda_that_stands_still_has_no_panel(tmp_path):
 def test_every_metric_of_the_heatmap_is_named_with_its_direction(tmp_path):
     _, svg = draw_heatmap(tmp_path)
     text = svg.read_text()
-    for shown in SHOWN.values():
+    for shown in METRICS.values():
         assert f"<!-- {shown.name} {shown.arrow}".rstrip() in text
     assert "<!-- final -->" in text and "<!-- 1k -->" in text
 

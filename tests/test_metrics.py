@@ -10,7 +10,8 @@ from rounding import exact, on_grid
 from sae_atlas.metrics import importance, loss_recovered, reconstruction, sparsity
 from sae_atlas.metrics.active import ROWS, Active, decode, through_latents
 from sae_atlas.metrics.bootstrap import middle, resampled
-from sae_atlas.metrics.loss_recovered import clean_predictions, losses, recovered
+from sae_atlas.metrics.loss_recovered import recovered
+from sae_atlas.metrics.losses import clean_predictions, losses
 from sae_atlas.saes.checkpoint import fold
 from sae_atlas.saes.parts import initial_weights
 from sae_atlas.saes.sae import Sae

@@ -18,8 +18,8 @@ from sae_atlas.cards.markdown import fill, interval, number
 from sae_atlas.cards.names import PUBLISHED, parse_sae_name, spelled_site
 from sae_atlas.cards.weights import copy
 from sae_atlas.errors import AtlasError
-from sae_atlas.figures.shown import name_of
 from sae_atlas.files import atomic, sha256, write_json
+from sae_atlas.metrics.labels import name_of
 from sae_atlas.provenance import current_record
 from sae_atlas.saes.architectures import ARCHITECTURES
 

@@ -17,8 +17,8 @@ from sae_atlas.cards.facts import (
 from sae_atlas.cards.listed import fill_folder
 from sae_atlas.cards.markdown import Plain, code, escape, fill, number
 from sae_atlas.cards.names import checkpoint_name
-from sae_atlas.figures.shown import SHOWN
 from sae_atlas.files import sha256
+from sae_atlas.metrics.labels import METRICS
 from sae_atlas.provenance import current_record
 from sae_atlas.saes.architectures import ARCHITECTURES, sparsity_words
 
@@ -165,11 +165,11 @@ def _activation(recipe: dict) -> str:
 
 
 def _quality(metric: str, measured: list[Measured]) -> dict:
-    shown = SHOWN[metric]
+    shown = METRICS[metric]
     rows = {each.layer: each.metrics()[metric] for each in measured}
     ordered = sorted(rows, key=lambda layer: rows[layer]["value"], reverse=shown.better == "down")
     worst, best = (f"{number(rows[layer]['value'])} (layer {layer})" for layer in (ordered[0], ordered[-1]))
-    if shown.better == "none" or len({row["value"] for row in rows.values()}) == 1:
+    if shown.better is None or len({row["value"] for row in rows.values()}) == 1:
         worst = best = ""  # no layer is
     return {
         "name": shown.name,

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sae_atlas.figures.scales import Scale, pivot, scale_of, value_text
-from sae_atlas.figures.shown import GROUPS, SHOWN
 from sae_atlas.figures.style import FAINT, GREY, INK, colour_map, headline, save, short_number, spread, style
+from sae_atlas.metrics.labels import GROUPS, METRICS
 from sae_atlas.tables import read_table
 
 OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead_share")
@@ -131,11 +131,11 @@ class _Page:
 
     def row(self, metric: str, snapshots: list[int]) -> None:
         """Cells of one metric, one line per snapshot, with its own scale."""
-        shown, values = SHOWN[metric], pivot(self.table, metric)
+        shown, values = METRICS[metric], pivot(self.table, metric)
         half = (pivot(self.table, metric, "high") - pivot(self.table, metric, "low")) / 2
         chosen = values.iloc[snapshots]
         scale = scale_of(shown.better, chosen.to_numpy())
-        colours = self.greys if shown.better == "none" else self.colours
+        colours = self.greys if shown.better is None else self.colours
         self.label(metric, snapshots)
         for name, line in chosen.iterrows():
             if len(snapshots) > 1:
@@ -151,7 +151,7 @@ class _Page:
 
     def label(self, metric: str, snapshots: list[int]) -> None:
         """Name, direction and unit left of the cells; the unit on a line of its own where there is room."""
-        shown = SHOWN[metric]
+        shown = METRICS[metric]
         unit = self.table.loc[self.table["metric"] == metric, "unit"].iloc[0]
         name = f"{shown.name} {shown.arrow}".strip()
         if len(snapshots) > 1:

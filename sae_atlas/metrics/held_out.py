@@ -26,7 +26,7 @@ from sae_atlas.corpus import open_corpus
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import atomic, move, remove
 from sae_atlas.log import progress
-from sae_atlas.metrics.loss_recovered import Clean, clean_predictions, losses, scored
+from sae_atlas.metrics.losses import Clean, clean_predictions, losses, scored
 from sae_atlas.provenance import carries, current_record
 from sae_atlas.sites import blocks, capture, module_name, patch, start_at
 

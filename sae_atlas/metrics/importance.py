@@ -5,13 +5,15 @@ is the same number for those and does not depend on how a free decoder is scaled
 """
 
 import math
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from sae_atlas.metrics.active import Active
+    from sae_atlas.metrics.active import Active
 
 
-def entry_energy(active: Active, decoder_norms: Tensor) -> Tensor:
+def entry_energy(active: "Active", decoder_norms: "Tensor") -> "Tensor":
     """(f_j ||W_dec_j||)^2 of every active entry, [entries] in float64. Squared activation units.
 
     Summed over tokens and divided by the tokens seen: the importance I_j of a latent. It does not change when a latent is
@@ -25,18 +27,18 @@ def total(sums: dict) -> float:
     return sums["energy"] / sums["tokens"]
 
 
-def spectrum(importance: Tensor) -> Tensor:
+def spectrum(importance: "Tensor") -> "Tensor":
     """Importances [d_sae] sorted, largest first. Same unit."""
     return importance.sort(descending=True).values
 
 
-def participation_ratio(importance: Tensor) -> float:
+def participation_ratio(importance: "Tensor") -> float:
     """(sum I)^2 / sum I^2: how many equally important latents would be as concentrated; 1 to d_sae. NaN if all are 0."""
     total, squares = float(importance.sum()), float(importance.square().sum())
     return total**2 / squares if squares else math.nan
 
 
-def rank(spectrum: Tensor, share: float) -> float:
+def rank(spectrum: "Tensor", share: float) -> float:
     """Fewest latents that hold `share` of the total importance; spectrum sorted, largest first. NaN if all are 0."""
     held = spectrum.double().cumsum(dim=0)
     if not held[-1]:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sae_atlas.metrics.held_out import HeldOut, predictions, stream_name
-from sae_atlas.metrics.loss_recovered import Clean
+from sae_atlas.metrics.losses import Clean
 
 
 class LayerData:

@@ -3,21 +3,24 @@
 Each is built from sums over tokens, so that two halves added give the whole, and a sample of contexts its own value.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUMS = ("tokens", "error", "variance", "cosine", "norm_ratio", "norm_hat", "product")
 
 
-def token_sums(x: Tensor, x_hat: Tensor, mean: Tensor) -> dict[str, Tensor]:
+def token_sums(x: "Tensor", x_hat: "Tensor", mean: "Tensor") -> dict[str, "Tensor"]:
     """Per-token terms, each [tokens] in float64, of x and x_hat [tokens, d_in] and the per-dimension mean [d_in]."""
     x, x_hat = x.double(), x_hat.double()
     norm, norm_hat = x.norm(dim=1), x_hat.norm(dim=1)
     product = (x * x_hat).sum(dim=1)
-    tiny = torch.finfo(torch.float64).tiny
+    tiny = np.finfo(np.float64).tiny
     return {
-        "tokens": torch.ones(len(x), dtype=torch.float64),
+        "tokens": x.new_ones(len(x)),
         "error": ((x - x_hat) ** 2).sum(dim=1),
         "variance": ((x - mean) ** 2).sum(dim=1),
         "cosine": product / (norm * norm_hat).clamp_min(tiny),

@@ -1,28 +1,31 @@
 """How sparse the latents are: L0, density, activation rate, dead and alive latents."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
 
-from sae_atlas.metrics.active import Active
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sae_atlas.metrics.active import Active
 
 
-def l0(active: Active) -> Tensor:
+def l0(active: "Active") -> "Tensor":
     """Active latents of every token, [tokens]: entries of [tokens, d_sae] that are not 0."""
     return active.per_token()
 
 
-def firing_counts(active: Active) -> Tensor:
+def firing_counts(active: "Active") -> "Tensor":
     """Tokens on which each latent fires, [d_sae]."""
     return active.per_latent()
 
 
-def density(counts: Tensor, tokens: int) -> Tensor:
+def density(counts: "Tensor", tokens: int) -> "Tensor":
     """Share of the tokens on which each latent fires, [d_sae] in float64; 0 (dead on these tokens) to 1. Unitless."""
     return counts.double() / tokens
 
 
-def dead(counts: Tensor) -> int:
+def dead(counts: "Tensor") -> int:
     """Latents that never fired in the tokens counted, 0 to d_sae. Meaningless without that number of tokens beside it.
 
     It has no bootstrap interval: a resample holds only 63 % of the contexts, so it would always find more of them dead.
@@ -30,9 +33,9 @@ def dead(counts: Tensor) -> int:
     return int((counts == 0).sum())
 
 
-def median(counts: Tensor) -> float:
+def median(counts: "Tensor") -> float:
     """Median over tokens of the L0, in latents per token."""
-    return float(torch.median(counts.double()))
+    return float(counts.double().median())
 
 
 def mean_l0(sums: dict) -> float:

@@ -9,10 +9,10 @@ from torch import Tensor
 from sae_atlas.metrics import directions, importance, reconstruction, sparsity
 from sae_atlas.metrics.active import Active, through_latents
 from sae_atlas.metrics.bootstrap import middle, resampled
-from sae_atlas.metrics.headlines import OF_PREDICTIONS, OF_TOKENS
 from sae_atlas.metrics.held_out import through
+from sae_atlas.metrics.labels import OF_PREDICTIONS, OF_THE_WHOLE, OF_TOKENS
 from sae_atlas.metrics.layer_data import LayerData
-from sae_atlas.metrics.loss_recovered import Clean, losses, scored
+from sae_atlas.metrics.losses import Clean, losses, scored
 from sae_atlas.saes.sae import Sae
 
 NAN = float("nan")
@@ -114,33 +114,34 @@ class Sums:
         found = []
         for headlines, sums in ((OF_TOKENS, self.sums), (OF_PREDICTIONS, losses)):
             drawn = resampled(sums)
-            for metric, (unit, of) in headlines.items():
-                low, high = middle(of(drawn))
-                value = of({name: each.sum() for name, each in sums.items()})
+            for metric, about in headlines.items():
+                low, high = middle(about.of(drawn))
+                value = about.of({name: each.sum() for name, each in sums.items()})
                 window = predictions if sums is losses else inside if metric in INSIDE else self.tokens
-                found.append(_row(metric, value, unit, window, low, high))
-        return found + [_row(metric, *measured, self.tokens) for metric, measured in self._plain(final).items()]
+                found.append(_row(metric, value, about.unit, window, low, high))
+        whole = self.plain(final)
+        return found + [_row(metric, whole[metric], about.unit, self.tokens) for metric, about in OF_THE_WHOLE.items()]
 
-    def _plain(self, final: "Sums") -> dict[str, tuple[float, str]]:
-        """Metrics of the whole set of tokens, or of the weights: metric -> (value, unit)."""
+    def plain(self, final: "Sums") -> dict[str, float]:
+        """Metrics of the whole set of tokens, or of the weights."""
         dead = sparsity.dead(self.counts)
         alive = self.sae.d_sae - dead
         spectrum = importance.spectrum(self.energy / self.tokens)
         alpha = importance.alpha(float(torch.cat(self.l0).double().mean()), alive)
         aligned = directions.alignment(self.sae.W_enc.T, self.sae.W_dec)[self.alive]
         return {
-            "l0_median": (sparsity.median(torch.cat(self.l0)), "latents per token"),
-            "dead": (dead, "latents"),
-            "alive": (alive, "latents"),
-            "dead_share": (dead / self.sae.d_sae, ""),
-            "participation_ratio": (importance.participation_ratio(spectrum), "latents"),
-            "rank_99": (importance.rank(spectrum, 0.99), "latents"),
-            "alpha": (alpha, ""),
-            "g": (importance.capacity(alpha), "latents per dimension"),
-            "d_star": (alive / importance.capacity(alpha), "dimensions"),
-            "alignment": (float(aligned.mean()), ""),
-            "nearest": (float(self.nearest.mean()), ""),
-            "settled": (directions.settled(self.alive_decoder, final.alive_decoder), ""),
+            "l0_median": sparsity.median(torch.cat(self.l0)),
+            "dead": dead,
+            "alive": alive,
+            "dead_share": dead / self.sae.d_sae,
+            "participation_ratio": importance.participation_ratio(spectrum),
+            "rank_99": importance.rank(spectrum, 0.99),
+            "alpha": alpha,
+            "g": importance.capacity(alpha),
+            "d_star": alive / importance.capacity(alpha),
+            "alignment": float(aligned.mean()),
+            "nearest": float(self.nearest.mean()),
+            "settled": directions.settled(self.alive_decoder, final.alive_decoder),
         }
 
     def per_latent(self) -> dict[str, np.ndarray]:

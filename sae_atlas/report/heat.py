@@ -8,8 +8,8 @@ from matplotlib.colors import to_hex
 
 from sae_atlas.figures.metrics_heatmap import OVER_SNAPSHOTS, greys, readable_on
 from sae_atlas.figures.scales import pivot, scale_of, value_text
-from sae_atlas.figures.shown import GROUPS, SHOWN, name_of
 from sae_atlas.figures.style import colour_map
+from sae_atlas.metrics.labels import GROUPS, METRICS, name_of
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def snapshot_lines(table: pd.DataFrame, map_name: str) -> dict[str, list[Line]]:
 
 
 def _lines(table: pd.DataFrame, metric: str, map_name: str, snapshots: list[int]) -> list[Line]:
-    shown, chosen = SHOWN[metric], pivot(table, metric).iloc[snapshots]
+    shown, chosen = METRICS[metric], pivot(table, metric).iloc[snapshots]
     scale = scale_of(shown.better, chosen.to_numpy())
-    colours = greys() if shown.better == "none" else colour_map(map_name)
+    colours = greys() if shown.better is None else colour_map(map_name)
     unit = table.loc[table["metric"] == metric, "unit"].iloc[0]
     worst, best = map(value_text, scale.ends)
     return [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sae_atlas.cards.markdown import interval, number
-from sae_atlas.figures.shown import SHOWN
+from sae_atlas.metrics.labels import METRICS
 
 HEADLINES = ("ce_recovered", "ce_increase", "kl", "fvu", "fvu_without_outliers", "l0", "dead_share")
 
@@ -45,7 +45,7 @@ def columns(table: pd.DataFrame) -> list[Column]:
     """The headline metrics that the table has."""
     units = table.drop_duplicates("metric").set_index("metric")["unit"]
     return [
-        Column(metric, SHOWN[metric].name, SHOWN[metric].arrow, units[metric])
+        Column(metric, METRICS[metric].name, METRICS[metric].arrow, units[metric])
         for metric in HEADLINES
         if metric in units
     ]

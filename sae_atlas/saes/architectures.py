@@ -10,7 +10,9 @@ from typing import NamedTuple
 class Architecture(NamedTuple):
     label: str  # in cards, tables and figures
     keys: tuple[str, ...]  # keys of a recipe that only some architectures use
-    inference: str  # which pre-activations are latents: `topk` the k largest of a token, `relu` above 0, `threshold` above theirs
+    inference: (
+        str  # which pre-activations are latents: `topk`: the k largest; `relu`: above 0; `threshold`: above theirs
+    )
     # Norm of an encoder row at the start. Adam moves a weight by the learning rate whatever its size: rows that start shorter
     # turn sooner, and fewer latents die. JumpReLU's thresholds are tied to the size of pre-activations.
     encoder_norm: float = 0.3

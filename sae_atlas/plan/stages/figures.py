@@ -85,7 +85,7 @@ def figures(atlas, recipe: str) -> list[str]:
 
 
 def _declare(name: str, figure: Figure) -> None:
-    shared = ("figures/style.py", "figures/scales.py", "figures/shown.py", "tables.py")
+    shared = ("figures/style.py", "figures/scales.py", "metrics/labels.py", "tables.py")
 
     def depends_on(atlas, recipe: str) -> tuple[dict, dict]:
         title = f"{atlas.config['base_model']['name']}, {atlas.config['activations']['site']}"

@@ -12,7 +12,7 @@ def sources(atlas) -> dict:
 PAIR = ("exports/published.py", "exports/saelens.py", "exports/metadata.py", "exports/hooks.py", "saes/sae.py")
 
 
-@stage("cards", "figures/shown.py", *PAIR, runs="exports.published:publish_sae")
+@stage("cards", "metrics/labels.py", *PAIR, runs="exports.published:publish_sae")
 def model_card(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     settings = {
         "base": atlas.config["base_model"]["name"],
@@ -22,7 +22,7 @@ def model_card(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     return settings, {**sources(atlas), "metrics": atlas.identity("evaluate_sae", recipe=recipe, layer=layer)}
 
 
-@stage("cards", "figures/shown.py", runs="cards.release:write_release")
+@stage("cards", "metrics/labels.py", runs="cards.release:write_release")
 def release(atlas, recipe: str) -> tuple[dict, dict]:
     settings = {
         "base": atlas.config["base_model"]["name"],
@@ -51,7 +51,7 @@ def index(atlas) -> tuple[dict, dict]:
 
 # What its numbers are drawn from: the names of figures and cards, and the sums of the benchmark files.
 PAGE = ("report", "cards", "costs.py", "plan/jobs.py", "metrics/collect.py")
-LOOK = ("figures/metrics_heatmap.py", "figures/scales.py", "figures/shown.py", "figures/style.py")
+LOOK = ("figures/metrics_heatmap.py", "figures/scales.py", "metrics/labels.py", "figures/style.py")
 
 
 @stage(*PAGE, *LOOK, runs="report.page:write_page")

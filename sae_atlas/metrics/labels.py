@@ -1,0 +1,88 @@
+"""Every metric in one line: how it is called where people read it, which direction is better, its unit, and its function.
+
+Without torch: figures, cards and pages read it.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sae_atlas.metrics import importance, loss_recovered, reconstruction, sparsity
+from sae_atlas.metrics.loss_recovered import mean_loss
+
+
+class Metric(NamedTuple):
+    name: str
+    better: str | None = None  # up, down, one (best at 1); None: neither direction is better
+    unit: str = ""  # empty: a ratio
+    of: Callable[[dict], float] | None = (
+        None  # of sums over tokens, numbers or arrays of resamples; None: see metrics.sums
+    )
+
+    @property
+    def arrow(self) -> str:
+        return {"up": "↑", "down": "↓", "one": "→ 1", None: ""}[self.better]
+
+
+NATS, SQUARED, PER_TOKEN, LATENTS = "nats per token", "squared activation", "latents per token", "latents"
+
+# Of sums over all unmasked held-out tokens. They have bootstrap intervals, as those of the next table.
+OF_TOKENS = {
+    "fvu": Metric("FVU", "down", "", reconstruction.fvu),
+    "fvu_without_outliers": Metric("FVU without outlier tokens", "down", "", reconstruction.fvu_without_outliers),
+    "explained_variance": Metric("explained variance", "up", "", reconstruction.explained_variance),
+    "explained_variance_without_outliers": Metric(
+        "explained variance without outlier tokens", "up", "", reconstruction.explained_variance_without_outliers
+    ),
+    "mse": Metric("MSE", "down", SQUARED, reconstruction.mse),
+    "cosine": Metric("cosine", "up", "", reconstruction.cosine),
+    "norm_ratio": Metric("norm ratio", "one", "", reconstruction.norm_ratio),
+    "relative_bias": Metric("relative bias", "one", "", reconstruction.relative_bias),
+    "l0": Metric("L0", None, PER_TOKEN, sparsity.mean_l0),
+    "l0_std": Metric("L0, standard deviation over tokens", None, PER_TOKEN, sparsity.l0_deviation),
+    "activation_rate": Metric("activation rate = L0 / latents", None, "", sparsity.activation_rate),
+    "importance": Metric("importance, total", None, SQUARED, importance.total),
+}
+# Of sums over predictions at unmasked positions of the contexts that have patched passes.
+OF_PREDICTIONS = {
+    "ce_clean": Metric("CE, clean", "down", NATS, mean_loss("ce_clean")),
+    "ce_zero": Metric("CE, zero ablation", None, NATS, mean_loss("ce_zero")),
+    "ce_mean": Metric("CE, mean ablation", None, NATS, mean_loss("ce_mean")),
+    "ce_sae": Metric("CE, through the SAE", "down", NATS, mean_loss("ce_sae")),
+    "ce_increase": Metric("CE increase", "down", NATS, loss_recovered.ce_increase),
+    "ce_recovered": Metric("CE recovered, zero ablation", "up", "", loss_recovered.ce_recovered),
+    "ce_recovered_mean_ablation": Metric(
+        "CE recovered, mean ablation", "up", "", loss_recovered.ce_recovered_mean_ablation
+    ),
+    "kl": Metric("KL from the clean model", "down", NATS, mean_loss("kl_sae")),
+    "kl_zero": Metric("KL from the clean model, zero ablation", None, NATS, mean_loss("kl_zero")),
+    "kl_recovered": Metric("KL recovered", "up", "", loss_recovered.kl_recovered),
+}
+# Of the whole set of tokens, or of the weights (metrics.sums.Sums.plain): without an interval.
+OF_THE_WHOLE = {
+    "l0_median": Metric("L0, median of tokens", None, PER_TOKEN),
+    "dead": Metric("dead latents", "down", LATENTS),
+    "alive": Metric("alive latents", "up", LATENTS),
+    "dead_share": Metric("dead share of the latents", "down"),
+    "participation_ratio": Metric("participation ratio", None, LATENTS),
+    "rank_99": Metric("hold 99% of the importance", None, LATENTS),
+    "alpha": Metric("alpha = 1 - L0 / alive"),
+    "g": Metric("g(alpha)", None, "latents per dimension"),
+    "d_star": Metric("d* = alive / g(alpha)", None, "dimensions"),
+    "alignment": Metric("encoder-decoder cosine"),
+    "nearest": Metric("nearest other decoder, cosine", "down"),
+    "settled": Metric("settled: within cosine 0.9 of the final snapshot's", "up"),
+}
+METRICS = OF_TOKENS | OF_PREDICTIONS | OF_THE_WHOLE
+# Rows of the heatmap, in the order a reader asks: what does the model lose, how close is the code, how sparse is it.
+GROUPS = {
+    "Loss of the model that reads the reconstruction": (
+        "ce_recovered", "ce_recovered_mean_ablation", "ce_increase", "kl", "kl_recovered",
+    ),
+    "Reconstruction": ("fvu", "fvu_without_outliers", "cosine", "norm_ratio", "relative_bias"),
+    "Latents": ("l0", "dead_share", "rank_99", "participation_ratio", "alignment", "nearest"),
+}  # fmt: skip
+
+
+def name_of(metric: str) -> str:
+    """What people read for a metric; its own name if it is a new one."""
+    return METRICS[metric].name if metric in METRICS else metric
