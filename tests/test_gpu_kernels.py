@@ -18,6 +18,7 @@ from stores import make_store
 from test_gradients import KEYS, rows_of_every_kind
 from test_train import recipe_of, run, same
 
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.errors import AtlasError
 from sae_atlas.kernels import reference
 from sae_atlas.kernels.measured import Control
@@ -39,7 +40,9 @@ EXACT = {torch.float64: {"rtol": 1e-11, "atol": 1e-13}, torch.float32: {"rtol": 
 
 
 def problem(architecture, dtype=torch.float64, **keys):
-    recipe = Recipe.from_dict({"architecture": architecture, "expansion": EXPANSION, **KEYS[architecture], **keys})
+    recipe = Recipe.from_dict(
+        complete_recipe({"architecture": architecture, "expansion": EXPANSION, **KEYS[architecture], **keys})
+    )
     generator = torch.Generator().manual_seed(1)
     state = initial_state(recipe, torch.zeros(D_IN), 1.0, torch.randn(D_IN, generator=generator) / 10)
     start = state.weights | {"W_enc": state.weights["W_dec"]}  # one size of pre-activations for all architectures

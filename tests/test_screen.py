@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.kernels import cpu, reference, screen
 from sae_atlas.kernels.measured import Control
 from sae_atlas.kernels.threads import use_threads
@@ -144,7 +145,7 @@ def test_gradients_are_those_of_autograd(architecture):
     keys = {"k": K} if architecture in TOPK else {}
     if architecture == "jumprelu":
         keys = {"jumprelu": {"threshold": 0.5, "bandwidth": 0.2, "target_l0": 5}}
-    recipe = Recipe.from_dict({"architecture": architecture, "expansion": 4, **keys})
+    recipe = Recipe.from_dict(complete_recipe({"architecture": architecture, "expansion": 4, **keys}))
     generator = torch.Generator().manual_seed(1)
     weights = initial_state(recipe, torch.zeros(D_IN), 1.0, torch.zeros(D_IN)).weights
     for name in ("b_enc", "b_gate"):
