@@ -9,7 +9,7 @@ BIN := $(CURDIR)/.venv/bin
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden bench bench-load bench-gpu browser
+.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden tables bench bench-load bench-gpu browser
 
 # In a terminal one bar per rule; plain lines where the output goes into a file or a pipe, and in CI.
 BARS := $(if $(and $(MAKE_TERMOUT),$(MAKE_TERMERR)),$(if $(CI),,--logger rich))
@@ -46,6 +46,10 @@ test-long: .venv/ready .bench-venv/ready browser slurm
 # What tests/test_golden.py holds the stages' results against, after a stage's version was raised.
 golden: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m golden
+
+# The tables of config/README.md, from the classes of the sections; a test says where they are not current.
+tables: .venv/ready
+	$(BIN)/python -m sae_atlas.config.tables config/README.md
 
 # The page of the atlas is tested in Chromium; where it cannot be installed those tests are skipped and say so.
 browser:

@@ -22,9 +22,9 @@ from sae_atlas.activations.save import save_activations
 from sae_atlas.activations.shard import shard_activations
 from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.base_models.prepare import prepare
+from sae_atlas.config.read import complete_config
 from sae_atlas.corpus import tokenize
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import complete_config
 from sae_atlas.provenance import make_record
 from sae_atlas.training.train import train
 
@@ -93,8 +93,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of all_layers.json; default benchmarks/")
     chosen = parser.parse_args()
     config = config_of(2, 4096, 16, 4) if chosen.toy else config_of(24, 100_000, 64, 32)
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
-    atlas = Atlas(complete_config(config, schema, "neox"))
+    atlas = Atlas(complete_config(config, "neox"))
     with tempfile.TemporaryDirectory() as folder:
         stages = in_one_process(atlas, Path(folder))
     with tempfile.TemporaryDirectory() as folder:

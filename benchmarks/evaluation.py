@@ -20,6 +20,7 @@ import torch
 from benchmarks.report import cpu, write
 from sae_atlas.base_models.load import load, load_tokenizer, read_provenance
 from sae_atlas.base_models.prepare import prepare
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.corpus import tokenize
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import open_held_out, save_held_out
@@ -30,7 +31,6 @@ from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.parts import initial_weights
 from sae_atlas.saes.sae import Sae
 from sae_atlas.sites import capture, patch
-from sae_atlas.training.recipe import Recipe
 
 RECORD = make_record("benchmark", {"model_dtype": "float32"}, "", {})
 ID = RECORD["identity"]
@@ -62,7 +62,7 @@ class Bench:
         self.saes = {f"{number}": self._sae(number, facts["d_model"], expansion) for number in range(snapshots)}
 
     def _sae(self, number: int, d_in: int, expansion: int) -> Path:
-        recipe = Recipe(architecture="topk", expansion=expansion, k=32).to_dict()
+        recipe = complete_recipe({"architecture": "topk", "expansion": expansion, "k": 32})
         state = checkpoints.fold(
             initial_weights(d_in, expansion * d_in, torch.zeros(d_in), number), None, torch.zeros(d_in), 1.0
         )

@@ -17,6 +17,7 @@ import torch
 from benchmarks.stand_ins import put_in_place
 from sae_atlas.base_models.load import load, load_tokenizer
 from sae_atlas.base_models.prepare import prepare
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.corpus import tokenize
 from sae_atlas.files import read_json
 from sae_atlas.metrics.evaluate import evaluate
@@ -26,7 +27,6 @@ from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.parts import initial_weights
 from sae_atlas.saes.sae import Sae
 from sae_atlas.sites import family, patch
-from sae_atlas.training.recipe import Recipe
 
 TOLERANCE = 1e-3
 RECORD = make_record("benchmark", {}, "", {})
@@ -196,7 +196,9 @@ def small_atlas(folder: Path) -> None:
 
 
 def _random_sae(path: Path, architecture: str, d_in: int) -> None:
-    recipe = Recipe(architecture=architecture, expansion=4, k=8).to_dict()
+    recipe = complete_recipe(
+        {"architecture": architecture, "expansion": 4} | ({"k": 8} if architecture == "topk" else {})
+    )
     threshold = torch.full((4 * d_in,), 0.2) if architecture == "jumprelu" else None
     weights = initial_weights(d_in, 4 * d_in, torch.zeros(d_in), 0)
     weights["b_enc"] -= 0.3

@@ -19,12 +19,12 @@ from pathlib import Path
 import yaml
 
 from benchmarks.load_report import markdown
-from benchmarks.load_stages import ROOT, SCHEMA, THREADS, measure, run_stage, write_config
+from benchmarks.load_stages import ROOT, THREADS, measure, run_stage, write_config
 from benchmarks.random_model import random_model
 from benchmarks.report import about, write
 from sae_atlas.base_models.packages import find_text
+from sae_atlas.config.read import complete_config
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.memory import memory
 from sae_atlas.plan.shape import read_shape
 from sae_atlas.plan.text_memory import text_memory
@@ -158,7 +158,7 @@ def texts(counts: tuple[int, ...], way=run_stage) -> list[dict]:
             config["corpus"]["held_out_tokens"] = count // 16
             config["evaluation"] |= {"tokens": count // 16, "patched_tokens": count // 16}
             found = stages(config, way, ("prepare_model", "tokenize"))["tokenize"]
-            atlas = Atlas(complete_config(config, yaml.safe_load(SCHEMA.read_text()), "texts"))
+            atlas = Atlas(complete_config(config, "texts"))
             asked = text_memory(atlas, "tokenize") / 1e6
             rows.append({"tokens": count + count // 16, **found, "asked_mb": asked})
     return rows[1:]
@@ -168,7 +168,7 @@ def wide(d_model: int, expansion: int, context: int, way=run_stage) -> dict:
     """Every stage of a wide model, trained on one long context."""
     config = sizes(d_model, context, context - 1, expansion, 4)
     found = {"d_model": d_model, "latents": expansion * d_model, "context": context, "stages": stages(config, way)}
-    atlas = Atlas(complete_config(config, yaml.safe_load(SCHEMA.read_text()), "wide"))
+    atlas = Atlas(complete_config(config, "wide"))
     for stage, need in memory(atlas, read_shape(atlas.config["base_model"], "")).items():
         found["stages"][stage]["planned_mb"] = need / 1e6
     return found

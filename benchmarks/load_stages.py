@@ -14,12 +14,11 @@ from pathlib import Path
 
 import yaml
 
+from sae_atlas.config.read import read_config
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import read_config
 from sae_atlas.provenance import make_record
 
 ROOT = Path(__file__).parent.parent
-SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 THREADS = 2
 FEATURES = ("contexts", "features", "documents", "raw")  # tables of top_contexts
 
@@ -60,7 +59,7 @@ class _Stages:
     """A method per stage: imports what it needs and returns the work."""
 
     def __init__(self, folder: Path):
-        self.atlas = Atlas(read_config(folder / "config.yaml", SCHEMA))
+        self.atlas = Atlas(read_config(folder / "config.yaml"))
         self.layers, self.last, self.recipe = self.atlas.layers, self.atlas.last, self.atlas.recipes[0]
         self.cell = {"recipe": self.recipe, "layer": self.layers[0]}
         self.path = lambda name: folder / name

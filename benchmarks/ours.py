@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import torch
 
 from benchmarks.works import LEARNING_RATE, PENALTY, Work
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.kernels.threads import use_threads
 from sae_atlas.saes import architecture
@@ -19,15 +20,17 @@ class Atlas:
         self.threads = threads
         keys = {"k": work.l0} if work.kind == "topk" else {"l1": {"coefficient": PENALTY}, "sparsity_warmup": 0}
         self.recipe = Recipe.from_dict(
-            {
-                "architecture": "topk" if work.kind == "topk" else "relu",
-                "expansion": work.d_sae // work.d_in,
-                "batch": work.batch,
-                "learning_rate": LEARNING_RATE,
-                "warmup": 0,
-                "decay": 0,
-                **keys,
-            }
+            complete_recipe(
+                {
+                    "architecture": "topk" if work.kind == "topk" else "relu",
+                    "expansion": work.d_sae // work.d_in,
+                    "batch": work.batch,
+                    "learning_rate": LEARNING_RATE,
+                    "warmup": 0,
+                    "decay": 0,
+                    **keys,
+                }
+            )
         )
         self.state = State(
             weights={name: weight.clone() for name, weight in weights.items()},

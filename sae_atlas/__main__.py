@@ -3,11 +3,9 @@
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from sae_atlas.errors import AtlasError
 
-SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 WRITTEN = ("saelens", "sparsify", "dictionary_learning", "safetensors")
 
 
@@ -20,20 +18,28 @@ def _summary(chosen: argparse.Namespace) -> None:
 def _plan(chosen: argparse.Namespace) -> None:
     from sae_atlas.plan.show import show_plan
 
-    show_plan(chosen.config, SCHEMA, chosen.directory, chosen.gpu, chosen.cores)
+    show_plan(chosen.config, chosen.directory, chosen.gpu, chosen.cores)
 
 
 def _check(chosen: argparse.Namespace) -> None:
-    from sae_atlas.plan.config import read_config
+    from sae_atlas.config.read import read_config
 
-    read_config(chosen.config, SCHEMA)
+    read_config(chosen.config)
     print(f"{chosen.config}: is right")
+
+
+def _schema(chosen: argparse.Namespace) -> None:
+    import json
+
+    from sae_atlas.config.sections import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2))
 
 
 def _sites(chosen: argparse.Namespace) -> None:
     from sae_atlas.plan.layers import list_sites
 
-    print(list_sites(chosen.model, SCHEMA, chosen.directory))
+    print(list_sites(chosen.model, chosen.directory))
 
 
 def _index(chosen: argparse.Namespace) -> None:
@@ -82,6 +88,10 @@ def main(arguments: list[str] | None = None) -> int:
     check = commands.add_parser("check", help="is a config right? Nothing that it may hold is run")
     check.add_argument("config", nargs="?", default="config/config.yaml")
     check.set_defaults(run=_check)
+    schema = commands.add_parser(
+        "schema", help="print the JSON schema of configs, for editors that check what is typed"
+    )
+    schema.set_defaults(run=_schema)
     sites = commands.add_parser("sites", help="where a model can be read: sites, module paths, widths, saved layers")
     sites.add_argument("model", help="a config file, a folder in transformers format, an embedded model or a hub id")
     sites.add_argument("--directory", default=".", help="where a run saved activations: their norms and dimensions")

@@ -16,12 +16,11 @@ from pathlib import Path
 import yaml
 from digests import digest
 
+from sae_atlas.config.read import complete_config
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.stages import STAGES
 from workflow import LIFE, ROOT, command, small
 
-SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 FILE = Path(__file__).with_name("golden.json")
 REMAKE = "`make golden`"
 
@@ -174,7 +173,7 @@ def before(stage: str) -> frozenset[str]:
         config["base_model"] = LIFE
     if stage == "import_sae":
         config["recipes"], recipe, read = published(ROOT), "published", {"model_card"}
-    atlas = Atlas(complete_config(config, yaml.safe_load(SCHEMA.read_text()), "golden.py"))
+    atlas = Atlas(complete_config(config, "golden.py"))
     atlas.identity = lambda of, **_: read.add(of) or of  # of an input, asked for by the stage's function
     cell = {"recipe": recipe, "layer": 1, "snapshot": atlas.last}
     arguments = inspect.signature(STAGES[stage].of).parameters

@@ -13,12 +13,12 @@ from tables import metric_rows
 from sae_atlas.cards.model_card import write_model_card
 from sae_atlas.cards.names import release_name, sae_name
 from sae_atlas.cards.release import write_release
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.exports.published import export_saelens
 from sae_atlas.files import sha256, write_json
 from sae_atlas.provenance import make_record
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.sae import Sae
-from sae_atlas.training.recipe import Recipe
 from workflow import ROOT, small
 
 LAYERS, SNAPSHOTS, D_IN = (0, 1), {"1k": 1000, "final": 2000}, 8
@@ -36,7 +36,7 @@ class Run:
 
     def __init__(self, folder: Path, recipe: str = "topk", base: str = "base-1b", source: str = "hub owner/base-1b"):
         self.folder, self.recipe, self.base = folder, recipe, base
-        self.values = Recipe.from_dict(RECIPES[recipe]).to_dict()
+        self.values = complete_recipe(RECIPES[recipe])
         self.model = make_record("prepare_model", {"source": source}, "0", {})
         self.corpus = make_record("tokenize", {"context": 128}, "0", {})
         provenance = {"source": source, "licence": "apache-2.0", "quantisation": None, "architecture": "llama"}
@@ -137,7 +137,7 @@ class Run:
             "name": self.release,
             "base": self.base,
             "text": "wikipedia-introductions",
-            "sisters": {release_name(self.base, 4, "fixed"): Recipe.from_dict(RECIPES["fixed"]).to_dict()},
+            "sisters": {release_name(self.base, 4, "fixed"): complete_recipe(RECIPES["fixed"])},
             "config": small(),
             "licence": "apache-2.0",
             "author": "",

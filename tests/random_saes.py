@@ -2,10 +2,11 @@
 
 import torch
 
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.saes import architecture
 from sae_atlas.saes import checkpoint as checkpoints
+from sae_atlas.saes.architectures import ARCHITECTURES, users
 from sae_atlas.saes.sae import Sae
-from sae_atlas.training.recipe import ARCHITECTURES, TOPK, Recipe
 
 D_IN, D_SAE = 16, 64
 __all__ = ["ARCHITECTURES", "D_IN", "D_SAE", "activations", "random_checkpoint", "random_sae"]
@@ -14,7 +15,7 @@ __all__ = ["ARCHITECTURES", "D_IN", "D_SAE", "activations", "random_checkpoint",
 def random_checkpoint(name: str) -> dict:
     """`{model_state, config, stats}` off-centre and scaled, so that a normaliser that is not folded in shows."""
     generator = torch.Generator().manual_seed(len(name))
-    recipe = Recipe.from_dict({"architecture": name, "expansion": 4} | ({"k": 5} if name in TOPK else {}))
+    recipe = complete_recipe({"architecture": name, "expansion": 4} | ({"k": 5} if name in users("k") else {}))
     decoder = torch.randn(D_SAE, D_IN, generator=generator)
     weights = {
         "W_enc": torch.randn(D_SAE, D_IN, generator=generator),
@@ -30,7 +31,7 @@ def random_checkpoint(name: str) -> dict:
         weights, threshold = module.inference(weights, 0.4)
     mean = 3 * torch.randn(D_IN, generator=generator)
     config = {
-        "recipe": recipe.to_dict(),
+        "recipe": recipe,
         "d_in": D_IN,
         "d_sae": D_SAE,
         "tokens": 120_000,

@@ -11,6 +11,7 @@ import zarr
 
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.base_models.prepare import prepare
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.corpus import tokenize
 from sae_atlas.errors import AtlasError
 from sae_atlas.metrics.collect import collect
@@ -20,7 +21,6 @@ from sae_atlas.metrics.labels import METRICS, OF_PREDICTIONS, OF_TOKENS
 from sae_atlas.provenance import make_record
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.tables import read_table
-from sae_atlas.training.recipe import Recipe
 
 RECORD = make_record("any", {"model_dtype": "float32"}, "", {})
 ID = RECORD["identity"]
@@ -64,7 +64,7 @@ def identity_sae(path, scale=1.0, bias=0.0):
         "decoder.weight": scale * torch.cat([eye, -eye]).T.contiguous(),
         "decoder.bias": torch.as_tensor(bias) + torch.zeros(16),
     }
-    recipe = Recipe(architecture="relu", expansion=2).to_dict()
+    recipe = complete_recipe({"architecture": "relu", "expansion": 2})
     config = {"recipe": recipe, "d_in": 16, "d_sae": 32, "tokens": 1000, "record": RECORD}
     config["normaliser"] = {"mean": torch.zeros(16), "scale": 1.0}
     checkpoints.save(path, state, config, {})

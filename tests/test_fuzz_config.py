@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 
 from sae_atlas.__main__ import main
 from sae_atlas.cards.names import sae_name
+from sae_atlas.config.read import complete_config, read_config
 from sae_atlas.errors import AtlasError
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import complete_config, read_config
 from workflow import ROOT, small
 
-SCHEMA_FILE = ROOT / "workflow/schemas/config.schema.yaml"
-SCHEMA = yaml.safe_load(SCHEMA_FILE.read_text())
 FULL = small(
     **{
         "floors": {"widths": [8, 16], "students": {"steps": 10, "evaluations": 10, "held_out_tokens": "1k"}},
@@ -117,7 +115,7 @@ def changed(config, path: tuple, name, value, rename: bool):
 def clean_or_told(config) -> bool:
     """Raises AssertionError if a config does neither of what it must; True if it is right."""
     try:
-        atlas = Atlas(complete_config(config, SCHEMA, "config.yaml"))
+        atlas = Atlas(complete_config(config, "config.yaml"))
     except AtlasError as error:
         lines = str(error).splitlines()
         assert lines and all(line.startswith("config.yaml: ") and len(line) < 700 for line in lines)
@@ -178,7 +176,7 @@ def test_any_text_is_read_or_told(done, pieces):
         file = Path(folder) / "config.yaml"
         file.write_bytes(content)
         try:
-            read_config(file, SCHEMA_FILE)
+            read_config(file)
         except AtlasError as error:
             assert all(line.startswith(f"{file}: ") and len(line) < 1000 for line in str(error).splitlines())
 
@@ -215,7 +213,7 @@ def test_bombs_are_one_line(tmp_path, monkeypatch, text, line):
     file = tmp_path / "config.yaml"
     file.write_text(text)
     with memory(300), pytest.raises(AtlasError) as error:
-        read_config(file, SCHEMA_FILE)
+        read_config(file)
     assert re.match(rf"{re.escape(str(file))}: {line}", str(error.value)), str(error.value)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == [file]
@@ -236,7 +234,7 @@ def test_the_command_line_tells_it_before_snakemake_reads_it(tmp_path, capsys):
 def test_a_release_of_others_is_not_left(file):
     recipe = {**FULL["recipes"]["theirs"], "pretrained": {**FULL["recipes"]["theirs"]["pretrained"], "file": file}}
     with pytest.raises(AtlasError, match=r"pretrained\.file: .* leads out of the release"):
-        complete_config(small(**{"recipes.theirs": recipe}), SCHEMA, "config.yaml")
+        complete_config(small(**{"recipes.theirs": recipe}), "config.yaml")
 
 
 def test_no_rule_and_no_module_hands_anything_to_a_shell():

@@ -18,14 +18,16 @@ from stores import make_store
 from test_gradients import KEYS, rows_of_every_kind
 from test_train import recipe_of, run, same
 
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.errors import AtlasError
 from sae_atlas.kernels import reference
 from sae_atlas.kernels.measured import Control
 from sae_atlas.saes import architecture as module_of
+from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors
 from sae_atlas.training import train as training
 from sae_atlas.training.interruption import EXIT_CODE
-from sae_atlas.training.recipe import ARCHITECTURES, Recipe
+from sae_atlas.training.recipe import Recipe
 from sae_atlas.training.state import initial_state
 
 pytest.importorskip("triton", reason="Triton has wheels for Linux only")
@@ -39,7 +41,9 @@ EXACT = {torch.float64: {"rtol": 1e-11, "atol": 1e-13}, torch.float32: {"rtol": 
 
 
 def problem(architecture, dtype=torch.float64, **keys):
-    recipe = Recipe.from_dict({"architecture": architecture, "expansion": EXPANSION, **KEYS[architecture], **keys})
+    recipe = Recipe.from_dict(
+        complete_recipe({"architecture": architecture, "expansion": EXPANSION, **KEYS[architecture], **keys})
+    )
     generator = torch.Generator().manual_seed(1)
     state = initial_state(recipe, torch.zeros(D_IN), 1.0, torch.randn(D_IN, generator=generator) / 10)
     start = state.weights | {"W_enc": state.weights["W_dec"]}  # one size of pre-activations for all architectures

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.kernels import cpu, loops, reference
 from sae_atlas.kernels.measured import Control
 from sae_atlas.kernels.threads import use_threads
 from sae_atlas.saes import architecture as module_of
-from sae_atlas.training.recipe import ARCHITECTURES, Recipe
+from sae_atlas.saes.architectures import ARCHITECTURES
+from sae_atlas.training.recipe import Recipe
 from sae_atlas.training.state import initial_state
 
 D_IN, ROWS = 12, 600  # more than one micro-batch, the last one partial
@@ -27,7 +29,9 @@ PATHS = [*((name, SPARSE) for name in ARCHITECTURES), ("relu", DENSE), ("jumprel
 
 def problem(architecture, dtype=torch.float64, **keys):
     """Recipe, weights moved off their symmetric start, a batch, moments of zeros."""
-    recipe = Recipe.from_dict({"architecture": architecture, "expansion": 4, **KEYS[architecture], **keys})
+    recipe = Recipe.from_dict(
+        complete_recipe({"architecture": architecture, "expansion": 4, **KEYS[architecture], **keys})
+    )
     generator = torch.Generator().manual_seed(1)
     state = initial_state(recipe, torch.zeros(D_IN), 1.0, torch.randn(D_IN, generator=generator) / 10)
     weights = {
@@ -165,7 +169,13 @@ def test_largest_by_threshold_are_those_of_a_sort(k):
 def test_jumprelu_pseudo_derivative_by_hand():
     """One token, one latent within the band and one above it: df/dtheta = -(theta/eps), dL0/dtheta = -1/eps."""
     recipe = Recipe.from_dict(
-        {"architecture": "jumprelu", "expansion": 1, "jumprelu": {"bandwidth": 0.2, "threshold": 0.5, "target_l0": 4}}
+        complete_recipe(
+            {
+                "architecture": "jumprelu",
+                "expansion": 1,
+                "jumprelu": {"bandwidth": 0.2, "threshold": 0.5, "target_l0": 4},
+            }
+        )
     )
     eye = torch.eye(2, dtype=torch.float64)
     zeros = torch.zeros(2, dtype=torch.float64)

@@ -7,7 +7,7 @@ import zarr
 from transformers import AutoConfig
 
 from models import SIZES, random_model
-from sae_atlas.__main__ import SCHEMA, main
+from sae_atlas.__main__ import main
 from sae_atlas.errors import AtlasError
 from sae_atlas.plan.layers import geometry, list_sites
 from sae_atlas.sites import SITES, capture
@@ -23,7 +23,7 @@ def listed(text: str) -> dict[str, int]:
 @pytest.mark.parametrize("architecture", SIZES)
 def test_everything_listed_is_a_site_of_that_width(tmp_path, architecture):
     AutoConfig.for_model(architecture, vocab_size=64, **SIZES[architecture]).save_pretrained(tmp_path)
-    model, found = random_model(architecture), listed(list_sites(str(tmp_path), SCHEMA))
+    model, found = random_model(architecture), listed(list_sites(str(tmp_path)))
     assert set(SITES) <= set(found) and len(found) > len(SITES) + 6
     for name, words in found.items():
         if words[1] == "none:":
@@ -61,4 +61,4 @@ def test_saved_layers_are_listed_without_masked_positions(tmp_path, capsys):
 
 def test_a_model_that_cannot_be_had_is_one_line(tmp_path):
     with pytest.raises(AtlasError, match=r"base_model: its config cannot be had"):
-        list_sites(str(tmp_path), SCHEMA)
+        list_sites(str(tmp_path))

@@ -9,15 +9,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sae_atlas.base_models.from_scratch import PRESETS, model_sizes
 from sae_atlas.base_models.names import check_content, parse_fine_tuned, parse_pretrained, stands_for, written
+from sae_atlas.config.layers import count_layers
+from sae_atlas.config.made import adapter_name, folder_of
+from sae_atlas.config.read import complete_config
 from sae_atlas.errors import AtlasError
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.blocks import count_layers
-from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.jobs import jobs
-from sae_atlas.plan.lifecycle import adapter_name, folder_of
 from workflow import ROOT, small
 
-SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
 LIFE = yaml.safe_load((ROOT / "config" / "lifecycle.yaml").read_text())
 
 
@@ -104,7 +103,7 @@ def life(**changes):
 
 
 def completed(config):
-    return complete_config(config, SCHEMA, "life.yaml")
+    return complete_config(config, "life.yaml")
 
 
 def test_one_file_describes_all_three():
@@ -149,7 +148,7 @@ def test_a_tune_of_a_published_model_lies_under_fine_tuned():
         ({"base.architecture": "llama"}, r"base_model\.base\.architecture: llama is not trained from scratch"),
         ({"fit.accumulation": 3}, r"base_model\.fit\.accumulation: 3 passes do not part the batch evenly"),
         ({"fit.learning_rat": 1}, r"base_model\.fit\.learning_rat: no such key; did you mean `learning_rate`"),
-        ({"lora.rank": 0}, r"base_model\.lora\.rank: 0 is less than"),
+        ({"lora.rank": 0}, r"base_model\.lora\.rank: 0 does not fit; write a whole number from 1"),
         ({"lora.corpus.path": "x"}, r"base_model\.lora\.corpus\.path: does nothing with source `package`; remove it$"),
         ({"base.source": "merged"}, r"base_model\.base\.\w+: "),
     ],

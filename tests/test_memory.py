@@ -14,14 +14,13 @@ import yaml
 from fuzzing import memory
 from test_full_disk import TINY
 
+from sae_atlas.config.read import read_config
 from sae_atlas.log import job_log
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import read_config
 from sae_atlas.plan.memory import memory as memory_of_jobs
 from sae_atlas.plan.shape import read_shape
-from workflow import ROOT, command, small, snakemake
+from workflow import command, small, snakemake
 
-SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 GROUPS = Path("/sys/fs/cgroup/memory")  # version 1
 MEGABYTE = 2**20
 TARGET = "results/base_model/provenance.json"
@@ -107,7 +106,7 @@ def test_the_rule_asks_for_what_the_plan_says_and_a_retry_for_more(tmp_path):
         check=False,
     )
     asked = [line.split() for line in (tmp_path / "submitted").read_text().splitlines()]
-    atlas = Atlas(read_config(tmp_path / "config.yaml", SCHEMA))
+    atlas = Atlas(read_config(tmp_path / "config.yaml"))
     shape = read_shape(atlas.config["base_model"], tmp_path / "results" / "base_model" / "model")
     planned = memory_of_jobs(atlas, shape)["tokenize"] / 1e6
     first = math.ceil(planned)

@@ -3,17 +3,14 @@
 import itertools
 
 import pytest
-import yaml
 
+from sae_atlas.config.read import complete_config, read_config
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import complete_config, read_config
 from workflow import ROOT, small
-
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 
 
 def atlas(**changes) -> Atlas:
-    return Atlas(complete_config(small(**changes), SCHEMA, "config.yaml"))
+    return Atlas(complete_config(small(**changes), "config.yaml"))
 
 
 def test_windows_lie_end_to_end():
@@ -89,7 +86,7 @@ def test_a_longer_run_leaves_the_windows_before_its_decay_alone():
 
 
 def test_the_headline_is_three_times_144_cells():
-    grid = Atlas(read_config(ROOT / "config/pythia-410m.yaml", ROOT / "workflow/schemas/config.schema.yaml"))
+    grid = Atlas(read_config(ROOT / "config/pythia-410m.yaml"))
     assert (len(grid.recipes), len(grid.layers), grid.snapshots) == (
         3,
         24,

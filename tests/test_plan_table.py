@@ -4,11 +4,11 @@ import io
 
 import pytest
 from rich.console import Console
-from test_plan_work import MACHINE, SCHEMA
+from test_plan_work import MACHINE
 
+from sae_atlas.config.read import read_config
 from sae_atlas.costs import benchmark
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import read_config
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import Shape
 from sae_atlas.plan.show import plan_table
@@ -36,7 +36,7 @@ def table(text: list[str]) -> list:
 
 
 def read(name: str) -> Atlas:
-    return Atlas(read_config(ROOT / "config" / f"{name}.yaml", SCHEMA))
+    return Atlas(read_config(ROOT / "config" / f"{name}.yaml"))
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["sizes known", "sizes unknown"])

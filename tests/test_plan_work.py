@@ -8,10 +8,10 @@ import pytest
 import yaml
 from test_plan_atlas import atlas
 
+from sae_atlas.config.read import read_config
 from sae_atlas.costs import benchmark
 from sae_atlas.plan import feature_files
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import read_config
 from sae_atlas.plan.estimate import THREADS, estimate
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, STARTS, Machine, probe
@@ -20,7 +20,6 @@ from sae_atlas.plan.shape import Shape, read_shape
 from sae_atlas.plan.work import OF_LATENTS, count, disk
 from workflow import ROOT, small, snakemake
 
-SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 MACHINE = Machine("a machine", 2, 1e11, 1e11, 1e10, 1e9, 1e9, dict.fromkeys(STARTS, 1.0))
 H200 = GPUS["H200"]
 
@@ -51,7 +50,7 @@ def test_jobs_are_those_of_a_dry_run(tmp_path, name):
         file = tmp_path / "config.yaml"
         file.write_text(yaml.safe_dump(small(**changes[name])))
     stats = dict(re.findall(r"^(\w+) +(\d+)$", snakemake(tmp_path, file, "--dry-run").stdout, re.MULTILINE))
-    counted = {rule: str(len(names)) for rule, names in jobs(Atlas(read_config(file, SCHEMA))).items()}
+    counted = {rule: str(len(names)) for rule, names in jobs(Atlas(read_config(file))).items()}
     assert counted == {rule: number for rule, number in stats.items() if rule not in ("all", "total")}
 
 
@@ -62,7 +61,7 @@ def test_a_run_leaves_a_benchmark_of_every_job_and_of_no_other(finished):
 
 
 def finished_config(finished) -> dict:
-    return read_config(finished.folder / "config.yaml", SCHEMA)
+    return read_config(finished.folder / "config.yaml")
 
 
 def test_threads_are_those_of_the_rules():
@@ -205,7 +204,7 @@ def test_sizes_are_known_before_the_model_is_there(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["lifecycle", "floors"])
 def test_language_models_that_are_trained_take_time(name):
-    atlas = Atlas(read_config(ROOT / "config" / f"{name}.yaml", SCHEMA))
+    atlas = Atlas(read_config(ROOT / "config" / f"{name}.yaml"))
     trained = {work.rule: estimate(work, MACHINE, H200).here for work in count(atlas, SHAPE)}
     wanted = ("pretrain", "fine_tune_lora") if name == "lifecycle" else ("distill",)
     assert all(trained[rule] > 2 for rule in wanted)  # more than the start of a job

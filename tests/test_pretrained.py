@@ -10,15 +10,14 @@ from hub import point_at, serve
 
 import sae_atlas
 from sae_atlas.__main__ import main
+from sae_atlas.config.read import complete_recipe, read_config
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import read_json
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import read_config
-from sae_atlas.plan.pretrained import check_pretrained
 from sae_atlas.plan.shape import read_shape
 from sae_atlas.plan.work import count, disk
 from sae_atlas.saes.checkpoint import load_checkpoint, save_tensors
-from workflow import ROOT, kinds, planned, small, snakemake
+from workflow import kinds, planned, small, snakemake
 
 LAYERS = (0, 1)
 TARGETS = ["results/metrics.parquet", "models/sae/README.md"]
@@ -89,7 +88,7 @@ def test_the_page_hides_the_folders_of_this_machine(measured):
 
 
 def test_what_there_is_to_do_can_be_counted_without_training(measured):
-    grid = Atlas(read_config(measured[0] / "config.yaml", ROOT / "workflow/schemas/config.schema.yaml"))
+    grid = Atlas(read_config(measured[0] / "config.yaml"))
     shape = read_shape(grid.config["base_model"], measured[0] / "results" / "base_model" / "model")
     work = {each.rule: each for each in count(grid, shape)}
     weights = 2 * 32 * 128 * 4  # bytes of an encoder and a decoder
@@ -203,11 +202,11 @@ GOOD = {"architecture": "topk", "expansion": 4, "k": 4, "pretrained": {"source":
     [
         ({"learning_rate": 1}, "recipes.r.learning_rate: does nothing with `pretrained`"),
         ({"k": None}, "recipes.r.k: None does not fit"),
-        ({"pretrained": {"source": "hup", "format": "erdos"}}, "source: 'hup' is not one; did you mean `hub`"),
+        ({"pretrained": {"source": "hup", "format": "erdos"}}, "source: 'hup' is not allowed; did you mean `hub`"),
         ({"pretrained": {"source": "hub", "format": "saelans", "id": "a"}}, "did you mean `saelens`"),
         ({"pretrained": {"source": "hub", "format": "saelens", "id": "a"}}, "file: missing; format `saelens` needs it"),
         ({"pretrained": {"source": "hub", "format": "erdos"}}, "pretrained.id: missing; source `hub` needs it"),
-        ({"pretrained": GOOD["pretrained"] | {"path": "x"}}, "path: no such key with source `hub`"),
+        ({"pretrained": GOOD["pretrained"] | {"path": "x"}}, "path: does nothing with source `hub`"),
         ({"pretrained": GOOD["pretrained"] | {"file": "a{lyer}"}}, "in braces it may hold layer"),
         ({"pretrained": GOOD["pretrained"] | {"file": "a"}}, "names the same SAE for every layer"),
         ({"pretrained": {"source": "local", "format": "erdos", "path": "/none"}}, "is no folder here"),
@@ -215,9 +214,9 @@ GOOD = {"architecture": "topk", "expansion": 4, "k": 4, "pretrained": {"source":
 )
 def test_mistakes_in_the_config_are_told(change, words):
     with pytest.raises(AtlasError) as error:
-        check_pretrained(GOOD | change, "recipes.r")
+        complete_recipe(GOOD | change, "recipes.r")
     assert words in str(error.value)
 
 
 def test_the_usual_file_is_the_default():
-    assert check_pretrained(GOOD, "recipes.r")["pretrained"]["file"] == "sae_layer{layer:02d}_{snapshot}.pt"
+    assert complete_recipe(GOOD, "recipes.r")["pretrained"]["file"] == "sae_layer{layer:02d}_{snapshot}.pt"

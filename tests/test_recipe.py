@@ -1,20 +1,26 @@
 """Recipes: what a config says is what is used, and what would do nothing is an error."""
 
+from dataclasses import asdict
+
 import pytest
 
+from sae_atlas.config.read import complete_recipe
+from sae_atlas.config.recipes import PRESETS
 from sae_atlas.errors import AtlasError
-from sae_atlas.training.recipe import ARCHITECTURES, L1, PRESETS, Recipe, canonical_lambda
+from sae_atlas.saes.architectures import ARCHITECTURES
+from sae_atlas.training.recipe import L1, Recipe, canonical_lambda
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_plain_values_give_the_recipe_back(architecture, preset):
-    recipe = Recipe.from_dict({"architecture": architecture, "preset": preset})
-    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    recipe = complete_recipe({"architecture": architecture, "preset": preset})
+    assert complete_recipe(recipe) == recipe
+    assert asdict(Recipe.from_dict(recipe)).items() >= recipe.items()
 
 
 def test_a_preset_sets_what_the_recipe_does_not():
-    quick = Recipe.from_dict({"architecture": "relu", "preset": "quick", "batch": 99})
+    quick = Recipe.from_dict(complete_recipe({"architecture": "relu", "preset": "quick", "batch": 99}))
     assert quick.batch == 99
     assert quick.learning_rate == PRESETS["quick"]["learning_rate"]
 
@@ -32,29 +38,29 @@ def test_a_preset_sets_what_the_recipe_does_not():
         ({"adam_betas": [0.9, 1.0]}, "recipes.a.adam_betas"),
         ({"l1": 3}, "recipes.a.l1: 3 does not fit"),
         ({"l1": {"coeficient": 3}}, "recipes.a.l1.coeficient: no such key; did you mean `coefficient`?"),
-        ({"l1": {"convention": "sum"}}, "recipes.a.l1.convention: 'sum' is not one"),
+        ({"l1": {"convention": "sum"}}, "recipes.a.l1.convention: 'sum' is not allowed"),
         ({"l1": {"target_l0": -1}}, "recipes.a.l1.target_l0: -1 does not fit"),
         ({"learning_rate": "inf"}, "recipes.a.learning_rate: 'inf' does not fit"),
         ({"dead_after": "9999999999B"}, "recipes.a.dead_after: '9999999999B' does not fit"),
         ({"learning_rate": float("nan")}, "recipes.a.learning_rate: nan does not fit"),
-        ({"architecture": "reul"}, "recipes.a.architecture: 'reul' is not one; did you mean `relu`?"),
-        ({"preset": "fast"}, "recipes.a.preset: 'fast' is not a preset"),
+        ({"architecture": "reul"}, "recipes.a.architecture: 'reul' is not allowed; did you mean `relu`?"),
+        ({"preset": "fast"}, "recipes.a.preset: 'fast' is not allowed; valid are `quick`, `standard`, `full`"),
     ],
 )
 def test_what_is_wrong_is_named(values, problem):
     with pytest.raises(AtlasError) as error:
-        Recipe.from_dict({"architecture": "relu", **values}, "recipes.a")
+        complete_recipe({"architecture": "relu", **values}, "recipes.a")
     assert problem in str(error.value)
 
 
 def test_all_problems_are_told_at_once():
     with pytest.raises(AtlasError) as error:
-        Recipe.from_dict({"architecture": "relu", "bach": 3, "k": 3, "clip": 0}, "recipes.a")
+        complete_recipe({"architecture": "relu", "bach": 3, "k": 3, "clip": 0}, "recipes.a")
     assert len(str(error.value).splitlines()) == 3
 
 
 def test_numbers_as_yaml_gives_them():
-    recipe = Recipe.from_dict({"architecture": "topk", "learning_rate": "3e-4", "dead_after": "10k"})
+    recipe = Recipe.from_dict(complete_recipe({"architecture": "topk", "learning_rate": "3e-4", "dead_after": "10k"}))
     assert (recipe.learning_rate, recipe.dead_after) == (3e-4, 10_000)
 
 

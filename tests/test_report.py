@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from sae_atlas.config.read import read_config
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import read_config
 from workflow import ROOT, snakemake
 
 CATEGORIES = ["1 What was trained", "2 Is it good", "3 Where is it bad", "4 How did it get there"]
@@ -43,7 +43,7 @@ def test_it_opens_without_a_network_and_shows_cards_and_figures(finished, report
     places = [shown.index(category) for category in CATEGORIES if category in shown]
     assert len(places) >= 3 and places == sorted(places)
     page.get_by_text("1 What was trained").first.click()
-    atlas = Atlas(read_config(finished.folder / "config.yaml", ROOT / "workflow/schemas/config.schema.yaml"))
+    atlas = Atlas(read_config(finished.folder / "config.yaml"))
     page.get_by_text(atlas.sae_name("topk", 0)).first.wait_for()
     context.close()
     assert told == []

@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.kernels import cpu, reference, screen
 from sae_atlas.kernels.measured import Control
 from sae_atlas.kernels.threads import use_threads
 from sae_atlas.saes import architecture as module_of
-from sae_atlas.training.recipe import ARCHITECTURES, TOPK, Recipe
+from sae_atlas.saes.architectures import ARCHITECTURES, users
+from sae_atlas.training.recipe import Recipe
 from sae_atlas.training.state import initial_state
 
 D_IN, D_SAE, ROWS, K = 192, 1024, 600, 12  # more than one micro-batch, the last one partial
@@ -129,7 +131,7 @@ def clear_of_edges(weights, x, recipe, within=1e-6):
     elif recipe.architecture == "gated":
         distances = [u + weights["b_gate"], u * weights["r_mag"].exp() + weights["b_enc"]]
     clear = torch.stack([(each.abs() > within).all(1) for each in distances]).all(0)
-    if recipe.architecture in TOPK:  # of a row, or of the batch; the k-th may be one of the zeros
+    if recipe.architecture in users("k"):  # of a row, or of the batch; the k-th may be one of the zeros
         rows, k = (z, K) if recipe.architecture == "topk" else (z[clear].reshape(1, -1), K * int(clear.sum()))
         last, next_one = rows.relu().topk(k + 1, dim=1).values[:, -2:].T
         apart = (last == 0) | (last - next_one > within)
@@ -141,10 +143,10 @@ def clear_of_edges(weights, x, recipe, within=1e-6):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_gradients_are_those_of_autograd(architecture):
-    keys = {"k": K} if architecture in TOPK else {}
+    keys = {"k": K} if architecture in users("k") else {}
     if architecture == "jumprelu":
         keys = {"jumprelu": {"threshold": 0.5, "bandwidth": 0.2, "target_l0": 5}}
-    recipe = Recipe.from_dict({"architecture": architecture, "expansion": 4, **keys})
+    recipe = Recipe.from_dict(complete_recipe({"architecture": architecture, "expansion": 4, **keys}))
     generator = torch.Generator().manual_seed(1)
     weights = initial_state(recipe, torch.zeros(D_IN), 1.0, torch.zeros(D_IN)).weights
     for name in ("b_enc", "b_gate"):

@@ -17,16 +17,18 @@ from rounding import decided
 from stores import D_IN, activations, make_store
 
 from sae_atlas.activations.store import open_store
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.errors import AtlasError
 from sae_atlas.kernels import screen
 from sae_atlas.kernels.measured import Control
 from sae_atlas.saes import architecture as import_architecture
+from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors
 from sae_atlas.saes.parts import pre_activations, reconstruct
 from sae_atlas.saes.sae import Sae
 from sae_atlas.training import train as training
 from sae_atlas.training.interruption import EXIT_CODE
-from sae_atlas.training.recipe import ARCHITECTURES, Recipe
+from sae_atlas.training.recipe import Recipe
 from sae_atlas.training.state import initial_state
 from sae_atlas.training.train import train
 
@@ -42,7 +44,7 @@ RECIPES = {
 
 
 def recipe_of(architecture, **keys):
-    return {"architecture": architecture, **RECIPES[architecture], **keys}
+    return complete_recipe({"architecture": architecture, **RECIPES[architecture], **keys})
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +282,7 @@ OTHER = {
 
 
 def keys_of(architecture):
-    for key, value in Recipe.from_dict(recipe_of(architecture)).to_dict().items():
+    for key, value in recipe_of(architecture).items():
         yield from ([f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key])
 
 
@@ -294,7 +296,7 @@ def test_every_key_changes_what_is_published(architecture, stores, tmp_path):
     # Dead after a batch of 16, and sparse from the first steps on: some latents always are dead, so that what is done
     # about them shows.
     sparse = {"l1": {"coefficient": 0.3, "target_l0": 6}} if architecture in ("relu", "gated") else {}
-    base = Recipe.from_dict(recipe_of(architecture, batch=16, dead_after=16, **sparse)).to_dict()
+    base = recipe_of(architecture, batch=16, dead_after=16, **sparse)
     before = published(base)
     for key in keys_of(architecture):
         if key == "architecture":

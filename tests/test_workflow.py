@@ -10,9 +10,9 @@ import pytest
 import yaml
 from conftest import SECRET
 
+from sae_atlas.config.read import complete_config, read_config
 from sae_atlas.errors import AtlasError
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import check_config, read_config
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.saes.checkpoint import load_tensors
 from sae_atlas.summary import summarise
@@ -273,9 +273,8 @@ def test_floors_are_added_to_a_finished_atlas(finished, tmp_path):
     ],
 )
 def test_mistakes_in_floors_are_told(changes, line):
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
     with pytest.raises(AtlasError) as error:
-        check_config(small(floors=changes), schema, "config.yaml")
+        complete_config(small(floors=changes), "config.yaml")
     assert line in str(error.value)
 
 
@@ -305,7 +304,7 @@ def test_published_saes_are_measured_beside_ours():
 
 def counted(file: str) -> dict[str, int]:
     """Number of jobs of every rule; tests/test_plan_work.py compares it with a dry run."""
-    config = read_config(ROOT / "config" / f"{file}.yaml", ROOT / "workflow/schemas/config.schema.yaml")
+    config = read_config(ROOT / "config" / f"{file}.yaml")
     return {rule: len(names) for rule, names in jobs(Atlas(config)).items()}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from functools import cached_property, lru_cache
 
 from sae_atlas.cards.names import release_name, sae_name
-from sae_atlas.plan.pretrained import has_snapshots
+from sae_atlas.config.published import has_snapshots
 from sae_atlas.plan.stages import STAGES
 from sae_atlas.plan.stages.versions import stage_version
 from sae_atlas.provenance import identity

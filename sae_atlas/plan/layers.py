@@ -11,9 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sae_atlas.arrays import Rows
 from sae_atlas.base_models.packages import MODELS
+from sae_atlas.config.read import read_config
 from sae_atlas.errors import AtlasError
 from sae_atlas.metrics.importance import participation_ratio
-from sae_atlas.plan.config import read_config
 from sae_atlas.plan.shape import model_config
 from sae_atlas.sites import INPUTS, SITES, blocks, module_name, module_paths
 
@@ -21,14 +21,14 @@ CONTEXT = 8  # tokens of the pass that finds widths; any number does
 OUTLIER = 10  # medians above which a token's norm is an outlier, the default of activations.outlier_norm
 
 
-def list_sites(model: str, schema: str | Path, directory: str | Path = ".") -> str:
+def list_sites(model: str, directory: str | Path = ".") -> str:
     """Sites and module paths of a config file's model, a folder in transformers format, an embedded model or a hub id.
 
     Under it, for a config file, the layers whose activations its run in `directory` saved. No weights are read. Raises
     AtlasError if the model's config cannot be had.
     """
     configured = model.endswith((".yaml", ".yml"))
-    section = read_config(model, schema)["base_model"] if configured else _section(model)
+    section = read_config(model)["base_model"] if configured else _section(model)
     results = Path(directory) / "results"
     found = _empty(section, results / "base_model" / "model" if configured else None)
     count, width = len(blocks(found)), found.config.get_text_config().hidden_size

@@ -12,7 +12,7 @@ from sae_atlas.plan.shape import Shape
 from sae_atlas.plan.stages.activations import saved_dtype
 from sae_atlas.plan.text_memory import OF_TEXTS, text_memory
 from sae_atlas.plan.work import MEDIAN_ROWS
-from sae_atlas.training.recipe import TOPK
+from sae_atlas.saes.architectures import uses
 
 LIBRARIES = 0.45e9  # torch, transformers and numba with what they set up
 SINGLE = 4  # bytes of a float32
@@ -107,7 +107,7 @@ def _train_sae(atlas, shape: Shape) -> float:
     chunks = CHUNKS * atlas.config["activations"]["chunk_rows"] * shape.d_model * SINGLE
 
     def need(recipe: str) -> float:
-        sparse = atlas.config["recipes"][recipe]["architecture"] in TOPK
+        sparse = uses(atlas.config["recipes"][recipe]["architecture"], "k")
         step = STEP * ROWS["step"] * _latents(atlas, recipe, shape)
         return ((4 if sparse else 8) + ROUNDED) * _weights(atlas, recipe, shape) + step
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sae_atlas.base_models.packages import find_model
+from sae_atlas.config.made import base_of
 from sae_atlas.errors import AtlasError, reason
 from sae_atlas.hub import refuse
-from sae_atlas.plan.lifecycle import base_of
 
 VOCABULARIES = {"bytes": 257, "package": 49152}  # of the tokenizers that random models take
 

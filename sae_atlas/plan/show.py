@@ -6,10 +6,10 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from sae_atlas.config.read import read_config
 from sae_atlas.costs import Cost, read_costs
 from sae_atlas.errors import AtlasError, nearest
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import read_config
 from sae_atlas.plan.estimate import GPU_EFFICIENCY, estimate, share
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, Machine, probe
@@ -19,7 +19,7 @@ from sae_atlas.plan.work import count, disk
 from sae_atlas.sizes import format_rounded, format_seconds
 
 
-def show_plan(config: str | Path, schema: str | Path, folder: str | Path, gpu: str, cores: int | None) -> None:
+def show_plan(config: str | Path, folder: str | Path, gpu: str, cores: int | None) -> None:
     """Print the plan of `config` for a run in `folder`. gpu: one of machine.GPUS.
 
     Raises AtlasError for a mistake in the config or an unknown GPU. Where the base model's sizes cannot be had, only jobs
@@ -27,7 +27,7 @@ def show_plan(config: str | Path, schema: str | Path, folder: str | Path, gpu: s
     """
     if gpu not in GPUS:
         raise AtlasError(f"--gpu: {gpu!r} is not in the table; {nearest(gpu, GPUS)}")
-    atlas, folder = Atlas(read_config(config, schema)), Path(folder)
+    atlas, folder = Atlas(read_config(config)), Path(folder)
     console = Console()
     console.print(_headline(atlas, config))
     try:

@@ -1,8 +1,8 @@
 """Three atlases from the config of a merged model: of its base from scratch, of base and adapter, and of the merge."""
 
+from sae_atlas.config.made import adapter_name
 from sae_atlas.errors import AtlasError
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.lifecycle import adapter_name
 
 STAGES = ("pretrained", "lora", "merged")
 # What is compared with what. The last is the control: one function twice, so what differs is rounding and training.

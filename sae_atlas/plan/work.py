@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sae_atlas.plan import feature_files, lifecycle
+from sae_atlas.config.made import MADE, base_of
+from sae_atlas.plan import feature_files
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import Shape
 from sae_atlas.plan.stages.activations import saved_dtype
 
-BYTES = {"float32": 4, "float16": 2, "bitround": 2, "int8": 1}  # of a value in a store, before it is compressed
+BYTES = {"float32": 4, "float16": 2, "int8": 1}  # of a value in a store, before it is compressed
 MASTER = 4  # bytes of a float32 weight
 ADAM = 28  # bytes moved per weight and step: weight and two averages read and written, gradient read
 MEMORY_BOUND = 6  # FLOPs per active entry and dimension that the sparse step adds: decode and two gradients, 2 each
@@ -89,7 +90,7 @@ class _Grid:
         return 2 * self.latents(recipe) * self.d_in
 
     def prepare_model(self) -> dict:
-        made = self.config["base_model"]["source"] in lifecycle.MADE  # and used in place
+        made = self.config["base_model"]["source"] in MADE  # and used in place
         return {} if made else {"written": self.shape.parameters * self.shape.value_bytes}
 
     def tokenize(self) -> dict:
@@ -99,7 +100,7 @@ class _Grid:
 
     def pretrain(self) -> dict:
         """Forward, and backward twice as much; the best, the last and the published weights."""
-        tokens = lifecycle.base_of(self.config["base_model"])["fit"]["tokens"]
+        tokens = base_of(self.config["base_model"])["fit"]["tokens"]
         products = 3 * tokens * self.shape.forward(self.shape.n_layers, self.context, True)
         return {"tokens": tokens, "products": products, "written": 3 * MASTER * self.shape.parameters}
 

@@ -26,12 +26,16 @@ ARCHITECTURES = {
     "gated": Architecture("Gated", ("l1", "sparsity_warmup"), "threshold"),
     "matryoshka": Architecture("Matryoshka BatchTopK", ("k", "auxk", "groups"), "threshold"),
 }
-KEYS_OF_SOME = {key for each in ARCHITECTURES.values() for key in each.keys}
 
 
 def uses(architecture: str, key: str) -> bool:
-    """Whether a key of a recipe does something with the architecture."""
-    return key not in KEYS_OF_SOME or key in ARCHITECTURES[architecture].keys
+    """Whether a key of a recipe that only some architectures use does something with this one."""
+    return key in ARCHITECTURES[architecture].keys
+
+
+def users(key: str) -> list[str]:
+    """The architectures with which such a key does something."""
+    return [name for name in ARCHITECTURES if uses(name, key)]
 
 
 def sparsity_words(recipe: dict) -> str:

@@ -49,10 +49,11 @@ def train(
 ) -> None:
     """Carry the SAE of `previous` (a resume file; None: a new one) over the store's window of tokens [start, stop).
 
-    total: tokens of the whole run where the learning rate's decay reaches this window, else None. watch: told every new row
-    of the curve. device: auto, cpu or cuda; gpu_products: arithmetic of matrix products on a GPU, bfloat16 or float32. Any
-    number of threads gives the same bits. A job of the workflow keeps its state beside `resume` on SIGTERM and ends with
-    exit code interruption.EXIT_CODE; the same job goes on from there.
+    recipe: plain values, complete (config.read.complete_recipe). total: tokens of the whole run where the learning rate's
+    decay reaches this window, else None. watch: told every new row of the curve. device: auto, cpu or cuda; gpu_products:
+    arithmetic of matrix products on a GPU, bfloat16 or float32. Any number of threads gives the same bits. A job of the
+    workflow keeps its state beside `resume` on SIGTERM and ends with exit code interruption.EXIT_CODE; the same job goes on
+    from there.
 
     Raises AtlasError for damaged or wrong inputs, a store smaller than a batch, a loss or gradient that is not finite.
     """
@@ -77,7 +78,7 @@ def train(
         window.run(interruption)
         forget()  # what is saved is copied
         window.curve.write(curve)
-        _save_checkpoint(checkpoint, chosen, window)
+        _save_checkpoint(checkpoint, recipe, window)
         checkpoints.save_tensors(resume, {"state": window.state.to_dict(), "record": current_record()})
 
 
@@ -241,14 +242,14 @@ def _begin(recipe: Recipe, reader, previous: str | Path | None) -> State:
     return state
 
 
-def _save_checkpoint(path: str | Path, recipe: Recipe, window: _Window) -> None:
-    state, reader, rows = window.state.to("cpu"), window.reader, window.curve.rows
+def _save_checkpoint(path: str | Path, values: dict, window: _Window) -> None:
+    recipe, state, reader, rows = window.recipe, window.state.to("cpu"), window.reader, window.curve.rows
     module = architecture(recipe.architecture)
     weights, threshold = state.weights, None
     if hasattr(module, "inference"):
         weights, threshold = module.inference(state.weights, state.smallest)
     config = {
-        "recipe": recipe.to_dict(),
+        "recipe": values,
         "d_in": reader.d_in,
         "d_sae": recipe.d_sae(reader.d_in),
         "tokens": window.stop,

@@ -5,29 +5,25 @@ import re
 import sys
 from pathlib import Path
 
-import yaml
-
 # Where jobs are sent to there may be no internet: nothing waits for it there. What fetches runs where the run was started.
 if workflow.remote_exec:
     os.environ.update(HF_HUB_OFFLINE="1")
 
 from sae_atlas.base_models.adapters import META
+from sae_atlas.config.made import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
+from sae_atlas.config.published import place
+from sae_atlas.config.read import complete_config
 from sae_atlas.devices import gpus_for
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import hold_lock, take_back
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import complete_config
 from sae_atlas.plan.jobs import jobs
-from sae_atlas.plan.lifecycle import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
-from sae_atlas.plan.pretrained import place
 from sae_atlas.plan.stages.base_model import MAKERS
 from sae_atlas.plan.stages.explorer import TABLES as EXPLORED
 from sae_atlas.plan.stages.explorer import shown
 from sae_atlas.plan.stages.figures import figures
 from sae_atlas.plan.stages.versions import ORIGINS, begun_with
 from sae_atlas.plan.text_memory import text_memory
-
-SCHEMA = workflow.source_path("../schemas/config.schema.yaml")
 
 
 def made_model(section):
@@ -43,10 +39,8 @@ def made_by(section):
 
 def read_config():
     """The config, checked and resolved; a mistake ends the run before any job starts, without a traceback."""
-    with open(SCHEMA) as file:
-        schema = yaml.safe_load(file)
     try:
-        return complete_config(config, schema, str((workflow.configfiles or ["config"])[-1]))
+        return complete_config(config, str((workflow.configfiles or ["config"])[-1]))
     except AtlasError as error:
         sys.exit(f"{error}")
 

@@ -3,14 +3,12 @@ import re
 import sys
 from pathlib import Path
 
-import yaml
-
 from sae_atlas.base_models.adapters import META
+from sae_atlas.config.made import folder_of
+from sae_atlas.config.read import complete_config
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import hold_lock, take_back
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.config import complete_config
-from sae_atlas.plan.lifecycle import folder_of
 from sae_atlas.plan.stages.base_model import MAKERS
 from sae_atlas.plan.stages.versions import ORIGINS, begun_with
 from sae_atlas.plan.three_stages import COMPARED, identities, three_configs
@@ -19,12 +17,10 @@ from sae_atlas.provenance import identity
 
 def read_configs():
     """A config and an atlas per stage; a mistake ends the run before any job starts, without a traceback."""
-    with open(workflow.source_path("../schemas/config.schema.yaml")) as file:
-        schema = yaml.safe_load(file)
     try:
         configs = three_configs(config)
         file = str((workflow.configfiles or ["config"])[-1])
-        checked = {stage: complete_config(each, schema, file) for stage, each in configs.items()}
+        checked = {stage: complete_config(each, file) for stage, each in configs.items()}
         return configs, {stage: Atlas(each, begun_with(Path(stage).glob(ORIGINS))) for stage, each in checked.items()}
     except AtlasError as error:
         sys.exit(f"{error}")

@@ -1,6 +1,6 @@
 """An SAE depends on its recipe, on the window's store, and on the snapshot before it; a published one on where it lies."""
 
-from sae_atlas.plan.pretrained import place
+from sae_atlas.config.published import place
 from sae_atlas.plan.stages.declare import stage
 
 

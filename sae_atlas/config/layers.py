@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+from sae_atlas.base_models.from_scratch import model_sizes
+from sae_atlas.config.made import base_of
 from sae_atlas.errors import AtlasError, reason
 from sae_atlas.hub import refuse
-from sae_atlas.plan import lifecycle
 
 MOST = 9999  # blocks of a model
 
@@ -22,7 +23,7 @@ def named_layers(layers: str | list[int], base_model: dict) -> list[int]:
 
 def count_layers(base_model: dict) -> int:
     """Blocks of the base model, from its own config. Raises AtlasError if that cannot be read."""
-    base_model = lifecycle.base_of(base_model)
+    base_model = base_of(base_model)
     if base_model["source"] == "package":
         from sae_atlas.base_models.packages import find_model
 
@@ -30,7 +31,7 @@ def count_layers(base_model: dict) -> int:
     if base_model["source"] == "random":
         config = base_model["sizes"]
     elif base_model["source"] == "pretrain":
-        config = lifecycle.model_sizes(base_model, context=0)  # which says nothing of the layers
+        config = model_sizes(base_model, context=0)  # which says nothing of the layers
     elif base_model["source"] == "restoration":
         from sae_atlas.base_models.restoration import read_restoration
 

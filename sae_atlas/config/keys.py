@@ -1,0 +1,184 @@
+"""How a key of the config is declared: its type, range and default, what it means, and where it has an effect."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WrapValidator
+from pydantic.fields import FieldInfo
+
+from sae_atlas.sizes import parse_size
+
+
+class Section(BaseModel):
+    """A section of the config: its fields are its keys. Keys that it does not have are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, regex_engine="python-re")
+    CHOICE: ClassVar[str] = ""  # the key whose value decides which other keys have an effect, such as `source`
+
+    def plain(self) -> dict:
+        """The section as the jobs get it. Keys that were not given and have no default are absent."""
+        return self.model_dump()
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a value of a type must be, as it is said in error lines and tables; a range may follow `text`."""
+
+    text: str
+    example: str = ""
+
+
+def key(
+    meaning: str | None = None,
+    default: Any = ...,
+    *,
+    otherwise: str | None = None,
+    needed_by: Sequence[str] = (),
+    used_by: Sequence[str] = (),
+    **limits,
+) -> Any:
+    """A key of a section.
+
+    meaning: its first sentence is shown in error lines, all of it in config/README.md; of a section None, for there its class
+    says it. default: a value, or a section's class; without it the key must be given, unless it says what holds `otherwise` or
+    who needs it: then it is absent from the plain section. needed_by, used_by: values of the section's CHOICE with which the
+    key must or may be given; without them always. limits: `ge`, `gt`, `le`, `lt`, `min_length`, ...
+    """
+    users = (*needed_by, *used_by)
+    about = {"needed_by": list(needed_by), "used_by": list(users)} if users else {}
+    about |= {"otherwise": otherwise} if otherwise else {}
+    kinds: dict[str, Any] = {"default": default}
+    if isinstance(default, type):
+        kinds = {"default_factory": default}
+    elif default is ... and (users or otherwise):
+        kinds = {"default": None, "exclude_if": _is_absent}
+    return Field(description=meaning, json_schema_extra=about, **kinds, **limits)
+
+
+def about(field: FieldInfo) -> dict:
+    """What `key` was told of the field beside its meaning: needed_by, used_by, otherwise."""
+    return field.json_schema_extra or {}
+
+
+def is_used(field: FieldInfo, choice: str) -> bool:
+    """Has the key an effect where the CHOICE of its section is this?"""
+    return choice in about(field).get("used_by", [choice])
+
+
+def meaning(field: FieldInfo) -> str:
+    """The field's own words, or those of the section it holds."""
+    if field.description is not None:
+        return field.description
+    said = section_of(field).__doc__
+    return said[0].lower() + said[1:].removesuffix(".")
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The class of the section that a field holds."""
+    return next((kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)), None)
+
+
+def allowed(field: FieldInfo) -> list | None:
+    """All values that a field can have, where they are listed."""
+    return list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else None
+
+
+def words(field: FieldInfo, example: bool = False) -> str:
+    """What a value of the field must be: "a whole number from 1"; with an example of it ", as 8 or 10M"."""
+    about = field.metadata
+    if not any(isinstance(each, Words) for each in about):  # in `... | None`
+        about = list(_nested(field.annotation))
+    said = next(each for each in about if isinstance(each, Words))
+    kinds = {Ge: "from", Gt: "above", Le: "to", Lt: "below"}
+    limits = [f" {word} {astuple(each)[0]}" for kind, word in kinds.items() for each in about if isinstance(each, kind)]
+    return "".join([said.text, *limits, f", as {said.example}" * bool(example and said.example)])
+
+
+def _nested(annotation: Any):
+    yield from get_args(annotation)
+    for each in get_args(annotation):
+        yield from _nested(each)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _is_absent(value: object) -> bool:
+    return value is None
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError
+    return parse_size(value)
+
+
+def _number(value: object, as_float) -> float:
+    if isinstance(value, bool):
+        raise ValueError
+    return as_float(value)
+
+
+def _number_as_written(value: object, as_float) -> float | int:
+    number = _number(value, as_float)
+    return value if isinstance(value, int) else number
+
+
+def _layers(value: object) -> str | list[int]:
+    if value == "all":
+        return value
+    if isinstance(value, list) and value:
+        if all(type(each) is int and 0 <= each <= MOST_LAYERS for each in value) and len(set(value)) == len(value):
+            return value
+    elif isinstance(value, str):
+        ends = value.split("-")
+        if len(ends) == 2 and all(each.isascii() and each.isdigit() and len(each) <= 4 for each in ends):
+            return value
+    raise ValueError
+
+
+@dataclass(frozen=True)
+class OrText:
+    """Of a type that is also read from text: what its JSON schema says of the text."""
+
+    pattern: str
+
+    def __get_pydantic_json_schema__(self, core_schema, handler) -> dict:
+        return {"anyOf": [handler(core_schema), {"type": "string", "pattern": self.pattern}]}
+
+
+MOST_LAYERS = 9999
+SIZE = "8 or 10M"
+
+Whole = Annotated[int, BeforeValidator(_whole), OrText(r"^[0-9.]+[kMB]?$"), Words("a whole number", SIZE)]
+FINITE = Field(allow_inf_nan=False)
+NUMBER = OrText(r"^[-+.0-9eE]+$")
+Real = Annotated[float, FINITE, WrapValidator(_number), NUMBER, Words("a number")]
+# A whole number stays one, as it stands in the identities of finished atlases: 10 there is not 10.0.
+Number = Annotated[float, FINITE, WrapValidator(_number_as_written), NUMBER, Words("a number")]
+Text = Annotated[str, Field(strict=True), Words("text")]
+NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+NAME_WORDS = Words("at most 80 letters, digits, dots, dashes and underscores")
+Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN), NAME_WORDS]
+HubId = Annotated[
+    str,
+    Field(strict=True, pattern=r"^(?!.*[.][.])[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"),
+    Words("`owner/name` or `name`"),
+]
+Revision = Annotated[
+    str,
+    Field(strict=True, pattern=r"^(?!.*[.][.])[A-Za-z0-9][A-Za-z0-9._/-]*$"),
+    Words("a branch, tag or commit"),
+]
+Layers = Annotated[
+    str | list[int],
+    PlainValidator(_layers, json_schema_input_type=str | list[int]),
+    Words('`all`, a list of block indices, or a range such as "0-23"'),
+]

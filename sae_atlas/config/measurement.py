@@ -1,0 +1,96 @@
+"""The sections `evaluation` and `floors`, and where they contradict the text or the model."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from sae_atlas.config.base_model import Model
+from sae_atlas.config.keys import Number, Section, Whole, Words, key
+from sae_atlas.config.texts import Corpus
+
+
+def _each_once(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError
+    return values
+
+
+Widths = Annotated[
+    list[Annotated[Whole, Field(ge=1)]],
+    Field(min_length=1),
+    AfterValidator(_each_once),
+    Words("a list of whole numbers from 1, each once"),
+]
+
+
+class Evaluation(Section):
+    """Held-out measurement."""
+
+    tokens: Whole = key("held-out tokens for FVU, L0, dead latents and the like", 8000, ge=1)
+    patched_tokens: Whole = key("of them, tokens for cross-entropy and KL", 2000, ge=1)
+    contexts_per_batch: Whole = key("contexts in one forward pass", 8, ge=1)
+    outlier_norm: Number = key("FVU is also given without tokens whose norm is above this many medians", 10, gt=1)
+
+
+class Students(Section):
+    """Students trained from scratch on the base model's logits, to measure their floors."""
+
+    widths: Widths = key("their widths: multiples of 8 among `floors.widths`", otherwise="all of them")
+    seeds: Whole = key("students per width", 2, ge=1)
+    steps: Whole = key(
+        "training steps. Every context is read once, so `corpus.tokens` must hold steps x batch of them", ge=10
+    )
+    batch: Whole = key("contexts per step", 16, ge=1)
+    learning_rate: Number = key("learning rate of AdamW: warm-up over a tenth, then a cosine to 0", 1e-3, gt=0)
+    temperature: Number = key("T of the loss T² KL(base model, student)", 2, gt=0)
+    evaluations: Whole = key(
+        "held-out evaluations, evenly over the steps. The floor is the mean of their last tenth", 20, ge=10
+    )
+    held_out_tokens: Whole = key("held-out tokens of an evaluation", 4000, ge=1)
+
+
+class Floors(Section):
+    """Distillation floors: what a student of a smaller width is predicted to lose."""
+
+    widths: Widths = key("widths (hidden dimensions) of students that floors are predicted for")
+    students: Students = key(otherwise="none are trained")
+
+    def plain(self) -> dict:
+        values = super().plain()
+        if self.students:
+            values["students"] = {"widths": self.widths, **values["students"]}
+        return values
+
+
+def evaluation_problems(evaluation: Evaluation, corpus: Corpus):
+    """Lines that name key and remedy."""
+    tokens, held_out = evaluation.tokens, corpus.held_out_tokens
+    if tokens > held_out:
+        yield f"evaluation.tokens: {tokens} is more than corpus.held_out_tokens ({held_out})"
+    if evaluation.patched_tokens > tokens:
+        yield f"evaluation.patched_tokens: more than evaluation.tokens ({tokens})"
+
+
+def floors_problems(floors: Floors, base_model: Model, corpus: Corpus):
+    """Lines that name key and remedy."""
+    students = floors.students
+    if not students:
+        return
+    if base_model.source == "restoration":
+        yield "floors.students: learn to predict what comes next, which a model of source `restoration` does not; remove"
+        return
+    for width in students.widths or floors.widths:
+        if width % 8:
+            yield f"floors.students.widths: {width} is no multiple of 8; list widths that are"
+        elif width not in floors.widths:
+            yield f"floors.students.widths: no floor is predicted for {width}; add it to floors.widths"
+    if students.evaluations > students.steps:
+        yield f"floors.students.evaluations: more than floors.students.steps ({students.steps})"
+    read = students.steps * students.batch * (corpus.context - 1)  # position 0 begins the document
+    if read > corpus.tokens:
+        yield (
+            f"floors.students.steps: {students.steps} steps of {students.batch} contexts read up to {read} tokens, the "
+            f"corpus has {corpus.tokens}; raise corpus.tokens or take fewer"
+        )
+    if students.held_out_tokens > corpus.held_out_tokens:
+        yield f"floors.students.held_out_tokens: more than corpus.held_out_tokens ({corpus.held_out_tokens})"

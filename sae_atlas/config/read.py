@@ -1,0 +1,49 @@
+"""The config as the jobs get it: checked, complete, with sizes as numbers and layers as a list."""
+
+from pathlib import Path
+
+from sae_atlas.config import activations, base_model, features, training
+from sae_atlas.config.checks import checked, checked_recipe
+from sae_atlas.config.limits import limit_problems, read_plain, shortened
+from sae_atlas.devices import SPREAD
+from sae_atlas.errors import AtlasError
+
+
+def read_config(file: str | Path) -> dict:
+    """The config in `file`, checked and complete. Raises AtlasError for every mistake in it, also of YAML."""
+    return complete_config(read_plain(file) or {}, str(file))
+
+
+def complete_config(config: dict, file: str) -> dict:
+    """`config` checked and complete, as plain values. `file` is named in errors.
+
+    Raises AtlasError with one line per problem, and if the number of layers cannot be told (hub not reachable).
+    """
+    problems, sections = limit_problems(config), {}
+    if not problems:
+        sections, problems = checked(config)
+    if problems:
+        raise AtlasError("\n".join(f"{file}: {shortened(problem)}" for problem in problems))
+    recipes = {name: recipe.plain() for name, recipe in sections.pop("recipes").items()}
+    complete = {name: section.plain() for name, section in sections.items()} | {"recipes": recipes}
+    device = complete["training"]["device"]
+    complete["model_device"] = SPREAD if "device_map" in complete["base_model"] else device
+    complete["device"] = device  # not among what makes numbers, nor is where the base model lies
+    complete["base_model"] = base_model.completed(complete["base_model"], complete["corpus"]["context"])
+    complete["activations"] = activations.completed(complete["activations"], complete["base_model"])
+    complete["training"] = training.completed(complete["training"])
+    if "features" in complete:
+        layers, tokens = complete["activations"]["layers"], complete["corpus"]["tokens"]
+        complete["features"] = features.completed(complete["features"], layers, tokens)
+    return complete
+
+
+def complete_recipe(values: dict, where: str = "recipe") -> dict:
+    """One recipe, checked and complete, as plain values. `where` is the key path that errors name.
+
+    Raises AtlasError with one line per problem.
+    """
+    recipe, problems = checked_recipe(values, where)
+    if problems:
+        raise AtlasError("\n".join(problems))
+    return recipe.plain()

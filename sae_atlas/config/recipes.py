@@ -1,0 +1,193 @@
+"""The section `recipes`: configurations that train SAEs, and those that take SAEs of others."""
+
+import re
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from sae_atlas.config.keys import HubId, Real, Revision, Section, Text, Whole, Words, is_used, key
+from sae_atlas.config.published import FILES
+from sae_atlas.saes.architectures import ARCHITECTURES, users
+from sae_atlas.training.recipe import CONVENTIONS
+
+SPECIFICATION = re.compile(r"(0?[0-9]d)?")  # of a layer's digits; more may be as wide as memory
+
+# Sizes and schedule that belong together; a recipe's own keys win. `standard` is the recipe of SAEBench.
+PRESETS = {
+    "quick": {
+        "expansion": 8,
+        "batch": 512,
+        "learning_rate": 2e-3,
+        "warmup": 20,
+        "sparsity_warmup": 20,
+        "dead_after": 10_000,
+    },
+    "standard": {},
+    "full": {"expansion": 32, "batch": 4096, "learning_rate": 2e-4, "warmup": 1000, "sparsity_warmup": 5000},
+}
+
+
+def _whole_of_them(fractions: list[float]) -> list[float]:
+    if not fractions or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError
+    return fractions
+
+
+Rate = Annotated[Real, Field(ge=0, lt=1)]
+Rates = Annotated[
+    list[Rate], Field(min_length=2, max_length=2), Words("two numbers from 0 and below 1", "[0.9, 0.999]")
+]
+Fractions = Annotated[
+    list[Real], AfterValidator(_whole_of_them), Words("fractions of the latents above 0 that sum to 1")
+]
+
+
+class L1(Section):
+    """Penalty on the sum of latents."""
+
+    coefficient: Real = key(
+        "lambda, in the convention of the next key (see below). Where a target is given it starts there", 0.015, gt=0
+    )
+    convention: Literal[*CONVENTIONS] = key("what lambda multiplies (see below)", "canonical")
+    target_l0: Annotated[Real, Field(gt=0)] | None = key(
+        "latents per token that lambda is steered to", None, otherwise="none: lambda is fixed"
+    )
+
+
+class AuxK(Section):
+    """Extra reconstruction of the error by dead latents, which revives them (arXiv 2406.04093, appendix A.2)."""
+
+    coefficient: Real = key("weight, relative to the variance of the error. With 0 there is none", 1 / 32, ge=0)
+    latents: Annotated[Whole, Field(ge=1)] | None = key(
+        "dead latents used per token", None, otherwise="half of the input dimensions"
+    )
+
+
+class JumpReLU(Section):
+    """Penalty coefficient (L0 / target - 1)^2 and the width of its pseudo-derivative (arXiv 2407.14435)."""
+
+    target_l0: Real = key("latents per token", 32.0, gt=0)
+    coefficient: Real = key("weight of the penalty", 1.0, gt=0)
+    bandwidth: Real = key("width of the kernel, in units of pre-activations where E||x||^2 = 1", 1e-3, gt=0)
+    threshold: Real = key("where every threshold starts, in the same unit", 1e-3, gt=0)
+
+
+class Recipe(Section):
+    """One SAE training configuration. Defaults are those of the SAEBench suite."""
+
+    CHOICE: ClassVar[str] = "architecture"
+
+    architecture: Literal[*ARCHITECTURES] = key("kind of SAE")
+    preset: Literal[*PRESETS] = key(
+        "sizes and schedule together: `quick` (small data), `standard` (SAEBench) or `full`. Keys given beside it win",
+        "standard",
+        exclude=True,
+    )
+    expansion: Whole = key("latents per input dimension", 16, ge=1)
+    seed: Whole = key("seed of the initial decoder directions, which differ from layer to layer", 0, ge=0)
+    batch: Whole = key("tokens per step", 2048, ge=1)
+    learning_rate: Real = key("learning rate of Adam, after the warm-up", 3e-4, gt=0)
+    adam_betas: Rates = key("decay rates of Adam's two averages", [0.9, 0.999])
+    warmup: Whole = key("steps over which the learning rate rises linearly from 0", 1000, ge=0)
+    decay: Real = key(
+        "last fraction of all tokens over which the learning rate falls linearly to 0. With 0 it never does",
+        0.2,
+        ge=0,
+        le=1,
+    )
+    clip: Real = key("largest norm of the whole gradient", 1.0, gt=0)
+    dead_after: Whole = key(
+        "tokens without firing after which a latent counts as dead. AuxK then begins to revive it", 10_000_000, ge=1
+    )
+    sparsity_warmup: Whole = key(
+        "steps over which the sparsity penalty rises linearly from 0", 5000, used_by=users("sparsity_warmup"), ge=0
+    )
+    l1: L1 = key(None, L1, used_by=users("l1"))
+    k: Whole = key("active latents per token", 32, used_by=users("k"), ge=1)
+    auxk: AuxK = key(None, AuxK, used_by=users("auxk"))
+    jumprelu: JumpReLU = key(None, JumpReLU, used_by=users("jumprelu"))
+    groups: Fractions = key(
+        "nested groups, as fractions of the latents", [1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32], used_by=users("groups")
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, values: object) -> object:
+        """What a preset says of keys that the architecture uses; a preset that is not one is told as a value."""
+        if not isinstance(values, dict) or values.get("preset", "standard") not in list(PRESETS):
+            return values
+        preset = PRESETS[values.get("preset", "standard")]
+        used = {name for name, field in cls.model_fields.items() if is_used(field, values.get("architecture"))}
+        return {name: value for name, value in preset.items() if name in used} | values
+
+    def plain(self) -> dict:
+        """Keys that the architecture does not use are absent."""
+        fields = type(self).model_fields
+        return {name: value for name, value in super().plain().items() if is_used(fields[name], self.architecture)}
+
+
+class Pretrained(Section):
+    """Where the published SAEs lie."""
+
+    CHOICE: ClassVar[str] = "source"
+
+    source: Literal["hub", "local"] = key("`hub` or `local` (a folder)")
+    id: HubId = key("repository", needed_by=["hub"])
+    revision: Revision = key("branch, tag or commit", otherwise="`main`", used_by=["hub"])
+    path: Text = key("folder of the release", needed_by=["local"])
+    format: Literal[*FILES] = key(
+        "how they are written: `atlas` (a release made here), `saelens`, `sparsify`, `dictionary_learning` or `erdos` (the "
+        "published Pythia-410M runs)"
+    )
+    file: Text = key(
+        "the SAE's file or folder in the release, with `{layer}` or `{layer:02d}` in it, and with `{snapshot}` if there is one "
+        "per snapshot of `training`, named as there and `final`",
+        otherwise="atlas, erdos: `sae_layer{layer:02d}_{snapshot}.pt`; sparsify: `layers.{layer}`",
+    )
+    tokens: Whole = key("train tokens of the final SAEs, for their names", otherwise="`training.tokens`", ge=1)
+
+
+class Published(Section):
+    """A recipe that trains nothing: its SAEs are those that others published."""
+
+    CHOICE: ClassVar[str] = "architecture"
+
+    architecture: Literal[*ARCHITECTURES] = key("kind of SAE")
+    expansion: Whole = key("latents per input dimension, as the published SAEs have them", ge=1)
+    k: Whole = key("active latents per token, as the published SAEs have them", needed_by=["topk"], ge=1)
+    pretrained: Pretrained = key()
+
+    def plain(self) -> dict:
+        values = super().plain()
+        return values | {"pretrained": {"file": FILES[self.pretrained.format], **values["pretrained"]}}
+
+
+def trained_problems(recipe: Recipe, where: str):
+    """Lines that name key and remedy."""
+    if recipe.auxk.coefficient == 0 and recipe.auxk.latents is not None:
+        yield f"{where}.auxk.latents: does nothing where auxk.coefficient is 0; remove it"
+
+
+def published_problems(recipe: Published, where: str):
+    """Lines that name key and remedy."""
+    pretrained, where = recipe.pretrained, f"{where}.pretrained"
+    if pretrained.source == "local" and not Path(pretrained.path).expanduser().is_dir():
+        yield f"{where}.path: {pretrained.path!r} is no folder here; give the folder of the release"
+    file, where = pretrained.file or FILES[pretrained.format], f"{where}.file"
+    if file is None:
+        yield f"{where}: missing; format `{pretrained.format}` needs it, such as blocks.{{layer}}.hook_resid_post"
+        return
+    try:
+        fields = [field for _, *field, _ in Formatter().parse(file) if field[0] is not None]
+        if any(name not in ("layer", "snapshot") or not SPECIFICATION.fullmatch(said) for name, said in fields):
+            raise ValueError
+        names = {file.format(layer=layer, snapshot="final") for layer in (0, 1)}
+    except ValueError:  # a brace alone, another name, or a number's format for the snapshot
+        yield f"{where}: {file!r} does not fit; in braces it may hold layer ({{layer:02d}}) and snapshot"
+        return
+    if file.startswith(("/", "~")) or ".." in file.split("/"):
+        yield f"{where}: {file!r} leads out of the release; name a file inside it, and its folder as `path`"
+    elif len(names) == 1:
+        yield f"{where}: {file!r} names the same SAE for every layer; write {{layer}} in it"
