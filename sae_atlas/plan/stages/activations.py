@@ -3,6 +3,11 @@
 from sae_atlas.plan.stages.declare import stage
 
 
+def shard_arguments(settings: dict) -> dict:
+    """What of the settings of `shard_activations` its function takes."""
+    return {name: value for name, value in settings.items() if name != "keep_bits"}
+
+
 def saved_dtype(atlas) -> str:
     """What the passes save: stores of float32 are made from float32, all others from float16."""
     return "float32" if atlas.config["activations"]["dtype"] == "float32" else "float16"
@@ -28,5 +33,6 @@ def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
 def shard_activations(atlas, snapshot: str, layer: int) -> tuple[dict, dict]:
     activations = atlas.config["activations"]
     keys = ("dtype", "compression", "outlier_norm", "shard_rows", "chunk_rows", "seed")
-    settings = {"layer": layer, "keep_bits": activations.get("keep_bits"), **{key: activations[key] for key in keys}}
+    # keep_bits, of a precision that is no more, stays in the settings: without it every store would have another identity.
+    settings = {"layer": layer, "keep_bits": None, **{key: activations[key] for key in keys}}
     return settings, {"activations": atlas.identity("save_activations", snapshot=snapshot)}
