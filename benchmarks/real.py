@@ -8,11 +8,13 @@ from sae_atlas.activations.save import save_activations
 from sae_atlas.activations.shard import shard_activations
 from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.base_models.prepare import prepare
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.corpus import tokenize
 from sae_atlas.files import read_json
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import save_held_out
 from sae_atlas.plan.atlas import Atlas
+from sae_atlas.plan.stages.activations import shard_arguments
 from sae_atlas.provenance import make_record, read_record
 from sae_atlas.sizes import parse_size
 from sae_atlas.training.train import train
@@ -81,14 +83,14 @@ class Real:
         config = self.config | {"activations": self.config["activations"] | how}
         path = self.folder / ("_".join(map(str, ["store", self.tokens, *how.values()])) + ".zarr")
         return path, self._made("shard_activations", path, lambda job: shard_activations(
-            self.saved, path, **job["settings"], record=job["record"], expects=job["inputs"]
+            self.saved, path, **shard_arguments(job["settings"]), record=job["record"], expects=job["inputs"]
         ), config, layer=self.layer, **self.window)  # fmt: skip
 
     def train(self, recipe: dict, store: tuple[Path, str], checkpoint: Path) -> str:
         """Ours, one epoch over the store. Returns the checkpoint's identity."""
         outputs = {name: checkpoint.with_suffix(f".{name}") for name in ("resume", "curve")}
         record = make_record("train", recipe, "", {"store": store[1]})
-        train(store[0], None, recipe, 0, self.tokens, self.tokens, checkpoint, **outputs, record=record,
+        train(store[0], None, complete_recipe(recipe), 0, self.tokens, self.tokens, checkpoint, **outputs, record=record,
               expects={"store": store[1]}, threads=2)  # fmt: skip
         return record["identity"]
 

@@ -18,28 +18,7 @@ from sae_atlas.activations.store import open_store
 BATCH = 512
 RECIPE = {"architecture": "topk", "k": 32, "expansion": 8, "learning_rate": 3e-3, "warmup": 20, "dead_after": 10_000}
 METRICS = ("fvu", "ce_recovered", "kl_recovered", "dead")
-TRAINED = (
-    "float16",
-    "int8",
-    "bitround 9",
-    "bitround 6",
-    "bitround 4",
-    "bitround 3",
-    "bitround 2",
-)  # 9 bits: chance alone
-COMPRESSED = ("float16", "int8")  # bitround always is
-
-
-def keys(form: str, compression: str) -> dict:
-    """The keys of `activations` for `bitround 4` and the like."""
-    dtype, _, bits = form.partition(" ")
-    return {"dtype": dtype, **({"keep_bits": int(bits)} if bits else {}), "compression": compression}
-
-
-def forms() -> list[tuple[str, str]]:
-    """(precision, compression) of every store."""
-    plain = [(form, "zstd" if form.startswith("bitround") else "none") for form in TRAINED]
-    return plain + [(form, "zstd") for form in COMPRESSED]
+FORMS = [(dtype, compression) for compression in ("none", "zstd") for dtype in ("float16", "int8")]
 
 
 def reading(stores: dict, rounds: int) -> dict:
@@ -55,15 +34,15 @@ def reading(stores: dict, rounds: int) -> dict:
 
 
 def run(real: Real, seeds: int, rounds: int) -> list[dict]:
-    stores = {form: real.store(**keys(*form)) for form in forms()}
+    stores = {form: real.store(dtype=form[0], compression=form[1]) for form in FORMS}
     rates = reading(stores, rounds)
     measured = {}
-    for form, compression in forms():
-        if compression == "zstd" and form in COMPRESSED:
+    for form, compression in FORMS:
+        if compression == "zstd":
             continue  # the numbers are those of the store without
         paths = {}
         for seed in range(seeds):
-            path = real.folder / f"stores_{form.replace(' ', '_')}_{seed}.pt"
+            path = real.folder / f"stores_{form}_{seed}.pt"
             paths[str(seed)] = (
                 path,
                 real.train(RECIPE | {"batch": BATCH, "seed": seed}, stores[form, compression], path),
@@ -90,10 +69,9 @@ def markdown(found: dict) -> str:
         "",
         f"Layer 14 of the embedded default, TopK 32, expansion 8, {found['tokens']:,} tokens once, {found['seeds']} seeds.",
         "Change: of the held-out value, against the SAE of the same seed trained on float16; mean over seeds (lowest to",
-        "highest). bitround 9 rounds off one bit: what it changes is chance. Reading: through the store's batches, as",
-        "float32, from the page cache, checksums included, with whatever else the machine did, median of "
-        f"{found['rounds']} interleaved",
-        "rounds; GB/s counts every value as the two bytes of float16.",
+        "highest). Reading: through the store's batches, as float32, from the page cache, checksums included, with whatever "
+        "else the",
+        f"machine did, median of {found['rounds']} interleaved rounds; GB/s counts every value as the two bytes of float16.",
         "",
         f"{found['machine']}, {found['threads']} threads, {found['date']}.",
         "",

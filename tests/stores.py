@@ -33,7 +33,6 @@ def make_store(
         output,
         layer=0,
         dtype="float32",
-        keep_bits=None,
         compression=compression,
         outlier_norm=1e6,
         shard_rows=512,

@@ -108,8 +108,8 @@ def raw(path, rows: np.ndarray):
     return path
 
 
-def shard(source, output, compression="none", outlier_norm=10.0, seed=0, dtype="float16", keep_bits=None):
-    how = (dtype, keep_bits, compression, outlier_norm)
+def shard(source, output, compression="none", outlier_norm=10.0, seed=0, dtype="float16"):
+    how = (dtype, compression, outlier_norm)
     shard_activations(source, output, 3, *how, 400, 100, seed, RECORD, EXPECTS)
     return open_store(output, ID)
 
@@ -208,25 +208,12 @@ def test_int8_is_within_half_a_step_of_every_dimensions_own_range(uneven, tmp_pa
     assert zarr.open_array(store.path, mode="r").dtype == np.int8
 
 
-@pytest.mark.parametrize("bits", [2, 6])
-def test_bitround_keeps_that_many_bits_of_the_mantissa(uneven, tmp_path, bits):
-    store, plain, read, values = read_both(uneven, tmp_path, "zstd", dtype="bitround", keep_bits=bits)
-    assert (np.abs(read - values) <= 2.0 ** -(bits + 1) * np.abs(values)).all()
-    assert (read.astype(np.float16).view(np.uint16) & (2 ** (10 - bits) - 1) == 0).all()
-    sizes = [sum(file.stat().st_size for file in each.path.rglob("c/*/0")) for each in (store, plain)]
-    assert sizes[0] < sizes[1]
-
-
-def test_what_does_not_fit_the_precision_is_an_error(rows, tmp_path):
-    """The largest float16 rounds up to infinity; a NaN has no level."""
-    rows[0, 1] = np.finfo(np.float16).max
-    raw(tmp_path / "raw.zarr", rows)
-    with pytest.raises(AtlasError, match=r"65504\.0 does not fit a store of bitround; set activations\.dtype: float32"):
-        shard(tmp_path / "raw.zarr", tmp_path / "store.zarr", "zstd", 1e9, dtype="bitround", keep_bits=4)
+def test_what_does_not_fit_the_precision_is_an_error():
+    """A NaN has no level, nor has what lies outside the range."""
     grid = Grid.over(np.zeros(2), np.ones(2))
     for value in (np.nan, 1.1):
-        with pytest.raises(AtlasError, match="does not fit a store of int8"):
-            encode(np.array([[0.5, value]], np.float32), "int8", None, grid)
+        with pytest.raises(AtlasError, match=r"does not fit a store of int8; set activations\.dtype: float32"):
+            encode(np.array([[0.5, value]], np.float32), grid)
 
 
 def damage_bit(file):

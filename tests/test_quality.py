@@ -23,11 +23,11 @@ def run(name: str, out, *more) -> dict:
 @pytest.mark.long
 def test_every_precision_is_measured_against_float16(tmp_path):
     rows = {(row["precision"], row["compression"]): row for row in run("stores", tmp_path, "--seeds", "1")["rows"]}
-    assert {name for name, _ in rows} >= {"float16", "int8", "bitround 4"}
+    assert {name for name, _ in rows} >= {"float16", "int8"}
     plain = rows["float16", "none"]
     assert plain["change"]["fvu"] == [0]
     assert 0 < rows["int8", "none"]["bytes_per_token"] < plain["bytes_per_token"]
-    assert rows["bitround 2", "zstd"]["bytes_per_token"] < rows["bitround 6", "zstd"]["bytes_per_token"]
+    assert rows["int8", "zstd"]["bytes_per_token"] < rows["int8", "none"]["bytes_per_token"]
     assert rows["int8", "none"]["change"]["fvu"] == rows["int8", "zstd"]["change"]["fvu"] != [0]
 
 

@@ -8,13 +8,14 @@ from pyarrow import parquet
 from stores import make_store
 from test_plan_atlas import atlas
 
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.errors import AtlasError
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.tracking import TRACKERS, tracked
 from sae_atlas.training.train import train
 from workflow import ROOT
 
-RECIPE = {"architecture": "topk", "expansion": 2, "k": 3, "batch": 64, "warmup": 2, "decay": 0}
+RECIPE = complete_recipe({"architecture": "topk", "expansion": 2, "k": 3, "batch": 64, "warmup": 2, "decay": 0})
 
 
 def run(folder, store, name: str, watch=None) -> bytes:

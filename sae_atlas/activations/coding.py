@@ -1,13 +1,11 @@
-"""How a store writes activations: floats, float16 rounded to fewer bits, or bytes on a grid of each dimension's own."""
+"""How a store writes activations: as floats, or as bytes on a grid of each dimension's own."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numcodecs.bitround import BitRound
 
 from sae_atlas.errors import AtlasError
 
-STORED = {"float32": "float32", "float16": "float16", "bitround": "float16", "int8": "int8"}  # by `activations.dtype`
 LEVELS = 127  # of int8 on either side of the middle
 
 
@@ -36,22 +34,18 @@ class Grid:
         return cls(np.array(values["middle"], np.float32), np.array(values["step"], np.float32))
 
 
-def encode(values: np.ndarray, dtype: str, keep_bits: int | None, grid: Grid | None) -> np.ndarray:
-    """Values [rows, d_in] as STORED[dtype]. keep_bits: of the mantissa (bitround). grid: of int8.
-
-    A rounded float16 is a float16: it is read like any other, and its zeros are for the compressor. Rounding is to
-    nearest, half to even (Kouznetsov 2021, doi 10.5194/gmd-14-377-2021). Raises AtlasError for a value that does not fit.
-    """
-    if dtype == "int8":
-        with np.errstate(invalid="ignore"):  # not a number: refused below
-            levels = np.rint((values.astype(np.float32) - grid.middle) / grid.step)
-        _check(values, np.abs(levels) <= LEVELS, dtype)
-        return levels.astype(np.int8)
-    if dtype == "bitround":
-        rounded = BitRound(keep_bits).encode(values).view(values.dtype)
-        _check(values, np.isfinite(rounded), dtype)
-        return rounded
-    return values
+def encode(values: np.ndarray, grid: Grid | None) -> np.ndarray:
+    """Values [rows, d_in] as int8 on the grid; without one as they are. Raises AtlasError for a value that does not fit."""
+    if grid is None:
+        return values
+    with np.errstate(invalid="ignore"):  # not a number: refused below
+        levels = np.rint((values.astype(np.float32) - grid.middle) / grid.step)
+    fits = np.abs(levels) <= LEVELS
+    if not fits.all():
+        raise AtlasError(
+            f"activations: {values[~fits].flat[0]} does not fit a store of int8; set activations.dtype: float32"
+        )
+    return levels.astype(np.int8)
 
 
 def decode(stored: np.ndarray, grid: Grid | None) -> np.ndarray:
@@ -62,10 +56,3 @@ def decode(stored: np.ndarray, grid: Grid | None) -> np.ndarray:
     if grid is not None:
         values.mul_(torch.from_numpy(grid.step)).add_(torch.from_numpy(grid.middle))
     return values.numpy()
-
-
-def _check(values: np.ndarray, fits: np.ndarray, dtype: str) -> None:
-    if not fits.all():
-        raise AtlasError(
-            f"activations: {values[~fits].flat[0]} does not fit a store of {dtype}; set activations.dtype: float32"
-        )

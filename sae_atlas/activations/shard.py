@@ -7,7 +7,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from sae_atlas.activations.coding import STORED, Grid, encode
+from sae_atlas.activations.coding import Grid, encode
 from sae_atlas.activations.store import seal
 from sae_atlas.arrays import Rows
 from sae_atlas.errors import AtlasError
@@ -18,7 +18,7 @@ from sae_atlas.provenance import current_record
 SAMPLE = 8192  # rows for the geometric median
 ROWS_PER_READ = 8192
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
-# Bytes of equal significance together: what rounding empties is found.
+# Bytes of equal significance together: those that vary little compress.
 COMPRESSORS = {"none": [], "zstd": [BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")]}
 
 
@@ -27,7 +27,6 @@ def shard_activations(
     store: str | Path,
     layer: int,
     dtype: str,
-    keep_bits: int | None,
     compression: str,
     outlier_norm: float,
     shard_rows: int,
@@ -58,16 +57,16 @@ def shard_activations(
             shape=(len(kept), rows.shape[1]),
             shards=(shard_rows, rows.shape[1]),
             chunks=(chunk_rows, rows.shape[1]),
-            dtype=STORED[dtype],
+            dtype=dtype,
             compressors=[*COMPRESSORS[compression], Crc32cCodec()],
             config={"write_empty_chunks": True},  # a missing chunk is damage, never zeros
         )
         for number, first in enumerate(range(0, len(kept), shard_rows)):
             chosen = kept[first : first + shard_rows]
             places = np.argsort(np.random.default_rng([seed, number]).permutation(len(chosen)))
-            shard = np.empty((len(chosen), rows.shape[1]), STORED[dtype])
+            shard = np.empty((len(chosen), rows.shape[1]), dtype)
             for part, taken, values in _parts(rows, chosen):
-                shard[places[part : part + len(taken)]] = encode(values, dtype, keep_bits, grid)
+                shard[places[part : part + len(taken)]] = encode(values, grid)
                 total += values.astype(np.float32).sum(axis=0, dtype=np.float64)
                 squared += float(np.square(norms[taken], dtype=np.float64).sum())
                 sampled.append(values[sample[taken]].astype(np.float64))
@@ -77,7 +76,7 @@ def shard_activations(
             {
                 **{key: source.attrs[key] for key in ("base_model", "site", "window")},
                 "layer": layer,
-                "coding": {"dtype": dtype, "keep_bits": keep_bits, "grid": grid and grid.to_dict()},
+                "coding": {"dtype": dtype, "grid": grid and grid.to_dict()},
                 "compression": compression,
                 "dropped": {"mask": source.attrs["masked"], "outlier": int(len(norms) - len(kept))},
                 "outlier_norm": outlier_norm,

@@ -35,5 +35,6 @@ def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
 def shard_activations(atlas, snapshot: str, layer: int) -> tuple[dict, dict]:
     activations = atlas.config["activations"]
     keys = ("dtype", "compression", "outlier_norm", "shard_rows", "chunk_rows", "seed")
-    settings = {"layer": layer, "keep_bits": activations.get("keep_bits"), **{key: activations[key] for key in keys}}
+    # keep_bits, of a precision that is no more, stays in the settings: without it every store would have another identity.
+    settings = {"layer": layer, "keep_bits": None, **{key: activations[key] for key in keys}}
     return settings, {"activations": atlas.identity("save_activations", snapshot=snapshot)}

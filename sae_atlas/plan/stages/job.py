@@ -12,6 +12,7 @@ from sae_atlas.files import write_json
 from sae_atlas.log import job_log
 from sae_atlas.provenance import carries, code_identity, current_record, make_record, recording
 
+NO_ARGUMENT = ("keep_bits",)  # settings of what is no more, kept because identities of finished atlases hold them
 ARRAYS = "zarr.json"  # stands for the folder of arrays that it lies in
 
 
@@ -72,5 +73,6 @@ def _function(runs: str) -> Callable:
 def _filled(function: Callable, given: dict, settings: dict, about: dict) -> dict:
     """All arguments. Settings that only repeat a wildcard, and what tells about the job, go to functions that take them."""
     taken = inspect.signature(function).parameters
-    settings = {name: value for name, value in settings.items() if name in taken or name not in about}
+    unused = {name for name in (*about, *NO_ARGUMENT) if name not in taken}
+    settings = {name: value for name, value in settings.items() if name not in unused}
     return {name: value for name, value in about.items() if name in taken} | settings | given
