@@ -1,6 +1,6 @@
 """SAE Atlas: a sparse autoencoder for every layer of a language model, at every training snapshot."""
 
-__all__ = ["capture", "load_base_model", "load_model", "load_sae", "patch"]
+__all__ = ["capture", "load_base_model", "load_model", "load_sae", "patch", "train_sae"]
 
 
 def __getattr__(name: str):

@@ -1,4 +1,4 @@
-"""The notebook runs as it stands; only where the run lies and which layer are others."""
+"""The notebooks run as they stand; only the folders and the layer are others."""
 
 import contextlib
 import io
@@ -9,20 +9,33 @@ import torch
 from workflow import ROOT
 
 
-def test_every_cell_runs_on_a_finished_atlas(finished):
-    book = nbformat.read(ROOT / "docs" / "use_an_sae.ipynb", as_version=4)
+def run(name: str, **changes) -> tuple[dict, str]:
+    """The names that a notebook leaves and what it prints; changes: of what its first cell says."""
+    book = nbformat.read(ROOT / "docs" / name, as_version=4)
     nbformat.validate(book)
     first, *cells = [cell.source for cell in book.cells if cell.cell_type == "code"]
     names: dict = {}
     exec(first, names)
-    names |= {"run": str(finished.folder), "layer": 1}
+    assert set(changes) <= set(names)
+    names |= changes
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         for cell in cells:
             exec(cell, names)
-    text = printed.getvalue()
+    return names, printed.getvalue()
+
+
+def test_every_cell_runs_on_a_finished_atlas(finished):
+    names, text = run("use_an_sae.ipynb", run=str(finished.folder), layer=1)
     assert "small-neox_resid1_exp4_3k_l1 relu 32 -> 128" in text
     assert "cross-entropy" in text and names["clean"] != names["through"]
     assert [f"x {factor}:" in text for factor in (0.0, 1.0, 5.0)] == [True] * 3
     expected = names["sae"].encode(names["acts"][1])[0, 1:]
     assert torch.equal(names["latents"], expected) and (expected > 0).any()
+
+
+def test_an_sae_of_an_array_finds_the_directions_that_are_in_it(tmp_path):
+    names, text = run("train_an_sae.ipynb", folder=str(tmp_path / "sae"))
+    assert names["fvu"] < 0.1 and "FVU 0.0" in text
+    assert (names["cosines"].amax(1) > 0.9).sum() >= 120
+    assert sorted(path.name for path in (tmp_path / "sae").iterdir()) == ["curve.parquet", "sae.pt"]

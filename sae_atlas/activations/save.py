@@ -80,6 +80,15 @@ def save_activations(
     logger.info("%.0f tokens/s, %.1f MB/s, %d bytes per token", rows / seconds, size / seconds / 1e6, size // rows)
 
 
+def append_layer(group: zarr.Group, layer: int, activations: np.ndarray) -> None:
+    """Save activations [tokens, d] that are at hand as those of a layer. Raises AtlasError as save_activations does."""
+    column = _Column(group, layer, len(activations), np.empty((0, activations.shape[1]), np.float16))
+    for first in range(0, len(activations), ROWS_PER_CHUNK):
+        part = np.asarray(activations[first : first + ROWS_PER_CHUNK], np.float32)
+        column.append(_stored(torch.from_numpy(part), "float16", layer))
+    column.flush()
+
+
 class _Column:
     """One layer's array, appended to in whole chunks: a chunk is written once."""
 
