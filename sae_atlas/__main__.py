@@ -31,7 +31,7 @@ def _check(chosen: argparse.Namespace) -> None:
 
 
 def _sites(chosen: argparse.Namespace) -> None:
-    from sae_atlas.plan.layers import list_sites
+    from sae_atlas.commands.sites import list_sites
 
     print(list_sites(chosen.model, SCHEMA, chosen.directory))
 
@@ -43,7 +43,7 @@ def _index(chosen: argparse.Namespace) -> None:
 
 
 def _latents(chosen: argparse.Namespace) -> None:
-    from sae_atlas.features.clearest import ORDERS, clearest, describe
+    from sae_atlas.commands.latents import ORDERS, clearest, describe
 
     if chosen.latent is not None:
         if chosen.layer is None:

@@ -5,19 +5,23 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 from test_plan_atlas import atlas
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from sae_atlas.costs import benchmark
+from sae_atlas.errors import AtlasError
 from sae_atlas.plan import feature_files
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import read_config
+from sae_atlas.plan.costs import benchmark
 from sae_atlas.plan.estimate import THREADS, estimate
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, STARTS, Machine, probe
 from sae_atlas.plan.memory import ASKED, ROWS, memory, remedies
 from sae_atlas.plan.shape import Shape, read_shape
 from sae_atlas.plan.work import OF_LATENTS, count, disk
+from sae_atlas.sites import blocks
 from workflow import ROOT, small, snakemake
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -201,6 +205,28 @@ def test_sizes_are_known_before_the_model_is_there(tmp_path, name):
         assert shape.block_weights == 576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536
     else:
         assert (shape.n_layers, shape.d_model, shape.vocabulary) == (4, 32, 257)
+
+
+@pytest.mark.parametrize(
+    "family", ["gpt2", "gpt_neox", "bloom", "phi", "llama", "falcon", "gemma2", "mixtral", "qwen3_moe", "starcoder2"]
+)
+def test_sizes_read_from_a_config_are_those_of_the_model(tmp_path, family):
+    """Within half a percent of the weights in products, and one percent of all: biases and positions are not counted."""
+    config = AutoConfig.for_model(family)
+    config.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shape = read_shape({"source": "local", "path": str(tmp_path)}, tmp_path / "not-prepared")
+    products = sum(weight.numel() for weight in blocks(model)[0].parameters() if weight.ndim > 1)
+    assert (shape.n_layers, shape.vocabulary) == (len(blocks(model)), config.vocab_size)
+    assert shape.block_weights == pytest.approx(products, rel=0.005)
+    assert shape.parameters == pytest.approx(sum(weight.numel() for weight in model.parameters()), rel=0.01)
+
+
+def test_a_config_without_sizes_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(AtlasError, match="does not say width, blocks and vocabulary"):
+        read_shape({"source": "local", "path": str(tmp_path)}, tmp_path / "not-prepared")
 
 
 @pytest.mark.parametrize("name", ["lifecycle", "floors"])

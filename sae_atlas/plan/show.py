@@ -6,10 +6,10 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from sae_atlas.costs import Cost, read_costs
 from sae_atlas.errors import AtlasError, nearest
 from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.config import read_config
+from sae_atlas.plan.costs import Cost, read_costs
 from sae_atlas.plan.estimate import GPU_EFFICIENCY, estimate, share
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, Machine, probe
