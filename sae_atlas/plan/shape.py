@@ -31,6 +31,10 @@ class Shape:
         return blocks * block + (2 * self.vocabulary * self.d_model if head else 0)
 
 
+# Of Pythia-1.4B: what rules ask for where a model's sizes are not at hand before the run.
+UNKNOWN = Shape(24, 2048, 50304, 12 * 2048**2, 1_414_647_808, 2)
+
+
 def read_shape(base_model: dict, prepared: str | Path, at_hand: bool = False) -> Shape:
     """Of the config section `base_model`; from the folder `prepared` if the model is there already.
 

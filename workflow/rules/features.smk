@@ -18,10 +18,9 @@ rule save_text:
         "results/benchmarks/save_text/{part}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 8
+    threads: threads_of("save_text")
     resources:
-        mem_mb=growing(6000),
-        runtime=growing(240),
+        **asked("save_text"),
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
@@ -55,8 +54,7 @@ rule top_contexts:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(6000),
-        runtime=growing(60),
+        **asked("top_contexts"),
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
@@ -85,8 +83,7 @@ rule evolution:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
+        **asked("evolution"),
     params:
         settings=settings("evolution"),
         version=version("evolution"),
@@ -115,8 +112,7 @@ rule contexts_of_matches:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(6000),
-        runtime=growing(60),
+        **asked("contexts_of_matches"),
         gpu=GPUS,
         device=DEVICE,
     params:

@@ -39,10 +39,9 @@ if pretraining(BASE_MODEL):
             "results/benchmarks/pretrain.tsv"
         conda:
             "../../envs/atlas.yaml"
-        threads: 8
+        threads: threads_of("pretrain")
         resources:
-            mem_mb=growing(8000),
-            runtime=growing(1440),
+            **asked("pretrain"),
             gpu=GPUS,
             device=DEVICE,
         params:
@@ -86,8 +85,7 @@ if BASE_MODEL["source"] in TUNED:
             "results/benchmarks/tokenize_domain.tsv"
         localrule: BASE_MODEL["lora"]["corpus"]["source"] == "hub"
         resources:
-            mem_mb=text_mb("tokenize_domain"),
-            runtime=growing(240),
+            **asked("tokenize_domain"),
         params:
             stage="tokenize_domain",
             settings=settings("tokenize_domain"),
@@ -109,10 +107,9 @@ if BASE_MODEL["source"] in TUNED:
             "results/benchmarks/fine_tune_lora.tsv"
         conda:
             "../../envs/atlas.yaml"
-        threads: 8
+        threads: threads_of("fine_tune_lora")
         resources:
-            mem_mb=growing(8000),
-            runtime=growing(1440),
+            **asked("fine_tune_lora"),
             gpu=GPUS,
             device=DEVICE,
         params:
@@ -141,10 +138,9 @@ if BASE_MODEL["source"] == "merged":
             "results/benchmarks/merge_lora.tsv"
         conda:
             "../../envs/atlas.yaml"
-        threads: 8
+        threads: 1
         resources:
-            mem_mb=growing(8000),
-            runtime=growing(120),
+            **asked("merge_lora"),
         params:
             settings=settings("merge_lora"),
             version=version("merge_lora"),

@@ -25,8 +25,7 @@ rule model_card:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        **asked("model_card"),
     params:
         settings=settings("model_card"),
         version=version("model_card"),
