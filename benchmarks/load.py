@@ -25,9 +25,9 @@ from benchmarks.report import about, write
 from sae_atlas.base_models.packages import find_text
 from sae_atlas.config.read import complete_config
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.memory import memory
+from sae_atlas.plan.estimate import asked
 from sae_atlas.plan.shape import read_shape
-from sae_atlas.plan.text_memory import text_memory
+from sae_atlas.plan.work import count
 
 STAGES = ("prepare_model", "tokenize", "save_activations", "shard_activations", "train_sae", "save_held_out")
 STAGES += ("evaluate_sae", "save_text", "top_contexts", "score_latents")
@@ -151,16 +151,16 @@ def texts(counts: tuple[int, ...], way=run_stage) -> list[dict]:
         with file.open("w") as stream:
             for _ in range(1 + max(counts) // 900_000):  # tokens that all articles are at least
                 stream.writelines(json.dumps({"text": article}) + "\n" for article in articles)
-        for count in (20_000, *counts):  # the first puts the text into the cache
-            config = sizes(128, 1024, count, 8, 16)
+        for tokens in (20_000, *counts):  # the first puts the text into the cache
+            config = sizes(128, 1024, tokens, 8, 16)
             config["base_model"]["tokenizer"] = "package"
-            config["corpus"] = {"name": "text", "source": "local", "path": str(file), "context": 1024, "tokens": count}
-            config["corpus"]["held_out_tokens"] = count // 16
-            config["evaluation"] |= {"tokens": count // 16, "patched_tokens": count // 16}
+            config["corpus"] = {"name": "text", "source": "local", "path": str(file), "context": 1024, "tokens": tokens}
+            config["corpus"]["held_out_tokens"] = tokens // 16
+            config["evaluation"] |= {"tokens": tokens // 16, "patched_tokens": tokens // 16}
             found = stages(config, way, ("prepare_model", "tokenize"))["tokenize"]
             atlas = Atlas(complete_config(config, "texts"))
-            asked = text_memory(atlas, "tokenize") / 1e6
-            rows.append({"tokens": count + count // 16, **found, "asked_mb": asked})
+            asked_mb, _ = asked(atlas, read_shape(atlas.config["base_model"], ""))["tokenize"]
+            rows.append({"tokens": tokens + tokens // 16, **found, "asked_mb": asked_mb})
     return rows[1:]
 
 
@@ -169,8 +169,9 @@ def wide(d_model: int, expansion: int, context: int, way=run_stage) -> dict:
     config = sizes(d_model, context, context - 1, expansion, 4)
     found = {"d_model": d_model, "latents": expansion * d_model, "context": context, "stages": stages(config, way)}
     atlas = Atlas(complete_config(config, "wide"))
-    for stage, need in memory(atlas, read_shape(atlas.config["base_model"], "")).items():
-        found["stages"][stage]["planned_mb"] = need / 1e6
+    for work in count(atlas, read_shape(atlas.config["base_model"], "")):
+        if work.memory and work.rule in found["stages"]:
+            found["stages"][work.rule]["planned_mb"] = work.memory / 1e6
     return found
 
 

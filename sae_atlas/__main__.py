@@ -37,7 +37,7 @@ def _schema(chosen: argparse.Namespace) -> None:
 
 
 def _sites(chosen: argparse.Namespace) -> None:
-    from sae_atlas.plan.layers import list_sites
+    from sae_atlas.commands.sites import list_sites
 
     print(list_sites(chosen.model, chosen.directory))
 
@@ -49,7 +49,7 @@ def _index(chosen: argparse.Namespace) -> None:
 
 
 def _latents(chosen: argparse.Namespace) -> None:
-    from sae_atlas.features.clearest import ORDERS, clearest, describe
+    from sae_atlas.commands.latents import ORDERS, clearest, describe
 
     if chosen.latent is not None:
         if chosen.layer is None:

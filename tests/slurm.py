@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-CPUS, GPUS = 8, 2  # pretended, so that jobs may ask for what they ask for on a cluster
+CPUS, GPUS = 4, 2  # pretended: nodes with fewer cores than a rule asks for at most
 # No munge, no accounting database, no cgroups: what this machine needs not have. Memory is watched by sampling.
 CONFIG = """\
 ClusterName=test

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from sae_atlas.__main__ import main
+from sae_atlas.commands.latents import clearest
 from sae_atlas.errors import AtlasError
-from sae_atlas.features.clearest import clearest
 
 NAMES = pd.DataFrame(
     {

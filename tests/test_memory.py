@@ -17,7 +17,7 @@ from test_full_disk import TINY
 from sae_atlas.config.read import read_config
 from sae_atlas.log import job_log
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.memory import memory as memory_of_jobs
+from sae_atlas.plan.estimate import asked
 from sae_atlas.plan.shape import read_shape
 from workflow import command, small, snakemake
 
@@ -84,17 +84,18 @@ def test_memory_that_cannot_be_had_is_one_line(ask, tmp_path, capsys):
 
 SUBMIT = """\
 #!/bin/sh
-echo "$1 $2" >> submitted
-sh "$3" > /dev/null 2>&1
+echo "$1 $2 $3 $4" >> submitted
+sh "$5" > /dev/null 2>&1
 echo $$
 """  # a cluster that runs a job at once and writes down what it asked for
 
 
 def test_the_rule_asks_for_what_the_plan_says_and_a_retry_for_more(tmp_path):
+    """On nodes of one core, where `max-threads` says so, for one of the two threads that it could use."""
     (tmp_path / "text.txt").write_text("too short")
     (tmp_path / "submit").write_text(SUBMIT)
     text = {"name": "short", "source": "local", "path": str(tmp_path / "text.txt"), "context": 32, "tokens": "40M"}
-    submit = f"sh {tmp_path}/submit {{rule}} {{resources.mem_mb}}"
+    submit = f"sh {tmp_path}/submit {{rule}} {{resources.mem_mb}} {{resources.runtime}} {{threads}}"
     cluster = ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", submit, "--jobs", "1", "--retries", "1"]
     done = snakemake(
         tmp_path,
@@ -102,16 +103,19 @@ def test_the_rule_asks_for_what_the_plan_says_and_a_retry_for_more(tmp_path):
         *cluster,
         "--latency-wait",
         "1",
+        "--max-threads",
+        "1",
         "results/corpus/short.zarr/zarr.json",
         check=False,
     )
-    asked = [line.split() for line in (tmp_path / "submitted").read_text().splitlines()]
+    told = [line.split() for line in (tmp_path / "submitted").read_text().splitlines()]
     atlas = Atlas(read_config(tmp_path / "config.yaml"))
     shape = read_shape(atlas.config["base_model"], tmp_path / "results" / "base_model" / "model")
-    planned = memory_of_jobs(atlas, shape)["tokenize"] / 1e6
-    first = math.ceil(planned)
-    assert [int(mb) for rule, mb in asked if rule == "tokenize"] == [first, 2 * first], done.stdout
-    assert planned == pytest.approx(1200 + 6 * (40 + 0.016))
+    megabytes, minutes = asked(atlas, shape)["tokenize"]
+    assert [line[1:] for line in told if line[0] == "tokenize"] == [
+        [str(tries * megabytes), str(tries * minutes), "1"] for tries in (1, 2)
+    ], done.stdout
+    assert megabytes == math.ceil(1200 + 6 * (40 + 0.016))
 
 
 CORPUS = """

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from tables import metric_rows
 
-from sae_atlas.costs import read_costs
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import write_json
 from sae_atlas.metrics.collect import collect
+from sae_atlas.plan.costs import read_costs
 from sae_atlas.report.html import rendered
 from sae_atlas.report.page import write_page
 

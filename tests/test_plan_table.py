@@ -7,8 +7,8 @@ from rich.console import Console
 from test_plan_work import MACHINE
 
 from sae_atlas.config.read import read_config
-from sae_atlas.costs import benchmark
 from sae_atlas.plan.atlas import Atlas
+from sae_atlas.plan.costs import benchmark
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import Shape
 from sae_atlas.plan.show import plan_table

@@ -5,19 +5,21 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 from test_plan_atlas import atlas
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from sae_atlas.config.read import read_config
-from sae_atlas.costs import benchmark
-from sae_atlas.plan import feature_files
+from sae_atlas.errors import AtlasError
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.estimate import THREADS, estimate
+from sae_atlas.plan.costs import benchmark
+from sae_atlas.plan.estimate import ON_GPU, asked, estimate, minutes, threads
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, STARTS, Machine, probe
-from sae_atlas.plan.memory import ASKED, ROWS, memory, remedies
 from sae_atlas.plan.shape import Shape, read_shape
-from sae_atlas.plan.work import OF_LATENTS, count, disk
+from sae_atlas.plan.work import ROWS, Jobs, count, disk
+from sae_atlas.sites import blocks
 from workflow import ROOT, small, snakemake
 
 MACHINE = Machine("a machine", 2, 1e11, 1e11, 1e10, 1e9, 1e9, dict.fromkeys(STARTS, 1.0))
@@ -64,19 +66,14 @@ def finished_config(finished) -> dict:
     return read_config(finished.folder / "config.yaml")
 
 
-def test_threads_are_those_of_the_rules():
+def test_threads_grow_with_the_products_and_a_toy_runs_anywhere():
+    tiny, larger = (replace(work()["save_activations"], matmul_flops=flops) for flops in (1e9, 1e15))
+    assert (threads(tiny), threads(larger), threads(work()["train_sae"])) == (1, 8, 1)
+
+
+def test_the_rules_that_ask_for_a_gpu_are_those_that_are_timed_on_one():
     text = "".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
-    asked = {
-        rule: int(threads)
-        for rule, threads in re.findall(r"^ *rule (\w+):.*?threads: (\d+)$", text, re.MULTILINE | re.DOTALL)
-    }
-    assert {rule: threads for rule, threads in asked.items() if threads > 1} == THREADS
-
-
-def test_memory_is_known_of_what_the_rules_ask_for():
-    for rule, asked in ASKED.items():
-        text = "".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
-        assert int(re.search(rf"^rule {rule}:.*?mem_mb=growing\((\d+)\)", text, re.MULTILINE | re.DOTALL)[1]) == asked
+    assert set(re.findall(r"rule (\w+):(?:(?!rule \w+:).)*?gpu=GPUS", text, re.DOTALL)) == set(ON_GPU)
 
 
 def test_memory_counts_the_tokens_that_the_stages_work_on_at_once():
@@ -85,7 +82,7 @@ def test_memory_counts_the_tokens_that_the_stages_work_on_at_once():
     from sae_atlas.kernels.threads import MICRO_BATCH
     from sae_atlas.metrics import active
 
-    at_once = {"saved": ROWS_PER_CHUNK, "step": MICRO_BATCH, "measured": active.ROWS, "looked at": top_contexts.ROWS}
+    at_once = {"saved": ROWS_PER_CHUNK, "step": MICRO_BATCH, "measured": active.ROWS, "contexts": top_contexts.ROWS}
     assert at_once == ROWS
 
 
@@ -94,12 +91,30 @@ def test_the_memory_of_a_wide_sae_by_hand():
     wide = replace(SHAPE, d_model=4096)
     topk = {"architecture": "topk", "expansion": 32, "k": 32, "batch": 128}
     relu = {"architecture": "relu", "expansion": 32, "l1": {"coefficient": 0.01}, "batch": 128}
-    needed = memory(atlas(recipes={"topk": topk}), wide)
+    needed = memory(wide, topk=topk)
     assert needed["train_sae"] == pytest.approx(4 * 2**32 + 2**29 + 12 * 256 * 131072, rel=0.03)
     assert needed["evaluate_sae"] > 5 * 2**32  # three snapshots, and two of them compared
-    assert "train_sae:mem_mb=19000" in remedies(needed)
-    assert memory(atlas(recipes={"relu": relu}), wide)["train_sae"] > 8 * 2**32  # while many latents are active
-    assert remedies(memory(atlas(), SHAPE)) == []
+    assert memory(wide, relu=relu)["train_sae"] > 8 * 2**32  # while many latents are active
+    assert asked(atlas(recipes={"topk": topk}), wide)["train_sae"][0] > needed["train_sae"] / 1e6
+    assert asked(atlas(), SHAPE)["train_sae"] < (1100, 15)
+
+
+def memory(shape: Shape, **recipes: dict) -> dict[str, float]:
+    return {each.rule: each.memory for each in count(atlas(recipes=recipes), shape)}
+
+
+def test_a_job_asks_for_time_by_what_it_does():
+    """A window twice as long asks for twice the minutes above the least, and no job for more than a day."""
+    large = Shape(24, 1024, 50304, 12_582_912, 405_334_016, 2)
+    grid = atlas(**{"training.tokens": "9M", "corpus.tokens": "100M", "training.snapshots": ["3M"]})
+    works = [
+        Jobs(grid, large).work("train_sae", {"recipe": "topk", "layer": 0, "snapshot": end}) for end in ("3M", "9M")
+    ]
+    short, long = (minutes(each, on_gpu=False) for each in works)
+    assert long - 12 == pytest.approx(2 * (short - 12), rel=0.02) and short > 60
+    assert minutes(works[1], on_gpu=True) < short
+    longer = atlas(**{"training.tokens": "900M", "corpus.tokens": "1B"})
+    assert asked(longer, large)["train_sae"][1] == 24 * 60
 
 
 SHAPE = Shape(n_layers=4, d_model=32, vocabulary=257, block_weights=1000, parameters=5000, value_bytes=4)
@@ -119,7 +134,7 @@ def test_the_small_atlas_by_hand():
     """3 layers (the last is block 2), 3k tokens, 2 recipes of 128 latents on 32 dimensions."""
     found = work()
     assert found["save_activations"].tokens == 3000
-    assert found["save_activations"].products == 3000 * SHAPE.forward(3, 32, False)
+    assert found["save_activations"].matmul_flops == 3000 * SHAPE.forward(3, 32, False)
     assert found["shard_activations"].written == 3000 * 3 * 32 * 2
     halved = work(**{"activations.dtype": "int8"})
     assert halved["shard_activations"].written == 3000 * 3 * 32
@@ -127,7 +142,7 @@ def test_the_small_atlas_by_hand():
     assert found["train_sae"].tokens == 3000 * 3 * 2
     topk = 9000 * (2 * 128 * 32 + 6 * 4 * 32)  # the encoder's product, and four active latents
     relu = 9000 * (2 * 128 * 32 + 6 * 0.05 * 128 * 32)
-    assert found["train_sae"].products == pytest.approx(topk + relu)
+    assert found["train_sae"].matmul_flops == pytest.approx(topk + relu)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +157,7 @@ def test_a_rule_takes_more_where_more_is_asked(rule):
 def test_fewer_layers_a_pass_cost_passes_and_save_disk():
     less = {"activations.layers_per_pass": 1, "activations.max_live_stores": 1}
     (all_at_once, one_by_one) = work(), work(**less)
-    assert one_by_one["save_activations"].products > all_at_once["save_activations"].products
+    assert one_by_one["save_activations"].matmul_flops > all_at_once["save_activations"].matmul_flops
     assert disk(atlas(**less), list(one_by_one.values())).peak < disk(atlas(), list(all_at_once.values())).peak
 
 
@@ -153,25 +168,30 @@ def test_contexts_are_counted_where_they_are_asked_for():
     """
     features = {"layers": [0, 2], "tokens": "1k"}
     found = work(features=features)
-    assert found["save_text"].products == 1000 * SHAPE.forward(3, 32, False)
+    assert found["save_text"].matmul_flops == 1000 * SHAPE.forward(3, 32, False)
     assert found["save_text"].written == 1000 * 3 * 32 * 2
-    assert found["top_contexts"].products == 2 * 2 * (1000 * 2 * 128 * 32 + 128 * 2 * 257 * 32)
-    assert found["contexts_of_matches"].products == 2 * 2 * 3 * 1000 * 2 * 128 * 32
+    assert found["top_contexts"].matmul_flops == 2 * 2 * (1000 * 2 * 128 * 32 + 128 * 2 * 257 * 32)
+    assert found["contexts_of_matches"].matmul_flops == 2 * 2 * 3 * 1000 * 2 * 128 * 32
     assert "top_contexts" not in work()
     held_out = work(features={"split": "held_out"})
     assert "save_text" not in held_out and held_out["top_contexts"].jobs == 6
     room = disk(atlas(features=features), list(found.values()))
     stay = room.stays - disk(atlas(), list(work().values())).stays
-    assert stay == pytest.approx(sum(found[rule].written for rule in OF_LATENTS)) and stay > 0
+    said = [rule for rule in found if rule not in work() and rule != "save_text"]
+    assert stay == pytest.approx(sum(found[rule].written for rule in said)) and stay > 0
     assert room.peak - disk(atlas(), list(work().values())).peak == pytest.approx(stay + 1000 * 3 * 32 * 2)
 
 
 def test_what_is_said_of_a_real_layer_takes_what_was_measured():
     """Layers 7 and 12 of SmolLM2-135M, TopK 32, beside a third: megabytes on disk after a run, within a quarter."""
-    of_contexts = feature_files.of_contexts(4608, 10, 24, 40_000, 32, 576) / 1e6
-    assert of_contexts == pytest.approx((4.88 + 7.76 + 1.05 + 2.32 + 5.15 + 8.10 + 1.04 + 2.32) / 2, rel=0.25)
-    assert feature_files.of_matches(4608, 3) / 1e6 == pytest.approx(1.81, rel=0.25)
-    assert feature_files.of_explorer(4608, 10, 3.5) / 1e6 == pytest.approx((3.63 - 0.15) / 2, rel=0.25)
+    features = {"layers": [0], "tokens": "40k", "contexts": 10, "window": 24}
+    recipe = {"architecture": "topk", "expansion": 8, "k": 32, "batch": 128}
+    grid = atlas(features=features, recipes={"topk": recipe}, **{"corpus.tokens": "80k"})
+    real = Jobs(grid, Shape(30, 576, 49152, 3_538_944, 134_515_008, 2))
+    written = real.work("top_contexts", {"recipe": "topk", "layer": 0}).written / 1e6
+    contexts = (4.88 + 7.76 + 1.05 + 2.32 + 5.15 + 8.10 + 1.04 + 2.32) / 2
+    matches, shown = 1.81, (3.63 - 0.15) / 2
+    assert written == pytest.approx(contexts + matches + shown, rel=0.25)
 
 
 def test_what_stays_on_disk_is_what_was_counted(finished):
@@ -202,6 +222,28 @@ def test_sizes_are_known_before_the_model_is_there(tmp_path, name):
         assert (shape.n_layers, shape.d_model, shape.vocabulary) == (4, 32, 257)
 
 
+@pytest.mark.parametrize(
+    "family", ["gpt2", "gpt_neox", "bloom", "phi", "llama", "falcon", "gemma2", "mixtral", "qwen3_moe", "starcoder2"]
+)
+def test_sizes_read_from_a_config_are_those_of_the_model(tmp_path, family):
+    """Within half a percent of the weights in products, and one percent of all: biases and positions are not counted."""
+    config = AutoConfig.for_model(family)
+    config.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shape = read_shape({"source": "local", "path": str(tmp_path)}, tmp_path / "not-prepared")
+    products = sum(weight.numel() for weight in blocks(model)[0].parameters() if weight.ndim > 1)
+    assert (shape.n_layers, shape.vocabulary) == (len(blocks(model)), config.vocab_size)
+    assert shape.block_weights == pytest.approx(products, rel=0.005)
+    assert shape.parameters == pytest.approx(sum(weight.numel() for weight in model.parameters()), rel=0.01)
+
+
+def test_a_config_without_sizes_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(AtlasError, match="does not say width, blocks and vocabulary"):
+        read_shape({"source": "local", "path": str(tmp_path)}, tmp_path / "not-prepared")
+
+
 @pytest.mark.parametrize("name", ["lifecycle", "floors"])
 def test_language_models_that_are_trained_take_time(name):
     atlas = Atlas(read_config(ROOT / "config" / f"{name}.yaml"))
@@ -213,7 +255,9 @@ def test_language_models_that_are_trained_take_time(name):
 def test_jobs_are_told_where_nothing_else_is_known():
     found = {each.rule: each for each in count(atlas(), None)}
     assert found["train_sae"].jobs == 18 and found["train_sae"].tokens == 18000
-    assert not any(each.products or each.written or each.moved or each.read for each in found.values())
+    assert not any(
+        each.matmul_flops or each.written or each.bytes_moved or each.read or each.memory for each in found.values()
+    )
 
 
 def test_twice_the_cores_halve_what_shares_them():

@@ -26,8 +26,8 @@ RECIPE = "topk-8"
 # In the short form no figures and pages: their jobs are like the others.
 TARGETS = [] if WHOLE else ["results/metrics.parquet", "models/sae/README.md"]
 long_if_whole = pytest.mark.long if WHOLE else lambda test: test
-# The README's lines to edit: no account here, and the partitions are called as in the profiles.
-EDITED = {"  slurm_account: my-account\n": ""}
+# The README's lines to edit: no account here, small nodes, and the partitions are called as in the profiles.
+EDITED = {"  slurm_account: my-account\n": "", "max-threads: 8": "max-threads: 4"}
 QUICK = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "5"]
 # The config says that there are GPUs, and jobs ask for them; those that get one of the pretended ones compute without it.
 RULES = "\n".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))

@@ -19,7 +19,7 @@ class Embedded:
     sha256: str
     licence: str
     quantisation: str | None = None
-    n_layers: int | None = None
+    sizes: dict | None = None  # of a model, under transformers' names
 
     def path(self) -> Path:
         """The file, its hash checked. Raises AtlasError if the package is absent or the file is another."""
@@ -49,7 +49,16 @@ MODELS = {
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence="apache-2.0",
         quantisation="Q4_1 (4-bit values, dequantised)",
-        n_layers=30,
+        sizes={
+            "model_type": "llama",
+            "hidden_size": 576,
+            "num_hidden_layers": 30,
+            "intermediate_size": 1536,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "vocab_size": 49152,
+            "dtype": "bfloat16",
+        },
     ),
 }
 

@@ -1,4 +1,4 @@
-"""How many blocks the base model has, and which of them a config names."""
+"""What the base model's own config says: its sizes, how many blocks it has, and which of them a config names."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ from sae_atlas.errors import AtlasError, reason
 from sae_atlas.hub import refuse
 
 MOST = 9999  # blocks of a model
+VOCABULARIES = {"bytes": 257, "package": 49152}  # of the tokenizers that random models take
 
 
 def named_layers(layers: str | list[int], base_model: dict) -> list[int]:
@@ -23,26 +24,7 @@ def named_layers(layers: str | list[int], base_model: dict) -> list[int]:
 
 def count_layers(base_model: dict) -> int:
     """Blocks of the base model, from its own config. Raises AtlasError if that cannot be read."""
-    base_model = base_of(base_model)
-    if base_model["source"] == "package":
-        from sae_atlas.base_models.packages import find_model
-
-        return find_model(base_model["package"]).n_layers
-    if base_model["source"] == "random":
-        config = base_model["sizes"]
-    elif base_model["source"] == "pretrain":
-        config = model_sizes(base_model, context=0)  # which says nothing of the layers
-    elif base_model["source"] == "restoration":
-        from sae_atlas.base_models.restoration import read_restoration
-
-        return read_restoration(base_model["path"]).config.num_hidden_layers
-    elif base_model["source"] == "local":
-        file = Path(base_model["path"]) / "config.json"
-        if not file.is_file():
-            raise AtlasError(f"base_model.path: {file} is not there; give a folder in transformers format")
-        config = _json(file)
-    else:
-        config = _hub_config(base_model)
+    config = model_config(base_model, also=", or list activations.layers (`0-23`)")
     for key in ("num_hidden_layers", "n_layer"):
         if isinstance(config, dict) and key in config:
             if type(config[key]) is int and 0 < config[key] <= MOST:
@@ -51,18 +33,48 @@ def count_layers(base_model: dict) -> int:
     raise AtlasError("activations.layers: the model's config does not say how many layers it has; list them")
 
 
-def _json(file: Path) -> object:
+def model_config(base_model: dict, also: str = "", at_hand: bool = False) -> dict:
+    """The base model's own config, under transformers' names, read without torch and transformers where that can be.
+
+    at_hand: nothing is fetched and nothing heavy imported. Raises AtlasError if it cannot be had; `also` goes into the line.
+    """
+    base_model = base_of(base_model)
+    if base_model["source"] == "package":
+        from sae_atlas.base_models.packages import find_model
+
+        return find_model(base_model["package"]).sizes
+    if base_model["source"] in ("random", "pretrain"):
+        made = base_model["source"] == "pretrain"
+        sizes = model_sizes(base_model, context=0) if made else base_model["sizes"]  # any context does
+        vocabulary = VOCABULARIES[base_model["tokenizer"]]
+        return {"model_type": base_model["architecture"], "vocab_size": vocabulary, **sizes}
+    if base_model["source"] == "restoration":
+        if at_hand:
+            raise AtlasError("base_model: its sizes are known once it is prepared")
+        from sae_atlas.base_models.restoration import read_restoration
+
+        return read_restoration(base_model["path"]).config.to_dict()
+    if base_model["source"] == "local":
+        file = Path(base_model["path"]) / "config.json"
+        if not file.is_file():
+            raise AtlasError(f"base_model.path: {file} is not there; give a folder in transformers format")
+        return read_config_file(file)
+    return _hub_config(base_model, also, at_hand)
+
+
+def read_config_file(file: Path) -> dict:
+    """A config.json. Raises AtlasError."""
     try:
         return json.loads(file.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise AtlasError(f"base_model: {file} is not readable ({reason(error)})") from error
 
 
-def _hub_config(base_model: dict) -> dict:
+def _hub_config(base_model: dict, also: str, at_hand: bool) -> dict:
     from huggingface_hub import hf_hub_download
 
     name, revision = base_model["id"], base_model.get("revision")
     try:
-        return _json(Path(hf_hub_download(name, "config.json", revision=revision)))
+        return read_config_file(Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=at_hand)))
     except Exception as error:  # the hub's client raises errors of many libraries
-        refuse(error, "base_model.id", name, revision, "config.json", also=", or list activations.layers (`0-23`)")
+        refuse(error, "base_model.id", name, revision, "config.json", also=also)

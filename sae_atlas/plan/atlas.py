@@ -16,7 +16,7 @@ from sae_atlas.sizes import format_size
 
 
 class Atlas:
-    """Names, ranges, settings and identities of all jobs of a resolved config (plan.config.complete_config)."""
+    """Names, ranges, settings and identities of all jobs of a resolved config (config.read.complete_config)."""
 
     def __init__(self, config: dict, begun_with: str | None = None, again: Collection = ()):
         """begun_with: see plan.stages.versions. again: stages, or (stage, cell as sorted items), that are asked for again:

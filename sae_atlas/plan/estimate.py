@@ -1,63 +1,44 @@
-"""What an atlas will take, before anything runs: the time of every rule on this machine and with a GPU."""
+"""What a job's work takes: time on this machine and with a GPU, and what its rule asks a cluster for."""
 
+import math
 from dataclasses import dataclass
 
-from sae_atlas.plan.machine import GPU_START, Gpu, Machine
-from sae_atlas.plan.work import Work
+from sae_atlas.devices import gpus_for
+from sae_atlas.plan.jobs import job_cells
+from sae_atlas.plan.machine import GPU_START, GPUS, SLOW_NODE, Gpu, Machine
+from sae_atlas.plan.shape import Shape
+from sae_atlas.plan.work import Jobs, Work
 
-THREADS = {
-    "save_activations": 8,
-    "save_held_out": 8,
-    "match_layers": 8,
-    "distill": 8,
-    "save_text": 8,
-    "pretrain": 8,
-    "fine_tune_lora": 8,
-    "merge_lora": 8,
-    "tokenize": 2,
-}  # as the rules ask for; the others take one
-START = {
-    "prepare_model": "model",
-    "tokenize": "model",
-    "save_activations": "model",
-    "save_held_out": "model",
-    "evaluate_sae": "model",
-    "shard_activations": "store",
-    "train_sae": "torch",
-    "match_layers": "torch",
-    "distill": "model",
-    "save_text": "model",
-    "top_contexts": "model",
-    "evolution": "torch",
-    "contexts_of_matches": "torch",
-    "explorer": "torch",
-    "make_tokenizer": "model",
-    "prepare_base": "model",
-    "tokenize_domain": "model",
-    "pretrain": "model",
-    "fine_tune_lora": "model",
-    "merge_lora": "model",
-    "model_card": "light",
-    "release": "light",
-}  # kind of start (machine.STARTS); the others are figures and tables
+MOST_THREADS = 8
+THREAD_FLOPS = 2e12  # that are worth a thread: a minute of a core
+MINUTES = 10, 24 * 60  # that a job asks for, at least and at most: few clusters let a job run for longer
+MARGIN = 3  # times as long as a job takes on a slow node
+AROUND = 0.5e9  # bytes: two processes of Snakemake stand around every job of a cluster
 # Share of the speed of one large product that the rule's own products reach: SmolLM2-135M and the default config on two cores
-# with AVX-512. Masks, softmax, top-k and the sparse step's loops are in it. Training of language models: assumed.
-EFFICIENCY = {
-    "save_activations": 0.6,
-    "save_held_out": 0.6,
-    "evaluate_sae": 0.5,
-    "train_sae": 0.33,
-    "match_layers": 0.6,
-    "save_text": 0.6,
-    "top_contexts": 0.4,
-    "evolution": 0.5,
-    "contexts_of_matches": 0.4,
-    "explorer": 0.6,
-    "distill": 0.3,
-    "pretrain": 0.3,
-    "fine_tune_lora": 0.3,
+# with AVX-512; masks, softmax and top-k are in it. `train_sae`: of the speed of a step. Training of language models: assumed.
+EFFICIENCY = {"save_activations": 0.6, "save_held_out": 0.6, "save_text": 0.6, "match_layers": 0.6, "explorer": 0.6}
+EFFICIENCY |= {"train_sae": 1.0, "evaluate_sae": 0.5, "evolution": 0.5, "top_contexts": 0.4, "contexts_of_matches": 0.4}
+EFFICIENCY |= {"distill": 0.3, "pretrain": 0.3, "fine_tune_lora": 0.3}
+PASSES = ("save_activations", "save_held_out", "save_text", "distill", "pretrain", "fine_tune_lora")
+ON_GPU = (*PASSES, "train_sae", "evaluate_sae", "top_contexts", "contexts_of_matches")
+GPU_EFFICIENCY = dict.fromkeys(ON_GPU, 0.3)  # assumed
+GPU_EFFICIENCY |= {"save_activations": 0.4, "save_held_out": 0.4, "train_sae": 0.25}
+OF_TEXT = ("tokenize", "tokenize_domain")
+# What a job imports before it works (machine.STARTS); the others are figures and tables.
+KINDS = {
+    "model": (*PASSES, *OF_TEXT, "prepare_model", "prepare_base", "merge_lora", "evaluate_sae", "top_contexts"),
+    "torch": (
+        "train_sae",
+        "import_sae",
+        "match_layers",
+        "evolution",
+        "contexts_of_matches",
+        "explorer",
+        "model_card",
+        "index",
+    ),
+    "light": ("shard_activations", "release"),
 }
-GPU_EFFICIENCY = {"save_activations": 0.4, "save_held_out": 0.4, "evaluate_sae": 0.3, "train_sae": 0.25}  # assumed
 TOKENISED = 0.4e6  # tokens/s a core
 SCRIPT = 0.1  # s that Snakemake takes to start a script
 DRAWN = 2.0  # s to draw a figure and write it twice
@@ -74,22 +55,56 @@ class Estimate:
 
 def estimate(work: Work, machine: Machine, gpu: Gpu) -> Estimate:
     """Time of a rule's jobs on this machine with all its cores at work, and on `gpu` in this machine."""
-    part = share(work.rule, machine.cores)
-    drawn = DRAWN if work.rule.startswith("plot_") else 0.0
-    start = work.jobs * (SCRIPT + machine.starts[START.get(work.rule, "figure")] + drawn)
+    rule, part = work.rule, share(work, machine.cores)
+    kind = next((kind for kind, rules in KINDS.items() if rule in rules), "figure")
+    drawn = DRAWN if rule.startswith("plot_") else 0.0
+    start = work.jobs * (SCRIPT + machine.starts[kind] + drawn)
     disk = work.written / machine.writing + work.read / machine.reading
-    text = work.tokens / TOKENISED / machine.cores if work.rule == "tokenize" else 0.0
-    busy = text + work.moved / machine.memory
-    if work.products:
-        speed = machine.training if work.rule == "train_sae" else machine.passes
-        busy += work.products / speed / EFFICIENCY[work.rule]
+    busy = work.tokens / TOKENISED / machine.cores if rule in OF_TEXT else 0.0
+    busy += work.bytes_moved / machine.memory
+    if work.matmul_flops:
+        speed = machine.training if rule == "train_sae" else machine.passes
+        busy += work.matmul_flops / speed / EFFICIENCY[rule]
     here = start + disk + busy / part
-    if work.rule not in GPU_EFFICIENCY:
+    if rule not in GPU_EFFICIENCY:
         return Estimate(here, here * part, here * part)
-    on_gpu = work.products / gpu.products / GPU_EFFICIENCY[work.rule] + work.moved / gpu.memory
+    on_gpu = work.matmul_flops / gpu.flops / GPU_EFFICIENCY[rule] + work.bytes_moved / gpu.memory
     return Estimate(here, here * part, start + work.jobs * GPU_START + disk + on_gpu)
 
 
-def share(rule: str, cores: int) -> float:
+def threads(work: Work) -> int:
+    """Threads of a job: more than one where it has minutes of products to share out."""
+    if work.rule not in (*PASSES, "match_layers"):
+        return 2 if work.rule in OF_TEXT else 1
+    return max(1, min(MOST_THREADS, round(work.matmul_flops / work.jobs / THREAD_FLOPS)))
+
+
+def share(work: Work, cores: int) -> float:
     """Share of the cores that one job of the rule takes."""
-    return min(THREADS.get(rule, 1), cores) / cores
+    return min(threads(work), cores) / cores
+
+
+def asked(atlas, shape: Shape) -> dict[str, tuple[int, int]]:
+    """Rule -> the most memory (MB) and minutes that its jobs ask a cluster for, of the rules that ask by what they do."""
+    jobs = Jobs(atlas, shape)
+    works = {rule: [jobs.work(rule, cell) for cell in cells] for rule, cells in job_cells(atlas).items()}
+    on_gpu = gpus_for(atlas.config["device"]) > 0
+    return {
+        rule: (max(map(memory_mb, each)), max(minutes(work, on_gpu) for work in each))
+        for rule, each in works.items()
+        if each[0].memory
+    }
+
+
+def memory_mb(work: Work) -> int:
+    """MB (10^6 bytes) that a job asks for."""
+    return math.ceil((work.memory + AROUND) / 1e6)
+
+
+def minutes(work: Work, on_gpu: bool) -> int:
+    """Minutes that a job asks for: what it takes on a slow node, or with a small GPU, and a margin."""
+    time = estimate(work, SLOW_NODE, GPUS["L4"])
+    shortest, longest = MINUTES
+    return min(
+        longest, shortest + math.ceil(MARGIN * (time.gpu if on_gpu and work.rule in GPU_EFFICIENCY else time.here) / 60)
+    )

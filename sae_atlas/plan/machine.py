@@ -11,11 +11,11 @@ from pathlib import Path
 PROBE_BYTES = 2**27
 ROUNDS, ROUND = 6, 0.3  # s
 PRODUCT = (2048, 1024, 4096)  # sizes of the product that is timed
+STEP = (512, 576, 4608, 32)  # tokens, dimensions, latents and k of the training step that is timed
 # What a job of each kind imports before it works.
 STARTS = {
-    "light": "sae_atlas.cards.model_card",
+    "light": "sae_atlas.activations.shard",
     "figure": "sae_atlas.figures.metrics_heatmap",
-    "store": "sae_atlas.activations.shard",
     "torch": "sae_atlas.training.train",
     "model": "sae_atlas.metrics.evaluate, transformers.models.auto.modeling_auto, transformers.generation.utils",
 }
@@ -28,7 +28,9 @@ class Machine:
     name: str
     cores: int
     passes: float  # FLOP/s of a large matrix product in the dtype of the base model's passes
-    training: float  # the same in float32
+    training: (
+        float  # FLOP/s of a training step of an SAE, in the products and loops that are counted for it (work.train_sae)
+    )
     memory: float  # bytes/s moved by an addition
     writing: float  # bytes/s to disk, flushed
     reading: float  # bytes/s from disk, not from its cache
@@ -39,7 +41,7 @@ class Machine:
 class Gpu:
     """Dense bfloat16 products and memory bandwidth by the maker's data sheet."""
 
-    products: float  # FLOP/s
+    flops: float  # per second
     memory: float  # bytes/s
 
 
@@ -51,6 +53,8 @@ GPUS = {
     "H200": Gpu(989e12, 4.80e12),
 }
 GPU_START = 10.0  # s that a job with a GPU takes longer to begin: CUDA's libraries, and the model to the card
+# What a rule's time on a cluster is reckoned by: cores of ten years ago, a network disk that others use.
+SLOW_NODE = Machine("a slow node", 8, 2e11, 2e11, 1e10, 1e8, 1e8, dict.fromkeys(STARTS, 20.0))
 
 
 def probe(folder: str | Path, dtype: str, cores: int | None = None) -> Machine:
@@ -61,12 +65,11 @@ def probe(folder: str | Path, dtype: str, cores: int | None = None) -> Machine:
     torch.set_num_threads(cores)
     total, term = torch.zeros(2**25), torch.ones(2**25)
     writing, reading = (max(speeds) for speeds in zip(*(_disk(Path(folder)) for _ in range(3)), strict=True))
-    training = _products("float32")
     return Machine(
         name=f"this machine, {cores} cores",
         cores=cores,
-        passes=training if dtype == "float32" else _products(dtype),
-        training=training,
+        passes=_products(dtype),
+        training=_training(cores),
         memory=3 * total.nbytes * _rate(lambda: total.add_(term)),
         writing=writing,
         reading=reading,
@@ -82,6 +85,24 @@ def _products(dtype: str) -> float:
     sizes = (rows, inner), (inner, columns), (rows, columns)
     left, right, out = (torch.ones(size, dtype=getattr(torch, dtype)) for size in sizes)
     return 2 * rows * inner * columns * _rate(lambda: torch.mm(left, right, out=out))
+
+
+def _training(cores: int) -> float:
+    """FLOP/s of the gradients of a TopK step, in the int8 screening and the loops that this processor has."""
+    import torch
+
+    from sae_atlas.kernels import backend_for
+    from sae_atlas.kernels.measured import Control
+    from sae_atlas.saes import architecture
+    from sae_atlas.saes.parts import initial_weights
+    from sae_atlas.training.recipe import Recipe
+
+    rows, d_in, latents, k = STEP
+    recipe = Recipe.from_dict({"architecture": "topk", "expansion": latents // d_in, "k": k, "batch": rows})
+    weights, x = initial_weights(d_in, latents, torch.zeros(d_in), seed=0), torch.randn(rows, d_in) / d_in**0.5
+    gradients, control = backend_for(cores, "cpu").gradients, Control(density=k / latents)
+    of_step = rows * d_in * (2 * latents + 6 * k)
+    return of_step * _rate(lambda: gradients(architecture("topk"), weights, x, recipe, control))
 
 
 def _rate(work: Callable) -> float:

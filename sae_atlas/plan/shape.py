@@ -1,14 +1,14 @@
-"""Sizes of the base model before it is there: enough to count arithmetic and bytes. Downloads at most its config."""
+"""Sizes of the base model before it is there: enough to count arithmetic and bytes. From its config alone, without torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_atlas.base_models.packages import find_model
-from sae_atlas.config.made import base_of
-from sae_atlas.errors import AtlasError, reason
-from sae_atlas.hub import refuse
+from sae_atlas.config.layers import model_config, read_config_file
+from sae_atlas.errors import AtlasError
 
-VOCABULARIES = {"bytes": 257, "package": 49152}  # of the tokenizers that random models take
+# Families whose MLP is two matrices. In all later ones it is gated: three.
+UNGATED = ("bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "opt", "phi", "restoration",
+           "starcoder2")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,58 +31,42 @@ class Shape:
         return blocks * block + (2 * self.vocabulary * self.d_model if head else 0)
 
 
-def read_shape(base_model: dict, prepared: str | Path) -> Shape:
+# Of Pythia-1.4B: what rules ask for where a model's sizes are not at hand before the run.
+UNKNOWN = Shape(24, 2048, 50304, 12 * 2048**2, 1_414_647_808, 2)
+
+
+def read_shape(base_model: dict, prepared: str | Path, at_hand: bool = False) -> Shape:
     """Of the config section `base_model`; from the folder `prepared` if the model is there already.
 
-    Raises AtlasError if the model's config cannot be had.
+    at_hand: see blocks.model_config. Raises AtlasError if the model's config cannot be had or does not say its sizes.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from sae_atlas.sites import blocks
-
-    config = model_config(base_model, Path(prepared))
-    with torch.device("meta"):  # sizes without memory
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    stored = getattr(config, "dtype", None) or torch.float32
-    text = config.get_text_config()
-    return Shape(
-        n_layers=len(blocks(model)),
-        d_model=text.hidden_size,
-        vocabulary=text.vocab_size,
-        block_weights=sum(weight.numel() for weight in blocks(model)[0].parameters() if weight.ndim > 1),
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        value_bytes=getattr(torch, str(stored).removeprefix("torch.")).itemsize,
-    )
-
-
-def model_config(base_model: dict, prepared: Path | None):
-    """The transformers config of a section `base_model`, from the folder `prepared` if that is there. Raises AtlasError."""
-    from transformers import AutoConfig
-
-    from sae_atlas.base_models.restoration import read_restoration
-
-    base_model = base_of(base_model)
-    source = base_model["source"]
+    file = Path(prepared) / "config.json"
+    config = read_config_file(file) if file.is_file() else model_config(base_model, at_hand=at_hand)
     try:
-        if prepared and (prepared / "config.json").is_file():
-            return AutoConfig.from_pretrained(prepared, trust_remote_code=False, local_files_only=True)
-        if source == "package":
-            from sae_atlas.base_models.gguf_llama import read_config
+        return _shape(config.get("text_config", config))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise AtlasError(
+            "base_model: its config does not say width, blocks and vocabulary; what it takes is not known"
+        ) from error
 
-            return read_config(find_model(base_model["package"]).path())
-        if source in ("random", "pretrain"):
-            ids = {"vocab_size": VOCABULARIES[base_model["tokenizer"]], "bos_token_id": 0, "eos_token_id": 0}
-            sizes = {**ids, **base_model["sizes"]}
-            return AutoConfig.for_model(base_model["architecture"], **sizes)
-        if source == "restoration":
-            return read_restoration(base_model["path"]).config
-        if source == "local":
-            return AutoConfig.from_pretrained(base_model["path"], trust_remote_code=False, local_files_only=True)
-        return AutoConfig.from_pretrained(
-            base_model["id"], trust_remote_code=False, revision=base_model.get("revision")
-        )
-    except (OSError, ValueError, TypeError) as error:
-        if source == "hub" and isinstance(error, OSError):
-            refuse(error, "base_model.id", base_model["id"], base_model.get("revision"), "config.json")
-        raise AtlasError(f"base_model: its config cannot be had ({reason(error)}); check source and network") from error
+
+def _shape(config: dict) -> Shape:
+    def size(*names: str, default: int | None = None) -> int:
+        return int(next((config[name] for name in names if config.get(name)), default))
+
+    width, layers = size("hidden_size", "n_embd"), size("num_hidden_layers", "n_layer", "num_layers")
+    heads = size("num_attention_heads", "n_head", "num_heads", default=1)
+    keys = size("num_key_value_heads", default=1 if config.get("multi_query") else heads)
+    attention = 2 * width * size("head_dim", default=width // heads) * (heads + keys)
+    inner = size("moe_intermediate_size", "intermediate_size", "n_inner", "ffn_dim", default=4 * width)
+    experts = size("num_local_experts", "num_experts", default=1)
+    block = attention + experts * width * inner * (2 if config["model_type"] in UNGATED else 3)
+    vocabulary = size("vocab_size")
+    embeddings = vocabulary * (
+        1 if config.get("tie_word_embeddings", True) else 2
+    )  # absent where it is as transformers has it
+    stored = str(config.get("dtype") or config.get("torch_dtype"))
+    norms = width * (2 * layers + 1)
+    return Shape(
+        layers, width, vocabulary, block, layers * block + width * embeddings + norms, 2 if "16" in stored else 4
+    )

@@ -7,16 +7,17 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_atlas.config.read import read_config
-from sae_atlas.costs import Cost, read_costs
 from sae_atlas.errors import AtlasError, nearest
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.estimate import GPU_EFFICIENCY, estimate, share
+from sae_atlas.plan.costs import read_costs
+from sae_atlas.plan.estimate import GPU_EFFICIENCY, asked, estimate, share
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, Machine, probe
-from sae_atlas.plan.memory import memory, remedies
 from sae_atlas.plan.shape import Shape, read_shape
-from sae_atlas.plan.work import count, disk
+from sae_atlas.plan.work import Work, count, disk
 from sae_atlas.sizes import format_rounded, format_seconds
+
+LISTED = 6  # rules whose jobs ask for most memory
 
 
 def show_plan(config: str | Path, folder: str | Path, gpu: str, cores: int | None) -> None:
@@ -29,23 +30,19 @@ def show_plan(config: str | Path, folder: str | Path, gpu: str, cores: int | Non
         raise AtlasError(f"--gpu: {gpu!r} is not in the table; {nearest(gpu, GPUS)}")
     atlas, folder = Atlas(read_config(config)), Path(folder)
     console = Console()
-    console.print(_headline(atlas, config))
+    recipes, layers, snapshots = len(atlas.recipes), len(atlas.layers), len(atlas.snapshots)
+    grid = f"{recipes} recipes x {layers} layers x {snapshots} snapshots = {recipes * layers * snapshots} SAEs"
+    console.print(f"{config}: {grid}", style="bold", markup=False, highlight=False)
+    shape = machine = None
     try:
         shape = read_shape(atlas.config["base_model"], folder / "results" / "base_model" / "model")
+        machine = probe(folder, atlas.config["base_model"]["dtype"], cores)
+        below = _below(atlas, shape, machine, folder, gpu)
     except AtlasError as error:
-        console.print(plan_table(atlas, None, None, folder, gpu, console.width))
-        console.print(f"Arithmetic, disk and time are unknown. {error}", markup=False)
-        return
-    machine = probe(folder, atlas.config["base_model"]["dtype"], cores)
+        below = [f"Arithmetic, disk and time are unknown. {error}"]
     console.print(plan_table(atlas, shape, machine, folder, gpu, console.width))
-    console.print(_below(atlas, shape, machine, folder, gpu))
-
-
-def _headline(atlas: Atlas, config: str | Path) -> Text:
-    sizes = len(atlas.recipes), len(atlas.layers), len(atlas.snapshots)
-    recipes, layers, snapshots = sizes
-    grid = f"{recipes} recipes x {layers} layers x {snapshots} snapshots"
-    return Text(f"{config}: {grid} = {recipes * layers * snapshots} SAEs", style="bold")
+    for line in below:
+        console.print(line, markup=False, highlight=False)
 
 
 def plan_table(atlas: Atlas, shape: Shape | None, machine: Machine | None, folder: Path, gpu: str, width: int) -> Group:
@@ -64,78 +61,60 @@ def plan_table(atlas: Atlas, shape: Shape | None, machine: Machine | None, folde
         row["tokens"] = format_rounded(work.tokens) if work.tokens else ""
         if machine:
             time = estimate(work, machine, GPUS[gpu])
-            row["FLOPs"] = f"{work.products:.2g}" if work.products else ""
+            row["FLOPs"] = f"{work.matmul_flops:.2g}" if work.matmul_flops else ""
             row["written"] = _bytes(work.written) if work.written else ""
             row |= {"time\nhere": format_seconds(time.here), f"on\n{gpu}": format_seconds(time.gpu)}
-            row |= _beside(time.here, cost) if ran else {}
+            if ran:
+                row["took"] = format_seconds(cost.wall) if cost.measured else ""
+                compared = cost.measured and f"{time.here * cost.measured / cost.jobs / cost.wall:.2f}"
+                row["here /\ntook"] = compared or ""
         rows.append(row)
-    heads = list(rows[0])
-    left_out = _too_wide(heads, rows, width, ["FLOPs", "written", "tokens", f"on\n{gpu}"])
+    widths = {head: max(map(len, [*head.splitlines(), *(row[head] for row in rows)])) for head in rows[0]}
+    left_out = []
+    for head in ("FLOPs", "written", "tokens", f"on\n{gpu}"):  # the least important first; two spaces between columns
+        if head in widths and sum(widths.values()) + 2 * (len(widths) - 1) > width:
+            widths.pop(head)
+            left_out.append(head.replace("\n", " "))
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for head in heads:
-        if head not in left_out:
-            number = head != "rule"
-            table.add_column(head, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for head in widths:
+        number = head != "rule"
+        table.add_column(head, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for row in rows:
-        table.add_row(*(row[head] for head in heads if head not in left_out))
-    names = ", ".join(left_out).replace("\n", " ")
-    note = f"No room in {width} columns for: {names}. A wider terminal, or COLUMNS=120, shows them."
+        table.add_row(*map(row.get, widths))
+    note = f"No room in {width} columns for: {', '.join(left_out)}. A wider terminal, or COLUMNS=120, shows them."
     return Group(table, *([Text(note, style="dim")] if left_out else []))
 
 
-def _too_wide(heads: list[str], rows: list[dict[str, str]], width: int, least_important: list[str]) -> list[str]:
-    """Columns to leave out, the least important first, so that the others fit with two spaces between them."""
-    widths = {head: max(map(len, [*head.splitlines(), *(row[head] for row in rows)])) for head in heads}
-    left_out = []
-    for head in least_important:
-        if sum(widths.values()) + 2 * (len(widths) - 1) > width and widths.pop(head, None):
-            left_out.append(head)
-    return left_out
-
-
-def _beside(predicted: float, cost: Cost) -> dict[str, str]:
-    """What the rule's jobs took, and how the prediction for as many jobs compares."""
-    if not cost.measured:
-        return {"took": "", "here /\ntook": ""}
-    return {
-        "took": format_seconds(cost.wall),
-        "here /\ntook": f"{predicted * cost.measured / cost.jobs / cost.wall:.2f}",
-    }
-
-
-def _below(atlas: Atlas, shape, machine: Machine, folder: Path, gpu: str) -> Group:
-    works = count(atlas, shape)
-    times = {work.rule: estimate(work, machine, GPUS[gpu]) for work in works}
-    room = disk(atlas, works)
-    live = atlas.config["activations"]["max_live_stores"]
+def _below(atlas: Atlas, shape: Shape, machine: Machine, folder: Path, gpu: str) -> list[str]:
+    """Lines under the table."""
+    works: dict[str, Work] = {work.rule: work for work in count(atlas, shape)}
+    times = {rule: estimate(work, machine, GPUS[gpu]) for rule, work in works.items()}
+    room, live = disk(atlas, list(works.values())), atlas.config["activations"]["max_live_stores"]
+    asking = sorted(((*most, rule) for rule, most in asked(atlas, shape).items()), reverse=True)
+    each = ", ".join(f"{rule} {_bytes(mb * 1e6)}, {format_seconds(60 * least)}" for mb, least, rule in asking[:LISTED])
     lines = [
         "",
         f"Disk: {_bytes(room.stays)} stay; at most {_bytes(room.peak)} at once (activations.max_live_stores: {live}).",
         f"Time: {format_seconds(sum(time.elapsed for time in times.values()))} on {machine.name}; "
         f"{format_seconds(sum(time.gpu for time in times.values()))} with one {gpu} in it, if its data sheet's "
-        f"{GPUS[gpu].products / 1e12:,.0f} TFLOP/s in bfloat16 are used to {GPU_EFFICIENCY['train_sae']:.0%} (training) or "
+        f"{GPUS[gpu].flops / 1e12:,.0f} TFLOP/s in bfloat16 are used to {GPU_EFFICIENCY['train_sae']:.0%} (training) or "
         f"{GPU_EFFICIENCY['save_activations']:.0%} (passes): assumed, not measured.",
+        f"A job asks a cluster for memory and time, at most: {each}; all others for less memory.",
     ]
-    needed = memory(atlas, shape)
-    each = ", ".join(f"{rule} {_bytes(need)}" for rule, need in needed.items())
-    lines.append(f"Memory of a job without a GPU: {each}.")
-    if found := remedies(needed):
-        lines.append(f"That is more than the rules ask a cluster for: --set-resources {' '.join(found)}")
     costs = [cost for cost in read_costs(folder / "results" / "benchmarks", jobs(atlas)) if cost.measured]
     if costs:
         predicted = sum(times[cost.rule].elapsed * cost.measured / cost.jobs for cost in costs)
-        took = sum(cost.wall * share(cost.rule, machine.cores) for cost in costs)
-        lines.append(
-            f"The jobs that ran here took {format_seconds(took)} of it; predicted for them: {format_seconds(predicted)}, "
-            f"{predicted / took:.2f} times that."
-        )
-    lines.append(
+        took = sum(cost.wall * share(works[cost.rule], machine.cores) for cost in costs)
+        compared = f"predicted for them: {format_seconds(predicted)}, {predicted / took:.2f} times that"
+        lines.append(f"The jobs that ran here took {format_seconds(took)} of it; {compared}.")
+    starts = machine.starts.values()
+    return [
+        *lines,
         f"Probe: {machine.passes / 1e9:,.0f} GFLOP/s in {atlas.config['base_model']['dtype']} for the passes, "
-        f"{machine.training / 1e9:,.0f} in float32 for training, memory "
-        f"{_bytes(machine.memory)}/s, disk {_bytes(machine.writing)}/s written and {_bytes(machine.reading)}/s read; a job "
-        f"starts in {min(machine.starts.values()):.1f} to {max(machine.starts.values()):.1f} s."
-    )
-    return Group(*(Text(line) for line in lines))
+        f"{machine.training / 1e9:,.0f} in float32 for training, memory {_bytes(machine.memory)}/s, disk "
+        f"{_bytes(machine.writing)}/s written and {_bytes(machine.reading)}/s read; a job starts in {min(starts):.1f} to "
+        f"{max(starts):.1f} s.",
+    ]
 
 
 def _bytes(number: float) -> str:

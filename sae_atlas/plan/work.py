@@ -1,38 +1,49 @@
-"""What every rule has to do: jobs, tokens, arithmetic, bytes. Counted from the config alone, for no machine in particular."""
+"""What the heavy jobs have to do: tokens, arithmetic, bytes, memory. Counted from the config alone.
 
-from collections import Counter
-from dataclasses import dataclass, replace
+All other jobs take the start of a process and little more. Memory is the sum of the arrays that are there at once, on a CPU;
+benchmarks/LOAD.md has it beside what was measured. On a GPU weights, averages and gradients lie there.
+"""
 
-import numpy as np
+from dataclasses import dataclass, fields, replace
 
 from sae_atlas.config.made import MADE, base_of
-from sae_atlas.plan import feature_files
-from sae_atlas.plan.jobs import jobs
+from sae_atlas.plan.jobs import job_cells
 from sae_atlas.plan.shape import Shape
 from sae_atlas.plan.stages.activations import saved_dtype
+from sae_atlas.training.recipe import TOPK
 
-BYTES = {"float32": 4, "float16": 2, "int8": 1}  # of a value in a store, before it is compressed
-MASTER = 4  # bytes of a float32 weight
-ADAM = 28  # bytes moved per weight and step: weight and two averages read and written, gradient read
-MEMORY_BOUND = 6  # FLOPs per active entry and dimension that the sparse step adds: decode and two gradients, 2 each
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "bitround": 2, "int8": 1}  # of a value, before it is compressed
+SINGLE = 4  # bytes of a float32
+FITTED = 16  # bytes of a parameter in training: value, gradient, two averages
+LIBRARIES = 0.5e9  # bytes: torch, transformers and numba with what they set up
+DENSITY = 0.05  # share of the latents taken as active where the config does not say
 MEDIAN_ROWS = 8192  # sampled of every store for its geometric median
-MEDIAN_BYTES = 2000  # moved per value of the sample: some 100 steps over it in float64
-DENSER = 0.05  # share of the latents taken as active where the config does not say
-OF_LATENTS = ("top_contexts", "evolution", "contexts_of_matches", "score_latents", "name_latents", "explorer")
-WITHOUT_SHAPE = ("jobs", "tokens")  # what is known of a model whose sizes are not
+ROWS = {
+    "saved": 4096,
+    "step": 256,
+    "measured": 1024,
+    "contexts": 512,
+}  # tokens worked on at once, as the stages have it
+# In memory, of a token and latent: z or the int8 product, columns, values; z, the positive, the largest, their positions.
+TRAINED, ENCODED = 12, 20
 
 
 @dataclass(frozen=True)
 class Work:
-    """All jobs of a rule together."""
+    """A job; or all jobs of a rule together, with the memory of the largest."""
 
     rule: str
-    jobs: int
-    tokens: int = 0  # that pass through it, each time it passes
-    products: float = 0.0  # FLOPs in matrix products
-    moved: float = 0.0  # bytes through memory beside the products
+    jobs: int = 1
+    tokens: int = 0  # that pass through it, each time they pass
+    matmul_flops: float = 0.0
+    bytes_moved: float = 0.0  # through memory beside the products
     written: float = 0.0  # bytes to disk
     read: float = 0.0  # bytes from disk
+    memory: float = 0.0  # bytes; 0 where it is little more than the libraries
+
+    def __add__(self, other: "Work") -> "Work":
+        sums = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)[1:-1]}
+        return Work(self.rule, **sums, memory=max(self.memory, other.memory))
 
 
 @dataclass(frozen=True)
@@ -45,285 +56,281 @@ class Disk:
 
 def count(atlas, shape: Shape | None) -> list[Work]:
     """Work of every rule in the order data flows. Without a shape only jobs and tokens are counted."""
-    grid = _Grid(atlas, shape)
-    found = []
-    for rule, names in jobs(atlas).items():
-        known = getattr(grid, rule, dict)()
-        if shape is None:
-            known = {key: value for key, value in known.items() if key in WITHOUT_SHAPE}
-        found.append(Work(rule, len(names), **known))
-    return found
-
-
-class _Grid:
-    """One method per rule whose work grows with the config; the others only start."""
-
-    def __init__(self, atlas, shape: Shape | None):
-        self.atlas, self.config = atlas, atlas.config
-        self.shape = shape or Shape(0, 0, 0, 0, 0, 0)
-        self.d_in = self.shape.d_model  # of every site we name; a module path may have another
-        self.cells = len(atlas.layers) * len(atlas.snapshots)
-        self.context = self.config["corpus"]["context"]
-        self.held_out, self.patched = (self.config["evaluation"][key] for key in ("tokens", "patched_tokens"))
-
-    @property
-    def stores(self) -> float:
-        """Bytes of all stores together."""
-        return atlas_tokens(self.atlas) * self.d_in * BYTES[self.config["activations"]["dtype"]]
-
-    @property
-    def saved(self) -> float:
-        """Bytes of the activations that they are made from."""
-        return atlas_tokens(self.atlas) * self.d_in * BYTES[saved_dtype(self.atlas)]
-
-    def latents(self, recipe: str) -> int:
-        return self.atlas.expansion(recipe) * self.d_in
-
-    def active(self, recipe: str) -> float:
-        return _active(self.config["recipes"][recipe], self.latents(recipe))
-
-    def checkpoints(self, recipe: str) -> int:
-        return len(self.atlas.layers) * len(self.atlas.snapshots_of(recipe))
-
-    def weights(self, recipe: str) -> int:
-        """Of encoder and decoder."""
-        return 2 * self.latents(recipe) * self.d_in
-
-    def prepare_model(self) -> dict:
-        made = self.config["base_model"]["source"] in MADE  # and used in place
-        return {} if made else {"written": self.shape.parameters * self.shape.value_bytes}
-
-    def tokenize(self) -> dict:
-        tokens = self.config["corpus"]["tokens"] + self.config["corpus"]["held_out_tokens"]
-        id_bytes = np.min_scalar_type(max(self.shape.vocabulary - 1, 255)).itemsize  # as corpus.py chooses
-        return {"tokens": tokens, "written": tokens * (id_bytes + 1)}  # and the mask
-
-    def pretrain(self) -> dict:
-        """Forward, and backward twice as much; the best, the last and the published weights."""
-        tokens = base_of(self.config["base_model"])["fit"]["tokens"]
-        products = 3 * tokens * self.shape.forward(self.shape.n_layers, self.context, True)
-        return {"tokens": tokens, "products": products, "written": 3 * MASTER * self.shape.parameters}
-
-    def fine_tune_lora(self) -> dict:
-        """The base's weights have no gradient: backward is as much as forward, and the updates little beside both."""
-        tokens = self.config["base_model"]["fit"]["tokens"]
-        return {"tokens": tokens, "products": 2 * tokens * self.shape.forward(self.shape.n_layers, self.context, True)}
-
-    def merge_lora(self) -> dict:
-        return {"written": 2 * MASTER * self.shape.parameters}
-
-    def tokenize_domain(self) -> dict:
-        tokens = self.config["base_model"]["lora"]["corpus"]["tokens"] + self.config["corpus"]["held_out_tokens"]
-        return {"tokens": tokens}
-
-    def save_activations(self) -> dict:
-        tokens = self.atlas.tokens
-        products = sum(
-            tokens * self.shape.forward(layers[-1] + 1, self.context, False) for layers in self.atlas.groups.values()
-        )
-        return {"tokens": tokens * len(self.atlas.groups), "products": products, "written": self.saved}
-
-    def shard_activations(self) -> dict:
-        return {
-            "tokens": atlas_tokens(self.atlas),
-            "moved": 8 * self.saved + self.cells * MEDIAN_ROWS * MEDIAN_BYTES * self.d_in,
-            "read": 2 * self.saved,
-            "written": self.stores,
-        }
-
-    def train_sae(self) -> dict:
-        products = moved = written = 0.0
-        tokens = atlas_tokens(self.atlas)
-        for name in self.atlas.trained:
-            recipe, weights = self.config["recipes"][name], self.weights(name)
-            products += tokens * (weights + MEMORY_BOUND * self.active(name) * self.d_in)
-            moved += tokens / recipe["batch"] * ADAM * weights
-            written += self.cells * MASTER * 4 * weights  # checkpoint, and the resume file with both averages
-        runs = len(self.atlas.trained)
-        return {
-            "tokens": tokens * runs,
-            "products": products,
-            "moved": moved,
-            "written": written,
-            "read": runs * self.stores,
-        }
-
-    def import_sae(self) -> dict:
-        return {"written": sum(MASTER * self.weights(name) * self.checkpoints(name) for name in self.atlas.pretrained)}
-
-    def save_held_out(self) -> dict:
-        clean = self.held_out * self.shape.forward(self.shape.n_layers, self.context, False)
-        logits = self.patched * self.shape.forward(0, self.context, True)
-        passes = 2 * self._patched_passes()
-        written = MASTER * self.d_in * (self.held_out * len(self.atlas.layers) + self.patched)
-        tokens = self.held_out + 2 * self.patched * len(self.atlas.layers)
-        return {"tokens": tokens, "products": clean + 2 * logits + passes, "written": written}
-
-    def evaluate_sae(self) -> dict:
-        recipes, layers = self.atlas.recipes, len(self.atlas.layers)
-        runs, cells = len(recipes), sum(map(self.checkpoints, recipes))
-        clean = runs * layers * self.patched * self.shape.forward(0, self.context, True)
-        passes = cells / layers * self._patched_passes()
-        codes = sum(2 * self.weights(name) * self.checkpoints(name) for name in recipes) * self.held_out
-        read = runs * MASTER * self.d_in * (self.held_out * layers + self.patched)
-        compared = sum(2 * self.checkpoints(name) * self._directions(name) for name in recipes)  # nearest, settled
-        products = clean + passes + codes + compared
-        return {"tokens": self.held_out * cells, "products": products, "read": read}
-
-    def match_layers(self) -> dict:
-        layers = len(self.atlas.layers)
-        products = (layers - 1) * sum(map(self._directions, self.atlas.recipes))
-        return {"products": products, "read": layers * sum(MASTER * self.weights(name) for name in self.atlas.recipes)}
-
-    def _directions(self, recipe: str) -> float:
-        """FLOPs of the cosines of all latents of one SAE with all of another."""
-        return 2 * self.latents(recipe) ** 2 * self.d_in
-
-    def _patched_passes(self) -> float:
-        """FLOPs of one pass of the patched tokens through what lies above each layer."""
-        above = (self.shape.forward(self.shape.n_layers - 1 - layer, self.context, True) for layer in self.atlas.layers)
-        return self.patched * sum(above)
-
-    def distill(self) -> dict:
-        """The base model once, every student forward and backward; evaluations run heads and students forward alone."""
-        students = self.config["floors"]["students"]
-        read = students["steps"] * students["batch"] * self.context
-        measured = students["evaluations"] * students["held_out_tokens"]
-        head = self.shape.forward(0, self.context, True)
-        products = (read + students["held_out_tokens"]) * self.shape.forward(self.shape.n_layers, self.context, True)
-        products += measured * head
-        for width in students["widths"]:
-            scale = width / max(self.d_in, 1)
-            blocks = replace(self.shape, d_model=width, block_weights=self.shape.block_weights * scale**2)
-            forward = blocks.forward(self.shape.n_layers, self.context, True)
-            products += students["seeds"] * (3 * read + measured) * forward
-        return {"tokens": read, "products": products}
-
-    def save_text(self) -> dict:
-        """Layers, and those next to them, are read in one pass per group, as for training."""
-        tokens, layers = self.config["features"]["tokens"], len(self.atlas.text_layers)
-        groups = self.atlas.text_groups.values()
-        products = sum(tokens * self.shape.forward(group[-1] + 1, self.context, False) for group in groups)
-        written = tokens * layers * self.d_in * BYTES[saved_dtype(self.atlas)]
-        return {"tokens": tokens * len(groups), "products": products, "written": written}
-
-    def top_contexts(self) -> dict:
-        """The encoder over the text, twice read, and the logits of every decoder row."""
-        layers, (tokens, read) = len(self.atlas.feature_layers), self._text()
-        recipes, head = self.atlas.recipes, self.shape.forward(0, self.context, True)
-        codes = tokens * sum(map(self.weights, recipes))
-        lens = head * sum(map(self.latents, recipes))
-        cells = layers * len(recipes)
-        features = self.config["features"]
-        kept = features["contexts"], features["window"], tokens
-        written = layers * sum(
-            feature_files.of_contexts(self.latents(name), *kept, self.active(name), self.d_in) for name in recipes
-        )
-        products = layers * (codes + lens)
-        return {"tokens": tokens * cells, "products": products, "read": cells * read, "written": written}
-
-    def _text(self) -> tuple[int, float]:
-        """Tokens of the text that contexts are taken from, and bytes of a layer's activations of it, which are read twice."""
-        features = self.config["features"]
-        if features["split"] == "held_out":
-            return self.held_out, 2 * self.held_out * self.d_in * MASTER
-        return features["tokens"], 2 * features["tokens"] * self.d_in * BYTES[saved_dtype(self.atlas)]
-
-    def evolution(self) -> dict:
-        """Cosines with every earlier snapshot and with two layers."""
-        recipes, layers = self.atlas.recipes, len(self.atlas.feature_layers)
-        places = {name: len(self.atlas.snapshots_of(name)) + 1 for name in recipes}
-        products = sum(places[name] * self._directions(name) for name in recipes)
-        read = MASTER * sum((places[name] + 1) * self.weights(name) for name in recipes)
-        rows = sum(count * self.latents(name) for name, count in self._places().items())
-        return {"products": layers * products, "read": layers * read, "written": feature_files.MATCH * rows}
-
-    def score_latents(self) -> dict:
-        return {"written": feature_files.SCORED * self._looked_at()}
-
-    def name_latents(self) -> dict:
-        return {"written": feature_files.NAMED * self._looked_at()}
-
-    def _looked_at(self) -> int:
-        """Latents, of all layers and recipes."""
-        return len(self.atlas.feature_layers) * sum(map(self.latents, self.atlas.recipes))
-
-    def contexts_of_matches(self) -> dict:
-        """The encoders of the earlier snapshots and of the layers beside, over the text that top_contexts reads."""
-        tokens, read = self._text()
-        places = self._places()
-        return {
-            "written": sum(feature_files.of_matches(self.latents(name), count) for name, count in places.items()),
-            "tokens": tokens * sum(places.values()),
-            "products": tokens * sum(count * self.weights(name) for name, count in places.items()),
-            "read": sum(count * (read + MASTER * self.weights(name)) for name, count in places.items()),
-        }
-
-    def _places(self) -> dict[str, int]:
-        """Where matches are looked for, of all layers, by recipe: earlier snapshots, and the layers beside."""
-        layers = self.atlas.feature_layers
-        beside = sum(len(self.atlas.beside(layer)) for layer in layers)
-        return {name: beside + len(layers) * (len(self.atlas.snapshots_of(name)) - 1) for name in self.atlas.recipes}
-
-    def explorer(self) -> dict:
-        """Cosines of all latents of a layer with each other."""
-        layers, recipes = len(self.atlas.feature_layers), self.atlas.recipes
-        products = layers * sum(map(self._directions, recipes))
-        kept, places = self.config["features"]["contexts"], self._places()
-        written = sum(
-            feature_files.of_explorer(self.latents(name), kept, places[name] / layers) * layers for name in recipes
-        )
-        read = layers * sum(MASTER * self.weights(name) for name in recipes)
-        return {"products": products, "read": read, "written": written}
-
-    def release(self) -> dict:
-        """Checkpoints are linked, and read for their hashes."""
-        return {"read": self.cells * sum(MASTER * self.weights(name) for name in self.atlas.trained)}
-
-    def model_card(self) -> dict:
-        """The checkpoint and the SAELens pair."""
-        return {"written": len(self.atlas.layers) * sum(2 * MASTER * self.weights(name) for name in self.atlas.recipes)}
-
-    def index(self) -> dict:
-        """Both are hashed, then compared."""
-        return {"read": 2 * self.model_card()["written"]}
-
-
-def atlas_tokens(atlas) -> int:
-    """Tokens of all stores: of every layer as many as are trained on."""
-    return atlas.tokens * len(atlas.layers)
+    jobs = Jobs(atlas, shape or Shape(1, 1, 1, 1, 1, 1))
+    rules = []
+    for rule, cells in job_cells(atlas).items():
+        first, *others = (jobs.work(rule, cell) for cell in cells)
+        work = sum(others, start=first)
+        rules.append(work if shape else Work(rule, work.jobs, work.tokens))
+    return rules
 
 
 def disk(atlas, work: list[Work]) -> Disk:
-    """What stays is the model, corpus, held-out data, checkpoints, the last resume files, the published weights, and what
-    is said about the latents.
+    """What stays is all that is written but activations and stores; of the resume files the last.
 
     On top of it, while it runs: the stores that may live at once (activations.max_live_stores), and the activations of as
     many, for a pass goes only when all its layers are sharded; and the text that contexts are taken from.
     """
-    by_rule = {each.rule: each for each in work}
-    written = Counter({rule: by_rule[rule].written for rule in by_rule})  # 0 where nothing is trained
-    snapshots = len(atlas.snapshots)
-    checkpoints = written["train_sae"] / 4
-    resumes = written["train_sae"] * 3 / 4 / snapshots
-    kept = (
-        "pretrain",
-        "merge_lora",
-        "prepare_model",
-        "tokenize",
-        "save_held_out",
-        "import_sae",
-        "model_card",
-        *OF_LATENTS,
-    )
-    stays = sum(written[rule] for rule in kept) + checkpoints + resumes
-    longest = max(stop - start for start, stop in map(atlas.window, atlas.snapshots))
-    store = (written["shard_activations"] + written["save_activations"]) / atlas_tokens(atlas) * longest
-    live = min(atlas.config["activations"]["max_live_stores"], len(atlas.layers) * snapshots)
-    return Disk(stays, stays + live * store + written["save_text"])
+    written = {each.rule: each.written for each in work}
+    saved, sharded, text = (written.pop(rule, 0.0) for rule in ("save_activations", "shard_activations", "save_text"))
+    snapshots, resumes = len(atlas.snapshots), written.get("train_sae", 0.0) * 3 / 4
+    stays = sum(written.values()) - resumes + resumes / snapshots
+    longest = (
+        max(stop - start for start, stop in map(atlas.window, atlas.snapshots)) / atlas.tokens
+    )  # share of the tokens
+    live = min(atlas.config["activations"]["max_live_stores"] / len(atlas.layers), snapshots)  # windows of all layers
+    return Disk(stays, stays + live * longest * (saved + sharded) + text)
 
 
-def _active(recipe: dict, latents: int) -> float:
-    """Latents active per token, as far as the recipe says."""
-    target = recipe.get("l1", {}).get("target_l0") or recipe.get("jumprelu", {}).get("target_l0")
-    return recipe.get("k") or target or DENSER * latents
+class Jobs:
+    """A method per rule that is heavy: what its job of one cell has to do, as fields of Work."""
+
+    def __init__(self, atlas, shape: Shape):
+        self.atlas, self.config, self.shape = atlas, atlas.config, shape
+        self.d_in = shape.d_model  # of every site we name; a module path may have another
+        self.context = self.config["corpus"]["context"]
+        self.saved = BYTES[saved_dtype(atlas)] * self.d_in  # bytes of a token in a layer
+        self.model_value = BYTES[self.config["base_model"]["dtype"]]
+        # Memory of the base model, and of its file, which is read through memory.
+        self.model = LIBRARIES + shape.parameters * (self.model_value + shape.value_bytes)
+        self.held_out, self.patched = (self.config["evaluation"][key] for key in ("tokens", "patched_tokens"))
+
+    def work(self, rule: str, cell: dict) -> Work:
+        return Work(rule, **(getattr(self, rule)(**cell) if hasattr(self, rule) else {}))
+
+    def latents(self, recipe: str) -> int:
+        return self.atlas.expansion(recipe) * self.d_in
+
+    def weights(self, recipe: str) -> int:
+        """Of encoder and decoder: as many FLOPs as a token takes in one of them."""
+        return 2 * self.latents(recipe) * self.d_in
+
+    def active(self, recipe: str) -> float:
+        """Latents active per token, as far as the recipe says."""
+        said = self.config["recipes"][recipe]
+        target = said.get("l1", {}).get("target_l0") or said.get("jumprelu", {}).get("target_l0")
+        return said.get("k") or target or DENSITY * self.latents(recipe)
+
+    def forward(self, blocks: int, head: bool = True) -> float:
+        return self.shape.forward(blocks, self.context, head)
+
+    def above(self, layer: int) -> float:
+        """FLOPs of the patched tokens through what lies above a layer."""
+        return self.patched * self.forward(self.shape.n_layers - 1 - layer)
+
+    def pass_memory(self, contexts: int, logits: bool) -> float:
+        """What a block makes on the way, as many numbers per token as it has weights per dimension, and the mask; two passes'
+        logits, in float32 and as probabilities."""
+        numbers = contexts * self.context * self.shape.block_weights / self.d_in + self.context**2
+        return numbers * self.model_value + logits * 4 * SINGLE * contexts * self.context * self.shape.vocabulary
+
+    # --- base model and text --------------------------------------------------------------------------------------
+
+    def prepare_model(self) -> dict:
+        made = self.config["base_model"]["source"] in MADE  # and used in place
+        return {"written": 0 if made else self.shape.parameters * self.shape.value_bytes, "memory": self.model}
+
+    def prepare_base(self) -> dict:
+        return {"memory": self.model}
+
+    def tokenize(self, rule: str = "tokenize") -> dict:
+        """Written: ids and the mask. Memory: libraries, shuffled documents and a vocabulary of 49,152 take 0.7e9 bytes; a token
+        6, with its share of the numbers per context.
+        """
+        settings = self.atlas.settings(rule)
+        tokens = settings["train_tokens"] + settings["held_out_tokens"]
+        id_bytes = (
+            1 if self.shape.vocabulary <= 2**8 else 2 if self.shape.vocabulary <= 2**16 else 4
+        )  # as corpus.py has it
+        return {"tokens": tokens, "written": tokens * (id_bytes + 1), "memory": 0.7e9 + 6 * tokens}
+
+    def tokenize_domain(self) -> dict:
+        return self.tokenize("tokenize_domain")
+
+    def pretrain(self) -> dict:
+        """Forward, and backward twice as much; the best, the last and the published weights."""
+        fit, parameters = base_of(self.config["base_model"])["fit"], self.shape.parameters
+        return {"written": 3 * SINGLE * parameters, **self.fitted(fit, 3, LIBRARIES + FITTED * parameters)}
+
+    def fine_tune_lora(self) -> dict:
+        """The base's weights have no gradient: backward is as much as forward, and the updates little beside both."""
+        return self.fitted(self.config["base_model"]["fit"], 2, self.model)
+
+    def fitted(self, fit: dict, passes: int, memory: float) -> dict:
+        """Training of a language model: what every block makes is kept for the way back."""
+        on_the_way = self.shape.n_layers * self.pass_memory(fit["batch"] // fit["accumulation"], logits=True)
+        flops = passes * fit["tokens"] * self.forward(self.shape.n_layers)
+        return {"tokens": fit["tokens"], "matmul_flops": flops, "memory": memory + on_the_way}
+
+    def merge_lora(self) -> dict:
+        return {"written": 2 * SINGLE * self.shape.parameters, "memory": 2 * self.model}
+
+    # --- activations and training ---------------------------------------------------------------------------------
+
+    def save_activations(self, snapshot: str, group: str) -> dict:
+        return self.one_pass(self.window(snapshot), self.atlas.groups[group])
+
+    def save_text(self, part: str) -> dict:
+        """Layers, and those next to them, are read in one pass per group, as for training."""
+        return self.one_pass(self.config["features"]["tokens"], self.atlas.text_groups[part])
+
+    def one_pass(self, tokens: int, layers: list[int]) -> dict:
+        contexts = self.config["activations"]["contexts_per_batch"]
+        waiting = ROWS["saved"] * self.saved + contexts * self.context * self.d_in * SINGLE  # bytes of a layer
+        memory = self.model + self.pass_memory(contexts, logits=False) + len(layers) * waiting
+        flops = tokens * self.forward(layers[-1] + 1, head=False)
+        written = tokens * len(layers) * self.saved
+        return {"tokens": tokens, "matmul_flops": flops, "written": written, "memory": memory}
+
+    def window(self, snapshot: str) -> int:
+        start, stop = self.atlas.window(snapshot)
+        return stop - start
+
+    def stored(self, tokens: int) -> float:
+        return tokens * self.d_in * BYTES[self.config["activations"]["dtype"]]
+
+    def shard_activations(self, snapshot: str, layer: int) -> dict:
+        """The geometric median takes some 100 steps in float64 over its sample (2,000 bytes a value), 5 of which are in memory.
+
+        Memory: a shard, encoded once more when it is written; and of every token its norm, a sorted copy, its number.
+        """
+        tokens, sample = self.window(snapshot), MEDIAN_ROWS * self.d_in
+        shard = min(self.config["activations"]["shard_rows"], tokens) * self.saved
+        return {
+            "tokens": tokens,
+            "bytes_moved": 8 * tokens * self.saved + 2000 * sample,
+            "read": 2 * tokens * self.saved,
+            "written": self.stored(tokens),
+            "memory": LIBRARIES + max(3 * shard, 5 * 8 * min(sample, tokens * self.d_in)) + 16 * tokens,
+        }
+
+    def train_sae(self, recipe: str, layer: int, snapshot: str) -> dict:
+        """FLOPs: the encoder; of an active entry decoding and two gradients. Adam moves 28 bytes a weight: the weight and two
+        averages are read and written, the gradient is read. Written: a checkpoint, and the resume file with both averages.
+
+        Memory: weights, averages and gradients, the encoder in int8; where many latents may be active the gradients of groups;
+        5 chunks of the store: read ahead, in hand and cut up.
+        """
+        tokens, weights, said = self.window(snapshot), self.weights(recipe), self.config["recipes"][recipe]
+        chunks = 5 * self.config["activations"]["chunk_rows"] * self.d_in * SINGLE
+        copies = (4 if said["architecture"] in TOPK else 8) + 1 / 8
+        step = TRAINED * ROWS["step"] * self.latents(recipe)
+        return {
+            "tokens": tokens,
+            "matmul_flops": tokens * (weights + 3 * 2 * self.active(recipe) * self.d_in),
+            "bytes_moved": tokens / said["batch"] * 28 * weights,
+            "read": self.stored(tokens),
+            "written": 4 * SINGLE * weights,
+            "memory": LIBRARIES + copies * SINGLE * weights + step + chunks,
+        }
+
+    def import_sae(self, recipe: str, layer: int, snapshot: str) -> dict:
+        return {"written": SINGLE * self.weights(recipe), "memory": LIBRARIES + 3 * SINGLE * self.weights(recipe)}
+
+    def model_card(self, recipe: str, layer: int) -> dict:
+        """The checkpoint and the SAELens pair."""
+        return {"written": 2 * SINGLE * self.weights(recipe), "memory": LIBRARIES + 3 * SINGLE * self.weights(recipe)}
+
+    # --- measurement ----------------------------------------------------------------------------------------------
+
+    def save_held_out(self) -> dict:
+        layers = self.atlas.layers
+        clean = self.held_out * self.forward(self.shape.n_layers, head=False) + 2 * self.patched * self.forward(0)
+        return {
+            "tokens": self.held_out + 2 * self.patched * len(layers),
+            "matmul_flops": clean + 2 * sum(map(self.above, layers)),
+            "written": SINGLE * self.d_in * (self.held_out * len(layers) + self.patched),
+            "memory": self.model + self.pass_memory(self.config["evaluation"]["contexts_per_batch"], logits=True),
+        }
+
+    def evaluate_sae(self, recipe: str, layer: int) -> dict:
+        """Directions are compared twice: the nearest, and how far they have settled since the snapshot before.
+
+        Memory: all snapshots, and the directions of two of them, as they are and of unit length.
+        """
+        snapshots, weights, latents = len(self.atlas.snapshots_of(recipe)), self.weights(recipe), self.latents(recipe)
+        flops = self.patched * self.forward(0)
+        flops += snapshots * (self.above(layer) + 2 * weights * self.held_out)
+        compared = self.compared(recipe, 2 * snapshots)["matmul_flops"]
+        measured = (snapshots + 2) * SINGLE * weights + ENCODED * ROWS["measured"] * latents
+        read = SINGLE * self.d_in * (self.held_out + self.patched)
+        memory = self.save_held_out()["memory"] + measured
+        return {"tokens": self.held_out * snapshots, "matmul_flops": flops + compared, "read": read, "memory": memory}
+
+    def compared(self, recipe: str, times: int) -> dict:
+        """The cosines of all latents of one SAE with all of another: of both, directions as they are and of unit length."""
+        flops = times * 2 * self.latents(recipe) ** 2 * self.d_in
+        return {"matmul_flops": flops, "memory": LIBRARIES + 4 * SINGLE * self.weights(recipe)}
+
+    def match_layers(self, recipe: str) -> dict:
+        return self.compared(recipe, len(self.atlas.layers) - 1)
+
+    def evolution(self, recipe: str, layer: int) -> dict:
+        """Earlier snapshots and two layers, and the snapshots once more: how far directions have moved."""
+        return self.compared(recipe, len(self.atlas.snapshots_of(recipe)) + 1)
+
+    def explorer(self) -> dict:
+        """All latents of a layer with each other."""
+        each = [self.compared(recipe, len(self.atlas.feature_layers)) for recipe in self.atlas.recipes]
+        flops = sum(compared["matmul_flops"] for compared in each)
+        return {"matmul_flops": flops, "memory": max(compared["memory"] for compared in each)}
+
+    def distill(self) -> dict:
+        """The base model once, every student forward and backward; evaluations run heads and students forward alone.
+
+        Two contexts' logits are there at a time.
+        """
+        students = self.config["floors"]["students"]
+        tokens = students["steps"] * students["batch"] * self.context
+        measured = students["evaluations"] * students["held_out_tokens"]
+        flops = (tokens + students["held_out_tokens"]) * self.forward(self.shape.n_layers) + measured * self.forward(0)
+        memory = self.model + 2 * self.pass_memory(2, logits=True)
+        for width in students["widths"]:
+            scaled = self.shape.block_weights * (width / self.d_in) ** 2
+            student = replace(self.shape, d_model=width, block_weights=scaled)
+            forward = student.forward(self.shape.n_layers, self.context, True)
+            flops += students["seeds"] * (3 * tokens + measured) * forward
+            weights = self.shape.n_layers * scaled + 2 * self.shape.vocabulary * width
+            memory += students["seeds"] * FITTED * weights
+        return {"tokens": tokens, "matmul_flops": flops, "memory": memory}
+
+    # --- what the latents mean ------------------------------------------------------------------------------------
+
+    def text(self) -> tuple[int, float]:
+        """Tokens of the text that contexts are taken from, and bytes of a layer's activations of it, which are read twice."""
+        features = self.config["features"]
+        of_held_out = features["split"] == "held_out"
+        tokens = self.held_out if of_held_out else features["tokens"]
+        return tokens, 2 * tokens * (self.d_in * SINGLE if of_held_out else self.saved)
+
+    def top_contexts(self, recipe: str, layer: int) -> dict:
+        """The encoder over the text, and the logits of every decoder row. Memory: the contexts of all latents; what is kept by
+        document depends on the text and comes on top.
+
+        Written: all that is said about the latents of a layer, by later rules too. Bytes of a row, of a token in its window, of
+        a latent, of an active entry and of a token as measured on SmolLM2-135M (4,608 latents, TopK 32, 40k tokens, documents
+        of 64), where the sum comes within a quarter; where few latents are alive it is an upper bound.
+        """
+        (tokens, read), latents, weights = self.text(), self.latents(recipe), self.weights(recipe)
+        contexts, window = (self.config["features"][key] for key in ("contexts", "window"))
+        rows = contexts + 3 * max(1, contexts // 3)  # kept of a latent: the highest, and of three bands below
+        written = latents * (rows * (20 + 2 * window) + 226)
+        written += tokens * (6.3 * self.active(recipe) + 18 + SINGLE * self.d_in / 64)
+        kept = (
+            contexts * (5 * 22 + 5 * SINGLE * window) + 8 * 128 + 40
+        )  # of a latent; and a histogram of its activations
+        return {
+            "tokens": tokens,
+            "matmul_flops": tokens * weights + latents * self.forward(0),
+            "read": read,
+            "written": written,
+            "memory": self.model + 1.5 * SINGLE * weights + latents * (kept + ENCODED * ROWS["contexts"]),
+        }
+
+    def contexts_of_matches(self, recipe: str, layer: int) -> dict:
+        """The encoders of the earlier snapshots and of the layers beside, over the text that top_contexts reads."""
+        (tokens, read), weights = self.text(), self.weights(recipe)
+        encoders = len(self.atlas.snapshots_of(recipe)) - 1 + len(self.atlas.beside(layer))
+        memory = LIBRARIES + 3 * SINGLE * weights + ENCODED * ROWS["contexts"] * self.latents(recipe)
+        flops = tokens * encoders * weights
+        return {"tokens": tokens * encoders, "matmul_flops": flops, "read": encoders * read, "memory": memory}

@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from sae_atlas import costs
 from sae_atlas.cards.facts import as_yaml, read_origin, without_folders
 from sae_atlas.files import atomic, read_json
+from sae_atlas.plan.costs import read_costs
 from sae_atlas.provenance import current_record
 from sae_atlas.report import table
 from sae_atlas.report.heat import final_lines, snapshot_lines
@@ -60,7 +60,7 @@ def write_page(
         explored=explored,
         releases={Path(path).parent.name: _relative(path, where) for path in releases},
         held_out=measured.groupby("metric")["held_out_tokens"].max().to_dict(),
-        costs=costs.read_costs(where / "benchmarks", jobs),
+        costs=read_costs(where / "benchmarks", jobs),
         config_text=as_yaml(without_folders(config)),
         versions=_versions(
             [origin.model["record"], origin.corpus["record"], *(each for sae in saes for each in sae.records)]

@@ -18,10 +18,9 @@ rule save_activations:
         "results/benchmarks/save_activations/{snapshot}_{group}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 8
+    threads: threads_of("save_activations")
     resources:
-        mem_mb=growing(6000),
-        runtime=growing(240),
+        **asked("save_activations"),
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
@@ -48,8 +47,7 @@ rule shard_activations:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(60),
+        **asked("shard_activations"),
     params:
         job=job("shard_activations"),
     message:

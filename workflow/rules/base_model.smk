@@ -16,8 +16,7 @@ rule prepare_model:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
+        **asked("prepare_model"),
     params:
         job=job("prepare_model"),
     message:

@@ -1,5 +1,4 @@
 # What all rules share: the checked config, the grid of the atlas, and small input functions.
-import math
 import os
 import re
 import sys
@@ -17,13 +16,15 @@ from sae_atlas.devices import gpus_for
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import hold_lock, take_back
 from sae_atlas.plan.atlas import Atlas
+from sae_atlas.plan.estimate import memory_mb, minutes, threads
 from sae_atlas.plan.jobs import jobs
+from sae_atlas.plan.shape import UNKNOWN, read_shape
 from sae_atlas.plan.stages.base_model import MAKERS
 from sae_atlas.plan.stages.explorer import TABLES as EXPLORED
 from sae_atlas.plan.stages.explorer import shown
 from sae_atlas.plan.stages.figures import figures
 from sae_atlas.plan.stages.versions import ORIGINS, begun_with
-from sae_atlas.plan.text_memory import text_memory
+from sae_atlas.plan.work import Jobs
 
 
 def made_model(section):
@@ -112,9 +113,32 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-def text_mb(rule):
-    """Memory of a job that turns a text into contexts; `make plan` prints the same."""
-    return growing(math.ceil(text_memory(atlas, rule) / 1e6))
+def sizes_at_hand():
+    """Of the base model, from its own config as far as it is on this machine; else those of a middling one."""
+    try:
+        return read_shape(BASE_MODEL, PATHS.modify("results/base_model/model"), at_hand=True)
+    except AtlasError:
+        return UNKNOWN
+
+
+JOBS = Jobs(atlas, sizes_at_hand())
+
+
+def asked(rule):
+    """Memory and time of a job by the sizes of model and SAE, as `make plan` prints them; more with every attempt."""
+
+    def job(wildcards):
+        return JOBS.work(rule, cell(wildcards))
+
+    return {
+        "mem_mb": lambda wildcards, attempt: attempt * memory_mb(job(wildcards)),
+        "runtime": lambda wildcards, attempt: attempt * minutes(job(wildcards), GPUS > 0),
+    }
+
+
+def threads_of(rule):
+    """Threads of a job by what it has to share out among them."""
+    return lambda wildcards: threads(JOBS.work(rule, cell(wildcards)))
 
 
 def trained(cells):

@@ -16,8 +16,7 @@ rule tokenize:
         "../../envs/atlas.yaml"
     threads: 2
     resources:
-        mem_mb=text_mb("tokenize"),
-        runtime=growing(240),
+        **asked("tokenize"),
     params:
         job=job("tokenize"),
     message:

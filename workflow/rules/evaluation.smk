@@ -15,10 +15,9 @@ rule save_held_out:
         "results/benchmarks/save_held_out.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 8
+    threads: threads_of("save_held_out")
     resources:
-        mem_mb=growing(6000),
-        runtime=growing(240),
+        **asked("save_held_out"),
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
@@ -55,8 +54,7 @@ rule evaluate_sae:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(6000),
-        runtime=growing(120),
+        **asked("evaluate_sae"),
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
@@ -141,10 +139,9 @@ rule match_layers:
         "results/benchmarks/match_layers/{recipe}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 8
+    threads: threads_of("match_layers")
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
+        **asked("match_layers"),
     params:
         job=job("match_layers", layers=atlas.layers),
     message:

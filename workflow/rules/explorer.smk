@@ -21,8 +21,7 @@ rule explorer:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
+        **asked("explorer"),
     params:
         job=job("explorer", shown=shown(atlas)),
     message:

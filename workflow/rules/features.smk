@@ -18,10 +18,9 @@ rule save_text:
         "results/benchmarks/save_text/{part}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 8
+    threads: threads_of("save_text")
     resources:
-        mem_mb=growing(6000),
-        runtime=growing(240),
+        **asked("save_text"),
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
@@ -52,8 +51,7 @@ rule top_contexts:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(6000),
-        runtime=growing(60),
+        **asked("top_contexts"),
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
@@ -80,8 +78,7 @@ rule evolution:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
+        **asked("evolution"),
     params:
         job=job("evolution"),
     message:
@@ -108,8 +105,7 @@ rule contexts_of_matches:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(6000),
-        runtime=growing(60),
+        **asked("contexts_of_matches"),
         gpu=GPUS,
         device=DEVICE,
     params:

@@ -42,10 +42,9 @@ rule distill:
         "results/benchmarks/distill.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 8
+    threads: threads_of("distill")
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(600),
+        **asked("distill"),
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:

@@ -37,10 +37,9 @@ if pretraining(BASE_MODEL):
             "results/benchmarks/pretrain.tsv"
         conda:
             "../../envs/atlas.yaml"
-        threads: 8
+        threads: threads_of("pretrain")
         resources:
-            mem_mb=growing(8000),
-            runtime=growing(1440),
+            **asked("pretrain"),
             gpu=GPUS,
             device=DEVICE,
         params:
@@ -79,8 +78,7 @@ if BASE_MODEL["source"] in TUNED:
             "results/benchmarks/tokenize_domain.tsv"
         localrule: BASE_MODEL["lora"]["corpus"]["source"] == "hub"
         resources:
-            mem_mb=text_mb("tokenize_domain"),
-            runtime=growing(240),
+            **asked("tokenize_domain"),
         params:
             job=job("tokenize_domain"),
         message:
@@ -99,10 +97,9 @@ if BASE_MODEL["source"] in TUNED:
             "results/benchmarks/fine_tune_lora.tsv"
         conda:
             "../../envs/atlas.yaml"
-        threads: 8
+        threads: threads_of("fine_tune_lora")
         resources:
-            mem_mb=growing(8000),
-            runtime=growing(1440),
+            **asked("fine_tune_lora"),
             gpu=GPUS,
             device=DEVICE,
         params:
@@ -129,10 +126,9 @@ if BASE_MODEL["source"] == "merged":
             "results/benchmarks/merge_lora.tsv"
         conda:
             "../../envs/atlas.yaml"
-        threads: 8
+        threads: 1
         resources:
-            mem_mb=growing(8000),
-            runtime=growing(120),
+            **asked("merge_lora"),
         params:
             job=job("merge_lora"),
         message:

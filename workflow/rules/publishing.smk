@@ -25,8 +25,7 @@ rule model_card:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        **asked("model_card"),
     params:
         job=job("model_card", name=lambda wildcards: wildcards.sae),
     message:

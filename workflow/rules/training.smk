@@ -21,8 +21,7 @@ rule train_sae:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(240),
+        **asked("train_sae"),
         gpu=GPUS,
         device=DEVICE,
     params:
@@ -51,8 +50,7 @@ rule import_sae:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
+        **asked("import_sae"),
     params:
         job=job("import_sae"),
     message:

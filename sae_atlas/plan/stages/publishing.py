@@ -50,7 +50,7 @@ def index(atlas) -> tuple[dict, dict]:
 
 
 # What its numbers are drawn from: the names of figures and cards, and the sums of the benchmark files.
-PAGE = ("report", "cards", "costs.py", "plan/jobs.py", "metrics/collect.py")
+PAGE = ("report", "cards", "plan/costs.py", "plan/jobs.py", "metrics/collect.py")
 LOOK = ("figures/metrics_heatmap.py", "figures/scales.py", "metrics/labels.py", "figures/style.py")
 
 

@@ -11,10 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sae_atlas.arrays import Rows
 from sae_atlas.base_models.packages import MODELS
+from sae_atlas.config.layers import model_config
+from sae_atlas.config.made import base_of
 from sae_atlas.config.read import read_config
-from sae_atlas.errors import AtlasError
+from sae_atlas.errors import AtlasError, reason
+from sae_atlas.hub import refuse
 from sae_atlas.metrics.importance import participation_ratio
-from sae_atlas.plan.shape import model_config
 from sae_atlas.sites import INPUTS, SITES, blocks, module_name, module_paths
 
 CONTEXT = 8  # tokens of the pass that finds widths; any number does
@@ -96,9 +98,32 @@ def _section(model: str) -> dict:
 def _empty(section: dict, prepared: Path | None) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
 
-    config = model_config(section, prepared)
+    config = _config(base_of(section), prepared)
     with FakeTensorMode():  # shapes without numbers, through whatever the model does
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
+
+
+def _config(section: dict, prepared: Path | None):
+    """The transformers config of a section `base_model`, from the folder `prepared` if that is there."""
+    from transformers import AutoConfig
+
+    from sae_atlas.base_models.restoration import read_restoration
+
+    source, kept = section["source"], {"trust_remote_code": False}
+    try:
+        if prepared and (prepared / "config.json").is_file():
+            return AutoConfig.from_pretrained(prepared, local_files_only=True, **kept)
+        if source == "restoration":
+            return read_restoration(section["path"]).config
+        if source == "local":
+            return AutoConfig.from_pretrained(section["path"], local_files_only=True, **kept)
+        if source == "hub":
+            return AutoConfig.from_pretrained(section["id"], revision=section.get("revision"), **kept)
+        return AutoConfig.for_model(**{"bos_token_id": 0, "eos_token_id": 0, **model_config(section)})
+    except (OSError, ValueError, TypeError) as error:
+        if source == "hub" and isinstance(error, OSError):
+            refuse(error, "base_model.id", section["id"], section.get("revision"), "config.json")
+        raise AtlasError(f"base_model: its config cannot be had ({reason(error)}); check source and network") from error
 
 
 def _templated(path: str) -> str:

@@ -1,0 +1,1 @@
+"""What the command line lists of a model and of a finished atlas."""
