@@ -49,7 +49,7 @@ golden: .venv/ready
 
 # The tables of config/README.md, from the classes of the sections; a test says where they are not current.
 tables: .venv/ready
-	$(BIN)/python -m sae_atlas.config.tables config/README.md
+	PYTHONPATH=tests $(BIN)/python -m config_tables
 
 # The page of the atlas is tested in Chromium; where it cannot be installed those tests are skipped and say so.
 browser:

@@ -3,10 +3,13 @@
 import itertools
 
 import pytest
+import yaml
 
+from sae_atlas.config.activations import Activations
 from sae_atlas.config.read import complete_config, read_config
 from sae_atlas.plan.atlas import Atlas
-from workflow import ROOT, small
+from sae_atlas.plan.stages.publishing import UNSAID, what_makes
+from workflow import LIFE, ROOT, small
 
 
 def atlas(**changes) -> Atlas:
@@ -94,3 +97,31 @@ def test_the_headline_is_three_times_144_cells():
     )
     assert {grid.expansion(recipe) * 1024 for recipe in grid.recipes} == {32_768}
     assert [grid.config["recipes"][recipe]["l1"]["target_l0"] for recipe in grid.recipes] == [None, None, 150]
+
+
+RELEASED = small(
+    **{"activations.compression": "zstd", "activations.dtype": "int8", "activations.contexts_per_batch": 3}
+)
+TUNED = small(base_model=LIFE, **{"activations.layers": [1]})
+WORKED = {file.stem: yaml.safe_load(file.read_text()) for file in (ROOT / "config").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("config", [RELEASED, TUNED, *WORKED.values()], ids=["released", "tuned", *WORKED])
+def test_a_published_config_makes_the_same_again(config):
+    ours = Atlas(complete_config(config, "config.yaml"))
+    for recipe in ours.trained:
+        published = yaml.safe_load(yaml.safe_dump(what_makes(ours, [recipe])))
+        again = Atlas(complete_config(published, "published.yaml"))
+        cells = {"floors": [{}]} if "floors" in config else {}
+        cells |= {"model_card": [{"layer": layer} for layer in ours.layers]}
+        pairs = itertools.product(ours.layers, ours.snapshots)
+        cells |= {"train_sae": [{"layer": layer, "snapshot": snapshot} for layer, snapshot in pairs]}
+        for stage, cell in ((stage, cell) for stage, each in cells.items() for cell in each):
+            cell |= {"recipe": recipe}
+            assert again.identity(stage, **cell) == ours.identity(stage, **cell), (stage, cell)
+        if "students" in config.get("floors", {}):
+            assert again.identity("distill") == ours.identity("distill")
+
+
+def test_what_a_published_config_leaves_out_are_defaults():
+    assert UNSAID.items() <= Activations().plain().items()

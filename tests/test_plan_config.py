@@ -11,11 +11,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from config_tables import README, with_tables
 
 from benchmarks import controller
 from sae_atlas.config.read import complete_config
 from sae_atlas.config.sections import Config
-from sae_atlas.config.tables import with_tables
 from sae_atlas.errors import AtlasError
 from sae_atlas.plan.stages import STAGES
 from workflow import ROOT, small
@@ -140,7 +140,7 @@ def test_contradictions_are_told_together_with_each_other():
 
 
 def test_the_tables_of_the_readme_are_those_of_the_sections():
-    page = (ROOT / "config/README.md").read_text()
+    page = README.read_text(encoding="utf-8")
     assert with_tables(page) == page, "run `make tables`"
     shown = set(re.findall(r"<!-- keys of (\S+) -->", page))
     assert shown >= set(Config.model_fields)

@@ -66,7 +66,6 @@ class Activations(Section):
 
 
 def problems(activations: Activations, base_model: Model):
-    """Lines that name key and remedy."""
     site, layers, model = activations.site, activations.layers, base_model.plain()
     if site not in SITES and "{layer}" not in site:
         yield f"activations.site: no site {site!r}; {nearest(site, SITES)} Or give a module path with {{layer}} in it"

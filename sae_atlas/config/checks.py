@@ -11,7 +11,7 @@ from sae_atlas.config.keys import NAME_PATTERN, NAME_WORDS, Section, about, allo
 from sae_atlas.config.sections import Config
 from sae_atlas.errors import listed, nearest
 
-# Each looks at the sections that its parameters name, if all of them are of the right shape.
+# Each gives lines that name key and remedy. It looks at the sections of its parameters' names, if they are of the right shape.
 CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     training.problems,
     training.device_problems,

@@ -83,7 +83,6 @@ class Features(Section):
 
 
 def problems(features: Features, corpus: Corpus):
-    """Lines that name key and remedy."""
     if "tokens" in features.model_fields_set:
         if features.split == "held_out":
             yield "features.tokens: does nothing with split `held_out`, which reads evaluation.tokens; remove it"
@@ -97,7 +96,6 @@ def problems(features: Features, corpus: Corpus):
 
 
 def layer_problems(features: Features, activations: Activations, base_model: Model):
-    """Lines that name key and remedy."""
     if features.layers == "all":
         return
     try:

@@ -54,7 +54,7 @@ def key(
     if isinstance(default, type):
         kinds = {"default_factory": default}
     elif default is ... and (users or otherwise):
-        kinds = {"default": None, "exclude_if": _is_absent}
+        kinds = {"default": None, "exclude_if": lambda value: value is None}
     return Field(description=meaning, json_schema_extra=about, **kinds, **limits)
 
 
@@ -78,7 +78,8 @@ def meaning(field: FieldInfo) -> str:
 
 def section_of(field: FieldInfo) -> type[Section] | None:
     """The class of the section that a field holds."""
-    return next((kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)), None)
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
 def allowed(field: FieldInfo) -> list | None:
@@ -103,14 +104,6 @@ def _nested(annotation: Any):
         yield from _nested(each)
 
 
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Section)
-
-
-def _is_absent(value: object) -> bool:
-    return value is None
-
-
 # --- types ------------------------------------------------------------------------------------------------------------
 
 
@@ -132,16 +125,15 @@ def _number_as_written(value: object, as_float) -> float | int:
 
 
 def _layers(value: object) -> str | list[int]:
-    if value == "all":
-        return value
-    if isinstance(value, list) and value:
-        if all(type(each) is int and 0 <= each <= MOST_LAYERS for each in value) and len(set(value)) == len(value):
-            return value
-    elif isinstance(value, str):
-        ends = value.split("-")
-        if len(ends) == 2 and all(each.isascii() and each.isdigit() and len(each) <= 4 for each in ends):
-            return value
-    raise ValueError
+    if isinstance(value, list):
+        fits = (
+            value and all(type(each) is int and 0 <= each <= 9999 for each in value) and len(set(value)) == len(value)
+        )
+    else:
+        fits = isinstance(value, str) and re.fullmatch("all|[0-9]{1,4}-[0-9]{1,4}", value)
+    if not fits:
+        raise ValueError
+    return value
 
 
 @dataclass(frozen=True)
@@ -154,7 +146,6 @@ class OrText:
         return {"anyOf": [handler(core_schema), {"type": "string", "pattern": self.pattern}]}
 
 
-MOST_LAYERS = 9999
 SIZE = "8 or 10M"
 
 Whole = Annotated[int, BeforeValidator(_whole), OrText(r"^[0-9.]+[kMB]?$"), Words("a whole number", SIZE)]

@@ -63,7 +63,6 @@ class Floors(Section):
 
 
 def evaluation_problems(evaluation: Evaluation, corpus: Corpus):
-    """Lines that name key and remedy."""
     tokens, held_out = evaluation.tokens, corpus.held_out_tokens
     if tokens > held_out:
         yield f"evaluation.tokens: {tokens} is more than corpus.held_out_tokens ({held_out})"
@@ -72,7 +71,6 @@ def evaluation_problems(evaluation: Evaluation, corpus: Corpus):
 
 
 def floors_problems(floors: Floors, base_model: Model, corpus: Corpus):
-    """Lines that name key and remedy."""
     students = floors.students
     if not students:
         return

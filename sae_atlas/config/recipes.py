@@ -165,13 +165,11 @@ class Published(Section):
 
 
 def trained_problems(recipe: Recipe, where: str):
-    """Lines that name key and remedy."""
     if recipe.auxk.coefficient == 0 and recipe.auxk.latents is not None:
         yield f"{where}.auxk.latents: does nothing where auxk.coefficient is 0; remove it"
 
 
 def published_problems(recipe: Published, where: str):
-    """Lines that name key and remedy."""
     pretrained, where = recipe.pretrained, f"{where}.pretrained"
     if pretrained.source == "local" and not Path(pretrained.path).expanduser().is_dir():
         yield f"{where}.path: {pretrained.path!r} is no folder here; give the folder of the release"

@@ -35,7 +35,6 @@ class Training(Section):
 
 
 def problems(training: Training):
-    """Lines that name key and remedy."""
     snapshots, tokens = training.snapshots, training.tokens
     if any(later <= earlier for earlier, later in itertools.pairwise(snapshots)):
         yield "training.snapshots: not ascending; list the token counts from small to large, each once"
@@ -46,13 +45,11 @@ def problems(training: Training):
 
 
 def device_problems(training: Training, base_model: Model):
-    """Lines that name key and remedy."""
     if training.device == "cpu" and base_model.device_map:
         yield "base_model.device_map: takes the GPUs that there are, training.device is `cpu`; remove one of them"
 
 
 def length_problems(training: Training, corpus: Corpus, recipes: dict):
-    """Lines that name key and remedy."""
     published = all(isinstance(recipe, Published) for recipe in recipes.values())
     if training.tokens > corpus.tokens and not published:
         yield (

@@ -1,8 +1,6 @@
-"""The tables of config/README.md from the sections: python -m sae_atlas.config.tables config/README.md"""
+"""The tables of config/README.md, from the classes of the sections; `make tables` writes them again."""
 
 import re
-import sys
-from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
@@ -11,7 +9,9 @@ from sae_atlas.config.recipes import Pretrained, Recipe
 from sae_atlas.config.sections import Config
 from sae_atlas.errors import listed
 from sae_atlas.sizes import format_size
+from workflow import ROOT
 
+README = ROOT / "config" / "README.md"
 OF_RECIPES = {
     "recipes": Recipe,
     "pretrained": Pretrained,
@@ -69,5 +69,4 @@ def _default(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    file = Path(sys.argv[1])
-    file.write_text(with_tables(file.read_text(encoding="utf-8")), encoding="utf-8")
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
