@@ -98,7 +98,8 @@ def _training(cores: int) -> float:
     from sae_atlas.training.recipe import Recipe
 
     rows, d_in, latents, k = STEP
-    recipe = Recipe.from_dict({"architecture": "topk", "expansion": latents // d_in, "k": k, "batch": rows})
+    sizes = {"architecture": "topk", "expansion": latents // d_in, "k": k, "batch": rows}
+    recipe = Recipe.from_dict(complete_recipe(sizes))
     weights, x = initial_weights(d_in, latents, torch.zeros(d_in), seed=0), torch.randn(rows, d_in) / d_in**0.5
     gradients, control = backend_for(cores, "cpu").gradients, Control(density=k / latents)
     of_step = rows * d_in * (2 * latents + 6 * k)

@@ -10,7 +10,7 @@ from sae_atlas.config.made import MADE, base_of
 from sae_atlas.plan.jobs import job_cells
 from sae_atlas.plan.shape import Shape
 from sae_atlas.plan.stages.activations import saved_dtype
-from sae_atlas.training.recipe import TOPK
+from sae_atlas.saes.architectures import uses
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "bitround": 2, "int8": 1}  # of a value, before it is compressed
 SINGLE = 4  # bytes of a float32
@@ -213,7 +213,7 @@ class Jobs:
         """
         tokens, weights, said = self.window(snapshot), self.weights(recipe), self.config["recipes"][recipe]
         chunks = 5 * self.config["activations"]["chunk_rows"] * self.d_in * SINGLE
-        copies = (4 if said["architecture"] in TOPK else 8) + 1 / 8
+        copies = (4 if uses(said["architecture"], "k") else 8) + 1 / 8
         step = TRAINED * ROWS["step"] * self.latents(recipe)
         return {
             "tokens": tokens,
