@@ -91,6 +91,7 @@ def _training(cores: int) -> float:
     """FLOP/s of the gradients of a TopK step, in the int8 screening and the loops that this processor has."""
     import torch
 
+    from sae_atlas.config.read import complete_recipe
     from sae_atlas.kernels import backend_for
     from sae_atlas.kernels.measured import Control
     from sae_atlas.saes import architecture
