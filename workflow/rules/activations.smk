@@ -45,7 +45,6 @@ rule shard_activations:
         "results/benchmarks/shard_activations/layer{layer}_{snapshot}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         **asked("shard_activations"),
     params:

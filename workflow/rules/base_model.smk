@@ -14,7 +14,6 @@ rule prepare_model:
     localrule: BASE_MODEL["source"] == "hub"  # nodes of a cluster may have no internet
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         **asked("prepare_model"),
     params:

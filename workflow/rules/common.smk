@@ -49,6 +49,8 @@ def read_config():
 atlas = Atlas(read_config(), begun_with(Path().glob(str(PATHS.modify(ORIGINS)))))
 # A folder is known by a file in it: Snakemake would remove a folder before the job that makes it again has begun.
 CORPUS = f"results/corpus/{atlas.config['corpus']['name']}.zarr/zarr.json"
+CHECKPOINT = "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt"
+LATENTS = "results/metrics/{recipe}/layer{layer:02d}_latents.parquet"
 PROVENANCE = "results/base_model/provenance.json"
 BASE_MODEL = atlas.config["base_model"]
 # Of the model that is tuned, and of the tokenizer alone of a model that is yet to be trained; the base model's own otherwise.
@@ -144,7 +146,7 @@ def threads_of(rule):
 def trained(cells):
     """Checkpoints of all recipes that train on stores, for these (layer, snapshot) cells."""
     return [
-        f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt"
+        CHECKPOINT.format(recipe=recipe, layer=layer, snapshot=snapshot)
         for recipe in atlas.trained
         for layer, snapshot in cells
     ]
@@ -212,10 +214,14 @@ def text_trained(wildcards):
     return trained([(layer, atlas.last) for layer in atlas.text_groups[wildcards.part]])
 
 
-def latents_of_all_layers(wildcards):
-    """Tables of the latents of a recipe, by layer."""
-    path = "results/metrics/{recipe}/layer{layer:02d}_latents.parquet"
-    return expand(path, recipe=wildcards.recipe, layer=atlas.layers)
+def of_all_layers(path, snapshots=("",)):
+    """A file of every layer of a job's recipe, and of every one of the snapshots."""
+
+    def paths(wildcards):
+        recipe = cell(wildcards)["recipe"]
+        return expand(path, recipe=recipe, layer=atlas.layers, snapshot=snapshots)
+
+    return paths
 
 
 def earlier_snapshots(wildcards):
@@ -226,8 +232,7 @@ def earlier_snapshots(wildcards):
 
 def beside_it(wildcards):
     """Final checkpoints of the layers next to it."""
-    stem = f"results/checkpoints/{wildcards.recipe}/sae_layer"
-    return [f"{stem}{layer:02d}_{atlas.last}.pt" for layer in atlas.beside(int(wildcards.layer))]
+    return expand(CHECKPOINT, recipe=wildcards.recipe, layer=atlas.beside(int(wildcards.layer)), snapshot=atlas.last)
 
 
 def explored(file):

@@ -52,7 +52,6 @@ rule evaluate_sae:
         "results/benchmarks/evaluate_sae/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         **asked("evaluate_sae"),
         gpu=GPUS,
@@ -73,11 +72,7 @@ rule evaluate_sae:
 rule collect_metrics:
     """One tidy table of a recipe: layer, snapshot, metric, value, interval."""
     input:
-        tables=needs(
-            lambda wildcards: expand(
-                "results/metrics/{recipe}/layer{layer:02d}.parquet", recipe=wildcards.recipe, layer=atlas.layers
-            )
-        ),
+        tables=needs(of_all_layers("results/metrics/{recipe}/layer{layer:02d}.parquet")),
     output:
         table=update("results/metrics/{recipe}.parquet"),
     log:
@@ -87,7 +82,6 @@ rule collect_metrics:
     localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=growing(1000),
         runtime=growing(10),
@@ -122,15 +116,8 @@ use rule collect_metrics as collect_recipes with:
 rule match_layers:
     """Best match of every latent in the neighbouring layers, by the cosine of their decoder rows."""
     input:
-        checkpoints=needs(
-            lambda wildcards: expand(
-                "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt",
-                recipe=wildcards.recipe,
-                layer=atlas.layers,
-                snapshot=atlas.last,
-            )
-        ),
-        latents=needs(latents_of_all_layers),
+        checkpoints=needs(of_all_layers(CHECKPOINT, [atlas.last])),
+        latents=needs(of_all_layers(LATENTS)),
     output:
         table=update("results/metrics/{recipe}/flow.parquet"),
     log:

@@ -19,7 +19,6 @@ rule explorer:
         "results/benchmarks/explorer.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         **asked("explorer"),
     params:

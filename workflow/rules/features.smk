@@ -49,7 +49,6 @@ rule top_contexts:
         "results/benchmarks/top_contexts/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         **asked("top_contexts"),
         gpu=GPUS,
@@ -76,7 +75,6 @@ rule evolution:
         "results/benchmarks/evolution/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         **asked("evolution"),
     params:
@@ -103,7 +101,6 @@ rule contexts_of_matches:
         "results/benchmarks/contexts_of_matches/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         **asked("contexts_of_matches"),
         gpu=GPUS,
@@ -137,7 +134,6 @@ rule contexts_as_json:
         "results/benchmarks/contexts_as_json/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
@@ -163,7 +159,6 @@ rule contexts_for_neuronpedia:
         "results/benchmarks/contexts_for_neuronpedia/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),

@@ -3,14 +3,9 @@ from sae_atlas.plan.stages.figures import FIGURES, OF_LAYERS
 
 # Parameter of a figure's function -> the files that it reads.
 READ = {
-    "curves": lambda wildcards: expand(
-        "results/curves/{recipe}/layer{layer:02d}_{snapshot}.parquet",
-        recipe=wildcards.recipe,
-        layer=atlas.layers,
-        snapshot=atlas.snapshots,
-    ),
+    "curves": of_all_layers("results/curves/{recipe}/layer{layer:02d}_{snapshot}.parquet", atlas.snapshots),
     "metrics": "results/metrics/{recipe}.parquet",
-    "latents": latents_of_all_layers,
+    "latents": of_all_layers(LATENTS),
     "sisters": "results/metrics.parquet",
     "flow": "results/metrics/{recipe}/flow.parquet",
     "floors": "results/floors/{recipe}/floors.parquet",
@@ -40,7 +35,6 @@ for name, figure in FIGURES.items():
             f"results/benchmarks/plot_{name}/{{recipe}}.tsv"
         conda:
             "../../envs/atlas.yaml"
-        threads: 1
         resources:
             mem_mb=growing(2000),
             runtime=growing(10),

@@ -4,11 +4,7 @@
 rule floors:
     """Predicted floors of every layer of a recipe: as published, and with the two corrections of the kept count."""
     input:
-        blocks=needs(
-            lambda wildcards: expand(
-                "results/metrics/{recipe}/layer{layer:02d}_blocks.parquet", recipe=wildcards.recipe, layer=atlas.layers
-            )
-        ),
+        blocks=needs(of_all_layers("results/metrics/{recipe}/layer{layer:02d}_blocks.parquet")),
     output:
         table=update("results/floors/{recipe}/floors.parquet"),
     log:
@@ -17,7 +13,6 @@ rule floors:
         "results/benchmarks/floors/{recipe}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=growing(2000),
         runtime=growing(20),
@@ -68,7 +63,6 @@ rule fit_floors:
         "results/benchmarks/fit_floors/{recipe}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=growing(2000),
         runtime=growing(20),

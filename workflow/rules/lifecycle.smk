@@ -13,7 +13,6 @@ if pretraining(BASE_MODEL):
             "results/benchmarks/make_tokenizer.tsv"
         conda:
             "../../envs/atlas.yaml"
-        threads: 1
         resources:
             mem_mb=growing(2000),
             runtime=growing(10),
@@ -126,7 +125,6 @@ if BASE_MODEL["source"] == "merged":
             "results/benchmarks/merge_lora.tsv"
         conda:
             "../../envs/atlas.yaml"
-        threads: 1
         resources:
             **asked("merge_lora"),
         params:

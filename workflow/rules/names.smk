@@ -18,7 +18,6 @@ rule score_latents:
         "results/benchmarks/score_latents/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
@@ -47,7 +46,6 @@ rule name_latents:
         "results/benchmarks/name_latents/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=growing(4000),
         runtime=growing(240),

@@ -6,11 +6,7 @@ rule model_card:
     input:
         base_model=needs(PROVENANCE),
         corpus=needs(CORPUS),
-        checkpoint=needs(
-            lambda wildcards: "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt".format(
-                **cell(wildcards), snapshot=atlas.last
-            )
-        ),
+        checkpoint=needs(lambda wildcards: CHECKPOINT.format(**cell(wildcards), snapshot=atlas.last)),
         metrics=needs(lambda wildcards: "results/metrics/{recipe}/layer{layer:02d}.json".format(**cell(wildcards))),
     output:
         update("models/sae/{sae}/model.pt"),
@@ -23,7 +19,6 @@ rule model_card:
         "results/benchmarks/model_card/{sae}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         **asked("model_card"),
     params:
@@ -39,21 +34,8 @@ rule release:
     input:
         base_model=needs(PROVENANCE),
         corpus=needs(CORPUS),
-        checkpoints=needs(
-            lambda wildcards: expand(
-                "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt",
-                recipe=RELEASES[wildcards.release],
-                layer=atlas.layers,
-                snapshot=atlas.snapshots,
-            )
-        ),
-        metrics=needs(
-            lambda wildcards: expand(
-                "results/metrics/{recipe}/layer{layer:02d}.json",
-                recipe=RELEASES[wildcards.release],
-                layer=atlas.layers,
-            )
-        ),
+        checkpoints=needs(of_all_layers(CHECKPOINT, atlas.snapshots)),
+        metrics=needs(of_all_layers("results/metrics/{recipe}/layer{layer:02d}.json")),
         figures=needs(
             lambda wildcards: [path for path in PICTURES if Path(path).parent.name == RELEASES[wildcards.release]]
         ),
@@ -65,7 +47,6 @@ rule release:
         "results/benchmarks/release/{release}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=growing(1000),
         runtime=growing(30),
@@ -94,7 +75,6 @@ rule index:
         "results/benchmarks/index.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=growing(2000),
         runtime=growing(60),

@@ -26,7 +26,6 @@ rule page:
     localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=growing(2000),
         runtime=growing(10),

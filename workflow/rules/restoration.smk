@@ -15,7 +15,6 @@ if BASE_MODEL["source"] == "restoration":
             "results/benchmarks/convert_transformer_lens.tsv"
         conda:
             "../../envs/atlas.yaml"
-        threads: 1
         resources:
             mem_mb=growing(4000),
             runtime=growing(30),

@@ -13,7 +13,6 @@ rule compare_latents:
         "results/benchmarks/compare_latents/{recipe}/{comparison}.tsv"
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
@@ -41,7 +40,6 @@ rule survival_page:
     localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,

@@ -19,7 +19,6 @@ rule train_sae:
         recipe=one_of(atlas.trained),
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         **asked("train_sae"),
         gpu=GPUS,
@@ -48,7 +47,6 @@ rule import_sae:
     localrule: any(atlas.config["recipes"][recipe]["pretrained"]["source"] == "hub" for recipe in atlas.pretrained)
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         **asked("import_sae"),
     params:
