@@ -22,7 +22,7 @@ def model_card(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     return settings, {**sources(atlas), "metrics": atlas.identity("evaluate_sae", recipe=recipe, layer=layer)}
 
 
-@stage("cards", "metrics/labels.py", runs="cards.release:write_release")
+@stage("cards", "metrics/labels.py", runs="cards.release:write_release", version=2)
 def release(atlas, recipe: str) -> tuple[dict, dict]:
     settings = {
         "base": atlas.config["base_model"]["name"],
@@ -73,22 +73,17 @@ def page(atlas) -> tuple[dict, dict]:
     return settings, {**sources(atlas), **cards, **text}
 
 
-# Defaults that a published config leaves out: so releases that did say the right thing keep their identities.
-UNSAID = {"compression": "none", "contexts_per_batch": 16}
-
-
 def what_makes(atlas, recipes: list[str]) -> dict:
     """The config that makes these recipes again, without what only bounds disk or says how things look."""
     base_model, activations = atlas.config["base_model"], atlas.config["activations"]
     if "base" in base_model:  # computed in the precision of the model that is made of it
         base = {key: value for key, value in base_model["base"].items() if key != "dtype"}
         base_model = base_model | {"base": base}
-    keys = ("site", "layers", "dtype", "outlier_norm", "shard_rows", "chunk_rows", "seed")
-    said = [*keys, *(key for key, value in UNSAID.items() if activations[key] != value)]
+    bounds = ("layers_per_pass", "max_live_stores")
     return {
         "base_model": base_model,
         "corpus": atlas.config["corpus"],
-        "activations": {key: activations[key] for key in said},
+        "activations": {key: value for key, value in activations.items() if key not in bounds},
         "training": atlas.config["training"],
         "recipes": {recipe: atlas.config["recipes"][recipe] for recipe in recipes},
         **{key: atlas.config[key] for key in ("evaluation", "floors") if key in atlas.config},
