@@ -10,7 +10,6 @@ import torch
 from latents import DEAD, EVIL, WORDS, features, make_explorer, scores
 from random_saes import D_SAE
 
-from sae_atlas.errors import AtlasError
 from sae_atlas.features.explorer.neighbours import neighbours
 from sae_atlas.features.explorer.pack import read_pack, short, write_pack
 
@@ -313,12 +312,6 @@ def test_missing_data_are_named(tmp_path, chromium):
 
 
 # --- without a browser -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["corpus", "topk layer00 features", "topk layer00 checkpoint"])
-def test_files_of_another_run_are_refused(tmp_path, name):
-    with pytest.raises(AtlasError, match="made by other settings, code or inputs"):
-        make_explorer(tmp_path, layers=1, **{name: "another"})
 
 
 def test_the_same_tables_give_the_same_bytes(tmp_path):
