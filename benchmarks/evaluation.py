@@ -18,22 +18,20 @@ from statistics import median
 import torch
 
 from benchmarks.report import cpu, write
-from sae_atlas.base_models.load import load, load_tokenizer, read_provenance
+from sae_atlas.base_models.load import load
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.corpus import tokenize
+from sae_atlas.files import read_json
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import open_held_out, save_held_out
 from sae_atlas.metrics.losses import clean_predictions, losses
 from sae_atlas.metrics.reconstruction import token_sums
-from sae_atlas.provenance import make_record
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.parts import initial_weights
 from sae_atlas.saes.sae import Sae
 from sae_atlas.sites import capture, patch
 
-RECORD = make_record("benchmark", {"model_dtype": "float32"}, "", {})
-ID = RECORD["identity"]
 CONTEXTS = 8  # in a batch
 ROUNDS = 3
 TEXT = {"source": "package", "package": "wikipedia-introductions"}
@@ -55,9 +53,9 @@ class Bench:
     ):
         self.folder, self.tokens, self.patched = folder, tokens, patched
         self.provenance, self.corpus = folder / "model" / "provenance.json", folder / "corpus.zarr"
-        prepare(self.provenance, model, RECORD)
-        tokenize(self.corpus, load_tokenizer(self.provenance), TEXT, context, 2 * context, 2 * tokens, 0, RECORD)
-        facts = read_provenance(self.provenance)
+        prepare(self.provenance, **model)
+        tokenize(self.provenance, self.corpus, TEXT, context, 2 * context, 2 * tokens, 0)
+        facts = read_json(self.provenance)
         self.layers, self.layer = facts["n_layers"], facts["n_layers"] // 2
         self.saes = {f"{number}": self._sae(number, facts["d_model"], expansion) for number in range(snapshots)}
 
@@ -66,7 +64,7 @@ class Bench:
         state = checkpoints.fold(
             initial_weights(d_in, expansion * d_in, torch.zeros(d_in), number), None, torch.zeros(d_in), 1.0
         )
-        config = {"recipe": recipe, "d_in": d_in, "d_sae": expansion * d_in, "tokens": number, "record": RECORD}
+        config = {"recipe": recipe, "d_in": d_in, "d_sae": expansion * d_in, "tokens": number}
         checkpoints.save(self.folder / f"{number}.pt", state, config | {"normaliser": {"scale": 1.0}}, {})
         return self.folder / f"{number}.pt"
 
@@ -83,8 +81,6 @@ class Bench:
             patched_tokens=self.patched,
             contexts_per_batch=CONTEXTS,
             model_dtype="float32",
-            record=RECORD,
-            expects={"base_model": ID, "corpus": ID},
         )
         return time.perf_counter() - began
 
@@ -92,9 +88,10 @@ class Bench:
         """Seconds of evaluating these SAEs with the passes at hand."""
         began = time.perf_counter()
         evaluate(
-            self.folder / "held_out.zarr",
+            self.folder / "held_out.zarr" / f"layer{self.layer:02d}",
             self.provenance,
-            {name: self.saes[name] for name in names},
+            [self.saes[name] for name in names],
+            names,
             self.folder / "table.parquet",
             self.folder / "latents.parquet",
             self.folder / "blocks.parquet",
@@ -103,8 +100,6 @@ class Bench:
             layer=self.layer,
             contexts_per_batch=CONTEXTS,
             outlier_norm=10,
-            record=RECORD,
-            expects={"base_model": ID, "held_out": ID, **dict.fromkeys(names, ID)},
         )
         return time.perf_counter() - began
 
@@ -112,7 +107,7 @@ class Bench:
 @torch.inference_mode()
 def from_scratch(bench: Bench, model, name: str) -> float:
     """Seconds of measuring one SAE as one would by hand; loading the model is left out."""
-    held_out = open_held_out(bench.folder / "held_out.zarr", ID)
+    held_out = open_held_out(bench.folder / "held_out.zarr")
     tokens, mask = (torch.from_numpy(held_out.rows(each)[:]) for each in ("tokens", "mask"))
     began = time.perf_counter()
     sae, found, clean = Sae.load(bench.saes[name]), [], []
@@ -143,7 +138,7 @@ def run(bench: Bench) -> dict:
     # What a layer more costs is its ablated passes; the rest is shared by all layers.
     ablated = two_layers - one_layer
     share = ablated + (one_layer - ablated) / bench.layers
-    model, _ = load(bench.provenance, "float32", ID)
+    model, _ = load(bench.provenance, "float32")
     scratch = sum(from_scratch(bench, model, name) for name in bench.saes)
     again = sum(one_layer + bench.measure(name) for name in bench.saes)
     kept = bench.measure(*bench.saes)

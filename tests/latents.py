@@ -9,10 +9,10 @@ from random_saes import D_SAE, random_checkpoint
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from models import write_tokenizer
 from sae_atlas.corpus import open_corpus, tokenize
-from sae_atlas.features.decoder import Decoder
-from sae_atlas.features.explorer.build import TABLES, Source, write_explorer
-from sae_atlas.provenance import make_record
+from sae_atlas.features.explorer.build import TABLES, write_explorer
+from sae_atlas.provenance import make_record, recording
 from sae_atlas.saes.checkpoint import save
 from sae_atlas.tables import write_table
 
@@ -21,7 +21,6 @@ WORDS = ["ship", "river", "queen", "shipping", "naïve", "東京", EVIL] + [f"wo
 DEAD = 3  # latents at the end
 TOPICS = ["History", "Geography", EVIL]
 START = "<|endoftext|>"
-IDENTITY = "0123456789abcdef"
 EDGES = [2.0 ** (edge / 2) for edge in range(25)]
 
 
@@ -40,8 +39,7 @@ def write_corpus(folder: Path, context: int = 32) -> Path:
     documents = [{"text": " ".join(WORDS[at] for at in noise.integers(len(WORDS), size=300))} for _ in range(40)]
     (folder / "text.jsonl").write_text("\n".join(map(json.dumps, documents)))
     text = {"source": "local", "path": str(folder / "text.jsonl")}
-    record = make_record("tokenize", {}, "", {})
-    tokenize(folder / "corpus.zarr", word_tokenizer(), text, context, 8000, 2000, 0, record)
+    tokenize(write_tokenizer(folder, word_tokenizer()), folder / "corpus.zarr", text, context, 8000, 2000, 0)
     return folder / "corpus.zarr"
 
 
@@ -149,7 +147,7 @@ def matches(layer: int, layers: int, tokens: np.ndarray) -> pa.Table:
 
 
 def make_explorer(
-    folder: Path, recipes=("topk",), layers: int = 3, shown: int = 3, without=(), base: str = "base", **expects
+    folder: Path, recipes=("topk",), layers: int = 3, shown: int = 3, without=(), base: str = "base"
 ) -> Path:
     """An explorer of the first `shown` layers from made-up tables, those in `without` left out; the path of its page."""
     corpus = write_corpus(folder)
@@ -162,28 +160,23 @@ def make_explorer(
         "evolution": lambda layer: evolution(layer, layers),
         "matches": lambda layer: matches(layer, layers, tokens),
     }
-    checkpoint = random_checkpoint("topk")
-    checkpoint["config"]["record"] = {"identity": IDENTITY}
-    save(folder / "sae.pt", **checkpoint)
-    sources, known = [], {"corpus": open_corpus(corpus).attributes["record"]["identity"]}
-    for number, recipe in enumerate(recipes):
-        for layer in range(min(layers, shown)):
-            tables = {}
-            for name in set(TABLES) - set(without):
-                tables[name] = folder / f"{number}_{layer}_{name}.parquet"
-                table = made[name](layer) if callable(made[name]) else made[name]
-                write_table(tables[name], table, [IDENTITY])
-            sources.append(Source(recipe, layer, tables, folder / "sae.pt"))
-            known |= {f"{recipe} layer{layer:02d} {name}": IDENTITY for name in [*tables, "checkpoint"]}
-    record = make_record("explorer", {}, "", {})
-    write_explorer(
-        folder / "explorer",
-        corpus,
-        Decoder(word_tokenizer().decode),
-        sources,
-        base,
-        "resid_post",
-        record=record,
-        expects=known | expects,
-    )
-    return folder / "explorer" / "index.html"
+    save(folder / "sae.pt", **random_checkpoint("topk"))
+    layers_shown = [(recipe, layer) for recipe in recipes for layer in range(min(layers, shown))]
+    tables = {name: [] for name in set(TABLES) - set(without)}
+    for number, (_, layer) in enumerate(layers_shown):
+        for name, files in tables.items():
+            files.append(folder / f"{number}_{name}.parquet")
+            write_table(files[-1], made[name](layer) if callable(made[name]) else made[name])
+    page = folder / "explorer" / "index.html"
+    with recording(make_record("explorer", {}, "", {})):
+        write_explorer(
+            page,
+            corpus,
+            folder / "provenance.json",
+            [folder / "sae.pt"] * len(layers_shown),
+            layers_shown,
+            base,
+            "resid_post",
+            **tables,
+        )
+    return page

@@ -2,13 +2,13 @@
 
 import json
 
+from sae_atlas.base_models.adapters import META
 from sae_atlas.base_models.from_scratch import model_sizes
-from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.base_models.prepare import make_tokenizer, prepare
 from sae_atlas.corpus import tokenize
 from sae_atlas.lifecycle.lora import fine_tune_lora, merge_lora
 from sae_atlas.lifecycle.pretrain import pretrain
-from sae_atlas.provenance import make_record
+from sae_atlas.provenance import make_record, recording
 
 CONTEXT = 32
 SIZES = {
@@ -29,28 +29,19 @@ FIT = {
 LORA = {"rank": 2, "alpha": 4, "targets": None}
 
 
-def record(stage, **inputs):
-    return make_record(stage, {}, "", inputs)
-
-
-def identity(stage, **inputs):
-    return record(stage, **inputs)["identity"]
-
-
 def texts(folder, pets=("cat", "dog", "goldfish"), name="pets"):
     """A tokenizer and a corpus of simple sentences."""
-    make_tokenizer(folder / "tokenizer.json", "bytes", record("make_tokenizer"))
+    make_tokenizer(folder / "tokenizer.json", "bytes")
     documents = [f"The {pet} number {n} sleeps beside its {n % 7} friends." for n in range(200) for pet in pets]
     (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
     tokenize(
+        folder / "tokenizer.json",
         folder / f"{name}.zarr",
-        load_tokenizer(folder / "tokenizer.json"),
         {"source": "local", "path": str(folder / f"{name}.jsonl")},
         context=CONTEXT,
         train_tokens=8000,
         held_out_tokens=600,
         seed=0,
-        record=record("tokenize"),
     )
     return folder / f"{name}.zarr"
 
@@ -60,32 +51,28 @@ def pretrained(folder, architecture="gpt2", name=None, fit=FIT):
     made = folder / "models" / "pretrained" / (name or NAMES[architecture])
     sizes = model_sizes({"architecture": architecture, "sizes": SIZES[architecture]}, CONTEXT)
     settings = {"name": made.name, "architecture": architecture, "sizes": sizes, "seed": 0, "fit": fit, "text": "pets"}
-    expects = {"tokenizer": identity("make_tokenizer"), "corpus": identity("tokenize")}
-    pretrain(folder / "tokenizer.json", folder / "pets.zarr", made, settings, record("pretrain"), expects, "cpu")
+    with recording(make_record("pretrain", settings, "", {})):
+        pretrain(folder / "tokenizer.json", folder / "pets.zarr", made / META, "cpu", **settings)
     return made
 
 
-def prepared(folder, made, source="pretrain", stage="pretrain"):
+def prepared(folder, made, source="pretrain"):
     """Provenance of the folder of a rule, as the chain reads it."""
     provenance = folder / "results" / f"{source}.json"
-    prepare(provenance, {"source": source}, record("prepare_base", made=identity(stage)), made)
+    prepare(provenance, made / META, source=source)
     return provenance
 
 
 def tuned(folder, made, name, fit=FIT, lora=LORA):
     """An adapter of the model in `made`, tuned on `texts` of horses."""
     settings = {"name": name, "base": made.name, "seed": 0, "lora": lora, "fit": fit, "text": "horses"}
-    expects = {"base_model": identity("prepare_base", made=identity("pretrain")), "corpus": identity("tokenize")}
     adapter = made.parent / name
-    source = prepared(folder, made)
-    fine_tune_lora(source, folder / "horses.zarr", adapter, settings, record("fine_tune_lora"), expects, "cpu")
+    with recording(make_record("fine_tune_lora", settings, "", {})):
+        fine_tune_lora(prepared(folder, made), folder / "horses.zarr", adapter / META, "cpu", **settings)
     return adapter
 
 
 def merged(folder, made, adapter, name):
-    expects = {"base_model": identity("prepare_base", made=identity("pretrain")), "corpus": identity("tokenize")}
-    expects["adapter"] = identity("fine_tune_lora")
     whole = made.parent / name
-    source = prepared(folder, made)
-    merge_lora(source, adapter, folder / "horses.zarr", whole, record("merge_lora"), expects, "cpu")
+    merge_lora(prepared(folder, made), adapter / META, folder / "horses.zarr", whole / META, name, "cpu")
     return whole

@@ -1,7 +1,11 @@
-"""Small random models of each family."""
+"""Small random models of each family, and what stands for a prepared base model."""
+
+from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+
+from sae_atlas.files import write_json
 
 SIZES = {
     "gpt_neox": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64},
@@ -21,3 +25,10 @@ def random_model(architecture: str, **sizes):
     torch.manual_seed(0)
     config = AutoConfig.for_model(architecture, vocab_size=64, **SIZES[architecture], **sizes)
     return AutoModelForCausalLM.from_config(config).double().eval().requires_grad_(False)
+
+
+def write_tokenizer(folder: Path, tokenizer) -> Path:
+    """The provenance of a prepared base model that is only a tokenizer."""
+    tokenizer.save_pretrained(folder / "tokenizer")
+    write_json(folder / "provenance.json", {"path": "tokenizer"})
+    return folder / "provenance.json"

@@ -10,13 +10,12 @@ import yaml
 import zarr
 from tables import metric_rows
 
-from sae_atlas.cards.model_card import write_model_card
 from sae_atlas.cards.names import release_name, sae_name
 from sae_atlas.cards.release import write_release
 from sae_atlas.config.read import complete_recipe
-from sae_atlas.exports.published import export_saelens
+from sae_atlas.exports.published import publish_sae
 from sae_atlas.files import sha256, write_json
-from sae_atlas.provenance import make_record
+from sae_atlas.provenance import make_record, recording
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.sae import Sae
 from workflow import ROOT, small
@@ -101,37 +100,30 @@ class Run:
         write_json(path, {"metrics": rows, "checkpoints": measured, "record": self.evaluations[layer]})
         return path
 
-    @property
-    def expects(self) -> dict:
-        found = {"base_model": self.model["identity"], "corpus": self.corpus["identity"]}
-        return found | {f"layer{layer:02d}": record["identity"] for layer, record in self.evaluations.items()}
-
     def card(self, **changes) -> Path:
-        expects = {**self.expects, "metrics": self.evaluations[1]["identity"]}
         arguments = {
             "checkpoint": self.files[1]["final"],
             "metrics": self.metrics[1],
-            "provenance": self.folder / "provenance.json",
+            "base_model": self.folder / "provenance.json",
             "corpus": self.folder / "corpus.zarr",
-            "folder": self.folder / "models" / self.name,
+            "card": self.folder / "models" / self.name / "model_card.md",
             "name": self.name,
             "base": self.base,
             "text": "wikipedia-introductions",
             "author": "",
-            "record": make_record("model_card", {}, "0", expects),
-            "expects": expects,
         } | changes
-        shared = ("checkpoint", "provenance", "corpus", "folder", "base", "text", "expects")
-        export_saelens(**{key: arguments[key] for key in shared})
-        write_model_card(**arguments)
-        return Path(arguments["folder"])
+        with recording(make_record("model_card", {}, "0", {})):
+            publish_sae(**arguments)
+        return Path(arguments["card"]).parent
 
     def publish(self, **changes) -> Path:
         arguments = {
-            "checkpoints": self.files,
-            "metrics": self.metrics,
+            "checkpoints": [path for layer in LAYERS for path in self.files[layer].values()],
+            "metrics": list(self.metrics.values()),
+            "layers": LAYERS,
+            "snapshots": list(SNAPSHOTS),
             "figures": sorted(self.folder.glob("*.png")),
-            "provenance": self.folder / "provenance.json",
+            "base_model": self.folder / "provenance.json",
             "corpus": self.folder / "corpus.zarr",
             "readme": self.folder / "releases" / self.release / "README.md",
             "name": self.release,
@@ -141,10 +133,9 @@ class Run:
             "config": small(),
             "licence": "apache-2.0",
             "author": "",
-            "record": make_record("release", {}, "0", self.expects),
-            "expects": self.expects,
         } | changes
-        write_release(**arguments)
+        with recording(make_record("release", {}, "0", {})):
+            write_release(**arguments)
         return Path(arguments["readme"]).parent
 
 

@@ -26,7 +26,6 @@ def make_store(
     source = zarr.open_group(folder / f"activations_{seed}", mode="w")
     source.create_array("layer00", data=values)
     source.attrs.update({"base_model": {"name": "none"}, "site": "resid_post", "window": [0, rows], "masked": 0})
-    source.attrs["record"] = {"identity": "activations"}
     output = folder / f"store_{seed}.zarr"
     shard_activations(
         folder / f"activations_{seed}",
@@ -38,7 +37,5 @@ def make_store(
         shard_rows=512,
         chunk_rows=256,
         seed=seed,
-        record={"identity": f"store {seed}"},
-        expects={"activations": "activations"},
     )
     return output

@@ -23,18 +23,16 @@ UNITS = {
 }
 WITHOUT_INTERVAL = ("dead", "alive", "dead_share", "l0_median", "rank_99", "participation_ratio")
 WITHOUT_INTERVAL += ("alignment", "nearest", "settled")
-IDENTITY = "0123456789abcdef"  # of every job whose results are in these tables
 LOSSES = ("ce_", "kl")
 
 
 def write_curves(
     folder: Path, layers: int, snapshots: list[int], adaptive: bool, latents: int = 4608, rows: int = 60
-) -> dict[int, list[Path]]:
-    """Curves as training/curve.py writes them: layer -> one file per window. `adaptive`: L1 steered to an L0 of 48."""
-    files = {}
+) -> list[Path]:
+    """Curves as training/curve.py writes them: of every layer a file per window. `adaptive`: L1 steered to an L0 of 48."""
+    files = []
     for layer in range(layers):
         noise = np.random.default_rng(layer)
-        files[layer] = []
         for start, stop in zip([0, *snapshots], snapshots, strict=False):
             tokens = np.linspace(start, stop, rows + 1)[1:]
             done = tokens / snapshots[-1]
@@ -62,8 +60,8 @@ def write_curves(
                 }
             )
             path = folder / f"layer{layer:02d}_{format_size(stop)}.parquet"
-            write_table(path, pa.Table.from_pandas(table, preserve_index=False), [IDENTITY])
-            files[layer].append(path)
+            write_table(path, pa.Table.from_pandas(table, preserve_index=False))
+            files.append(path)
     return files
 
 
@@ -133,13 +131,13 @@ def write_metrics(path: Path, recipes: str | list[str], layers: int, snapshots: 
         for layer in range(layers)
         for row in metric_rows(recipe, layer, layers, snapshots, latents)
     ]
-    write_table(path, pa.Table.from_pandas(pd.DataFrame(rows)), [IDENTITY] * layers * len(recipes))
+    write_table(path, pa.Table.from_pandas(pd.DataFrame(rows)))
     return path
 
 
-def write_latents(folder: Path, layers: int, latents: int = 512, tokens: int = 8064) -> dict[int, Path]:
-    """Per-latent tables as metrics.evaluate writes them: layer -> file. A tenth of the latents is dead."""
-    files = {}
+def write_latents(folder: Path, layers: int, latents: int = 512, tokens: int = 8064) -> list[Path]:
+    """Per-latent tables as metrics.evaluate writes them, one per layer. A tenth of the latents is dead."""
+    files = []
     for layer in range(layers):
         noise = np.random.default_rng(layer)
         counts = (tokens * 10 ** noise.normal(-2, 0.6, latents)).clip(1, tokens).astype(int)
@@ -152,8 +150,8 @@ def write_latents(folder: Path, layers: int, latents: int = 512, tokens: int = 8
             "nearest": noise.random(latents),
             "held_out_tokens": np.full(latents, tokens),
         }
-        files[layer] = folder / f"layer{layer:02d}_latents.parquet"
-        write_table(files[layer], pa.table(table), [IDENTITY])
+        files.append(folder / f"layer{layer:02d}_latents.parquet")
+        write_table(files[-1], pa.table(table))
     return files
 
 
@@ -165,7 +163,7 @@ def write_flow(path: Path, layers: int, latents: int = 512) -> Path:
         part = {"layer": layer, "latent": np.arange(latents), "chance": 0.2}
         part |= {side: noise.beta(4, 2, latents).astype(np.float32) for side in ("previous", "next")}
         parts.append(pd.DataFrame(part))
-    write_table(path, pa.Table.from_pandas(pd.concat(parts), preserve_index=False), [IDENTITY])
+    write_table(path, pa.Table.from_pandas(pd.concat(parts), preserve_index=False))
     return path
 
 
@@ -178,7 +176,7 @@ def write_floors(path: Path, layers: int, latents: int = 512, widths: tuple = (8
         energy = importances * noise.lognormal(0, 0.3, (16, latents))
         found = layer_floors(energy, np.full(16, 800), np.full(16, 100), widths)
         rows += [{"recipe": "topk", "layer": layer, **row} for row in found]
-    write_table(path, pa.Table.from_pandas(pd.DataFrame(rows)), [IDENTITY])
+    write_table(path, pa.Table.from_pandas(pd.DataFrame(rows)))
     return path
 
 
@@ -191,7 +189,6 @@ def write_students(folder: Path, floors: Path, widths: tuple = (8, 16, 32)) -> t
         for step in (1, 2)
     ]
     students, fit = folder / "students.parquet", folder / "fit.parquet"
-    write_table(students, pa.Table.from_pandas(pd.DataFrame(rows)), [IDENTITY])
-    expects = {"floors": IDENTITY, "students": IDENTITY}
-    fit_floors(floors, students, fit, "topk", {"identity": IDENTITY}, expects)
+    write_table(students, pa.Table.from_pandas(pd.DataFrame(rows)))
+    fit_floors(floors, students, fit, "topk")
     return students, fit

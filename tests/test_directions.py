@@ -8,14 +8,11 @@ import pytest
 import torch
 from stores import D_IN
 
-from sae_atlas.errors import AtlasError
 from sae_atlas.metrics import directions
 from sae_atlas.metrics.flow import match_layers
-from sae_atlas.provenance import make_record
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.tables import read_table, write_table
 
-RECORD = make_record("match_layers", {}, "0", {})
 EYE = torch.eye(3)
 
 
@@ -71,17 +68,15 @@ def write_layer(folder, layer: int, decoder: torch.Tensor, density: list[float])
         "decoder.weight": decoder.T.contiguous(),
         "decoder.bias": torch.zeros(D_IN),
     }
-    config = {"d_in": D_IN, "d_sae": d_sae, "recipe": {"architecture": "relu"}, "record": RECORD}
+    config = {"d_in": D_IN, "d_sae": d_sae, "recipe": {"architecture": "relu"}}
     checkpoints.save(folder / f"{layer}.pt", state, config, {})
-    write_table(folder / f"{layer}.parquet", pa.table({"density": np.array(density)}), [RECORD["identity"]])
+    write_table(folder / f"{layer}.parquet", pa.table({"density": np.array(density)}))
 
 
-def flow_of(folder, layers, **changes):
-    expects = {f"{prefix}{layer:02d}": RECORD["identity"] for prefix in ("layer", "sae_layer") for layer in layers}
-    checkpoints_of = {layer: folder / f"{layer}.pt" for layer in layers}
-    tables = {layer: folder / f"{layer}.parquet" for layer in layers}
-    match_layers(checkpoints_of, tables, folder / "flow.parquet", RECORD, expects | changes)
-    return read_table(folder / "flow.parquet", [RECORD["identity"]])
+def flow_of(folder, layers):
+    checkpoints_of, tables = ([folder / f"{layer}.{kind}" for layer in layers] for kind in ("pt", "parquet"))
+    match_layers(checkpoints_of, tables, layers, folder / "flow.parquet")
+    return read_table(folder / "flow.parquet")
 
 
 def test_flow_follows_directions_and_leaves_the_dead_out(tmp_path):
@@ -95,12 +90,3 @@ def test_flow_follows_directions_and_leaves_the_dead_out(tmp_path):
     assert flow.next.fillna(-9).tolist() == [0, 1, 0, 1, -9, -9]
     assert flow.previous.fillna(-9).tolist() == [-9, -9, 0, 1, 1, 0]
     assert flow.chance.iloc[0] == pytest.approx(math.sqrt(2 * math.log(2) / D_IN))
-
-
-def test_flow_refuses_checkpoints_and_tables_of_another_run(tmp_path):
-    for layer in (0, 1):
-        write_layer(tmp_path, layer, torch.eye(D_IN), [0.1] * D_IN)
-    with pytest.raises(AtlasError, match=r"1\.pt: made by other settings"):
-        flow_of(tmp_path, [0, 1], sae_layer01="0" * 16)
-    with pytest.raises(AtlasError, match=r"1\.parquet: made by other settings"):
-        flow_of(tmp_path, [0, 1], layer01="0" * 16)

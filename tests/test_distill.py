@@ -10,18 +10,16 @@ import torch
 from transformers import AutoConfig
 
 from models import SIZES, random_model
-from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.corpus import tokenize
 from sae_atlas.errors import AtlasError
 from sae_atlas.floors import distill as distilling
 from sae_atlas.floors.distill import distill, rate_at, with_floors
 from sae_atlas.floors.student import Teacher, make_student, student_config
-from sae_atlas.provenance import make_record
+from sae_atlas.provenance import make_record, recording
 from sae_atlas.tables import read_table
 
 RECORD = make_record("distill", {}, "", {})
-ID = RECORD["identity"]
 
 
 @pytest.mark.parametrize("architecture", SIZES)
@@ -86,20 +84,20 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distill")
     sizes = SIZES["llama"] | {"initializer_range": 0.4}
     model = {"source": "random", "architecture": "llama", "sizes": sizes, "seed": 0, "tokenizer": "bytes"}
-    prepare(folder / "provenance.json", model, RECORD)
+    prepare(folder / "provenance.json", **model)
     text = folder / "text.txt"
     text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(800)))
     source = {"source": "local", "path": str(text)}
-    tokenize(folder / "corpus.zarr", byte_tokenizer(), source, 16, 9000, 900, 0, RECORD)
+    tokenize(folder / "provenance.json", folder / "corpus.zarr", source, 16, 9000, 900, 0)
     return folder
 
 
 def train(place, table, **changes) -> pd.DataFrame:
     settings = {"widths": [8, 16], "seeds": 2, "steps": 40, "batch": 8, "learning_rate": 1e-2, "temperature": 2.0}
     settings |= {"evaluations": 10, "held_out_tokens": 400, "model_dtype": "float32", "threads": 1} | changes
-    expects = {"base_model": ID, "corpus": ID}
-    distill(place / "provenance.json", place / "corpus.zarr", table, **settings, record=RECORD, expects=expects)
-    return read_table(table, [ID])
+    with recording(RECORD):
+        distill(place / "provenance.json", place / "corpus.zarr", table, **settings)
+    return read_table(table)
 
 
 def test_the_loss_falls_and_wider_students_lose_less(place, tmp_path):

@@ -1,4 +1,4 @@
-"""The evaluation of SAEs whose effect is known, and what it does with damaged and foreign inputs."""
+"""The evaluation of SAEs whose effect is known, and what it does with damaged inputs."""
 
 import json
 import shutil
@@ -9,7 +9,6 @@ import pytest
 import torch
 import zarr
 
-from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.corpus import tokenize
@@ -18,11 +17,11 @@ from sae_atlas.metrics.collect import collect
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import save_held_out
 from sae_atlas.metrics.labels import METRICS, OF_PREDICTIONS, OF_TOKENS
-from sae_atlas.provenance import make_record
+from sae_atlas.provenance import make_record, recording
 from sae_atlas.saes import checkpoint as checkpoints
-from sae_atlas.tables import read_table
+from sae_atlas.tables import identities, read_table
 
-RECORD = make_record("any", {"model_dtype": "float32"}, "", {})
+RECORD = make_record("evaluate_sae", {}, "", {})
 ID = RECORD["identity"]
 
 
@@ -33,10 +32,11 @@ def place(tmp_path_factory):
     sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 2}
     sizes |= {"intermediate_size": 32, "initializer_range": 0.6}
     model = {"source": "random", "architecture": "llama", "sizes": sizes, "seed": 0, "tokenizer": "bytes"}
-    prepare(folder / "provenance.json", model, RECORD)
+    prepare(folder / "provenance.json", **model)
     text = folder / "text.txt"
     text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(400)))
-    tokenize(folder / "corpus.zarr", byte_tokenizer(), {"source": "local", "path": str(text)}, 16, 500, 900, 0, RECORD)
+    source = {"source": "local", "path": str(text)}
+    tokenize(folder / "provenance.json", folder / "corpus.zarr", source, 16, 500, 900, 0)
     for site in ("resid_post", "mlp_out", "resid_pre"):
         save_held_out(
             folder / "provenance.json",
@@ -48,8 +48,6 @@ def place(tmp_path_factory):
             patched_tokens=400,
             contexts_per_batch=8,
             model_dtype="float32",
-            record=RECORD,
-            expects={"base_model": ID, "corpus": ID},
         )
     return folder
 
@@ -65,28 +63,28 @@ def identity_sae(path, scale=1.0, bias=0.0):
         "decoder.bias": torch.as_tensor(bias) + torch.zeros(16),
     }
     recipe = complete_recipe({"architecture": "relu", "expansion": 2})
-    config = {"recipe": recipe, "d_in": 16, "d_sae": 32, "tokens": 1000, "record": RECORD}
+    config = {"recipe": recipe, "d_in": 16, "d_sae": 32, "tokens": 1000}
     config["normaliser"] = {"mean": torch.zeros(16), "scale": 1.0}
     checkpoints.save(path, state, config, {})
     return path
 
 
 def measure(place, folder, site, layer, outlier_norm=10, held_out=None, **saes) -> pd.DataFrame:
-    evaluate(
-        held_out or place / f"{site}.zarr",
-        place / "provenance.json",
-        saes,
-        folder / "t.parquet",
-        folder / "latents.parquet",
-        folder / "blocks.parquet",
-        folder / "t.json",
-        recipe="r",
-        layer=layer,
-        contexts_per_batch=8,
-        outlier_norm=outlier_norm,
-        record=RECORD,
-        expects={"base_model": ID, "held_out": ID, **dict.fromkeys(saes, ID)},
-    )
+    with recording(RECORD):
+        evaluate(
+            (held_out or place / f"{site}.zarr") / f"layer{layer:02d}",
+            place / "provenance.json",
+            list(saes.values()),
+            list(saes),
+            folder / "t.parquet",
+            folder / "latents.parquet",
+            folder / "blocks.parquet",
+            folder / "t.json",
+            recipe="r",
+            layer=layer,
+            contexts_per_batch=8,
+            outlier_norm=outlier_norm,
+        )
     return pd.read_parquet(folder / "t.parquet").pivot(index="metric", columns="snapshot", values="value")
 
 
@@ -145,21 +143,17 @@ def test_damaged_held_out_data_are_an_error_not_zeros(place, tmp_path, array, da
         measure(place, tmp_path, "", 0, held_out=tmp_path / "h.zarr", final=identity_sae(tmp_path / "p.pt"))
 
 
-def test_tables_are_joined_in_order_and_one_of_another_run_is_refused(place, tmp_path):
+def test_tables_are_joined_in_order_with_what_they_carry(place, tmp_path):
     sae = identity_sae(tmp_path / "p.pt")
     parts = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
     for part, layer in zip(parts, (0, 2), strict=True):
         measure(place, tmp_path, "resid_post", layer, final=sae)
         shutil.move(tmp_path / "t.parquet", part)
-    collect(parts, tmp_path / "recipe.parquet", expects=[ID, ID])
-    collect([tmp_path / "recipe.parquet", parts[0]], tmp_path / "all.parquet", expects=[ID, ID, ID])
+    collect(parts, tmp_path / "recipe.parquet")
+    collect([tmp_path / "recipe.parquet", parts[0]], tmp_path / "all.parquet")
     layers = pd.read_parquet(tmp_path / "all.parquet").layer
     assert layers[layers.diff() != 0].tolist() == [0, 2, 0]
-    with pytest.raises(AtlasError, match=r"b\.parquet: made by other settings"):
-        collect(parts, tmp_path / "no.parquet", expects=[ID, "0" * 16])
-    with pytest.raises(AtlasError, match="1 evaluations are in none"):
-        collect(parts, tmp_path / "no.parquet", expects=[ID, ID, ID])
-    assert not (tmp_path / "no.parquet").exists()
+    assert identities(tmp_path / "all.parquet") == [ID, ID, ID]
 
 
 def test_the_table_and_the_json_say_the_same_and_name_their_window(place, tmp_path):
@@ -171,26 +165,6 @@ def test_the_table_and_the_json_say_the_same_and_name_their_window(place, tmp_pa
     windows = table.set_index("metric").held_out_tokens
     assert windows["dead"] >= 800 > windows["ce_sae"] > 350
     assert table[table.metric == "ce_sae"].unit.item() == "nats per token"
-
-
-def test_inputs_of_another_run_are_refused(place, tmp_path):
-    path = identity_sae(tmp_path / "p.pt")
-    with pytest.raises(AtlasError, match=r"p\.pt: made by other settings"):
-        evaluate(
-            place / "resid_post.zarr",
-            place / "provenance.json",
-            {"final": path},
-            tmp_path / "t.parquet",
-            tmp_path / "latents.parquet",
-            tmp_path / "blocks.parquet",
-            tmp_path / "t.json",
-            "r",
-            0,
-            8,
-            10,
-            RECORD,
-            {"base_model": ID, "held_out": ID, "final": "0" * 16},
-        )
 
 
 def test_every_metric_has_a_name_for_people_and_every_headline_an_interval(place, tmp_path):
@@ -213,7 +187,7 @@ def test_the_per_latent_table_agrees_with_the_metrics(place, tmp_path):
     state["model_state"]["encoder.bias"][:3] = -1e6  # three latents that never fire
     torch.save(state, dead)
     found = measure(place, tmp_path, "resid_post", 0, final=dead).final
-    latents = read_table(tmp_path / "latents.parquet", [ID])
+    latents = read_table(tmp_path / "latents.parquet")
     assert latents.latent.tolist() == list(range(32))
     assert latents.density[:3].tolist() == latents.importance[:3].tolist() == [0, 0, 0]
     assert (latents.density[3:] > 0).all() and found["dead"] == 3
@@ -221,14 +195,12 @@ def test_the_per_latent_table_agrees_with_the_metrics(place, tmp_path):
     assert latents.importance.sum() == pytest.approx(found["importance"], rel=1e-6)
     assert latents.nearest[:3].isna().all() and latents.nearest[3:].notna().all()
     assert set(latents.held_out_tokens) == {len(zarr_tokens(place))}
-    with pytest.raises(AtlasError, match=r"latents\.parquet: made by other settings"):
-        read_table(tmp_path / "latents.parquet", ["0" * 16])
 
 
 def test_the_blocks_add_up_to_the_latents(place, tmp_path):
     found = measure(place, tmp_path, "resid_post", 0, final=identity_sae(tmp_path / "p.pt")).final
-    blocks = read_table(tmp_path / "blocks.parquet", [ID])
-    latents = read_table(tmp_path / "latents.parquet", [ID])
+    blocks = read_table(tmp_path / "blocks.parquet")
+    latents = read_table(tmp_path / "latents.parquet")
     assert len(blocks) == 32 and (blocks.tokens > 0).all()
     tokens = blocks.tokens.sum()
     assert tokens == len(zarr_tokens(place))

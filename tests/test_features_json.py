@@ -8,14 +8,12 @@ from random_saes import D_IN, random_sae
 from test_features import features, keep
 from texts import random_text
 
+from models import write_tokenizer
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
-from sae_atlas.errors import AtlasError
 from sae_atlas.features.as_json import contexts_as_json, contexts_for_neuronpedia
 from sae_atlas.features.top_contexts import contexts_of
-from sae_atlas.files import write_json
 from sae_atlas.tables import write_table
 
-EXPECTS = {"base_model": "model", "contexts": "contexts"}
 # What SAEDashboard's class of a feature takes (sae_dashboard/neuronpedia/neuronpedia_dashboard.py).
 NEURONPEDIA = [
     "feature_index",
@@ -57,16 +55,15 @@ def written(tmp_path_factory):
     for name, value in (("promoted", [["a", "<b>"]]), ("suppressed", [["c"]])):
         about = about.append_column(name, [value * sae.d_sae])
         about = about.append_column(f"{name}_logits", [[[0.12345] * len(value[0])] * sae.d_sae])
-    write_table(folder / "contexts.parquet", contexts, ["contexts"])
-    write_table(folder / "features.parquet", about, ["contexts"])
-    byte_tokenizer().save_pretrained(folder / "model")
-    write_json(folder / "provenance.json", {"path": "model", "record": {"identity": "model"}})
+    write_table(folder / "contexts.parquet", contexts)
+    write_table(folder / "features.parquet", about)
+    write_tokenizer(folder, byte_tokenizer())
     return folder, contexts.to_pandas(), about.to_pandas()
 
 
 def test_a_list_of_contexts_per_alive_latent(written):
     folder, contexts, about = written
-    contexts_as_json(folder / "contexts.parquet", folder / "provenance.json", folder / "out.json", EXPECTS)
+    contexts_as_json(folder / "contexts.parquet", folder / "provenance.json", folder / "out.json")
     found = json.loads((folder / "out.json").read_text())
     assert list(found) == [str(latent) for latent in about.latent[about.alive]] and "7" not in found
     tokenizer = byte_tokenizer()
@@ -82,7 +79,7 @@ def test_neuronpedia_finds_the_fields_it_reads(written):
     folder, contexts, about = written
     names = {"model": "base", "layer": 3, "recipe": "topk", "dataset": "text", "context": 17}
     files = [folder / f"{name}.parquet" for name in ("contexts", "features")]
-    contexts_for_neuronpedia(*files, folder / "provenance.json", folder / "np.json", **names, expects=EXPECTS)
+    contexts_for_neuronpedia(*files, folder / "provenance.json", folder / "np.json", **names)
     batch = json.loads((folder / "np.json").read_text())
     assert {key: batch[key] for key in ("model_id", "layer", "sae_set")} == {
         "model_id": "base",
@@ -101,11 +98,3 @@ def test_neuronpedia_finds_the_fields_it_reads(written):
             assert len(shown["tokens"]) == len(shown["values"])
             assert (shown["bin_min"] == -1) == (kept.band == "top")
             assert shown["bin_max"] >= kept.activation or shown["bin_max"] == pytest.approx(kept.activation)
-
-
-def test_contexts_of_another_run_are_refused(written):
-    folder, *_ = written
-    with pytest.raises(AtlasError, match="made by other settings"):
-        contexts_as_json(
-            folder / "contexts.parquet", folder / "provenance.json", folder / "x.json", EXPECTS | {"contexts": "other"}
-        )

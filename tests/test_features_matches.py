@@ -3,18 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_directions import RECORD
 from texts import one_hot_text, token_sae
 
-from sae_atlas.errors import AtlasError
 from sae_atlas.features.evolution import evolution
 from sae_atlas.features.matches import contexts_of_matches
 from sae_atlas.saes.checkpoint import save
 
-IDENTITY = RECORD["identity"]
 TOKENS = np.array([[0, 5, 1, 5], [0, 1, 5, 2], [0, 2, 2, 5], [0, 5, 3, 1], [0, 5, 4, 4]])
 STRENGTH = np.array([[0, 2, 1, 3], [0, 1, 4, 1], [0, 1, 1, 9], [0, 1, 1, 1], [0, 2, 1, 1]])
-EXPECTS = {"checkpoint": IDENTITY, "40k": IDENTITY, "layer01": IDENTITY, "evolution": IDENTITY}
 
 
 def write(path, order: list[int]) -> None:
@@ -28,32 +24,44 @@ def write(path, order: list[int]) -> None:
         "decoder.bias": sae.b_dec * 0,
         "threshold": sae.threshold,
     }
-    save(path, state, sae.config | {"record": RECORD}, {})
+    save(path, state, sae.config, {})
 
 
-def look(folder, earlier=("40k",), neighbours=(1,), **expects) -> pd.DataFrame:
-    """Layer 0: at 40k its latents stood the other way round; those of layer 1 stand one further."""
-    for name, order in (("now", [0, 1, 2, 3, 4, 5]), ("40k", [5, 4, 3, 2, 1, 0]), (1, [5, 0, 1, 2, 3, 4])):
-        write(folder / f"{name}.pt", order)
-    places = {name: folder / f"{name}.pt" for name in earlier}, {name: folder / f"{name}.pt" for name in neighbours}
-    evolution(folder / "now.pt", *places, folder / "evolution.parquet", RECORD, EXPECTS)
-    asked = []
+@pytest.fixture
+def look(tmp_path, monkeypatch):
+    """A function that returns the contexts of the matches of layer 0 at these earlier snapshots and in these layers.
 
-    def text_of(layer):
-        asked.append(layer)
-        return one_hot_text(TOKENS, STRENGTH, 6)
+    At 40k its latents stood the other way round; those of layer 1 stand one further.
+    """
 
-    output = folder / "matches.parquet"
-    contexts_of_matches(
-        folder / "evolution.parquet", *places, text_of, output, 0, 3, 5, 1e9, RECORD, EXPECTS | expects, "cpu"
-    )
-    assert set(asked) == {0, *neighbours}
-    return pd.read_parquet(output)
+    def contexts(earlier=("40k",), neighbours=(1,)) -> pd.DataFrame:
+        for name, order in (("now", [0, 1, 2, 3, 4, 5]), ("40k", [5, 4, 3, 2, 1, 0]), (1, [5, 0, 1, 2, 3, 4])):
+            write(tmp_path / f"{name}.pt", order)
+        places = {"snapshots": earlier, "layers": neighbours}
+        places |= {"earlier": [tmp_path / f"{name}.pt" for name in earlier]}
+        places |= {"neighbours": [tmp_path / f"{name}.pt" for name in neighbours]}
+        evolution(tmp_path / "now.pt", tmp_path / "evolution.parquet", **places)
+        asked = []
+
+        def read(corpus, activations, layer, split):
+            asked.append((activations, layer, split))
+            return one_hot_text(TOKENS, STRENGTH, 6)
+
+        monkeypatch.setattr("sae_atlas.features.matches.read_text", read)
+        files, output = [f"layer {layer}" for layer in (0, *neighbours)], tmp_path / "matches.parquet"
+        contexts_of_matches(
+            "corpus", files, tmp_path / "evolution.parquet", output, split="train", layer=0, contexts=3, window=5,
+            outlier_norm=1e9, device="cpu", **places,
+        )  # fmt: skip
+        assert set(asked) == {(f"layer {layer}", layer, "train") for layer in (0, *neighbours)}
+        return pd.read_parquet(output)
+
+    return contexts
 
 
-def test_the_highest_contexts_of_each_match(tmp_path):
+def test_the_highest_contexts_of_each_match(look):
     """The latent of token 5 was latent 0 at 40k, and is latent 0 in layer 1."""
-    found = look(tmp_path)
+    found = look()
     assert set(zip(found["axis"], found["place"], strict=True)) == {("snapshot", "40k"), ("layer", "1")}
     assert set(found.band) == {"top"} and found.groupby(["axis", "latent"]).size().max() == 3
     for axis in ("snapshot", "layer"):
@@ -63,21 +71,15 @@ def test_the_highest_contexts_of_each_match(tmp_path):
         assert (five.start + five.peak).tolist() == [3, 2, 3]
 
 
-def test_only_latents_that_are_a_match_are_kept(tmp_path, monkeypatch):
-    found = look(tmp_path)
+def test_only_latents_that_are_a_match_are_kept(look, tmp_path, monkeypatch):
+    found = look()
     table = pd.read_parquet(tmp_path / "evolution.parquet")
     assert set(found.latent[found["axis"] == "snapshot"]) == {0, 1, 2, 3, 4}  # 5 was that of token 0, which is masked
     monkeypatch.setattr("sae_atlas.features.matches.read_table", lambda *_: table.assign(match=2))
-    found = look(tmp_path)
+    found = look()
     assert set(found.latent) == {2}
 
 
-def test_without_earlier_snapshots_and_neighbours_there_is_nothing(tmp_path):
-    found = look(tmp_path, earlier=(), neighbours=())
+def test_without_earlier_snapshots_and_neighbours_there_is_nothing(look):
+    found = look(earlier=(), neighbours=())
     assert found.empty and {"axis", "place", "latent", "context", "start", "peak"} <= set(found.columns)
-
-
-@pytest.mark.parametrize("name", ["40k", "layer01", "evolution"])
-def test_files_of_another_run_are_refused(tmp_path, name):
-    with pytest.raises(AtlasError, match="made by other settings"):
-        look(tmp_path, **{name: "0" * 16})

@@ -8,7 +8,7 @@ from drawn import DRAWS, LOOK, RECORD, draw_curves, draw_heatmap, outputs
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from PIL import Image
-from tables import IDENTITY, write_curves, write_metrics
+from tables import write_curves, write_metrics
 
 from sae_atlas.errors import AtlasError
 from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap, readable_on
@@ -58,13 +58,11 @@ def test_an_adaptive_run_shows_lambda_and_its_target(tmp_path):
 
 def test_a_lambda_that_stands_still_has_no_panel(tmp_path):
     curves = write_curves(tmp_path, 2, [1000], adaptive=True, rows=10)
-    for (path,) in curves.values():
+    for path in curves:
         still = pd.read_parquet(path).assign(**{"lambda": 0.03})
-        write_table(path, pa.Table.from_pandas(still), [IDENTITY])
-    expects = {path.stem: IDENTITY for (path,) in curves.values()}
-    look = {"title": "base", "recipe": "l1", "target_l0": None, "colour_map": "viridis", "record": RECORD}
-    look["expects"] = expects
-    plot_training_curves(curves, tmp_path / "1.png", tmp_path / "1.svg", **look)
+        write_table(path, pa.Table.from_pandas(still))
+    look = {"title": "base", "recipe": "l1", "target_l0": None, "colour_map": "viridis"}
+    plot_training_curves(curves, [0, 1], tmp_path / "1.png", tmp_path / "1.svg", **look)
     text = (tmp_path / "1.svg").read_text()
     assert "<!-- Squared error -->" in text and "<!-- Lambda -->" not in text
 
@@ -82,8 +80,8 @@ def test_a_table_without_losses_or_intervals_is_still_drawn(tmp_path):
     table = pd.read_parquet(path)
     table = table[table.metric.isin(["fvu", "dead_share"])].assign(low=np.nan, high=np.nan)
     table.loc[table.index[0], "value"] = np.nan
-    write_table(path, pa.Table.from_pandas(table), [IDENTITY] * 2)
-    plot_metrics_heatmap(path, *outputs(tmp_path, 2), **LOOK, expects=[IDENTITY] * 2)
+    write_table(path, pa.Table.from_pandas(table))
+    plot_metrics_heatmap(path, *outputs(tmp_path, 2), **LOOK)
     assert (tmp_path / "2.png").stat().st_size > 10_000
 
 

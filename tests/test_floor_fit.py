@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 
 from sae_atlas.floors.fit import affine, fit_floors, judge, power
-from sae_atlas.provenance import make_record
 from sae_atlas.tables import read_table, write_table
 
 WIDTHS = np.repeat([8.0, 16.0, 32.0, 64.0], 2)
@@ -44,7 +43,6 @@ def test_what_is_not_determined_is_nan():
 
 
 def test_the_table_of_fits(tmp_path):
-    record = make_record("fit_floors", {}, "", {})
     floors = [
         {"layer": layer, "formula": formula, "width": width, "floor": factor / width}
         for layer in (0, 5)
@@ -57,10 +55,9 @@ def test_the_table_of_fits(tmp_path):
         for step in (1, 2)
     ]
     for name, rows in (("floors", floors), ("students", students)):
-        write_table(tmp_path / name, pa.Table.from_pandas(pd.DataFrame(rows)), [name])
-    expects = {"floors": "floors", "students": "students"}
-    fit_floors(tmp_path / "floors", tmp_path / "students", tmp_path / "fit", "topk", record, expects)
-    table = read_table(tmp_path / "fit", [record["identity"]])
+        write_table(tmp_path / name, pa.Table.from_pandas(pd.DataFrame(rows)))
+    fit_floors(tmp_path / "floors", tmp_path / "students", tmp_path / "fit", "topk")
+    table = read_table(tmp_path / "fit")
     assert len(table) == 1 + 2 * 3 and set(table.students) == {8}
     lines = table[(table.layer == 5) & (table.model == "affine")].set_index("formula")
     assert lines.scale["published"] == pytest.approx(40) and lines.scale["zipf"] == pytest.approx(20)

@@ -6,11 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sae_atlas.errors import AtlasError
 from sae_atlas.floors.formula import beyond, distance, kept
 from sae_atlas.floors.predict import layer_floors, predict_floors
 from sae_atlas.metrics.importance import alpha, capacity
-from sae_atlas.provenance import make_record
 from sae_atlas.tables import read_table, write_table
 
 ZIPF, UNIFORM = 1 / np.arange(1, 101), np.full(100, 3.0)
@@ -83,16 +81,12 @@ def test_a_layer_without_a_living_latent_has_no_floor():
 
 
 def test_the_table_of_a_recipe(tmp_path):
-    record = make_record("floors", {}, "", {})
     blocks = {layer: tmp_path / f"{layer}.parquet" for layer in (3, 7)}
     for layer, path in blocks.items():
         energy = [ZIPF.astype(np.float32) * layer] * 2
-        write_table(path, pa.table({"tokens": [4, 4], "active": [20, 20], "energy": energy}), [f"of {layer}"])
-    expects = {"layer03": "of 3", "layer07": "of 7"}
-    predict_floors(blocks, tmp_path / "floors.parquet", "topk", [2, 8], record, expects)
-    table = read_table(tmp_path / "floors.parquet", [record["identity"]])
+        write_table(path, pa.table({"tokens": [4, 4], "active": [20, 20], "energy": energy}))
+    predict_floors(blocks.values(), list(blocks), tmp_path / "floors.parquet", "topk", [2, 8])
+    table = read_table(tmp_path / "floors.parquet")
     assert table.groupby(["layer", "width", "formula"]).size().eq(1).all() and len(table) == 12
     totals = table.groupby("layer").total.first()
     assert totals[7] / totals[3] == pytest.approx(7 / 3)
-    with pytest.raises(AtlasError, match=r"7\.parquet: made by other settings"):
-        predict_floors(blocks, tmp_path / "no.parquet", "topk", [2], record, expects | {"layer07": "of 3"})

@@ -22,7 +22,7 @@ def publish(folder, recipe="topk"):
     """The folder of one SAE under `folder`/models/sae."""
     (folder / recipe).mkdir(exist_ok=True)
     run = Run(folder / recipe, recipe)
-    return run.card(folder=folder / "models" / "sae" / run.name)
+    return run.card(card=folder / "models" / "sae" / run.name / "model_card.md")
 
 
 def test_every_sae_is_a_row(tmp_path):

@@ -17,11 +17,9 @@ from sae_atlas.exports import saelens
 from sae_atlas.exports.import_sae import import_sae
 from sae_atlas.exports.metadata import metadata
 from sae_atlas.files import write_json
-from sae_atlas.provenance import make_record
 from sae_atlas.saes.sae import Sae
 from workflow import ROOT
 
-RECORD = make_record("a", {}, "", {})
 NAME = "someone/theirs"
 FILES = {"base_model": "model.safetensors", "pretrained": "layer_3/sae_weights.safetensors"}  # key -> what breaks off
 
@@ -29,16 +27,15 @@ FILES = {"base_model": "model.safetensors", "pretrained": "layer_3/sae_weights.s
 def fetch(key: str, folder: Path) -> dict[str, bytes]:
     """Fetch a base model or a published SAE as their rules do; all that came of it."""
     if key == "base_model":
-        prepare(folder / "provenance.json", {"source": "hub", "id": NAME}, RECORD)
+        prepare(folder / "provenance.json", source="hub", id=NAME)
         files = [path for path in (folder / "model").rglob("*") if path.is_file()]
         return {str(path.relative_to(folder)): path.read_bytes() for path in [*files, folder / "provenance.json"]}
     model = folder / "base_model.json"
-    write_json(model, {"source": "hub owner/base-1b", "d_model": D_IN, "record": RECORD})
+    write_json(model, {"source": "hub owner/base-1b", "d_model": D_IN})
     pretrained = {"source": "hub", "id": NAME, "format": "saelens", "file": "layer_{layer}"}
     recipe = {"architecture": "topk", "expansion": 4, "k": 5, "pretrained": pretrained}
     import_sae(
-        model, folder / "sae.pt", recipe, "layer_3", layer=3, tokens=9, base="base-1b", site="resid_post", record=RECORD,
-        expects={"base_model": RECORD["identity"]},
+        model, folder / "sae.pt", recipe, "layer_3", layer=3, tokens=9, base="base-1b", site="resid_post",
     )  # fmt: skip
     return {"sae.pt": (folder / "sae.pt").read_bytes()}
 

@@ -11,10 +11,10 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import AutoModelForCausalLM
 
 import sae_atlas
-from sae_atlas.base_models.adapters import read_meta
+from sae_atlas.base_models.adapters import META, read_meta
 from sae_atlas.base_models.from_scratch import model_sizes, random_model
 from sae_atlas.base_models.load import load
-from sae_atlas.base_models.prepare import prepare, tokenizer
+from sae_atlas.base_models.prepare import named_tokenizer, prepare
 from sae_atlas.corpus import open_corpus
 from sae_atlas.errors import AtlasError
 from sae_atlas.files import read_json
@@ -120,12 +120,8 @@ def test_the_adapter_is_the_formula(family):
 def test_the_chain_reads_all_three(family):
     folder, made, adapter, whole = family
     read = []
-    for source, stage, path in (
-        ("pretrain", "pretrain", made),
-        ("lora", "fine_tune_lora", adapter),
-        ("merged", "merge_lora", whole),
-    ):
-        model, found = load(life.prepared(folder, path, source, stage), "float32", device="cpu")
+    for source, path in (("pretrain", made), ("lora", adapter), ("merged", whole)):
+        model, found = load(life.prepared(folder, path, source), "float32", device="cpu")
         assert (found["n_layers"], found["d_model"], found["source"]) == (2, 32, f"{source} {path.name}")
         with capture(model, "resid_post", [1]) as activations:
             model(TOKENS, use_cache=False)
@@ -139,16 +135,14 @@ def test_others_models_are_tuned_under_fine_tuned(family, tmp_path):
     horses, source = family[0] / "horses.zarr", tmp_path / "results" / "provenance.json"
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     random = {"source": "random", "architecture": "llama", "sizes": sizes, "seed": 0, "tokenizer": "bytes"}
-    prepare(source, random, life.record("prepare_base"))
+    prepare(source, **random)
     adapter, whole = (tmp_path / "models" / "fine_tuned" / f"tiny-llama_horses_1k{end}" for end in ("_lora", ""))
     settings = {"name": adapter.name, "base": "tiny-llama", "seed": 0, "lora": life.LORA, "text": "horses"}
     settings["fit"] = life.FIT | {"tokens": 1000}
-    expects = {"base_model": life.identity("prepare_base"), "corpus": life.identity("tokenize")}
     with pytest.raises(AtlasError, match="an adapter's name ends in _lora and a merge's does not"):
-        lora.fine_tune_lora(source, horses, whole, settings, life.record("fine_tune_lora"), expects)
-    lora.fine_tune_lora(source, horses, adapter, settings, life.record("fine_tune_lora"), expects)
-    expects["adapter"] = life.identity("fine_tune_lora")
-    lora.merge_lora(source, adapter, horses, whole, life.record("merge_lora"), expects)
+        lora.fine_tune_lora(source, horses, whole / META, **settings)
+    lora.fine_tune_lora(source, horses, adapter / META, **settings)
+    lora.merge_lora(source, adapter / META, horses, whole / META, whole.name)
     tuned, merged = (logits(sae_atlas.load_base_model(path).double()) for path in (adapter, whole))
     assert (tuned - merged).abs().max() < 1e-5
     assert read_json(adapter / "adapters" / "adapter_config.json")["target_modules"]
@@ -202,7 +196,7 @@ def test_passes_of_a_batch_add_up_to_the_batch(family, tmp_path):
     try:
         for passes in (1, 4):
             settings = life.FIT | {"accumulation": passes, "tokens": 400, "clip": 1e9}
-            fitted = fitting.fit(life_model(3, architecture), source, settings, 0, tmp_path / f"{passes}", "same")
+            fitted = fitting.fit(life_model(3, architecture), source, settings, 0, tmp_path / f"{passes}")
             losses.append(fitted.curve[-1]["train_loss"])
     finally:
         hook.remove()
@@ -221,7 +215,7 @@ def test_the_gradient_is_clipped(family, tmp_path):
     moved = []
     for clip in (1.0, 1e-12):
         settings = life.FIT | {"tokens": 400, "clip": clip, "weight_decay": 0.0, "accumulation": 1}
-        fitted = fitting.fit(life_model(seed=3), source, settings, 0, tmp_path / str(clip), "same")
+        fitted = fitting.fit(life_model(seed=3), source, settings, 0, tmp_path / str(clip))
         moved.append(max((fitted.last[name] - first[name]).abs().max().item() for name in fitted.last))
     assert fitted.iteration == 1
     assert moved[0] == pytest.approx(1e-2, rel=1e-3) and moved[1] < 1e-5
@@ -242,7 +236,7 @@ def test_a_later_pass_reads_the_same_batches_in_another_order(family):
 
 def life_model(seed, architecture="gpt2"):
     sizes = model_sizes({"architecture": architecture, "sizes": life.SIZES[architecture]}, life.CONTEXT)
-    return random_model(architecture, sizes, tokenizer("bytes"), seed)
+    return random_model(architecture, sizes, named_tokenizer("bytes"), seed)
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------------
@@ -338,6 +332,6 @@ def test_targets_that_are_no_modules_are_one_line(family):
 def test_a_loss_that_is_lost_ends_the_run(family, tmp_path):
     source = open_corpus(family[0] / "pets.zarr")
     with pytest.raises(AtlasError, match=r"the loss is (nan|inf) at step \d+; lower fit.learning_rate"):
-        fitting.fit(life_model(0), source, life.FIT | {"learning_rate": 1e30}, 0, tmp_path / "x", "same")
+        fitting.fit(life_model(0), source, life.FIT | {"learning_rate": 1e30}, 0, tmp_path / "x")
     with pytest.raises(AtlasError, match=r"fit.batch: 5000 contexts, the corpus has \d+ train contexts; lower it"):
-        fitting.fit(life_model(0), source, life.FIT | {"batch": 5000}, 0, tmp_path / "y", "same")
+        fitting.fit(life_model(0), source, life.FIT | {"batch": 5000}, 0, tmp_path / "y")

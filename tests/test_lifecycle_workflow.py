@@ -4,8 +4,8 @@ import pytest
 
 import sae_atlas
 from sae_atlas.base_models.adapters import read_meta
-from sae_atlas.base_models.load import read_provenance
 from sae_atlas.corpus import read_documents
+from sae_atlas.files import read_json
 from workflow import LIFE, kinds, planned, small, snakemake
 
 TARGET = "models/sae/README.md"  # the cards; figures and pages are those of any atlas
@@ -28,7 +28,7 @@ def finished(tmp_path_factory):
 def test_a_model_from_scratch_ends_in_an_atlas(finished):
     name = LIFE["name"]
     assert (finished / "models" / "sae" / f"{name}_resid1_exp4_2k_topk" / "model_card.md").is_file()
-    provenance = read_provenance(finished / "results" / "base_model" / "provenance.json")
+    provenance = read_json(finished / "results" / "base_model" / "provenance.json")
     assert provenance["source"] == f"merged {name}" and provenance["n_layers"] == 2
     folder = finished / "models" / "pretrained"
     metas = {path.name.rpartition("-")[2]: read_meta(path) for path in folder.iterdir()}

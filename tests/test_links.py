@@ -14,11 +14,8 @@ from sae_atlas.exports import saelens
 from sae_atlas.exports.import_sae import import_sae
 from sae_atlas.exports.metadata import metadata
 from sae_atlas.files import atomic, write_json
-from sae_atlas.provenance import make_record
 from sae_atlas.saes.sae import Sae
 from workflow import planned, small, snakemake
-
-RECORD = make_record("a", {}, "", {})
 
 
 def test_a_finished_atlas_moved_to_another_disk_and_linked_is_the_same_atlas(finished, tmp_path):
@@ -75,12 +72,11 @@ def published(folder: Path) -> None:
 
 def take_over(release: Path, folder: Path) -> None:
     model = folder / "base_model.json"
-    write_json(model, {"source": "hub owner/base-1b", "d_model": D_IN, "record": RECORD})
+    write_json(model, {"source": "hub owner/base-1b", "d_model": D_IN})
     pretrained = {"source": "local", "path": str(release), "format": "saelens", "file": "layer_{layer}"}
     import_sae(
         model, folder / "sae.pt", {"architecture": "topk", "expansion": 4, "k": 5, "pretrained": pretrained},
-        f"{release}/layer_3", layer=3, tokens=9, base="base-1b", site="resid_post", record=RECORD,
-        expects={"base_model": RECORD["identity"]},
+        f"{release}/layer_3", layer=3, tokens=9, base="base-1b", site="resid_post",
     )  # fmt: skip
 
 

@@ -1,18 +1,19 @@
 """The page of an atlas, in a browser: it loads in silence, sorts, filters, leads to the cards, and shows names as text."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from tables import metric_rows
 
-from sae_atlas.errors import AtlasError
 from sae_atlas.files import write_json
 from sae_atlas.metrics.collect import collect
 from sae_atlas.plan.costs import read_costs
+from sae_atlas.provenance import recording
 from sae_atlas.report.html import rendered
 from sae_atlas.report.page import write_page
+from sae_atlas.tables import write_table
 
 EVIL = """<script>document.title = "owned"</script>"'><img src=x onerror="document.title='owned'">&amp;{{ 7 * 7 }}"""
 
@@ -142,7 +143,6 @@ class Made:
     def __init__(self, folder: Path, name: str):
         self.folder, self.name = folder, name
         self.base = {"name": name}
-        self.expects = {"base_model": "b", "corpus": "c"}
         record = {"identity": "b", "versions": {"torch": name}, "settings": {"context": 32}}
         model = {
             "source": name,
@@ -157,17 +157,10 @@ class Made:
         attributes = {"text": text, "record": record | {"identity": "c"}}
         write_json(folder / "corpus" / "zarr.json", {"attributes": attributes})
         rows = [row for layer in (0, 1) for row in metric_rows(name, layer, 2, [1000, 2000])]
-        pd.DataFrame(rows).assign(unit=name).to_parquet(folder / "one.parquet")
-        self._seal(folder / "one.parquet")
-        collect([folder / "one.parquet"], folder / "metrics.parquet", ["e"])
+        table = pd.DataFrame(rows).assign(unit=name)
+        write_table(folder / "one.parquet", pa.Table.from_pandas(table, preserve_index=False), ["e"])
+        collect([folder / "one.parquet"], folder / "metrics.parquet")
         self.cards = [self._card(layer) for layer in (0, 1)]
-
-    @staticmethod
-    def _seal(path: Path) -> None:
-        from pyarrow import parquet
-
-        table = parquet.read_table(path)
-        parquet.write_table(table.replace_schema_metadata({"identities": json.dumps(["e"])}), path)
 
     def _card(self, layer: int) -> Path:
         folder = self.folder / f"sae #{layer} 100%"
@@ -178,10 +171,10 @@ class Made:
             folder / "config.json", config | {"records": {"training": record, "evaluation": record, "card": record}}
         )
         (folder / "model_card.md").write_text(f"# {self.name}\n\n[a](javascript:alert(1)) {self.name}\n")
-        self.expects[folder.name] = f"card {layer}"
-        return folder / "model_card.md"
+        return folder / "config.json"
 
-    def write(self, evaluations=("e",), **expects) -> Path:
+    def write(self) -> Path:
+        page = self.folder / "page" / "index.html"
         config = {
             "base_model": self.base,
             "corpus": {"name": self.name},
@@ -189,25 +182,22 @@ class Made:
             "training": {"tokens": 2000},
             "recipes": {self.name: {"key": self.name}},
         }
-        write_page(
-            self.folder / "metrics.parquet",
-            self.folder / "provenance.json",
-            self.folder / "corpus",
-            self.cards,
-            [self.folder / f"release {self.name.count('<')} ?" / "README.md"],
-            {self.name: [self.folder / "2_a figure & more.png"]},
-            self.folder / "benchmarks",
-            {"train_sae": ["x"]},
-            self.folder / "page" / "index.html",
-            self.folder / "page" / "cards",
-            config=config,
-            colour_map="viridis",
-            explored=[1],
-            record={"identity": self.name},
-            expects=self.expects | expects,
-            evaluations=list(evaluations),
-        )
-        return self.folder / "page" / "index.html"
+        with recording({"identity": self.name}):
+            write_page(
+                self.folder / "metrics.parquet",
+                self.folder / "provenance.json",
+                self.folder / "corpus",
+                self.cards,
+                [self.folder / self.name / "2_a figure & more.png"],
+                page,
+                page.parent / "cards",
+                {"train_sae": ["x"]},
+                config,
+                "viridis",
+                explored=[1],
+                releases=[self.folder / f"release {self.name.count('<')} ?" / "README.md"],
+            )
+        return page
 
 
 def test_hostile_names_are_shown_as_text(tmp_path, chromium):
@@ -250,17 +240,6 @@ def test_cards_of_saes_that_are_no_more_go(tmp_path):
     (folder / "an older one.html").touch()
     made.write()
     assert len(list(folder.iterdir())) == 2
-
-
-@pytest.mark.parametrize("key", ["base_model", "corpus", "sae #0 100%"])
-def test_files_of_another_run_are_refused(tmp_path, key):
-    with pytest.raises(AtlasError, match="made by other settings, code or inputs"):
-        Made(tmp_path, "plain").write(**{key: "another"})
-
-
-def test_a_table_of_another_run_is_refused(tmp_path):
-    with pytest.raises(AtlasError, match=r"metrics.parquet: made by other settings, .* Delete it and rerun"):
-        Made(tmp_path, "plain").write(evaluations=["another"])
 
 
 def test_markdown_keeps_tables_and_shows_html_as_text():

@@ -1,12 +1,21 @@
-"""An identity changes exactly when the numbers may, and a wrong one is refused."""
+"""An identity changes exactly when the numbers may, and files that hold it are known by it."""
 
+import pyarrow as pa
 import pytest
 
 import sae_atlas.plan.stages.versions as versions
-from sae_atlas.errors import AtlasError
 from sae_atlas.files import write_json
 from sae_atlas.plan.stages import STAGES
-from sae_atlas.provenance import _without_comments, carries, check_record, code_identity, identity, make_record
+from sae_atlas.provenance import (
+    _without_comments,
+    carries,
+    code_identity,
+    current_record,
+    identity,
+    make_record,
+    recording,
+)
+from sae_atlas.tables import identities, write_table
 
 
 def test_every_part_counts_and_key_order_does_not():
@@ -30,7 +39,7 @@ def test_comments_do_not_count():
 def test_the_code_is_told_and_does_not_count():
     one, other = (make_record("train_sae", {"k": 32}, "1", {"store": "a"}, code) for code in ("one", "other"))
     assert one["identity"] == other["identity"] and one["code"] != other["code"]
-    here = versions.record_of("train_sae", {"k": 32}, "1", {"store": "a"})
+    here = make_record("train_sae", {"k": 32}, "1", {"store": "a"}, code_identity(*STAGES["train_sae"].modules))
     assert versions.changed_code([here]) == []
     assert versions.changed_code([here, here | {"code": "another"}]) == ["train_sae"]
     older = {key: value for key, value in here.items() if key != "version"}
@@ -45,6 +54,19 @@ def test_a_file_carries_what_it_says_in_full(tmp_path):
     file.write_bytes(b"\x00a1\x00b2")
     assert carries(file, ["a1"]) and carries(file, ["b2", "a1"]) and not carries(file, ["a1", "c3"])
     assert not carries(tmp_path, ["a1"])
+
+
+def test_outputs_carry_the_record_of_the_job_at_work_and_outside_of_one_none(tmp_path):
+    table, outer, inner = pa.table({"value": [1]}), {"identity": "a1"}, {"identity": "b2"}
+    with recording(outer):
+        with pytest.raises(KeyError), recording(inner):
+            write_table(tmp_path / "inner.parquet", table)
+            raise KeyError
+        assert current_record() == outer
+        write_table(tmp_path / "outer.parquet", table)
+    write_table(tmp_path / "none.parquet", table)
+    found = {name: identities(tmp_path / f"{name}.parquet") for name in ("inner", "outer", "none")}
+    assert found == {"inner": ["b2"], "outer": ["a1"], "none": []} and current_record() is None
 
 
 @pytest.mark.parametrize("release", ["3.11", "3.12", "3.13"])
@@ -67,11 +89,3 @@ def test_an_atlas_from_before_versions_keeps_its_identities(tmp_path, monkeypatc
 def test_an_unknown_room_is_refused():
     with pytest.raises((ValueError, FileNotFoundError)):
         code_identity("no_such_room")
-
-
-def test_a_foreign_record_is_refused_with_the_remedy():
-    record = make_record("tokenize", {"context": 128}, "code", {})
-    check_record("corpus.zarr", record, record["identity"])
-    for found in (record, None):
-        with pytest.raises(AtlasError, match=r"corpus\.zarr: .*Delete it and rerun"):
-            check_record("corpus.zarr", found, "0" * 16)

@@ -39,8 +39,10 @@ def files(folder) -> set[str]:
 def narrower(run) -> dict:
     """What is published once layer 0, a snapshot and a figure are no more in the config."""
     return {
-        "checkpoints": {1: {"final": run.files[1]["final"]}},
-        "metrics": {1: run.metrics[1]},
+        "checkpoints": [run.files[1]["final"]],
+        "metrics": [run.metrics[1]],
+        "layers": [1],
+        "snapshots": ["final"],
         "figures": sorted(run.folder.glob("[12]_*.png")),
     }
 

@@ -25,7 +25,7 @@ def run(folder, store, name: str, watch=None) -> bytes:
         "resume": folder / f"{name}.resume.pt",
         "curve": folder / "curve.parquet",
     }
-    train(store, None, RECIPE, 0, 1024, None, **files, record={"identity": "x"}, watch=watch)
+    train(store, RECIPE, 0, 1024, None, **files, watch=watch)
     return files["checkpoint"].read_bytes()
 
 

@@ -21,13 +21,14 @@ from sae_atlas.config.read import complete_recipe
 from sae_atlas.errors import AtlasError
 from sae_atlas.kernels import screen
 from sae_atlas.kernels.measured import Control
+from sae_atlas.provenance import recording
 from sae_atlas.saes import architecture as import_architecture
 from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors
 from sae_atlas.saes.parts import pre_activations, reconstruct
 from sae_atlas.saes.sae import Sae
 from sae_atlas.training import train as training
-from sae_atlas.training.interruption import EXIT_CODE
+from sae_atlas.training.interruption import EXIT_CODE, SAVE_EVERY, Interruption
 from sae_atlas.training.recipe import Recipe
 from sae_atlas.training.state import initial_state
 from sae_atlas.training.train import train
@@ -59,8 +60,8 @@ def run(folder: Path, store, recipe, previous=None, start=0, stop=1024, total=No
         for key, end in (("checkpoint", "pt"), ("resume", "resume.pt"), ("curve", "parquet"))
     }
     folder.mkdir(exist_ok=True)
-    record = {"identity": f"{name} {recipe}"}
-    train(store, previous, recipe, start, stop, total, **paths, record=record, threads=threads, **others)
+    with recording({"identity": f"{name} {recipe}"}):
+        train(store, recipe, start, stop, total, **paths, previous=previous, threads=threads, **others)
     return paths
 
 
@@ -223,6 +224,16 @@ def test_an_interruption_of_another_job_is_not_used(stores, tmp_path, monkeypatc
     assert other["checkpoint"].read_bytes() == fresh["checkpoint"].read_bytes()
 
 
+def test_outside_a_job_no_state_is_kept_and_signals_are_the_callers_own(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    (tmp_path / ".a.resume.pt.interrupted").write_text("of a job")
+    with Interruption(tmp_path / "a.resume.pt") as interruption:
+        assert signal.getsignal(signal.SIGTERM) == before and interruption.saved is None
+        interruption.last_save -= 2 * SAVE_EVERY
+        interruption.check(dict)
+    assert (tmp_path / ".a.resume.pt.interrupted").read_text() == "of a job"
+
+
 def test_it_trains_in_a_thread_of_a_notebook(stores, tmp_path):
     worker = threading.Thread(target=run, args=(tmp_path, stores[0], recipe_of("topk")))
     worker.start()
@@ -247,11 +258,7 @@ def test_what_is_not_finite_stops_with_the_step_and_keeps_the_state_before_it(tm
 def test_bad_inputs_are_named(stores, tmp_path):
     with pytest.raises(AtlasError, match="1024 rows are less than a batch"):
         run(tmp_path, stores[0], recipe_of("topk", batch=2048))
-    with pytest.raises(AtlasError, match="made by other settings"):
-        run(tmp_path, stores[0], recipe_of("topk"), expects={"store": "another"})
     first = run(tmp_path, stores[0], recipe_of("topk"), name="first")
-    with pytest.raises(AtlasError, match="made by other settings"):
-        run(tmp_path, stores[0], recipe_of("topk"), first["resume"], 1024, 2048, expects={"previous": "another"})
     with pytest.raises(AtlasError, match="other sizes"):
         run(tmp_path, stores[0], recipe_of("topk", expansion=2), first["resume"], 1024, 2048)
 
