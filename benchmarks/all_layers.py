@@ -25,7 +25,7 @@ from sae_atlas.base_models.prepare import prepare
 from sae_atlas.config.read import complete_config
 from sae_atlas.corpus import tokenize
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.stages.activations import shard_arguments
+from sae_atlas.plan.stages.job import as_arguments
 from sae_atlas.provenance import make_record
 from sae_atlas.training.train import train
 
@@ -52,7 +52,7 @@ def in_one_process(atlas: Atlas, folder: Path) -> dict[str, float]:
         settings, inputs = atlas.settings(stage, **cell), atlas.inputs(stage, **cell)
         record = make_record(stage, settings, atlas.version(stage), inputs)
         began = time.perf_counter()
-        given = {"settings": settings} if stage == "prepare_model" else shard_arguments(settings)
+        given = {"settings": settings} if stage == "prepare_model" else as_arguments(settings)
         function(*arguments, **given, **more, record=record)
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
 

@@ -16,7 +16,7 @@ import yaml
 
 from sae_atlas.config.read import read_config
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.stages.activations import shard_arguments
+from sae_atlas.plan.stages.job import as_arguments
 from sae_atlas.provenance import make_record
 
 ROOT = Path(__file__).parent.parent
@@ -99,7 +99,7 @@ class _Stages:
     def shard_activations(self):
         from sae_atlas.activations.shard import shard_activations
 
-        given = shard_arguments(self.given("shard_activations", snapshot=self.last, layer=self.layers[0]))
+        given = as_arguments(self.given("shard_activations", snapshot=self.last, layer=self.layers[0]))
         return lambda: shard_activations(self.path("saved.zarr"), self.path("store.zarr"), **given)
 
     def train_sae(self):

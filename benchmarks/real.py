@@ -14,7 +14,7 @@ from sae_atlas.files import read_json
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import save_held_out
 from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.stages.activations import shard_arguments
+from sae_atlas.plan.stages.job import as_arguments
 from sae_atlas.provenance import make_record, read_record
 from sae_atlas.sizes import parse_size
 from sae_atlas.training.train import train
@@ -83,7 +83,7 @@ class Real:
         config = self.config | {"activations": self.config["activations"] | how}
         path = self.folder / ("_".join(map(str, ["store", self.tokens, *how.values()])) + ".zarr")
         return path, self._made("shard_activations", path, lambda job: shard_activations(
-            self.saved, path, **shard_arguments(job["settings"]), record=job["record"], expects=job["inputs"]
+            self.saved, path, **as_arguments(job["settings"]), record=job["record"], expects=job["inputs"]
         ), config, layer=self.layer, **self.window)  # fmt: skip
 
     def train(self, recipe: dict, store: tuple[Path, str], checkpoint: Path) -> str:

@@ -73,6 +73,10 @@ def _function(runs: str) -> Callable:
 def _filled(function: Callable, given: dict, settings: dict, about: dict) -> dict:
     """All arguments. Settings that only repeat a wildcard, and what tells about the job, go to functions that take them."""
     taken = inspect.signature(function).parameters
-    unused = {name for name in (*about, *NO_ARGUMENT) if name not in taken}
-    settings = {name: value for name, value in settings.items() if name not in unused}
+    settings = {name: value for name, value in as_arguments(settings).items() if name in taken or name not in about}
     return {name: value for name, value in about.items() if name in taken} | settings | given
+
+
+def as_arguments(settings: dict) -> dict:
+    """The settings of a stage that its function takes."""
+    return {name: value for name, value in settings.items() if name not in NO_ARGUMENT}
