@@ -104,7 +104,6 @@ def memory_mb(work: Work) -> int:
 def minutes(work: Work, on_gpu: bool) -> int:
     """Minutes that a job asks for: what it takes on a slow node, or with a small GPU, and a margin."""
     time = estimate(work, SLOW_NODE, GPUS["L4"])
+    seconds = time.gpu if on_gpu and work.rule in GPU_EFFICIENCY else time.here
     shortest, longest = MINUTES
-    return min(
-        longest, shortest + math.ceil(MARGIN * (time.gpu if on_gpu and work.rule in GPU_EFFICIENCY else time.here) / 60)
-    )
+    return min(longest, shortest + math.ceil(MARGIN * seconds / 60))
