@@ -129,7 +129,7 @@ def _wide(found: dict) -> list[str]:
         "",
         "## A wide model in one long context",
         f"d {found['d_model']:,}, {found['latents']:,} latents, one context of {found['context']:,} tokens; encoder and",
-        f"decoder take {weights:,.0f} MB in float32. Planned: what `sae-atlas plan` says a job needs; for `evaluate_sae` it is",
+        f"decoder take {weights:,.0f} MB in float32. Planned: the sum that `sae-atlas plan` makes; for `evaluate_sae` it is",
         "enough for latents that are all alive, whose directions are compared; here at most a quarter of them fire.",
         "",
         "| stage | s | MB | planned MB | MB over encoder and decoder |",

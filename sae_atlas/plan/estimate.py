@@ -17,7 +17,7 @@ AROUND = 0.5e9  # bytes: two processes of Snakemake stand around every job of a 
 # Share of the speed of one large product that the rule's own products reach: SmolLM2-135M and the default config on two cores
 # with AVX-512; masks, softmax and top-k are in it. `train_sae`: of the speed of a step. Training of language models: assumed.
 EFFICIENCY = {"save_activations": 0.6, "save_held_out": 0.6, "save_text": 0.6, "match_layers": 0.6, "explorer": 0.6}
-EFFICIENCY |= {"train_sae": 1.0, "evaluate_sae": 0.5, "evolution": 0.5, "top_contexts": 0.4, "contexts_of_matches": 0.4}
+EFFICIENCY |= {"train_sae": 1.0, "evaluate_sae": 0.5, "evolution": 0.5, "top_contexts": 0.5, "contexts_of_matches": 0.6}
 EFFICIENCY |= {"distill": 0.3, "pretrain": 0.3, "fine_tune_lora": 0.3}
 PASSES = ("save_activations", "save_held_out", "save_text", "distill", "pretrain", "fine_tune_lora")
 ON_GPU = (*PASSES, "train_sae", "evaluate_sae", "top_contexts", "contexts_of_matches")
@@ -28,6 +28,7 @@ OF_TEXT = ("tokenize", "tokenize_domain")
 KINDS = {
     "model": (*PASSES, *OF_TEXT, "prepare_model", "prepare_base", "merge_lora", "evaluate_sae", "top_contexts"),
     "torch": (
+        "floors",
         "train_sae",
         "import_sae",
         "match_layers",
@@ -104,7 +105,6 @@ def memory_mb(work: Work) -> int:
 def minutes(work: Work, on_gpu: bool) -> int:
     """Minutes that a job asks for: what it takes on a slow node, or with a small GPU, and a margin."""
     time = estimate(work, SLOW_NODE, GPUS["L4"])
+    seconds = time.gpu if on_gpu and work.rule in GPU_EFFICIENCY else time.here
     shortest, longest = MINUTES
-    return min(
-        longest, shortest + math.ceil(MARGIN * (time.gpu if on_gpu and work.rule in GPU_EFFICIENCY else time.here) / 60)
-    )
+    return min(longest, shortest + math.ceil(MARGIN * seconds / 60))

@@ -69,11 +69,11 @@ def probe(folder: str | Path, dtype: str, cores: int | None = None) -> Machine:
         name=f"this machine, {cores} cores",
         cores=cores,
         passes=_products(dtype),
-        training=_training(cores),
         memory=3 * total.nbytes * _rate(lambda: total.add_(term)),
         writing=writing,
         reading=reading,
         starts={kind: _start(modules, cores) for kind, modules in STARTS.items()},
+        training=_training(cores),  # last: a step shares its work out itself, and leaves torch with one thread
     )
 
 

@@ -75,11 +75,9 @@ def disk(atlas, work: list[Work]) -> Disk:
     saved, sharded, text = (written.pop(rule, 0.0) for rule in ("save_activations", "shard_activations", "save_text"))
     snapshots, resumes = len(atlas.snapshots), written.get("train_sae", 0.0) * 3 / 4
     stays = sum(written.values()) - resumes + resumes / snapshots
-    longest = (
-        max(stop - start for start, stop in map(atlas.window, atlas.snapshots)) / atlas.tokens
-    )  # share of the tokens
-    live = min(atlas.config["activations"]["max_live_stores"] / len(atlas.layers), snapshots)  # windows of all layers
-    return Disk(stays, stays + live * longest * (saved + sharded) + text)
+    longest = max(stop - start for start, stop in map(atlas.window, atlas.snapshots))
+    windows = min(atlas.config["activations"]["max_live_stores"] / len(atlas.layers), snapshots)  # of all layers
+    return Disk(stays, stays + windows * longest / atlas.tokens * (saved + sharded) + text)
 
 
 class Jobs:
@@ -139,9 +137,7 @@ class Jobs:
         """
         settings = self.atlas.settings(rule)
         tokens = settings["train_tokens"] + settings["held_out_tokens"]
-        id_bytes = (
-            1 if self.shape.vocabulary <= 2**8 else 2 if self.shape.vocabulary <= 2**16 else 4
-        )  # as corpus.py has it
+        id_bytes = next(size for size in (1, 2, 4) if self.shape.vocabulary <= 2 ** (8 * size))  # as corpus.py has it
         return {"tokens": tokens, "written": tokens * (id_bytes + 1), "memory": 0.7e9 + 6 * tokens}
 
     def tokenize_domain(self) -> dict:
@@ -158,9 +154,11 @@ class Jobs:
 
     def fitted(self, fit: dict, passes: int, memory: float) -> dict:
         """Training of a language model: what every block makes is kept for the way back."""
-        on_the_way = self.shape.n_layers * self.pass_memory(fit["batch"] // fit["accumulation"], logits=True)
+        contexts = fit["batch"] // fit["accumulation"]
+        memory += (self.shape.n_layers - 1) * self.pass_memory(contexts, logits=False)
+        memory += self.pass_memory(contexts, logits=True)
         flops = passes * fit["tokens"] * self.forward(self.shape.n_layers)
-        return {"tokens": fit["tokens"], "matmul_flops": flops, "memory": memory + on_the_way}
+        return {"tokens": fit["tokens"], "matmul_flops": flops, "memory": memory}
 
     def merge_lora(self) -> dict:
         return {"written": 2 * SINGLE * self.shape.parameters, "memory": 2 * self.model}
