@@ -24,9 +24,9 @@ from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.config.read import complete_config
 from sae_atlas.corpus import tokenize
-from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.stages.job import as_arguments
-from sae_atlas.provenance import make_record
+from sae_atlas.io.provenance import make_record
+from sae_atlas.stages.atlas import Atlas
+from sae_atlas.stages.job import as_arguments
 from sae_atlas.training.train import train
 
 ROOT = Path(__file__).parent.parent

@@ -18,10 +18,10 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from sae_atlas.activations.save import ROWS_PER_CHUNK
-from sae_atlas.arrays import Rows
 from sae_atlas.features.kept import Kept
 from sae_atlas.features.text import Text
 from sae_atlas.features.top_contexts import batches, contexts_of
+from sae_atlas.io.arrays import Rows
 from sae_atlas.saes.sae import Sae
 
 CONTEXT, DOCUMENT, K, WINDOW = 128, 105, 10, 24

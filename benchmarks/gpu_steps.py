@@ -17,7 +17,7 @@ import torch
 from benchmarks.ours import Atlas
 from benchmarks.report import write
 from benchmarks.works import Work, start
-from sae_atlas.devices import name_of, resolve
+from sae_atlas.io.devices import name_of, resolve
 from sae_atlas.kernels import gpu
 
 WORKS = [Work("l1", 1024, 32768, l0) for l0 in (32, 64, 128, 200, 400, 800)] + [Work("topk", 1024, 32768, 64)]

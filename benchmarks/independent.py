@@ -19,10 +19,10 @@ from sae_atlas.base_models.load import load, load_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.corpus import tokenize
-from sae_atlas.files import read_json
+from sae_atlas.io.files import read_json
+from sae_atlas.io.provenance import make_record
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import open_held_out, save_held_out
-from sae_atlas.provenance import make_record
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.parts import initial_weights
 from sae_atlas.saes.sae import Sae

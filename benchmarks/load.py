@@ -24,10 +24,10 @@ from benchmarks.random_model import random_model
 from benchmarks.report import about, write
 from sae_atlas.base_models.packages import find_text
 from sae_atlas.config.read import complete_config
-from sae_atlas.plan.atlas import Atlas
 from sae_atlas.plan.estimate import asked
 from sae_atlas.plan.shape import read_shape
 from sae_atlas.plan.work import count
+from sae_atlas.stages.atlas import Atlas
 
 STAGES = ("prepare_model", "tokenize", "save_activations", "shard_activations", "train_sae", "save_held_out")
 STAGES += ("evaluate_sae", "save_text", "top_contexts", "score_latents")

@@ -15,9 +15,9 @@ from pathlib import Path
 import yaml
 
 from sae_atlas.config.read import read_config
-from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.stages.job import as_arguments
-from sae_atlas.provenance import make_record
+from sae_atlas.io.provenance import make_record
+from sae_atlas.stages.atlas import Atlas
+from sae_atlas.stages.job import as_arguments
 
 ROOT = Path(__file__).parent.parent
 THREADS = 2

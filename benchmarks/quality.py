@@ -18,7 +18,7 @@ from benchmarks.contestants import ALIKE, L0, SLACK, Contestant, contestants
 from benchmarks.quality_report import markdown
 from benchmarks.real import Real, default, toy
 from benchmarks.report import about, write
-from sae_atlas.files import read_json
+from sae_atlas.io.files import read_json
 
 
 def run(real: Real, contestant: Contestant, seeds: int, rows: list[dict]) -> Iterator[list[dict]]:

@@ -10,13 +10,13 @@ from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.corpus import tokenize
-from sae_atlas.files import read_json
+from sae_atlas.io.files import read_json
+from sae_atlas.io.provenance import make_record, read_record
+from sae_atlas.io.sizes import parse_size
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import save_held_out
-from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.stages.job import as_arguments
-from sae_atlas.provenance import make_record, read_record
-from sae_atlas.sizes import parse_size
+from sae_atlas.stages.atlas import Atlas
+from sae_atlas.stages.job import as_arguments
 from sae_atlas.training.train import train
 
 ROOT = Path(__file__).parent.parent

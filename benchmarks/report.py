@@ -7,7 +7,7 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sae_atlas.files import write_json
+from sae_atlas.io.files import write_json
 
 PACKAGES = ("sae-atlas", "sae-lens", "dictionary-learning", "eai-sparsify", "torch", "numba", "numpy")
 # Measured once on such a machine, interleaved with the step as it is; by hand, so not part of the run.

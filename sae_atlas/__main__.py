@@ -4,13 +4,13 @@ import argparse
 import os
 import sys
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 
 WRITTEN = ("saelens", "sparsify", "dictionary_learning", "safetensors")
 
 
 def _summary(chosen: argparse.Namespace) -> None:
-    from sae_atlas.summary import summarise
+    from sae_atlas.commands.summary import summarise
 
     print(summarise(chosen.folder))
 
@@ -43,7 +43,7 @@ def _sites(chosen: argparse.Namespace) -> None:
 
 
 def _index(chosen: argparse.Namespace) -> None:
-    from sae_atlas.exports.index import index
+    from sae_atlas.publish.index import index
 
     print(index(chosen.models), end="")
 
@@ -62,13 +62,13 @@ def _latents(chosen: argparse.Namespace) -> None:
 
 
 def _export(chosen: argparse.Namespace) -> None:
-    from sae_atlas.exports.load import export
+    from sae_atlas.publish.formats.load import export
 
     export(chosen.sae, chosen.format, chosen.folder)
 
 
 def _push(chosen: argparse.Namespace) -> None:
-    from sae_atlas.exports.hub import push
+    from sae_atlas.publish.hub import push
 
     print(push(chosen.folder, chosen.repo_id, chosen.dry_run))
 

@@ -19,13 +19,13 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from sae_atlas.arrays import Rows
 from sae_atlas.base_models.load import load_tokenizer
-from sae_atlas.errors import AtlasError, nearest, reason
-from sae_atlas.files import atomic
-from sae_atlas.hub import hub_text, refuse
-from sae_atlas.log import DISK_ERRORS, progress
-from sae_atlas.provenance import current_record
+from sae_atlas.io.arrays import Rows
+from sae_atlas.io.errors import AtlasError, nearest, reason
+from sae_atlas.io.files import atomic
+from sae_atlas.io.hub import hub_text, refuse
+from sae_atlas.io.log import DISK_ERRORS, progress
+from sae_atlas.io.provenance import current_record
 
 DOCUMENTS_PER_BATCH, CHARACTERS_PER_BATCH = 512, 2**18  # tokenised together, as many as reach either
 ROWS_IN_MEMORY = 128  # of a local text: the system reads up to 64 kB with each

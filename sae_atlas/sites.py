@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 
 if TYPE_CHECKING:  # at run time the plan reads the names of sites without loading torch
     from torch import Tensor, nn

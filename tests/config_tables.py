@@ -7,8 +7,8 @@ from pydantic.fields import FieldInfo
 from sae_atlas.config.keys import Section, about, allowed, meaning, section_of, words
 from sae_atlas.config.recipes import Pretrained, Recipe
 from sae_atlas.config.sections import Config
-from sae_atlas.errors import listed
-from sae_atlas.sizes import format_size
+from sae_atlas.io.errors import listed
+from sae_atlas.io.sizes import format_size
 from workflow import ROOT
 
 README = ROOT / "config" / "README.md"

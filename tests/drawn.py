@@ -12,7 +12,7 @@ from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap
 from sae_atlas.figures.pareto import plot_pareto
 from sae_atlas.figures.snapshot_convergence import plot_snapshot_convergence
 from sae_atlas.figures.training_curves import plot_training_curves
-from sae_atlas.provenance import make_record, recording
+from sae_atlas.io.provenance import make_record, recording
 
 RECORD = make_record("plot", {"recipe": "topk"}, "0", {"metrics": "1"})
 LOOK = {"title": "base, resid_post", "recipe": "topk", "colour_map": "viridis"}

@@ -17,8 +17,8 @@ import yaml
 from digests import digest
 
 from sae_atlas.config.read import complete_config
-from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.stages import STAGES
+from sae_atlas.stages import STAGES
+from sae_atlas.stages.atlas import Atlas
 from workflow import LIFE, ROOT, command, small
 
 FILE = Path(__file__).with_name("golden.json")

@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerFast
 
 from models import write_tokenizer
 from sae_atlas.corpus import open_corpus, tokenize
-from sae_atlas.features.explorer.build import TABLES, write_explorer
-from sae_atlas.provenance import make_record, recording
+from sae_atlas.io.provenance import make_record, recording
+from sae_atlas.io.tables import write_table
+from sae_atlas.pages.explorer.build import TABLES, write_explorer
 from sae_atlas.saes.checkpoint import save
-from sae_atlas.tables import write_table
 
 EVIL = "</script><script>document.title='owned'</script><img/src=x/onerror=document.title='owned'>&amp;\"'`${1}"
 WORDS = ["ship", "river", "queen", "shipping", "naïve", "東京", EVIL] + [f"word{number}" for number in range(7, D_SAE)]

@@ -6,9 +6,9 @@ from sae_atlas.base_models.adapters import META
 from sae_atlas.base_models.from_scratch import model_sizes
 from sae_atlas.base_models.prepare import make_tokenizer, prepare
 from sae_atlas.corpus import tokenize
+from sae_atlas.io.provenance import make_record, recording
 from sae_atlas.lifecycle.lora import fine_tune_lora, merge_lora
 from sae_atlas.lifecycle.pretrain import pretrain
-from sae_atlas.provenance import make_record, recording
 
 CONTEXT = 32
 SIZES = {

@@ -10,12 +10,12 @@ import yaml
 import zarr
 from tables import metric_rows
 
-from sae_atlas.cards.names import release_name, sae_name
-from sae_atlas.cards.release import write_release
 from sae_atlas.config.read import complete_recipe
-from sae_atlas.exports.published import publish_sae
-from sae_atlas.files import sha256, write_json
-from sae_atlas.provenance import make_record, recording
+from sae_atlas.io.files import sha256, write_json
+from sae_atlas.io.provenance import make_record, recording
+from sae_atlas.publish.cards.names import release_name, sae_name
+from sae_atlas.publish.cards.release import write_release
+from sae_atlas.publish.formats.published import publish_sae
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.sae import Sae
 from workflow import ROOT, small

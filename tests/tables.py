@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from sae_atlas.floors.fit import fit_floors
 from sae_atlas.floors.predict import layer_floors
-from sae_atlas.sizes import format_size
-from sae_atlas.tables import write_table
+from sae_atlas.io.sizes import format_size
+from sae_atlas.io.tables import write_table
 
 UNITS = {
     "l0": "latents per token",

@@ -17,8 +17,8 @@ from sae_atlas.activations.store import open_store
 from sae_atlas.base_models.load import load
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.corpus import open_corpus, tokenize
-from sae_atlas.errors import AtlasError
-from sae_atlas.log import job_log
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.log import job_log
 
 MODEL = {
     "source": "random",

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from drawn import draw_convergence, draw_floors, draw_flow, draw_heatmap, draw_pareto
 
-from sae_atlas.errors import AtlasError
 from sae_atlas.figures.feature_density import bins
 from sae_atlas.figures.loss_floor_predictions import drawn
 from sae_atlas.figures.published import SUITES, suites_of
+from sae_atlas.io.errors import AtlasError
 
 
 def test_a_table_that_is_none_is_one_line(tmp_path):
-    from sae_atlas.tables import read_table
+    from sae_atlas.io.tables import read_table
 
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(AtlasError, match=r"bad\.parquet: no readable table\. Delete it and rerun"):
@@ -102,6 +102,6 @@ MODULES += " loss_floor_predictions"
 
 def test_no_figure_starts_torch_or_transformers():
     lines = [f"import sae_atlas.figures.{name}" for name in MODULES.split()]
-    lines += ["import sys, sae_atlas.metrics.collect, sae_atlas.log, sae_atlas.provenance"]
+    lines += ["import sys, sae_atlas.metrics.collect, sae_atlas.io.log, sae_atlas.io.provenance"]
     lines += ["assert not {'torch', 'transformers', 'zarr', 'numba'} & set(sys.modules)"]
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)

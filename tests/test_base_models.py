@@ -15,8 +15,8 @@ from sae_atlas.base_models.gguf_llama import read_tokenizer
 from sae_atlas.base_models.load import load, load_tokenizer
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.base_models.prepare import prepare
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import read_json, sha256
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import read_json, sha256
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 RANDOM = {"source": "random", "architecture": "gpt_neox", "sizes": SIZES, "seed": 0, "tokenizer": "bytes"}

@@ -7,10 +7,10 @@ import sys
 import pytest
 from published import DAY, RECIPES, Run, headings, template
 
-from sae_atlas.cards.markdown import number
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import read_json, sha256
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import read_json, sha256
 from sae_atlas.metrics.labels import name_of
+from sae_atlas.publish.cards.markdown import number
 from sae_atlas.saes.sae import Sae
 from workflow import ROOT
 
@@ -120,5 +120,6 @@ def test_nothing_in_a_config_breaks_a_card(tmp_path):
 
 def test_cards_and_releases_need_no_torch():
     heavy = "{'torch', 'transformers', 'pandas', 'matplotlib', 'zarr', 'numpy'}"
-    program = f"import sys, sae_atlas.cards.model_card, sae_atlas.cards.release; assert not {heavy} & set(sys.modules)"
+    rooms = "sae_atlas.publish.cards.model_card, sae_atlas.publish.cards.release"
+    program = f"import sys, {rooms}; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.saes import checkpoint
 from sae_atlas.saes.sae import Sae
 

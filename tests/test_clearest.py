@@ -6,7 +6,7 @@ import pytest
 
 from sae_atlas.__main__ import main
 from sae_atlas.commands.latents import clearest
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 
 NAMES = pd.DataFrame(
     {

@@ -12,7 +12,7 @@ import pytest
 from models import write_tokenizer
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.corpus import open_corpus, read_documents, tokenize
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 
 TOKENIZER = byte_tokenizer()
 START = TOKENIZER.bos_token_id

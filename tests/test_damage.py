@@ -10,10 +10,10 @@ from random_saes import random_checkpoint
 from stores import make_store
 
 from sae_atlas.activations.store import open_store
-from sae_atlas.errors import AtlasError, Damaged
-from sae_atlas.exports.load import load_sae
-from sae_atlas.files import atomic
-from sae_atlas.log import job_log
+from sae_atlas.io.errors import AtlasError, Damaged
+from sae_atlas.io.files import atomic
+from sae_atlas.io.log import job_log
+from sae_atlas.publish.formats.load import load_sae
 from sae_atlas.saes.checkpoint import load_checkpoint, save
 from workflow import small, snakemake
 

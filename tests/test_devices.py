@@ -15,16 +15,16 @@ import pytest
 import torch
 
 from models import random_model
-from sae_atlas import gpu_locks
 from sae_atlas.base_models.load import read_model
-from sae_atlas.devices import gpus_for, name_of, resolve
-from sae_atlas.errors import AtlasError
-from sae_atlas.log import job_log
+from sae_atlas.io import gpu_locks
+from sae_atlas.io.devices import gpus_for, name_of, resolve
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.log import job_log
 
 # A job on a machine with the given cards: prints what it took, then works until it is told to end.
 JOB = """
 import logging, os, sys
-from sae_atlas import gpu_locks
+from sae_atlas.io import gpu_locks
 logging.basicConfig(level="WARNING")
 gpu_locks.cards = lambda: sys.argv[1].split(",")
 gpu_locks.POLL = 0.05

@@ -8,10 +8,10 @@ import pytest
 import torch
 from stores import D_IN
 
+from sae_atlas.io.tables import read_table, write_table
 from sae_atlas.metrics import directions
 from sae_atlas.metrics.flow import match_layers
 from sae_atlas.saes import checkpoint as checkpoints
-from sae_atlas.tables import read_table, write_table
 
 EYE = torch.eye(3)
 

@@ -12,12 +12,12 @@ from transformers import AutoConfig
 from models import SIZES, random_model
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.corpus import tokenize
-from sae_atlas.errors import AtlasError
 from sae_atlas.floors import distill as distilling
 from sae_atlas.floors.distill import distill, rate_at, with_floors
 from sae_atlas.floors.student import Teacher, make_student, student_config
-from sae_atlas.provenance import make_record, recording
-from sae_atlas.tables import read_table
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.provenance import make_record, recording
+from sae_atlas.io.tables import read_table
 
 RECORD = make_record("distill", {}, "", {})
 

@@ -12,14 +12,14 @@ import zarr
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.corpus import tokenize
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.provenance import make_record, recording
+from sae_atlas.io.tables import identities, read_table
 from sae_atlas.metrics.collect import collect
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import save_held_out
 from sae_atlas.metrics.labels import METRICS, OF_PREDICTIONS, OF_TOKENS
-from sae_atlas.provenance import make_record, recording
 from sae_atlas.saes import checkpoint as checkpoints
-from sae_atlas.tables import identities, read_table
 
 RECORD = make_record("evaluate_sae", {}, "", {})
 ID = RECORD["identity"]

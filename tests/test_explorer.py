@@ -10,8 +10,8 @@ import torch
 from latents import DEAD, EVIL, WORDS, features, make_explorer, scores
 from random_saes import D_SAE
 
-from sae_atlas.features.explorer.pack import read_pack, short, write_pack
 from sae_atlas.metrics.directions import neighbours
+from sae_atlas.pages.explorer.pack import read_pack, short, write_pack
 
 ALIVE = D_SAE - DEAD
 

@@ -9,12 +9,12 @@ from random_saes import ARCHITECTURES, D_IN, D_SAE, activations, random_checkpoi
 from rounding import assert_same_function
 from safetensors.torch import load_file, save_file
 
-from sae_atlas.errors import AtlasError
-from sae_atlas.exports import dictionary_learning, one_file, saelens, sparsify
-from sae_atlas.exports.hooks import hook_name, module_path, parse_hook
-from sae_atlas.exports.load import FORMATS, load_sae, read
-from sae_atlas.exports.metadata import metadata
-from sae_atlas.files import read_json, sha256, write_json
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import read_json, sha256, write_json
+from sae_atlas.publish.formats import dictionary_learning, one_file, saelens, sparsify
+from sae_atlas.publish.formats.hooks import hook_name, module_path, parse_hook
+from sae_atlas.publish.formats.load import FORMATS, load_sae, read
+from sae_atlas.publish.formats.metadata import metadata
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.checkpoint import save_tensors
 

@@ -12,7 +12,7 @@ from models import write_tokenizer
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.features.as_json import contexts_as_json, contexts_for_neuronpedia
 from sae_atlas.features.top_contexts import contexts_of
-from sae_atlas.tables import write_table
+from sae_atlas.io.tables import write_table
 
 # What SAEDashboard's class of a feature takes (sae_dashboard/neuronpedia/neuronpedia_dashboard.py).
 NEURONPEDIA = [

@@ -10,13 +10,13 @@ from matplotlib.image import imread
 from PIL import Image
 from tables import write_curves, write_metrics
 
-from sae_atlas.errors import AtlasError
 from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap, readable_on
 from sae_atlas.figures.scales import pivot, scale_of, value_text
 from sae_atlas.figures.style import COLOUR_MAPS, colour_map, layer_colours, short_number
 from sae_atlas.figures.training_curves import plot_training_curves
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.tables import write_table
 from sae_atlas.metrics.labels import METRICS
-from sae_atlas.tables import write_table
 
 
 @pytest.mark.parametrize("draw", DRAWS)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sae_atlas.files import atomic, hold_lock, read_json, take_back, write_json
+from sae_atlas.io.files import atomic, hold_lock, read_json, take_back, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -57,7 +57,8 @@ def test_json_refuses_nan(tmp_path):
 
 
 def test_a_lock_ends_with_its_process(tmp_path):
-    hold = f"from sae_atlas.files import hold_lock; hold_lock({str(tmp_path / 'lock')!r}); print('held', flush=True); input()"
+    lock = str(tmp_path / "lock")
+    hold = f"from sae_atlas.io.files import hold_lock; hold_lock({lock!r}); print('held', flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(BlockingIOError):

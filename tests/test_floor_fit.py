@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from sae_atlas.floors.fit import affine, fit_floors, judge, power
-from sae_atlas.tables import read_table, write_table
+from sae_atlas.io.tables import read_table, write_table
 
 WIDTHS = np.repeat([8.0, 16.0, 32.0, 64.0], 2)
 PREDICTED = np.repeat([9.0, 4.0, 2.0, 0.5], 2)

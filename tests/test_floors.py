@@ -8,8 +8,8 @@ import pytest
 
 from sae_atlas.floors.formula import beyond, distance, kept
 from sae_atlas.floors.predict import layer_floors, predict_floors
+from sae_atlas.io.tables import read_table, write_table
 from sae_atlas.metrics.importance import alpha, capacity
-from sae_atlas.tables import read_table, write_table
 
 ZIPF, UNIFORM = 1 / np.arange(1, 101), np.full(100, 3.0)
 

@@ -11,10 +11,10 @@ from fuzzing import damaged, damages, fuzzed, memory
 from hypothesis import strategies as st
 
 from sae_atlas.__main__ import main
-from sae_atlas.cards.names import sae_name
 from sae_atlas.config.read import complete_config, read_config
-from sae_atlas.errors import AtlasError
-from sae_atlas.plan.atlas import Atlas
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.publish.cards.names import sae_name
+from sae_atlas.stages.atlas import Atlas
 from workflow import ROOT, small
 
 FULL = small(

@@ -18,10 +18,10 @@ from stores import make_store
 from models import random_model
 from sae_atlas.activations.store import open_store, seal
 from sae_atlas.base_models.load import read_model
-from sae_atlas.errors import AtlasError
-from sae_atlas.exports.foreign import read_safetensors
-from sae_atlas.exports.load import export, read
-from sae_atlas.exports.saelens import FILES
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.publish.formats.foreign import read_safetensors
+from sae_atlas.publish.formats.load import export, read
+from sae_atlas.publish.formats.saelens import FILES
 from sae_atlas.saes.checkpoint import load_checkpoint, save
 from sae_atlas.saes.sae import Sae
 

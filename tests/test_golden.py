@@ -16,7 +16,7 @@ import torch
 from digests import digest, numbers, summary
 from golden import FILE, OUTPUTS, TOLERANCE, before, complaints, is_close, results, run, write
 
-from sae_atlas.plan.stages import STAGES
+from sae_atlas.stages import STAGES
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,7 @@ def test_a_moved_number_is_told_with_its_stage_and_what_to_do(golden):
     (line,), outdated = complaints(found, golden)
     assert line.startswith("stage train_sae: its results moved (") and outdated == []
     assert (
-        "raise `version` in sae_atlas/plan/stages/training.py and make the golden results again with `make golden`"
-        in line
+        "raise `version` in sae_atlas/stages/training.py and make the golden results again with `make golden`" in line
     )
     assert line.endswith("After it moved: evaluate_sae, page, plot_pareto")
 

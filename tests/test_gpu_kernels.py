@@ -19,7 +19,7 @@ from test_gradients import KEYS, rows_of_every_kind
 from test_train import recipe_of, run, same
 
 from sae_atlas.config.read import complete_recipe
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.kernels import reference
 from sae_atlas.kernels.measured import Control
 from sae_atlas.saes import architecture as module_of

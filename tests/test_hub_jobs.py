@@ -9,8 +9,8 @@ from random_saes import D_IN, random_sae
 
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.base_models.from_scratch import random_model
-from sae_atlas.exports import saelens
-from sae_atlas.exports.metadata import metadata
+from sae_atlas.publish.formats import saelens
+from sae_atlas.publish.formats.metadata import metadata
 from workflow import ROOT, small, snakemake
 
 BASE = {"name": "base-1b", "source": "hub", "id": "owner/base-1b"}

@@ -12,9 +12,9 @@ from random_saes import activations
 
 import sae_atlas
 from sae_atlas.__main__ import main
-from sae_atlas.errors import AtlasError
-from sae_atlas.exports.index import index
-from sae_atlas.files import read_json, write_json
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import read_json, write_json
+from sae_atlas.publish.index import index
 from sae_atlas.saes import checkpoint as checkpoints
 
 

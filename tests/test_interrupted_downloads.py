@@ -12,11 +12,11 @@ from random_saes import D_IN, random_checkpoint
 
 from models import random_model
 from sae_atlas.base_models.prepare import prepare
-from sae_atlas.errors import AtlasError
-from sae_atlas.exports import saelens
-from sae_atlas.exports.import_sae import import_sae
-from sae_atlas.exports.metadata import metadata
-from sae_atlas.files import write_json
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import write_json
+from sae_atlas.publish.formats import saelens
+from sae_atlas.publish.formats.import_sae import import_sae
+from sae_atlas.publish.formats.metadata import metadata
 from sae_atlas.saes.sae import Sae
 from workflow import ROOT
 

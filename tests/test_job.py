@@ -16,13 +16,13 @@ from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 from test_lifecycle_workflow import merged
 
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import read_json, write_json
-from sae_atlas.plan.stages import STAGES
-from sae_atlas.plan.stages.explorer import TABLES
-from sae_atlas.plan.stages.job import job
-from sae_atlas.provenance import code_identity, current_record, make_record, recording
-from sae_atlas.tables import identities, write_table
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import read_json, write_json
+from sae_atlas.io.provenance import code_identity, current_record, make_record, recording
+from sae_atlas.io.tables import identities, write_table
+from sae_atlas.stages import STAGES
+from sae_atlas.stages.explorer import TABLES
+from sae_atlas.stages.job import job
 from workflow import LIFE, ROOT
 
 RECORD, OTHER = (make_record("made_before", {"seed": seed}, "1", {}) for seed in (0, 1))

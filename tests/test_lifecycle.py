@@ -16,8 +16,8 @@ from sae_atlas.base_models.from_scratch import model_sizes, random_model
 from sae_atlas.base_models.load import load
 from sae_atlas.base_models.prepare import named_tokenizer, prepare
 from sae_atlas.corpus import open_corpus
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import read_json
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import read_json
 from sae_atlas.lifecycle import fit as fitting
 from sae_atlas.lifecycle import lora
 from sae_atlas.sites import capture

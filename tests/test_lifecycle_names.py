@@ -12,9 +12,9 @@ from sae_atlas.base_models.names import check_content, parse_fine_tuned, parse_p
 from sae_atlas.config.layers import count_layers
 from sae_atlas.config.made import adapter_name, folder_of
 from sae_atlas.config.read import complete_config
-from sae_atlas.errors import AtlasError
-from sae_atlas.plan.atlas import Atlas
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.plan.jobs import jobs
+from sae_atlas.stages.atlas import Atlas
 from workflow import ROOT, small
 
 LIFE = yaml.safe_load((ROOT / "config" / "lifecycle.yaml").read_text())

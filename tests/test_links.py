@@ -9,11 +9,11 @@ from random_saes import D_IN, random_checkpoint
 from test_full_disk import TINY
 from test_interruption import checkpoints
 
-from sae_atlas.errors import AtlasError
-from sae_atlas.exports import saelens
-from sae_atlas.exports.import_sae import import_sae
-from sae_atlas.exports.metadata import metadata
-from sae_atlas.files import atomic, write_json
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import atomic, write_json
+from sae_atlas.publish.formats import saelens
+from sae_atlas.publish.formats.import_sae import import_sae
+from sae_atlas.publish.formats.metadata import metadata
 from sae_atlas.saes.sae import Sae
 from workflow import planned, small, snakemake
 

@@ -7,8 +7,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from sae_atlas.errors import AtlasError
-from sae_atlas.log import job_log, logger, progress
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.log import job_log, logger, progress
 
 
 def test_lines_and_progress_go_to_the_log(tmp_path):

@@ -15,10 +15,10 @@ from fuzzing import memory
 from test_full_disk import TINY
 
 from sae_atlas.config.read import read_config
-from sae_atlas.log import job_log
-from sae_atlas.plan.atlas import Atlas
+from sae_atlas.io.log import job_log
 from sae_atlas.plan.estimate import asked
 from sae_atlas.plan.shape import read_shape
+from sae_atlas.stages.atlas import Atlas
 from workflow import command, small, snakemake
 
 GROUPS = Path("/sys/fs/cgroup/memory")  # version 1

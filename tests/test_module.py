@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from sae_atlas.files import read_json
+from sae_atlas.io.files import read_json
 from workflow import ROOT, SMALL, small
 
 OUTER = """

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sae_atlas.cards.markdown import code, escape, number
-from sae_atlas.cards.names import parse_sae_name, release_name, sae_name
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.publish.cards.markdown import code, escape, number
+from sae_atlas.publish.cards.names import parse_sae_name, release_name, sae_name
 
 
 @pytest.mark.parametrize(

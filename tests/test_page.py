@@ -7,13 +7,13 @@ import pyarrow as pa
 import pytest
 from tables import metric_rows
 
-from sae_atlas.files import write_json
+from sae_atlas.io.files import write_json
+from sae_atlas.io.provenance import recording
+from sae_atlas.io.tables import write_table
 from sae_atlas.metrics.collect import collect
+from sae_atlas.pages.html import rendered
+from sae_atlas.pages.page import write_page
 from sae_atlas.plan.costs import read_costs
-from sae_atlas.provenance import recording
-from sae_atlas.report.html import rendered
-from sae_atlas.report.page import write_page
-from sae_atlas.tables import write_table
 
 EVIL = """<script>document.title = "owned"</script>"'><img src=x onerror="document.title='owned'">&amp;{{ 7 * 7 }}"""
 

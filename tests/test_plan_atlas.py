@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from sae_atlas.config.read import complete_config, read_config
-from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.stages.publishing import what_makes
+from sae_atlas.stages.atlas import Atlas
+from sae_atlas.stages.publishing import what_makes
 from workflow import LIFE, ROOT, small
 
 

@@ -16,8 +16,8 @@ from config_tables import README, with_tables
 from benchmarks import controller
 from sae_atlas.config.read import complete_config
 from sae_atlas.config.sections import Config
-from sae_atlas.errors import AtlasError
-from sae_atlas.plan.stages import STAGES
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.stages import STAGES
 from workflow import ROOT, small
 
 

@@ -7,13 +7,13 @@ from rich.console import Console
 from test_plan_work import MACHINE
 
 from sae_atlas.config.read import read_config
-from sae_atlas.plan.atlas import Atlas
+from sae_atlas.io.sizes import format_rounded
 from sae_atlas.plan.costs import benchmark
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import Shape
 from sae_atlas.plan.show import plan_table
 from sae_atlas.plan.work import count
-from sae_atlas.sizes import format_rounded
+from sae_atlas.stages.atlas import Atlas
 from workflow import ROOT
 
 SHAPES = {

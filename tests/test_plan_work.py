@@ -11,8 +11,7 @@ from test_plan_atlas import atlas
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sae_atlas.config.read import read_config
-from sae_atlas.errors import AtlasError
-from sae_atlas.plan.atlas import Atlas
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.plan.costs import benchmark
 from sae_atlas.plan.estimate import ON_GPU, asked, estimate, minutes, threads
 from sae_atlas.plan.jobs import jobs
@@ -20,6 +19,7 @@ from sae_atlas.plan.machine import GPUS, STARTS, Machine, probe
 from sae_atlas.plan.shape import Shape, read_shape
 from sae_atlas.plan.work import ROWS, Jobs, count, disk
 from sae_atlas.sites import blocks
+from sae_atlas.stages.atlas import Atlas
 from workflow import ROOT, small, snakemake
 
 MACHINE = Machine("a machine", 2, 1e11, 1e11, 1e10, 1e9, 1e9, dict.fromkeys(STARTS, 1.0))

@@ -11,12 +11,12 @@ from hub import point_at, serve
 import sae_atlas
 from sae_atlas.__main__ import main
 from sae_atlas.config.read import complete_recipe, read_config
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import read_json
-from sae_atlas.plan.atlas import Atlas
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import read_json
 from sae_atlas.plan.shape import read_shape
 from sae_atlas.plan.work import count, disk
 from sae_atlas.saes.checkpoint import load_checkpoint, save_tensors
+from sae_atlas.stages.atlas import Atlas
 from workflow import kinds, planned, small, snakemake
 
 LAYERS = (0, 1)

@@ -3,10 +3,9 @@
 import pyarrow as pa
 import pytest
 
-import sae_atlas.plan.stages.versions as versions
-from sae_atlas.files import write_json
-from sae_atlas.plan.stages import STAGES
-from sae_atlas.provenance import (
+import sae_atlas.stages.versions as versions
+from sae_atlas.io.files import write_json
+from sae_atlas.io.provenance import (
     _without_comments,
     carries,
     code_identity,
@@ -15,7 +14,8 @@ from sae_atlas.provenance import (
     make_record,
     recording,
 )
-from sae_atlas.tables import identities, write_table
+from sae_atlas.io.tables import identities, write_table
+from sae_atlas.stages import STAGES
 
 
 def test_every_part_counts_and_key_order_does_not():

@@ -6,7 +6,7 @@ import pytest
 
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.config.recipes import PRESETS
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.training.recipe import L1, Recipe, canonical_lambda
 

@@ -9,13 +9,13 @@ import torch
 import yaml
 from published import LAYERS, SNAPSHOTS, Run, front_matter, headings, page, template
 
-from sae_atlas.cards import listed
-from sae_atlas.cards.names import parse_sae_name, release_name
-from sae_atlas.cards.weights import link
 from sae_atlas.config.read import complete_config
-from sae_atlas.errors import AtlasError
-from sae_atlas.exports.hub import listed_files
-from sae_atlas.files import read_json, sha256
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import read_json, sha256
+from sae_atlas.publish.cards import listed
+from sae_atlas.publish.cards.names import parse_sae_name, release_name
+from sae_atlas.publish.cards.weights import link
+from sae_atlas.publish.hub import listed_files
 from sae_atlas.saes.sae import Sae
 from workflow import ROOT, small
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sae_atlas.config.read import read_config
-from sae_atlas.plan.atlas import Atlas
+from sae_atlas.stages.atlas import Atlas
 from workflow import ROOT, snakemake
 
 CATEGORIES = ["1 What was trained", "2 Is it good", "3 Where is it bad", "4 How did it get there"]

@@ -10,9 +10,9 @@ from torch.nn.functional import gelu, layer_norm, linear
 from sae_atlas.base_models.load import load, load_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.base_models.restoration import read_restoration
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.provenance import make_record
 from sae_atlas.metrics.losses import clean_predictions, losses, scored
-from sae_atlas.provenance import make_record
 from sae_atlas.sites import SITES, capture, patch, start_at
 from workflow import small, snakemake
 

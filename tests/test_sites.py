@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from models import SIZES, random_model
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.sites import blocks, capture, family, module_name, patch, start_at
 
 FAMILIES = list(SIZES)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sae_atlas.sizes import format_rounded, format_seconds, format_size, parse_size
+from sae_atlas.io.sizes import format_rounded, format_seconds, format_size, parse_size
 
 
 @pytest.mark.parametrize(

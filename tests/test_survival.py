@@ -8,14 +8,14 @@ import torch
 import zarr
 from test_lifecycle_workflow import merged
 
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import write_json
-from sae_atlas.metrics.survival import compare_latents
-from sae_atlas.plan.three_stages import COMPARED, three_configs
-from sae_atlas.provenance import make_record, recording
-from sae_atlas.report.survival import _most_changed, write_page
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import write_json
+from sae_atlas.io.provenance import make_record, recording
+from sae_atlas.io.tables import read_table, write_table
+from sae_atlas.lifecycle.survival.compare import compare_latents
+from sae_atlas.lifecycle.survival.configs import COMPARED, three_configs
+from sae_atlas.lifecycle.survival.page import _most_changed, write_page
 from sae_atlas.saes.checkpoint import save
-from sae_atlas.tables import read_table, write_table
 from workflow import small
 
 D_IN, D_SAE, CONTEXTS, CONTEXT = 6, 4, 5, 8

@@ -16,7 +16,7 @@ from slurm import wait_for
 from test_interruption import checkpoints
 from test_module import OUTER
 
-from sae_atlas.files import read_json
+from sae_atlas.io.files import read_json
 from workflow import ROOT, SMALL, kinds, planned_in, small
 
 ONE = small(**{"activations.layers": [1], "activations.max_live_stores": 2, "training.tokens": "2k"})

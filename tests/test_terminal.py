@@ -32,8 +32,8 @@ rule bad_rule:
     script: "bad.py"
 """
 SCRIPT = f"""
-from sae_atlas.errors import AtlasError
-from sae_atlas.log import job_log
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.log import job_log
 
 with job_log(snakemake.log[0]):
     raise AtlasError({ERROR!r})

@@ -9,9 +9,9 @@ from stores import make_store
 from test_plan_atlas import atlas
 
 from sae_atlas.config.read import complete_recipe
-from sae_atlas.errors import AtlasError
-from sae_atlas.plan.atlas import Atlas
-from sae_atlas.tracking import TRACKERS, tracked
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.stages.atlas import Atlas
+from sae_atlas.training.tracking import TRACKERS, tracked
 from sae_atlas.training.train import train
 from workflow import ROOT
 
@@ -71,7 +71,7 @@ def test_a_tracker_that_is_not_there_is_one_line(tmp_path, monkeypatch):
 def test_without_a_tracker_nothing_is_imported():
     program = """
 import sys
-from sae_atlas.tracking import tracked
+from sae_atlas.training.tracking import tracked
 import sae_atlas.training.train
 with tracked(None, "a", "b", "c") as watch:
     assert watch is None
@@ -84,7 +84,7 @@ def test_with_a_tracker_transformers_stays_out(tmp_path):
     pytest.importorskip("tensorboard")
     program = f"""
 import sys
-from sae_atlas.tracking import tracked
+from sae_atlas.training.tracking import tracked
 with tracked("tensorboard", "a", "b", {str(tmp_path)!r}):
     assert "accelerate" in sys.modules and "transformers" not in sys.modules
 """

@@ -18,10 +18,10 @@ from stores import D_IN, activations, make_store
 
 from sae_atlas.activations.store import open_store
 from sae_atlas.config.read import complete_recipe
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.provenance import recording
 from sae_atlas.kernels import screen
 from sae_atlas.kernels.measured import Control
-from sae_atlas.provenance import recording
 from sae_atlas.saes import architecture as import_architecture
 from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors

@@ -9,7 +9,7 @@ from random_saes import random_checkpoint
 
 import sae_atlas
 from models import random_model
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.sae import Sae
 

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from conftest import SECRET
 
+from sae_atlas.commands.summary import summarise
 from sae_atlas.config.read import complete_config, read_config
-from sae_atlas.errors import AtlasError
-from sae_atlas.plan.atlas import Atlas
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.saes.checkpoint import load_tensors
-from sae_atlas.summary import summarise
+from sae_atlas.stages.atlas import Atlas
 from workflow import ROOT, SMALL, kinds, planned, small, snakemake
 
 LAYERS, RECIPES = 3, 2

@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 from numcodecs import blosc
 
-from sae_atlas.errors import AtlasError, Damaged, reason
+from sae_atlas.io.errors import AtlasError, Damaged, reason
 
 SUM_BYTES = 4
 ENTRY_BYTES = 16

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 
 LEVELS = 127  # of int8 on either side of the middle
 

@@ -14,10 +14,10 @@ from zarr.codecs import Crc32cCodec
 
 from sae_atlas.base_models.load import load
 from sae_atlas.corpus import open_corpus
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import atomic
-from sae_atlas.log import logger, progress
-from sae_atlas.provenance import current_record
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import atomic
+from sae_atlas.io.log import logger, progress
+from sae_atlas.io.provenance import current_record
 from sae_atlas.sites import capture, module_name
 
 ROWS_PER_CHUNK = 4096  # rows of every layer that wait in memory for a whole chunk

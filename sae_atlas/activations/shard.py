@@ -9,11 +9,11 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from sae_atlas.activations.coding import Grid, encode
 from sae_atlas.activations.store import seal
-from sae_atlas.arrays import Rows
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import atomic
-from sae_atlas.log import logger, progress
-from sae_atlas.provenance import current_record
+from sae_atlas.io.arrays import Rows
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import atomic
+from sae_atlas.io.log import logger, progress
+from sae_atlas.io.provenance import current_record
 
 SAMPLE = 8192  # rows for the geometric median
 ROWS_PER_READ = 8192

@@ -21,7 +21,7 @@ import zarr
 
 from sae_atlas.activations.chunks import Chunks
 from sae_atlas.activations.coding import Grid, decode
-from sae_atlas.errors import REMAKE, AtlasError, Damaged, reason
+from sae_atlas.io.errors import REMAKE, AtlasError, Damaged, reason
 
 READERS = 2  # threads; two read more than 4 GB/s, and training has the other cores
 AHEAD = 3  # chunks read before they are asked for: more would leave the processor's cache before they are used

@@ -6,8 +6,8 @@ What lies in such a folder: sae_atlas/lifecycle/folder.py.
 from pathlib import Path
 
 from sae_atlas.base_models.names import check_content
-from sae_atlas.errors import AtlasError, reason
-from sae_atlas.files import read_json, sha256
+from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.files import read_json, sha256
 
 META = "export_meta.json"
 ADAPTER = "adapters"

@@ -3,7 +3,7 @@
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 
 SPACE = " "  # the model's padding; here it also begins documents
 DAMAGE = "#"  # the model's sign for a damaged stretch; read in place of characters beyond the vocabulary

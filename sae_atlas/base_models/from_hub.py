@@ -5,9 +5,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from sae_atlas.base_models.adapters import weights_sum
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import remove, sha256
-from sae_atlas.hub import cached_snapshot, is_away, refuse
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import remove, sha256
+from sae_atlas.io.hub import cached_snapshot, is_away, refuse
 
 TEXTS = ["*.json", "*.txt", "*.model"]
 

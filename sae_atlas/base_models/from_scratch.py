@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 
 
 @dataclass(frozen=True)

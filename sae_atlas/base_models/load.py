@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from sae_atlas.errors import AtlasError, reason
-from sae_atlas.files import read_json
-from sae_atlas.log import DISK_ERRORS
+from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.files import read_json
+from sae_atlas.io.log import DISK_ERRORS
 
 SIZES = (
     ("num_hidden_layers", "n_layer"),
@@ -37,7 +37,7 @@ def read_model(folder: Path, dtype: str, device: str | dict = "auto"):
 
     import torch
 
-    from sae_atlas.devices import SPREAD, reserve, resolve
+    from sae_atlas.io.devices import SPREAD, reserve, resolve
 
     parts = device == SPREAD or isinstance(device, dict)
     if device == SPREAD:

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_atlas.errors import AtlasError, listed
-from sae_atlas.sizes import parse_size
+from sae_atlas.io.errors import AtlasError, listed
+from sae_atlas.io.sizes import parse_size
 
 ARCHITECTURES = {"gpt2": "gpt2", "gpt": "gpt2", "neox": "gpt_neox", "gpt_neox": "gpt_neox"}  # in names -> transformers
 SIZES = ("tiny", "small", "base", "medium", "large")  # where a name gives no number

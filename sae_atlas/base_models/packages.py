@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import sha256
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import sha256
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from sae_atlas.base_models import from_hub
 from sae_atlas.base_models.adapters import ADAPTER, check_base, read_meta, weights_sum
 from sae_atlas.base_models.from_scratch import random_model
 from sae_atlas.base_models.packages import find_model
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import atomic, sha256, write_json
-from sae_atlas.log import logger
-from sae_atlas.provenance import current_record
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import atomic, sha256, write_json
+from sae_atlas.io.log import logger
+from sae_atlas.io.provenance import current_record
 
 
 def prepare(provenance: str | Path, made: str | Path | None = None, **settings) -> None:

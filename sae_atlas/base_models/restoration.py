@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
-from sae_atlas.errors import AtlasError, reason
+from sae_atlas.io.errors import AtlasError, reason
 
 KEYS = {  # of `config` in the file -> ours
     "vocab_size": "vocab_size",

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sae_atlas.errors import AtlasError
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.model_namer import marked
 from sae_atlas.features.rules import Window
+from sae_atlas.io.errors import AtlasError
 
 TRIED = 20  # contexts that a name was tried on at least
 COLUMNS = ("layer", "latent", "name", "confidence", "detection", "topic", "topic_auroc", "topic_baseline", "density")

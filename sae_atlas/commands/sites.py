@@ -9,13 +9,13 @@ import torch
 import zarr
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sae_atlas.arrays import Rows
 from sae_atlas.base_models.packages import MODELS
 from sae_atlas.config.layers import model_config
 from sae_atlas.config.made import base_of
 from sae_atlas.config.read import read_config
-from sae_atlas.errors import AtlasError, reason
-from sae_atlas.hub import refuse
+from sae_atlas.io.arrays import Rows
+from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.hub import refuse
 from sae_atlas.metrics.importance import participation_ratio
 from sae_atlas.sites import INPUTS, SITES, blocks, module_name, module_paths
 

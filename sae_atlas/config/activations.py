@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import Layers, Number, Section, Whole, Words, key
 from sae_atlas.config.layers import count_layers, named_layers
-from sae_atlas.errors import AtlasError, nearest
+from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.sites import SITES
 
 ELSEWHERE = ("hub", "restoration")  # where counting layers takes a download, or torch to read a file

@@ -10,8 +10,8 @@ from sae_atlas.base_models.names import ARCHITECTURES, FineTunedName, parse_fine
 from sae_atlas.config.keys import HubId, Name, Number, Revision, Section, Text, Whole, Words, key
 from sae_atlas.config.made import MADE, TUNED
 from sae_atlas.config.texts import Corpus, Domain
-from sae_atlas.errors import AtlasError
-from sae_atlas.sizes import format_size
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.sizes import format_size
 
 
 class Fit(Section):

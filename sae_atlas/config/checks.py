@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from sae_atlas.config import activations, base_model, features, measurement, recipes, training
 from sae_atlas.config.keys import NAME_PATTERN, NAME_WORDS, Section, about, allowed, is_used, meaning, section_of, words
 from sae_atlas.config.sections import Config
-from sae_atlas.errors import listed, nearest
+from sae_atlas.io.errors import listed, nearest
 
 # Each gives lines that name key and remedy. It looks at the sections of its parameters' names, if they are of the right shape.
 CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (

@@ -10,7 +10,7 @@ from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import Layers, Number, Section, Text, Whole, Words, key
 from sae_atlas.config.layers import named_layers
 from sae_atlas.config.texts import Corpus
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 
 HERE = ("localhost", "127.0.0.1", "::1")
 Url = Annotated[

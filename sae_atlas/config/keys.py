@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WrapValidator
 from pydantic.fields import FieldInfo
 
-from sae_atlas.sizes import parse_size
+from sae_atlas.io.sizes import parse_size
 
 
 class Section(BaseModel):

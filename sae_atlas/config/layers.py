@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sae_atlas.base_models.from_scratch import model_sizes
 from sae_atlas.config.made import base_of
-from sae_atlas.errors import AtlasError, reason
-from sae_atlas.hub import refuse
+from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.hub import refuse
 
 MOST = 9999  # blocks of a model
 VOCABULARIES = {"bytes": 257, "package": 49152}  # of the tokenizers that random models take

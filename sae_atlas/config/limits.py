@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from sae_atlas.errors import AtlasError, reason
-from sae_atlas.sizes import LARGEST
+from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.sizes import LARGEST
 
 BYTES = 2**18  # the parser needs seconds for more
 VALUES = 20_000  # aliases followed

@@ -5,8 +5,8 @@ from pathlib import Path
 from sae_atlas.config import activations, base_model, features, training
 from sae_atlas.config.checks import checked, checked_recipe
 from sae_atlas.config.limits import limit_problems, read_plain, shortened
-from sae_atlas.devices import SPREAD
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.devices import SPREAD
+from sae_atlas.io.errors import AtlasError
 
 
 def read_config(file: str | Path) -> dict:

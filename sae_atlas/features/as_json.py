@@ -9,8 +9,8 @@ import pyarrow.parquet as parquet
 
 from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.features.bands import BETWEEN, TOP
-from sae_atlas.files import atomic
-from sae_atlas.tables import read_table
+from sae_atlas.io.files import atomic
+from sae_atlas.io.tables import read_table
 
 DIGITS = 3  # of logits and activations, as SAEDashboard rounds them
 # Parts of SAEDashboard's page about neurons of the model, correlations and heads; not measured here.

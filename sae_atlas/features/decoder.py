@@ -7,7 +7,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from sae_atlas.base_models.load import load_tokenizer
-from sae_atlas.files import read_json
+from sae_atlas.io.files import read_json
 
 
 class Decoder:

@@ -13,9 +13,9 @@ from pathlib import Path
 import requests
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
-from sae_atlas.errors import AtlasError, reason
-from sae_atlas.files import read_json, write_json
-from sae_atlas.log import logger
+from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.files import read_json, write_json
+from sae_atlas.io.log import logger
 
 ATTEMPTS = 6
 LONGEST_WAIT = 60  # seconds between two attempts, whatever the server asks for

@@ -8,9 +8,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from sae_atlas.io.tables import write_table
 from sae_atlas.metrics.directions import partners
 from sae_atlas.saes.checkpoint import load_checkpoint
-from sae_atlas.tables import write_table
 
 COLUMNS = {"latent": pa.int32(), "axis": pa.string(), "place": pa.string(), "match": pa.int32(), "cosine": pa.float32()}
 NOWHERE = pa.schema(list(COLUMNS.items())).empty_table()  # an SAE without earlier snapshots and neighbours

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as compute
 import torch
 
-from sae_atlas.devices import resolve
 from sae_atlas.features.bands import TOP
 from sae_atlas.features.kept import Kept
 from sae_atlas.features.text import Text, read_text
 from sae_atlas.features.top_contexts import batches, contexts_of
-from sae_atlas.log import progress
+from sae_atlas.io.devices import resolve
+from sae_atlas.io.log import progress
+from sae_atlas.io.tables import read_table, write_table
 from sae_atlas.saes.sae import Sae
-from sae_atlas.tables import read_table, write_table
 
 
 def contexts_of_matches(

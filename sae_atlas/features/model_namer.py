@@ -9,7 +9,7 @@ import numpy as np
 from sae_atlas.features.endpoint import Endpoint
 from sae_atlas.features.offline_namer import Named
 from sae_atlas.features.rules import Window
-from sae_atlas.log import logger
+from sae_atlas.io.log import logger
 
 ANSWERS = 3  # answers asked for until one can be read
 SHOWN = 6  # windows a name is made from

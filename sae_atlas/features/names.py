@@ -26,8 +26,8 @@ from sae_atlas.features.model_namer import (
 )
 from sae_atlas.features.offline_namer import Named, offline_name
 from sae_atlas.features.rules import Base
-from sae_atlas.log import logger, progress
-from sae_atlas.tables import read_table, write_table
+from sae_atlas.io.log import logger, progress
+from sae_atlas.io.tables import read_table, write_table
 
 
 def name_latents(

@@ -12,7 +12,7 @@ from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.peaks import position_bias, token_entropy, top_tokens
 from sae_atlas.features.probes import probe_table
 from sae_atlas.features.selectivity import kept_topics, selectivity
-from sae_atlas.tables import read_table, write_table
+from sae_atlas.io.tables import read_table, write_table
 
 
 def score_latents(

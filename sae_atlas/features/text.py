@@ -10,9 +10,9 @@ import torch
 import zarr
 from torch import Tensor
 
-from sae_atlas.arrays import Rows
 from sae_atlas.corpus import Corpus, open_corpus
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.arrays import Rows
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.metrics.held_out import open_held_out
 
 ROWS_PER_READ = 4096  # as many as a chunk of saved activations holds

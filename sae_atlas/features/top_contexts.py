@@ -16,10 +16,10 @@ from sae_atlas.features.documents import Pooled
 from sae_atlas.features.kept import Kept, edges, histogram
 from sae_atlas.features.logit_lens import lens_columns
 from sae_atlas.features.text import Text, read_text
-from sae_atlas.log import progress
+from sae_atlas.io.log import progress
+from sae_atlas.io.tables import write_table
 from sae_atlas.metrics.active import Active
 from sae_atlas.saes.sae import Sae
-from sae_atlas.tables import write_table
 
 ROWS = 512  # tokens encoded at once
 

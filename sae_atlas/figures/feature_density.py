@@ -18,7 +18,7 @@ from sae_atlas.figures.style import (
     save,
     style,
 )
-from sae_atlas.tables import read_table
+from sae_atlas.io.tables import read_table
 
 
 def plot_feature_density(

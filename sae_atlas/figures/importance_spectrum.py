@@ -20,7 +20,7 @@ from sae_atlas.figures.style import (
     style,
     value_axis,
 )
-from sae_atlas.tables import read_table
+from sae_atlas.io.tables import read_table
 
 LEAST, LEAST_REST = 1e-9, 1e-6  # shares of the total importance below which nothing is drawn
 # metric -> (how it is called, its marker)

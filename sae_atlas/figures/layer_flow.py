@@ -10,7 +10,7 @@ from matplotlib.patheffects import withStroke
 
 from sae_atlas.figures.style import INK, headline, layer_axis, page, save, style
 from sae_atlas.figures.style import colour_map as colours
-from sae_atlas.tables import read_table
+from sae_atlas.io.tables import read_table
 
 EDGES = np.linspace(0, 1, 41)
 SAME = 0.7  # cosine from which a latent counts as the same one layer on: half of its direction's energy is common

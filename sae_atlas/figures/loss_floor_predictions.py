@@ -20,7 +20,7 @@ from sae_atlas.figures.style import (
     style,
     value_axis,
 )
-from sae_atlas.tables import read_table
+from sae_atlas.io.tables import read_table
 
 LEAST = 1e-6  # share of the importance below which nothing is drawn
 DASHES = {"zipf": "-", "uniform": (0, (2, 1.5))}

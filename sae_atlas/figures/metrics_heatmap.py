@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 
 from sae_atlas.figures.scales import Scale, pivot, scale_of, value_text
 from sae_atlas.figures.style import FAINT, GREY, INK, colour_map, headline, save, short_number, spread, style
+from sae_atlas.io.tables import read_table
 from sae_atlas.metrics.labels import GROUPS, METRICS
-from sae_atlas.tables import read_table
 
 OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead_share")
 # Everything is placed in inches.

@@ -24,7 +24,7 @@ from sae_atlas.figures.style import (
     short_number,
     style,
 )
-from sae_atlas.tables import read_table
+from sae_atlas.io.tables import read_table
 
 MARKERS = "osD^vPX<>p"
 PUBLISHED = ("x", "+", "1", "2")

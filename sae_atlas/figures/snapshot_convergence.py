@@ -14,7 +14,7 @@ from sae_atlas.figures.style import (
     tokens_axis,
     value_axis,
 )
-from sae_atlas.tables import read_table
+from sae_atlas.io.tables import read_table
 
 # metric -> (title, what the y axis shows)
 PANELS = {

@@ -13,9 +13,9 @@ from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from sae_atlas.errors import AtlasError, nearest
-from sae_atlas.files import atomic
-from sae_atlas.provenance import current_record
+from sae_atlas.io.errors import AtlasError, nearest
+from sae_atlas.io.files import atomic
+from sae_atlas.io.provenance import current_record
 
 INK, GREY, FAINT = "#1c2127", "#5f6b76", "#d9dee3"
 # Ordered in lightness and told apart with any kind of colour vision.

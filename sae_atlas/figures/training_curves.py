@@ -21,8 +21,8 @@ from sae_atlas.figures.style import (
     tokens_axis,
     value_axis,
 )
-from sae_atlas.sizes import format_size
-from sae_atlas.tables import read_table
+from sae_atlas.io.sizes import format_size
+from sae_atlas.io.tables import read_table
 
 # column of the curve -> (title, what the y axis shows)
 PANELS = {

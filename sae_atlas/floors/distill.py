@@ -11,12 +11,12 @@ import torch
 
 from sae_atlas.base_models.load import load
 from sae_atlas.corpus import Corpus, open_corpus
-from sae_atlas.errors import AtlasError
 from sae_atlas.floors.student import Teacher, make_student
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.log import logger, progress
+from sae_atlas.io.tables import write_table
 from sae_atlas.kernels.threads import parts_of, run, use_threads
-from sae_atlas.log import logger, progress
 from sae_atlas.sites import blocks, capture, start_at
-from sae_atlas.tables import write_table
 from sae_atlas.training.interruption import Interruption
 from sae_atlas.training.learner import Learner, read_contexts
 from sae_atlas.training.schedule import cosine

@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 from scipy.optimize import OptimizeWarning, curve_fit
 
+from sae_atlas.io.tables import read_table, write_table
 from sae_atlas.metrics.bootstrap import LEVEL, resamples
-from sae_atlas.tables import read_table, write_table
 
 NOTHING = (np.nan, np.nan)
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow as pa
 
 from sae_atlas.floors.formula import CORRECTIONS, FORMULAS, beyond, distance, kept
+from sae_atlas.io.tables import read_table, write_table
 from sae_atlas.metrics.bootstrap import middle, resamples
 from sae_atlas.metrics.importance import alpha, capacity
-from sae_atlas.tables import read_table, write_table
 
 
 def predict_floors(

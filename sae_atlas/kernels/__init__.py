@@ -9,7 +9,7 @@ AHEAD: whether its numbers are tensors on a device that the host need not wait f
 
 from types import ModuleType
 
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 
 
 def backend_for(threads: int, device: str) -> ModuleType:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sae_atlas.corpus import Corpus
-from sae_atlas.errors import AtlasError
-from sae_atlas.log import logger, progress
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.log import logger, progress
 from sae_atlas.training.interruption import Interruption
 from sae_atlas.training.learner import Learner, read_contexts
 from sae_atlas.training.schedule import cosine

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from sae_atlas.base_models.adapters import ADAPTER, META
-from sae_atlas.files import read_json, sha256, write_json
+from sae_atlas.io.files import read_json, sha256, write_json
+from sae_atlas.io.provenance import current_record
 from sae_atlas.lifecycle.card import write_card
-from sae_atlas.provenance import current_record
 from sae_atlas.saes.checkpoint import save_tensors
 
 

@@ -9,11 +9,11 @@ from sae_atlas.base_models.adapters import ADAPTER, META, check_base, put_on, re
 from sae_atlas.base_models.load import load, load_tokenizer
 from sae_atlas.base_models.names import check_content
 from sae_atlas.corpus import open_corpus
-from sae_atlas.errors import AtlasError, listed
-from sae_atlas.files import atomic, read_json
+from sae_atlas.io.errors import AtlasError, listed
+from sae_atlas.io.files import atomic, read_json
+from sae_atlas.io.log import logger
 from sae_atlas.lifecycle.fit import fit, held_out_loss
 from sae_atlas.lifecycle.folder import model_args, trained_state, whole_state, write_model
-from sae_atlas.log import logger
 
 # Attention's projections, in and out: architecture -> module names. Others can be named in the config.
 TARGETS = {

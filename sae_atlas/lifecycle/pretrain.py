@@ -6,12 +6,12 @@ from sae_atlas.base_models.from_scratch import random_model
 from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.base_models.names import check_content
 from sae_atlas.corpus import open_corpus
-from sae_atlas.devices import resolve
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import atomic
+from sae_atlas.io.devices import resolve
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import atomic
+from sae_atlas.io.log import logger
 from sae_atlas.lifecycle.fit import fit
 from sae_atlas.lifecycle.folder import model_args, whole_state, write_model
-from sae_atlas.log import logger
 
 
 def pretrain(

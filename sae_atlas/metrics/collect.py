@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from sae_atlas.tables import identities, read_table, write_table
+from sae_atlas.io.tables import identities, read_table, write_table
 
 
 def collect(tables: Sequence[str | Path], table: str | Path) -> None:

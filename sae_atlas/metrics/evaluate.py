@@ -8,14 +8,14 @@ import pyarrow as pa
 import torch
 
 from sae_atlas.base_models.load import load
-from sae_atlas.files import sha256, write_json
-from sae_atlas.log import progress
+from sae_atlas.io.files import sha256, write_json
+from sae_atlas.io.log import progress
+from sae_atlas.io.provenance import current_record
+from sae_atlas.io.tables import write_table
 from sae_atlas.metrics.held_out import open_held_out
 from sae_atlas.metrics.layer_data import LayerData
 from sae_atlas.metrics.sums import Sums
-from sae_atlas.provenance import current_record
 from sae_atlas.saes.sae import Sae
-from sae_atlas.tables import write_table
 
 COLUMNS = ("recipe", "layer", "snapshot", "tokens", "metric", "value", "low", "high", "unit", "held_out_tokens")
 

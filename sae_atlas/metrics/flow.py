@@ -9,10 +9,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sae_atlas.log import progress
+from sae_atlas.io.log import progress
+from sae_atlas.io.tables import read_table, write_table
 from sae_atlas.metrics.directions import best_matches
 from sae_atlas.saes.checkpoint import load_checkpoint
-from sae_atlas.tables import read_table, write_table
 
 
 def match_layers(

@@ -20,14 +20,14 @@ import zarr
 from torch import Tensor
 from zarr.codecs import Crc32cCodec
 
-from sae_atlas.arrays import Rows
 from sae_atlas.base_models.load import load
 from sae_atlas.corpus import open_corpus
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import atomic, move, remove
-from sae_atlas.log import progress
+from sae_atlas.io.arrays import Rows
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import atomic, move, remove
+from sae_atlas.io.log import progress
+from sae_atlas.io.provenance import carries, current_record
 from sae_atlas.metrics.losses import Clean, clean_predictions, losses, scored
-from sae_atlas.provenance import carries, current_record
 from sae_atlas.sites import blocks, capture, module_name, patch, start_at
 
 ATTRIBUTES = "zarr.json"  # of a group

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from sae_atlas.devices import gpus_for
+from sae_atlas.io.devices import gpus_for
 from sae_atlas.plan.jobs import job_cells
 from sae_atlas.plan.machine import GPU_START, GPUS, SLOW_NODE, Gpu, Machine
 from sae_atlas.plan.shape import Shape

@@ -4,9 +4,9 @@ The list is what the stages themselves say that they depend on, followed from wh
 once its graph stands: later than the rules that pass it on are read, and after 4 to 20 seconds.
 """
 
-from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.stages import STAGES
-from sae_atlas.plan.stages.figures import figures
+from sae_atlas.stages import STAGES
+from sae_atlas.stages.atlas import Atlas
+from sae_atlas.stages.figures import figures
 
 
 def jobs(atlas: Atlas) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sae_atlas.config.layers import model_config, read_config_file
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.errors import AtlasError
 
 # Families whose MLP is two matrices. In all later ones it is gated: three.
 UNGATED = ("bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "opt", "phi", "restoration",

@@ -7,15 +7,15 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_atlas.config.read import read_config
-from sae_atlas.errors import AtlasError, nearest
-from sae_atlas.plan.atlas import Atlas
+from sae_atlas.io.errors import AtlasError, nearest
+from sae_atlas.io.sizes import format_rounded, format_seconds
 from sae_atlas.plan.costs import read_costs
 from sae_atlas.plan.estimate import GPU_EFFICIENCY, asked, estimate, share
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, Machine, probe
 from sae_atlas.plan.shape import Shape, read_shape
 from sae_atlas.plan.work import Work, count, disk
-from sae_atlas.sizes import format_rounded, format_seconds
+from sae_atlas.stages.atlas import Atlas
 
 LISTED = 6  # rules whose jobs ask for most memory
 

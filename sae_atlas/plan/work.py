@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields, replace
 from sae_atlas.config.made import MADE, base_of
 from sae_atlas.plan.jobs import job_cells
 from sae_atlas.plan.shape import Shape
-from sae_atlas.plan.stages.activations import saved_dtype
 from sae_atlas.saes.architectures import uses
+from sae_atlas.stages.activations import saved_dtype
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "bitround": 2, "int8": 1}  # of a value, before it is compressed
 SINGLE = 4  # bytes of a float32

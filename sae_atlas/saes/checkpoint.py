@@ -11,10 +11,10 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from sae_atlas.errors import FETCH, REMAKE, AtlasError, Damaged, reason
-from sae_atlas.files import atomic
-from sae_atlas.log import DISK_ERRORS
-from sae_atlas.provenance import current_record
+from sae_atlas.io.errors import FETCH, REMAKE, AtlasError, Damaged, reason
+from sae_atlas.io.files import atomic
+from sae_atlas.io.log import DISK_ERRORS
+from sae_atlas.io.provenance import current_record
 from sae_atlas.saes.architectures import ARCHITECTURES
 
 PLAIN = re.compile(

@@ -8,8 +8,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from sae_atlas.io.tables import write_table
 from sae_atlas.kernels.measured import Measured, floats
-from sae_atlas.tables import write_table
 
 ROWS = 100  # at most, per window
 MEANS = ("loss", "reconstruction", "sparsity", "l0", "gradient_norm")  # of the steps of an interval

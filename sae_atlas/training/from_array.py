@@ -9,7 +9,7 @@ from sae_atlas.activations.save import append_layer
 from sae_atlas.activations.shard import shard_activations
 from sae_atlas.config.activations import Activations
 from sae_atlas.config.read import complete_recipe
-from sae_atlas.files import atomic, remove
+from sae_atlas.io.files import atomic, remove
 from sae_atlas.saes.sae import Sae
 from sae_atlas.training.train import train
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import remove
-from sae_atlas.log import logger
-from sae_atlas.provenance import current_record
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import remove
+from sae_atlas.io.log import logger
+from sae_atlas.io.provenance import current_record
 from sae_atlas.saes.checkpoint import load_tensors, save_tensors
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from sae_atlas.activations.store import open_store
-from sae_atlas.devices import name_of, resolve
-from sae_atlas.errors import AtlasError
+from sae_atlas.io.devices import name_of, resolve
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.log import logger, progress
+from sae_atlas.io.provenance import current_record
 from sae_atlas.kernels import backend_for
 from sae_atlas.kernels.measured import Control
 from sae_atlas.kernels.threads import forget
-from sae_atlas.log import logger, progress
-from sae_atlas.provenance import current_record
 from sae_atlas.saes import architecture
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.architectures import uses

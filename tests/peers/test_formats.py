@@ -8,10 +8,10 @@ from random_saes import ARCHITECTURES, D_IN, activations, random_sae
 from rounding import assert_same_function
 
 from benchmarks.stand_ins import put_in_place
-from sae_atlas.exports import dictionary_learning, saelens, sparsify
-from sae_atlas.exports.load import load_sae
-from sae_atlas.exports.metadata import metadata
-from sae_atlas.files import write_json
+from sae_atlas.io.files import write_json
+from sae_atlas.publish.formats import dictionary_learning, saelens, sparsify
+from sae_atlas.publish.formats.load import load_sae
+from sae_atlas.publish.formats.metadata import metadata
 
 put_in_place()  # of packages that the peers import and none of this needs
 

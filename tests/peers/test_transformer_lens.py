@@ -12,8 +12,8 @@ from transformer_lens.pretrained.weight_conversions import (
 
 from models import random_model
 from sae_atlas.base_models.restoration import read_restoration
-from sae_atlas.errors import AtlasError
-from sae_atlas.exports.transformer_lens import convert_transformer_lens, load_transformer_lens, verify
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.publish.formats.transformer_lens import convert_transformer_lens, load_transformer_lens, verify
 from sae_atlas.sites import capture
 
 SHARED = {"n_layers": 3, "d_model": 32, "n_heads": 2, "d_head": 16, "d_vocab": 64, "n_ctx": 64, "dtype": torch.float64}

@@ -12,18 +12,18 @@ from sae_atlas.base_models.adapters import META
 from sae_atlas.config.made import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
 from sae_atlas.config.published import place
 from sae_atlas.config.read import complete_config
-from sae_atlas.devices import gpus_for
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import hold_lock, take_back
-from sae_atlas.plan.atlas import Atlas
+from sae_atlas.io.devices import gpus_for
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import hold_lock, take_back
+from sae_atlas.stages.atlas import Atlas
 from sae_atlas.plan.estimate import memory_mb, minutes, threads
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import UNKNOWN, read_shape
-from sae_atlas.plan.stages.base_model import MAKERS
-from sae_atlas.plan.stages.explorer import TABLES as EXPLORED
-from sae_atlas.plan.stages.explorer import shown
-from sae_atlas.plan.stages.figures import figures
-from sae_atlas.plan.stages.versions import ORIGINS, begun_with
+from sae_atlas.stages.base_model import MAKERS
+from sae_atlas.stages.explorer import TABLES as EXPLORED
+from sae_atlas.stages.explorer import shown
+from sae_atlas.stages.figures import figures
+from sae_atlas.stages.versions import ORIGINS, begun_with
 from sae_atlas.plan.work import Jobs
 
 

@@ -1,7 +1,7 @@
 # What lies on disk as it is asked for is used as it is; what is outdated is made again.
 #
 # Snakemake's own triggers look at times, at what `.snakemake/` remembers and at the set of inputs, and which of them count is
-# said on the command line. Here the identity decides that every output carries (sae_atlas/provenance.py): an input that is
+# said on the command line. Here the identity decides that every output carries (sae_atlas/io/provenance.py): an input that is
 # current is named as `ancient(before_update(...))`, for which Snakemake looks for no job, so no trigger can run one; one that
 # is outdated is handed to Snakemake as it hands itself incomplete files, to be made again whatever else it knows.
 # Outputs are marked `update()`: Snakemake does not remove them before the job that makes them again, and restores them if it fails.
@@ -14,7 +14,7 @@ LIBRARY = str(Path(str(workflow.current_basedir)).parents[1])
 sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 
-from sae_atlas.provenance import carries
+from sae_atlas.io.provenance import carries
 from snakemake.logging import logger
 
 # Of a job that fails at its first try Snakemake says of every output that it cannot be restored. There was none.

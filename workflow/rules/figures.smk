@@ -1,5 +1,5 @@
-# Figures: PNG to look at, SVG to print. A rule for each line of the table in sae_atlas/plan/stages/figures.py.
-from sae_atlas.plan.stages.figures import FIGURES, OF_LAYERS
+# Figures: PNG to look at, SVG to print. A rule for each line of the table in sae_atlas/stages/figures.py.
+from sae_atlas.stages.figures import FIGURES, OF_LAYERS
 
 # Parameter of a figure's function -> the files that it reads.
 READ = {

@@ -1,9 +1,9 @@
 # The inputs of rules: which stage makes a file, for what, and whether it is asked for again.
 from functools import cache
 
-from sae_atlas.plan.stages import STAGES
-from sae_atlas.plan.stages.versions import changed_code
-from sae_atlas.provenance import read_record
+from sae_atlas.stages import STAGES
+from sae_atlas.stages.versions import changed_code
+from sae_atlas.io.provenance import read_record
 
 # Stages whose outputs are temporary. Their jobs stay in the graph, or nobody would remove the outputs after use.
 USED_UP = ("save_activations", "shard_activations", "save_text")
@@ -42,7 +42,7 @@ def _identities(atlas, stage, of):
 
 
 def job(stage, **arguments):
-    """The param of a job (sae_atlas/plan/stages/job.py). arguments: of the stage's function, beside the rule's files and the
+    """The param of a job (sae_atlas/stages/job.py). arguments: of the stage's function, beside the rule's files and the
     stage's settings, as values or functions of the wildcards."""
 
     def param(wildcards, input):

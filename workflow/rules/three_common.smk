@@ -6,13 +6,13 @@ from pathlib import Path
 from sae_atlas.base_models.adapters import META
 from sae_atlas.config.made import folder_of
 from sae_atlas.config.read import complete_config
-from sae_atlas.errors import AtlasError
-from sae_atlas.files import hold_lock, take_back
-from sae_atlas.plan.atlas import Atlas
-from sae_atlas.plan.stages.base_model import MAKERS
-from sae_atlas.plan.stages.versions import ORIGINS, begun_with
-from sae_atlas.plan.three_stages import COMPARED, identities, three_configs
-from sae_atlas.provenance import identity
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import hold_lock, take_back
+from sae_atlas.stages.atlas import Atlas
+from sae_atlas.stages.base_model import MAKERS
+from sae_atlas.stages.versions import ORIGINS, begun_with
+from sae_atlas.lifecycle.survival.configs import COMPARED, identities, three_configs
+from sae_atlas.io.provenance import identity
 
 
 def read_configs():
@@ -105,7 +105,7 @@ def identity_of(stage, recipe, comparison=None):
 
 
 def job(stage, **arguments):
-    """The param of a job (sae_atlas/plan/stages/job.py). arguments: of its function, beside the rule's files."""
+    """The param of a job (sae_atlas/stages/job.py). arguments: of its function, beside the rule's files."""
 
     def param(wildcards, input):
         settings, inputs = depends_on(stage, **dict(wildcards.items()))

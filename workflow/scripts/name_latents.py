@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sae_atlas.plan.stages.job import job
+from sae_atlas.stages.job import job
 
 with job(snakemake) as run:
     endpoint = (snakemake.config["features"].get("names") or {}).get("endpoint", {})

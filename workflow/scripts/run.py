@@ -1,6 +1,6 @@
-"""The job of a rule whose stage's function takes the rule's own names (sae_atlas/plan/stages/job.py)."""
+"""The job of a rule whose stage's function takes the rule's own names (sae_atlas/stages/job.py)."""
 
-from sae_atlas.plan.stages.job import job
+from sae_atlas.stages.job import job
 
 with job(snakemake) as run:
     run()

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sae_atlas.plan.stages.job import job
-from sae_atlas.tracking import tracked
+from sae_atlas.stages.job import job
+from sae_atlas.training.tracking import tracked
 
 with job(snakemake) as run:
     # Not a param: what watches the training changes no number, and must not make it run again.

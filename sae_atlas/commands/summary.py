@@ -1,0 +1,70 @@
+"""The last lines of a run: what the atlas holds, how good it is, where to look."""
+
+import html
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pandas as pd
+
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.lifecycle.survival.configs import STAGES
+from sae_atlas.publish.cards.names import parse_sae_name
+
+
+def summarise(folder: str | Path) -> str:
+    """A few lines for the terminal from `results/metrics.parquet` under `folder`; of the run of a base model through its
+    fine-tuning (workflow/three_stages.smk) those of each atlas, and the pages that compare them.
+
+    Raises AtlasError if there is no finished atlas.
+    """
+    folder = Path(os.path.normpath(folder))
+    if pages := sorted((folder / "results" / "survival").glob("*/index.html")):
+        atlases = [stage for stage in STAGES if (folder / stage).is_dir()]
+        lines = [f"\n{stage}:{_summarise(folder / stage)}" for stage in atlases]
+        return "\n".join([*lines, "", "What survives fine-tuning:", *(f"  page             {page}" for page in pages)])
+    return _summarise(folder)
+
+
+def _summarise(folder: Path) -> str:
+    table = folder / "results" / "metrics.parquet"
+    if not table.is_file():
+        raise AtlasError(f"{table}: not there; the atlas is not finished. Run `make run` (or `snakemake`) first.")
+    metrics = pd.read_parquet(table)
+    final = metrics[metrics.snapshot == "final"]
+    checkpoints = len(metrics[["recipe", "layer", "snapshot"]].drop_duplicates())
+    recipes, layers, snapshots = (metrics[key].nunique() for key in ("recipe", "layer", "snapshot"))
+    lines = ["", f"{checkpoints} SAEs: {recipes} recipe{'s' * (recipes > 1)} x {layers} layers x {snapshots} snapshots"]
+    for recipe, rows in final.groupby("recipe", sort=False):
+        median = rows.groupby("metric").value.median()
+        lines.append(
+            f"  {recipe}: CE recovered {median['ce_recovered']:.3f}, FVU {median['fvu']:.3f}, "
+            f"L0 {median['l0']:.1f} (median of the layers, final snapshot)"
+        )
+    return "\n".join([*lines, "Where to look:", *(f"  {what:<16} {path}" for what, path in _places(folder, final))])
+
+
+def _places(folder: Path, final: pd.DataFrame):
+    """Of cards, releases and the explorer only those that the page links to: others may lie there, of earlier configs."""
+    page = folder / "results" / "index.html"
+    linked = _linked(page)
+    yield "page", page
+    if (explorer := folder / "results" / "explorer" / "index.html") in linked:
+        yield "explorer", explorer
+    yield "table", folder / "results" / "metrics.parquet"
+    for recipe in final.recipe.unique():
+        yield "heatmap", folder / "results" / "figures" / recipe / "2_metrics_heatmap.png"
+    middle = sorted(final.layer.unique())[(final.layer.nunique() - 1) // 2]
+    for card in sorted((folder / "models" / "sae").glob("*/model_card.md")):
+        ours = folder / "results" / "cards" / f"{card.parent.name}.html" in linked
+        if ours and parse_sae_name(card.parent.name).layer == middle:
+            yield "model card", card
+    releases = sorted((folder / "models" / "releases").glob("*/README.md"))
+    yield from (("release", page) for page in releases if page in linked)
+
+
+def _linked(page: Path) -> set[Path]:
+    """Files that a page of the atlas links to."""
+    links = re.findall(r'href="([^"#]+)"', page.read_text(encoding="utf-8")) if page.is_file() else []
+    return {Path(os.path.normpath(page.parent / unquote(html.unescape(link)))) for link in links}

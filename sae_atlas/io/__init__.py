@@ -1,0 +1,1 @@
+"""Files, arrays, tables, records, the log, errors, names and sizes."""

@@ -1,0 +1,45 @@
+"""Tables on disk: Parquet that carries the identities of what is in it. Without torch: figures read them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from sae_atlas.io.errors import REMAKE, AtlasError
+from sae_atlas.io.files import atomic
+from sae_atlas.io.provenance import current_record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_table(path: str | Path, table: pa.Table, identities: Sequence[str] | None = None) -> None:
+    """Write a table atomically. identities: of the jobs whose results are in it, in their order (default: the job at work)."""
+    if identities is None:
+        identities = [record["identity"]] if (record := current_record()) else []
+    with atomic(path) as partial:
+        parquet.write_table(table.replace_schema_metadata({"identities": json.dumps(list(identities))}), partial)
+
+
+def read_table(path: str | Path) -> "pd.DataFrame":
+    """A table of results. Raises AtlasError if it is not readable or empty."""
+    import pandas as pd  # here, for training only writes tables, and 0.3 s is much of a short job
+
+    try:
+        table = pd.read_parquet(path)
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        raise AtlasError(f"{path}: no readable table. {REMAKE}") from error
+    if table.empty:
+        raise AtlasError(f"{path}: the table has no rows. {REMAKE}")
+    return table
+
+
+def identities(path: str | Path) -> list[str]:
+    """Of the jobs whose results are in a table. Raises AtlasError if it is not readable."""
+    try:
+        return json.loads((parquet.read_schema(path).metadata or {}).get(b"identities", b"[]"))
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        raise AtlasError(f"{path}: no readable table. {REMAKE}") from error

@@ -1,0 +1,1 @@
+"""Which latents of a base model survive its fine-tuning."""

@@ -1,0 +1,186 @@
+"""What the explorer shows of one layer, from its tables: columns for the list, and blocks of latents with their contexts."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from sae_atlas.pages.explorer.pack import short
+from sae_atlas.pages.explorer.text import Text
+
+BLOCK = 512  # latents whose contexts lie in one file
+SHOWN = {"top": 10, "q75": 3, "q50": 3, "q25": 3}  # contexts of every band
+SEARCHED = 4  # tokens of a latent that search finds: those at its highest peaks, and those it promotes most
+LENS = 8  # tokens shown of those that a latent promotes and suppresses
+LEVELS = "0123456789abcdefghijklmnopqrstuvwxyz"  # shades of a token: activation over the latent's highest, rounded up
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Tables of a layer, a row per latent in their order; those that were not made are None."""
+
+    features: pa.Table
+    contexts: pa.Table
+    scores: pa.Table | None = None
+    names: pa.Table | None = None
+    evolution: pa.Table | None = None
+    matches: pa.Table | None = None
+    neighbours: tuple[np.ndarray, np.ndarray] | None = None  # latents and cosines, [d_sae, n]
+
+
+def columns(layer: Layer, contexts: "Contexts") -> dict:
+    """What the list needs of every latent: a column per property, null where there is none."""
+    features = layer.features
+    found = {
+        "latents": len(features),
+        "block": BLOCK,
+        "tokens_seen": int(features["tokens_seen"][0].as_py()),
+        "edges": short(json.loads(features.schema.field("histogram").metadata[b"edges"])),
+        "alive": features["alive"].to_numpy().astype(int).tolist(),
+        "density": short(features["density"]),
+        "importance": short(features["importance"]),
+        "highest": short(features["max_activation"]),
+        "peaks": contexts.peak_tokens(),
+        "promotes": [tokens[:SEARCHED] for tokens in features["promoted"].to_pylist()],
+        "topics": contexts.topics,
+        "places": [list(place) for place in _places(layer.evolution)],
+    }
+    if layer.scores is not None:
+        found["topic"] = [_place_in(contexts.topics, topic) for topic in layer.scores["topic"].to_pylist()]
+        for name, column in {
+            "selectivity": "topic_auroc",
+            "chance": "topic_baseline",
+            "entropy": "token_entropy",
+            "position_bias": "position_bias",
+        }.items():
+            found[name] = short(layer.scores[column])
+    if layer.names is not None:
+        found["name"] = layer.names["name"].to_pylist()
+        found["source"] = layer.names["source"].to_pylist()
+        for name in ("confidence", "detection"):
+            found[name] = short(layer.names[name], 2)
+    return found
+
+
+def blocks(layer: Layer, contexts: "Contexts") -> list[dict]:
+    """What the pages of the latents need, BLOCK latents at a time."""
+    features, count = layer.features, len(layer.features)
+    wide = {"histogram": features["histogram"].to_pylist()}
+    wide["promoted"] = [row[SEARCHED:LENS] for row in features["promoted"].to_pylist()]  # after those of the list
+    wide["suppressed"] = [row[:LENS] for row in features["suppressed"].to_pylist()]
+    for name in ("promoted_logits", "suppressed_logits"):
+        wide[name] = [short(row[:LENS], 2) for row in features[name].to_pylist()]
+    wide["matches"] = _matches(layer.evolution, count)
+    if layer.matches is not None:
+        wide["formed"] = contexts.of_matches(layer.matches, wide["matches"], _places(layer.evolution))
+    if layer.neighbours is not None:
+        latents, cosines = layer.neighbours
+        wide["neighbours"] = latents.tolist()
+        wide["cosines"] = np.round(cosines, 2).tolist()
+    return [
+        {name: rows[first : first + BLOCK] for name, rows in wide.items()}
+        | contexts.of(first, min(first + BLOCK, count))
+        for first in range(0, count, BLOCK)
+    ]
+
+
+class Contexts:
+    """The contexts of a layer that are shown, by latent, band and rank."""
+
+    def __init__(self, table: pa.Table, highest: np.ndarray, text: Text, topics: list[str]):
+        """table: rows of the protocol, all bands; highest [d_sae]: the latents' largest activations; topics: by number."""
+        self.topics = topics
+        bands = np.array([_place_in(list(SHOWN), band) for band in table["band"].to_pylist()], int)
+        latents, ranks = table["latent"].to_numpy(), table["rank"].to_numpy()
+        chosen = ranks < np.array(list(SHOWN.values()))[bands]
+        order = np.lexsort((ranks, bands, latents))
+        order = order[chosen[order]]
+        table = table.take(order)
+        self.latents, self.bands = latents[order], bands[order]
+        self.counts = np.zeros((len(highest), len(SHOWN)), np.int64)
+        np.add.at(self.counts, (self.latents, self.bands), 1)
+        self.text = text
+        start, peak = (table[name].to_numpy() for name in ("start", "peak"))
+        number = text.number(table["context"].to_numpy())
+        self.peaks = text.tokens[number, start + peak]
+        self.at = text.place(table)
+        self.columns = {
+            "row": number.tolist(),
+            "start": start.tolist(),
+            "peak": peak.tolist(),
+            "length": [len(each) for each in table["tokens"].to_pylist()],
+            "activation": short(table["activation"]),
+            "context_topic": [_place_in(topics, topic) for topic in table["topic"].to_pylist()],
+            "shade": shades(table["activations"], highest[self.latents]),
+        }
+
+    def of(self, first: int, last: int) -> dict:
+        """Contexts of the latents first .. last - 1, and how many there are of each band."""
+        here = slice(*np.searchsorted(self.latents, [first, last]).tolist())
+        return {name: column[here] for name, column in self.columns.items()} | {
+            "counts": self.counts[first:last].tolist()
+        }
+
+    def of_matches(self, table: pa.Table, matches: list[list], places: list[tuple[str, str]]) -> list[list[list[int]]]:
+        """Of every latent, for each place, where the highest contexts of its match peak: places in the text.
+
+        Most are contexts of the latent itself, and these are told by their number among its own: -1 for the first.
+        """
+        known: dict[tuple, list[int]] = {}
+        keys = zip(*(table[name].to_pylist() for name in ("axis", "place", "latent")), strict=True)
+        for key, at in zip(keys, self.text.place(table).tolist(), strict=True):
+            known.setdefault(key, []).append(at)
+        ends = np.searchsorted(self.latents, np.arange(len(matches) + 1)).tolist()
+        found = []
+        for latent, of_latent in enumerate(matches):
+            own = {at: -1 - number for number, at in enumerate(self.at[ends[latent] : ends[latent + 1]].tolist())}
+            peaks = [
+                known.get((*place, match and match[0]), []) for place, match in zip(places, of_latent, strict=True)
+            ]
+            found.append([[own.get(at, at) for at in each] for each in peaks])
+        return found
+
+    def peak_tokens(self) -> list[list[int]]:
+        """The first SEARCHED different tokens at the highest peaks of every latent."""
+        found: list[dict[int, None]] = [{} for _ in self.counts]
+        top = self.bands == 0
+        for latent, token in zip(self.latents[top].tolist(), self.peaks[top].tolist(), strict=True):
+            if len(found[latent]) < SEARCHED:
+                found[latent][token] = None
+        return [list(tokens) for tokens in found]
+
+
+def shades(activations: pa.ChunkedArray, highest: np.ndarray) -> list[str]:
+    """A character of LEVELS per token of every window, zeros at the end left out."""
+    flat = activations.combine_chunks()
+    lengths = np.diff(flat.offsets.to_numpy())
+    share = flat.flatten().to_numpy() / np.repeat(highest, lengths)
+    levels = np.ceil(np.clip(share, 0, 1) * (len(LEVELS) - 1)).astype(np.uint8)
+    text = np.frombuffer(LEVELS.encode(), np.uint8)[levels].tobytes().decode()
+    ends = np.cumsum(lengths).tolist()
+    return [text[end - length : end].rstrip("0") for end, length in zip(ends, lengths.tolist(), strict=True)]
+
+
+def _place_in(names: list[str], name: str | None) -> int:
+    return names.index(name) if name is not None else -1
+
+
+def _places(evolution: pa.Table | None) -> list[tuple[str, str]]:
+    """Where matches were looked for: snapshots in the order of the table, then layers."""
+    if evolution is None:
+        return []
+    pairs = dict.fromkeys(zip(evolution["axis"].to_pylist(), evolution["place"].to_pylist(), strict=True))
+    return sorted(pairs, key=lambda pair: pair[0] == "layer")
+
+
+def _matches(evolution: pa.Table | None, count: int) -> list[list]:
+    """Of every latent, for each place, its match and the cosine; null where there is none."""
+    place = {pair: number for number, pair in enumerate(_places(evolution))}
+    found: list[list] = [[None] * len(place) for _ in range(count)]
+    if evolution is None:
+        return found
+    rows = (evolution[name].to_pylist() for name in ("latent", "axis", "place", "match", "cosine"))
+    for latent, axis, where, match, cosine in zip(*rows, strict=True):
+        found[latent][place[axis, where]] = [match, round(cosine, 2)]
+    return found

@@ -1,0 +1,1 @@
+"""What is published: cards, releases, other formats, the hub."""

@@ -1,0 +1,137 @@
+"""What cards and release pages say, from the run's own files. Without torch: many cards are written, each by a job."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from sae_atlas.base_models.packages import find_text
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import read_json
+
+SITE_WORDS = {
+    "resid_pre": "residual stream before block {layer}",
+    "resid_mid": "residual stream between attention and MLP of block {layer}",
+    "resid_post": "residual stream after block {layer}",
+    "attn_out": "attention output of block {layer}",
+    "mlp_in": "MLP input (the norm's output) of block {layer}",
+    "mlp_out": "MLP output of block {layer}",
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Base model and text, the same for every SAE of an atlas."""
+
+    base: str
+    model: dict  # what base_models.prepare wrote
+    text: str
+    corpus: dict  # attributes of the corpus
+
+    @property
+    def model_source(self) -> str:
+        """Where the weights came from, in words."""
+        revision = self.model.get("revision")
+        return f"{self.model['source']}, revision {revision}" if revision else self.model["source"]
+
+    @property
+    def hub_id(self) -> str | None:
+        """The base model's id on the hub, if it came from there."""
+        source = self.model["source"]
+        return source.removeprefix("hub ") if source.startswith("hub ") else None
+
+    @property
+    def text_source(self) -> str:
+        """Where the text came from, in words."""
+        text = self.corpus["text"]
+        if text["source"] == "package":
+            embedded = find_text(text["package"])
+            topic = f", topic {text['topic']}" if "topic" in text else ""
+            return f"package {embedded.package}=={embedded.version}, file {embedded.file}{topic}"
+        place = text.get("id") or Path(text["path"]).name
+        details = [f"{key} {text[key]}" for key in ("revision", "subset", "split", "field") if key in text]
+        return ", ".join([f"{text['source']} {place}", *details])
+
+    @property
+    def text_licence(self) -> str | None:
+        text = self.corpus["text"]
+        return find_text(text["package"]).licence if text["source"] == "package" else None
+
+    @property
+    def context(self) -> int:
+        return self.corpus["record"]["settings"]["context"]
+
+
+def read_origin(base_model: str | Path, corpus: str | Path, base: str, text: str) -> Origin:
+    """Base model (its provenance) and text, which are called `base` and `text`."""
+    # Zarr v3 keeps a group's attributes here; to import zarr takes longer than to write the card.
+    attributes = read_json(Path(corpus) / "zarr.json")["attributes"]
+    return Origin(base, read_json(base_model), text, attributes)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One layer of a recipe: what its checkpoints are and what was measured of them (metrics.evaluate's JSON)."""
+
+    path: Path
+    checkpoints: dict[str, dict]  # snapshot -> sha256, config, stats
+    rows: list[dict]
+    record: dict
+
+    @property
+    def last(self) -> dict:
+        return self.checkpoints["final"]
+
+    @property
+    def config(self) -> dict:
+        """Config of the final checkpoint."""
+        return self.last["config"]
+
+    @property
+    def recipe_name(self) -> str:
+        return self.rows[0]["recipe"]
+
+    @property
+    def layer(self) -> int:
+        return self.config["activations"]["layer"]
+
+    @property
+    def site(self) -> str:
+        return self.config["activations"]["site"]
+
+    @property
+    def site_words(self) -> str:
+        return SITE_WORDS.get(self.site, "output of module {site}").format(site=self.site, layer=self.layer)
+
+    def metrics(self, snapshot: str = "final") -> dict[str, dict]:
+        """Metric -> its row."""
+        return {row["metric"]: row for row in self.rows if row["snapshot"] == snapshot}
+
+
+def read_measured(path: str | Path) -> Measured:
+    """What metrics.evaluate wrote as JSON."""
+    found = read_json(path)
+    return Measured(Path(path), found["checkpoints"], found["metrics"], found["record"])
+
+
+def check_weights(path: str | Path, sha256: str, measured: Measured, snapshot: str) -> None:
+    """Raise AtlasError unless the file's hash is that of the checkpoint which was measured."""
+    expected = measured.checkpoints[snapshot]["sha256"]
+    if sha256 != expected:
+        raise AtlasError(
+            f"{path}: not the checkpoint that {measured.path} measured (sha256 {sha256[:12]}, expected "
+            f"{expected[:12]}). Delete both and rerun; they will be rebuilt."
+        )
+
+
+def as_yaml(value: dict) -> str:
+    """A config or front matter as a page shows it."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110).rstrip()
+
+
+def without_folders(config: dict) -> dict:
+    """The config without the folders of this machine: of local models, texts and SAEs only the last part of the path."""
+    return {
+        key: Path(value).name if key == "path" else without_folders(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+    }

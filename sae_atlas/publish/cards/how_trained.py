@@ -1,0 +1,77 @@
+"""How an SAE was trained, in words: ours from its recipe, one that others published as far as it says."""
+
+from sae_atlas.publish.cards.facts import Measured, Origin
+from sae_atlas.publish.cards.markdown import number
+from sae_atlas.saes.architectures import ARCHITECTURES, sparsity_words
+
+UNKNOWN = "not stated by its source"
+
+
+def training(origin: Origin, measured: Measured) -> dict[str, str]:
+    """The lines under the card's heading Training, by label."""
+    config, stats = measured.config, measured.last["stats"]
+    recipe, tokens = config["recipe"], number(config["tokens"])
+    if "pretrained" in recipe:
+        stated, seen = config["stated"], stats["trained_tokens"]
+        return {
+            "Dataset": str(stated.get("dataset_path", UNKNOWN)),
+            "Tokens Processed": f"{tokens} ({f'{number(seen)} by its own count' if seen else UNKNOWN})",
+            "Batch Size": UNKNOWN,
+            "Context Size": str(stated.get("context_size", UNKNOWN)),
+            "Learning Rate": str(stated.get("lr", UNKNOWN)),
+            "L1 Coefficient": f"{stated['l1_coeff']:g}, in a convention that is {UNKNOWN}"
+            if "l1_coeff" in stated
+            else UNKNOWN,
+            "Seed": UNKNOWN,
+        }
+    trained, steps = number(stats["trained_tokens"]), number(stats["steps"])
+    return {
+        "Dataset": f"{origin.text} ({origin.text_source})",
+        "Tokens Processed": f"{tokens} ({trained} activations trained on, in {steps} steps)",
+        "Batch Size": f"{number(recipe['batch'])} tokens",
+        "Context Size": f"{number(origin.context)} tokens",
+        "Learning Rate": f"{number(recipe['learning_rate'])} ({_schedule(recipe)})",
+        "L1 Coefficient": _l1(measured),
+        "Seed": number(recipe["seed"]),
+    }
+
+
+def loss(measured: Measured) -> str:
+    stats = measured.last["stats"]
+    if "loss" not in stats:
+        return UNKNOWN
+    squared = number(stats["reconstruction"])
+    words = f"{number(stats['loss'])} per token of the training stream (squared error {squared})"
+    return f"{words}, where the activations have variance 1"
+
+
+def published_by(recipe: dict) -> str:
+    """Where an SAE of others came from."""
+    pretrained = recipe.get("pretrained", {})
+    place = pretrained.get("id") or pretrained.get("path", "").rstrip("/").rsplit("/", 1)[-1]
+    revision = f" at {pretrained['revision']}" if "revision" in pretrained else ""
+    return f"{pretrained.get('source')} {place}{revision}, format {pretrained.get('format')}"
+
+
+def _schedule(recipe: dict) -> str:
+    low, high = recipe["adam_betas"]
+    warmup = f"warm-up of {number(recipe['warmup'])} steps" if recipe["warmup"] else "no warm-up"
+    decay = f"linear decay to 0 over the last {recipe['decay']:.0%} of the tokens" if recipe["decay"] else "no decay"
+    return f"Adam, betas {low:g} and {high:g}, {warmup}, {decay}, gradient norm clipped at {recipe['clip']:g}"
+
+
+def _l1(measured: Measured) -> str:
+    """Lambda as stated and in the canonical convention, and where a controller left it."""
+    penalty = measured.config.get("lambda")
+    if penalty is None:
+        recipe = measured.config["recipe"]
+        return f"none ({ARCHITECTURES[recipe['architecture']].label}, {sparsity_words(recipe)})"
+    words = f"{penalty['stated']:g} in the convention {penalty['convention']}, {number(penalty['canonical'])} canonical"
+    target = measured.config["recipe"]["l1"]["target_l0"]
+    if target is None:
+        return f"{words}, fixed"
+    stats = measured.last["stats"]
+    reached = "reached" if stats["converged"] else "NOT reached"
+    l0 = f"at the end {number(stats['settled_l0'])} on the training stream"
+    last = number(penalty["last"])
+    return f"starts at {words}; steered to an L0 of {target:g}, which was {reached} ({l0}); ends at {last} canonical"

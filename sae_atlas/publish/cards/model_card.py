@@ -1,0 +1,149 @@
+"""The published SAE of one layer: model.pt, config.json and model_card.md, checked against each other.
+
+The SAELens pair, for which torch is needed, is put there before (exports/published.py); its hashes are listed too.
+"""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import atomic, sha256, write_json
+from sae_atlas.io.provenance import current_record
+from sae_atlas.metrics.labels import name_of
+from sae_atlas.publish.cards.facts import (
+    Measured,
+    Origin,
+    check_weights,
+    read_measured,
+)
+from sae_atlas.publish.cards.how_trained import loss, published_by, training
+from sae_atlas.publish.cards.markdown import fill, interval, number
+from sae_atlas.publish.cards.names import PUBLISHED, parse_sae_name, spelled_site
+from sae_atlas.publish.cards.weights import copy
+from sae_atlas.saes.architectures import ARCHITECTURES
+
+
+def write_model_card(
+    checkpoint: str | Path,
+    metrics: str | Path,
+    origin: Origin,
+    folder: str | Path,
+    name: str,
+    author: str,
+) -> None:
+    """Write the folder of the final `checkpoint` of one layer, beside the SAELens pair that is there.
+
+    metrics: the layer's JSON (metrics.evaluate). The date is the
+    checkpoint's, so the same run gives the same card. Raises AtlasError if name, weights, metrics and inputs
+    do not belong together.
+    """
+    folder = Path(folder)
+    measured = read_measured(metrics)
+    _check_name(name, measured, origin.base)
+    copy(checkpoint, folder / "model.pt")
+    weights = sha256(folder / "model.pt")
+    check_weights(checkpoint, weights, measured, "final")
+    date = datetime.fromtimestamp(os.stat(checkpoint).st_mtime, UTC).date().isoformat()
+    card = _card(name, origin, measured, weights, date, author)
+    with atomic(folder / "model_card.md") as partial:
+        partial.write_text(card)
+    files = {file: sha256(folder / file) for file in PUBLISHED if file != "config.json"}
+    write_json(folder / "config.json", _config(name, origin, measured, date, files))
+
+
+def _check_name(name: str, measured: Measured, base: str) -> None:
+    """Raise AtlasError unless every part of the name is what the checkpoint says."""
+    parts, config = parse_sae_name(name), measured.config
+    expected = {
+        "base": (parts.base, base),
+        "site": (spelled_site(parts.site), spelled_site(measured.site)),
+        "layer": (parts.layer, measured.layer),
+        "expansion": (parts.expansion, config["recipe"]["expansion"]),
+        "tokens": (parts.tokens, config["tokens"]),
+        "recipe": (parts.recipe, measured.recipe_name),
+    }
+    for key, (said, true) in expected.items():
+        if said != true:
+            raise AtlasError(f"{name}: the name says {key} {said}, {measured.path} says {true}. Rename or rebuild it.")
+
+
+def _card(name: str, origin: Origin, measured: Measured, weights: str, date: str, author: str) -> str:
+    config, rows = measured.config, measured.metrics()
+    recipe = config["recipe"]
+    return fill(
+        "model_card.md.jinja",
+        name=name,
+        origin=origin,
+        measured=measured,
+        config=config,
+        recipe=recipe,
+        architecture=ARCHITECTURES[recipe["architecture"]].label,
+        training=training(origin, measured),
+        loss=loss(measured),
+        published_by=published_by(recipe),
+        l0=rows["l0"],
+        rows=[{**row, "name": name_of(metric)} for metric, row in rows.items()],
+        limitations=list(_limitations(origin, measured)),
+        sha256=weights,
+        date=date,
+        author=author,
+    )
+
+
+def _config(name: str, origin: Origin, measured: Measured, date: str, files: dict) -> dict:
+    config = measured.config
+    keys = ("source", "revision", "licence", "quantisation", "architecture", "n_layers", "d_model", "weights_sha256")
+    return {
+        "name": name,
+        "base_model": {"name": origin.base, **{key: origin.model.get(key) for key in keys}},
+        "site": measured.site,
+        "layer": measured.layer,
+        "d_in": config["d_in"],
+        "d_sae": config["d_sae"],
+        "recipe": {"name": measured.recipe_name, **config["recipe"]},
+        "lambda": config.get("lambda"),
+        "tokens": config["tokens"],
+        "corpus": {
+            "name": origin.text,
+            "source": origin.text_source,
+            "licence": origin.text_licence,
+            "context": origin.context,
+            "held_out_tokens": origin.corpus["held_out_tokens"],
+        },
+        "stats": measured.last["stats"],
+        "metrics": measured.metrics(),
+        "date": date,
+        "files_sha256": files,
+        "records": {"training": config["record"], "evaluation": measured.record, "card": current_record()},
+    }
+
+
+def _limitations(origin: Origin, measured: Measured):
+    rows, config = measured.metrics(), measured.config
+    if origin.model["source"].startswith("random"):
+        yield "The base model's weights are random: this is a control or a test, its latents mean nothing."
+    if origin.model.get("quantisation"):
+        yield f"The base model is the one stored as {origin.model['quantisation']}, not the original in full precision."
+    if "pretrained" in config["recipe"]:
+        yield f"Measured on {origin.text}, which may be among the text it was trained on elsewhere."
+    else:
+        yield (
+            f"Trained on {number(config['tokens'])} tokens of {origin.text} and measured on the same kind of text; what "
+            "it does on other text is not known."
+        )
+    dead = rows["dead"]
+    if dead["value"]:
+        yield (
+            f"{number(dead['value'])} of {number(config['d_sae'])} latents did not fire on "
+            f"{number(dead['held_out_tokens'])} held-out tokens. On more tokens some of them may."
+        )
+    lost = rows["ce_increase"]
+    yield (
+        f"A base model that reads the reconstruction instead loses {number(lost['value'])} nats per token "
+        f"(95% interval {interval(lost)}, {number(lost['held_out_tokens'])} held-out tokens)."
+    )
+    what = "measurement" if "pretrained" in config["recipe"] else "training and measurement"
+    yield f"Document starts and padding were left out of {what}; latents on them mean nothing."
+    if measured.last["stats"].get("converged") is False:
+        yield "The controller of lambda did not reach its L0 target; compare it with other runs by the measured L0."

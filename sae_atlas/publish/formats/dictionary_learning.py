@@ -1,0 +1,100 @@
+"""dictionary_learning: a folder with ae.pt, whose tensors differ by class, and config.json {trainer: {dict_class, ...}}."""
+
+from pathlib import Path
+
+import torch
+
+from sae_atlas.io.errors import AtlasError, nearest
+from sae_atlas.io.files import write_json
+from sae_atlas.publish.formats.foreign import checked, checkpoint, positive, read_config
+from sae_atlas.publish.formats.saelens import ungated
+from sae_atlas.saes.checkpoint import load_tensors, save_tensors
+from sae_atlas.saes.sae import Sae
+
+FILES = ("config.json", "ae.pt")
+LINEAR = {"encoder.weight": ("d_sae", "d_in"), "encoder.bias": ("d_sae",), "decoder.weight": ("d_in", "d_sae")}
+PLAIN = {"W_enc": ("d_in", "d_sae"), "b_enc": ("d_sae",), "W_dec": ("d_sae", "d_in"), "b_dec": ("d_in",)}
+TOPK = {"k": (), "threshold": ()}
+GATES = {"r_mag": ("d_sae",), "gate_bias": ("d_sae",), "mag_bias": ("d_sae",)}
+# class -> (its tensors, the name of its decoder bias, does its encoder read x - that bias?)
+CLASSES = {
+    "AutoEncoder": (LINEAR | {"bias": ("d_in",)}, "bias", True),
+    "AutoEncoderNew": (LINEAR | {"decoder.bias": ("d_in",)}, "decoder.bias", False),
+    "AutoEncoderTopK": (LINEAR | {"b_dec": ("d_in",)} | TOPK, "b_dec", True),
+    "BatchTopKSAE": (LINEAR | {"b_dec": ("d_in",)} | TOPK, "b_dec", True),
+    "MatryoshkaBatchTopKSAE": (PLAIN | TOPK | {"group_sizes": ("groups",)}, "b_dec", True),
+    "JumpReluAutoEncoder": (PLAIN | {"threshold": ("d_sae",)}, "b_dec", False),
+    "GatedAutoEncoder": (
+        {name: shape for name, shape in LINEAR.items() if name != "encoder.bias"} | GATES | {"decoder_bias": ("d_in",)},
+        "decoder_bias",
+        True,
+    ),
+}
+
+
+def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
+    """TopK as AutoEncoderTopK, ReLU as AutoEncoderNew, all with a threshold as JumpReluAutoEncoder.
+
+    The last two encode x itself, so the decoder bias moves into the encoder's.
+    """
+    folder = Path(folder)
+    bias = (sae.b_enc.double() - sae.b_dec.double() @ sae.W_enc.double()).float()
+    if sae.inference == "topk":
+        kind, tensors = "AutoEncoderTopK", _linear(sae, sae.b_enc) | {"b_dec": sae.b_dec}
+        tensors |= {"k": torch.tensor(sae.k, dtype=torch.int), "threshold": torch.tensor(-1.0)}
+    elif sae.inference == "relu":
+        kind, tensors = "AutoEncoderNew", _linear(sae, bias) | {"decoder.bias": sae.b_dec}
+    else:
+        kind = "JumpReluAutoEncoder"
+        tensors = {"W_enc": sae.W_enc, "b_enc": bias, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
+        tensors["threshold"] = sae.threshold
+    trainer = {
+        "dict_class": kind,
+        "activation_dim": sae.d_in,
+        "dict_size": sae.d_sae,
+        "k": sae.k,
+        "layer": metadata.get("hook_layer"),
+        "lm_name": metadata.get("model_name"),
+        "submodule_name": metadata.get("site"),
+    }
+    save_tensors(folder / FILES[1], {name: tensor.contiguous() for name, tensor in tensors.items()})
+    write_json(folder / FILES[0], {"trainer": trainer, "buffer": {}, "metadata": metadata})
+
+
+def _linear(sae: Sae, bias) -> dict:
+    return {"encoder.weight": sae.W_enc.T, "encoder.bias": bias, "decoder.weight": sae.W_dec.T}
+
+
+def read(folder: str | Path) -> dict:
+    """The checkpoint. BatchTopK and Matryoshka become what they are at inference: a JumpReLU of one threshold."""
+    folder = Path(folder)
+    path, weights = folder / FILES[0], folder / FILES[1]
+    config = read_config(path)
+    trainer = config.get("trainer")
+    kind = trainer.get("dict_class") if isinstance(trainer, dict) else None
+    if kind not in CLASSES:
+        raise AtlasError(f"{path}: trainer.dict_class {kind!r} is not supported; {nearest(kind, CLASSES)}")
+    shapes, bias, centred = CLASSES[kind]
+    found = checked(weights, load_tensors(weights, "Fetch it again."), shapes)
+    plain = "W_enc" in shapes
+    encoder = found["W_enc"].T if plain else found["encoder.weight"]
+    decoder = found["W_dec"] if plain else found["decoder.weight"].T
+    encoder_bias, threshold = found.get("b_enc" if plain else "encoder.bias"), found.get("threshold")
+    if kind == "GatedAutoEncoder":
+        encoder, encoder_bias, threshold = ungated(encoder, found["r_mag"], found["mag_bias"], found["gate_bias"])
+    if kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
+        threshold = threshold.expand(len(encoder))
+    architecture = {"AutoEncoder": "relu", "AutoEncoderNew": "relu", "AutoEncoderTopK": "topk"}.get(kind, "jumprelu")
+    return checkpoint(
+        encoder,
+        encoder_bias,
+        decoder,
+        found[bias],
+        architecture,
+        k=positive(path, trainer, "k") if architecture == "topk" else None,
+        threshold=threshold if architecture == "jumprelu" else None,
+        centred=centred,
+        activations={"base_model": {"source": trainer.get("lm_name")}, "layer": trainer.get("layer")},
+        tokens=config.get("metadata", {}).get("training_tokens"),
+        stated=trainer,
+    )

@@ -1,0 +1,130 @@
+"""What every reader needs: files read without running anything, tensors checked by name and shape, our form of them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sae_atlas.io.errors import AtlasError, nearest, reason
+from sae_atlas.publish.formats.hooks import parse_hook
+
+Shapes = Mapping[str, tuple[str, ...]]
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Raises AtlasError if the file is missing or damaged."""
+    if not path.is_file():
+        raise AtlasError(f"{path}: is not there; fetch it again")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise AtlasError(f"{path}: damaged ({reason(error)}); fetch it again") from error
+
+
+def read_config(path: Path) -> dict:
+    """A JSON object. Raises AtlasError if it is none."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise AtlasError(f"{path}: not readable ({reason(error)}); fetch it again") from error
+    if not isinstance(value, dict):
+        raise AtlasError(f"{path}: holds {type(value).__name__}, not an object; fetch it again")
+    return value
+
+
+def require(path: Path, config: dict, key: str, allowed: tuple) -> object:
+    """The value of a key that must be one of `allowed`; the first is meant where the key is absent."""
+    value = config.get(key, allowed[0])
+    if value not in allowed:
+        raise AtlasError(f"{path}: {key} {value!r} is not supported; {nearest(value, allowed)}")
+    return value
+
+
+def positive(path: Path, config: dict, key: str) -> int:
+    """A whole number from 1 that the file must state."""
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise AtlasError(f"{path}: {key} is {value!r}, not a whole number from 1")
+    return value
+
+
+def checked(path: Path, found: Mapping[str, object], shapes: Shapes) -> dict[str, Tensor]:
+    """The tensors in float32. shapes: name -> `("d_sae", "d_in")`; the biases, of one dimension, give the sizes.
+
+    Raises AtlasError for a tensor that is missing, unknown, of another shape (as where encoder and decoder are swapped) or
+    not finite.
+    """
+    for name in sorted(set(found) - set(shapes)):
+        raise AtlasError(f"{path}: unknown tensor `{name}`; {nearest(name, shapes)}")
+    for name in shapes:
+        if not isinstance(found.get(name), Tensor):
+            raise AtlasError(f"{path}: has no tensor `{name}`")
+    sizes: dict[str, int] = {}
+    for name, shape in sorted(shapes.items(), key=lambda item: len(item[1])):
+        have = tuple(found[name].shape)
+        if len(shape) == 1 and len(have) == 1:
+            sizes.setdefault(shape[0], have[0])
+        wanted = tuple(sizes.get(side, side) for side in shape)
+        if have != wanted:
+            swapped = "; encoder and decoder are swapped or transposed" if have == wanted[::-1] else ""
+            raise AtlasError(f"{path}: {name} has shape {have}, expected {' x '.join(shape)} = {wanted}{swapped}")
+        if found[name].nbytes > found[name].untyped_storage().nbytes():
+            raise AtlasError(f"{path}: {name} repeats few numbers to shape {have}; no weights do")
+        if not torch.isfinite(found[name]).all():
+            raise AtlasError(f"{path}: {name} holds values that are not finite")
+    return {name: found[name].detach().to(torch.float32) for name in shapes}
+
+
+def checkpoint(
+    W_enc: Tensor,
+    b_enc: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor,
+    architecture: str,
+    *,
+    k: int | None = None,
+    threshold: Tensor | None = None,
+    centred: bool = True,
+    activations: dict,
+    tokens: int | None = None,
+    stated: dict,
+) -> dict:
+    """Our checkpoint (sae_atlas/saes/checkpoint.py) of W_enc, W_dec [d_sae, d_in]: `{model_state, config, stats}`.
+
+    centred: does the encoder read x - b_dec? If not, its bias is moved so that it does. activations: site, layer and base
+    model as far as the file says; stated: what else it says of itself.
+    """
+    d_sae, d_in = W_enc.shape
+    if not centred:
+        b_enc = (b_enc.double() + W_enc.double() @ b_dec.double()).float()
+    state = {
+        "b_pre": b_dec,
+        "encoder.weight": W_enc,
+        "encoder.bias": b_enc,
+        "decoder.weight": W_dec.T,
+        "decoder.bias": torch.zeros_like(b_dec),
+    }
+    if threshold is not None:
+        state["threshold"] = threshold
+    recipe = {"architecture": architecture} | ({"k": k} if k is not None else {})
+    config = {
+        "recipe": recipe,
+        "d_in": d_in,
+        "d_sae": d_sae,
+        "tokens": tokens,
+        "normaliser": {"scale": 1.0},
+        "activations": {"base_model": {}, "site": None, "layer": None} | activations,
+        "stated": stated,
+    }
+    plain = {name: tensor.to(torch.float32).contiguous().clone() for name, tensor in state.items()}
+    return {"model_state": plain, "config": config, "stats": {}}
+
+
+def place(hook: str | None) -> dict:
+    """Site and layer of a hook name, as `activations` of a checkpoint."""
+    found = parse_hook(hook) if hook else None
+    return dict(zip(("site", "layer"), found, strict=True)) if found else {}

@@ -1,0 +1,126 @@
+"""Take over an SAE that others published: fetched, checked against the config, written as our checkpoint."""
+
+import re
+from pathlib import Path
+
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import read_json, sha256
+from sae_atlas.io.hub import refuse
+from sae_atlas.io.log import logger
+from sae_atlas.io.provenance import current_record
+from sae_atlas.publish.formats.load import FOLDERS, read
+from sae_atlas.saes.checkpoint import save
+from sae_atlas.sites import SITES
+
+SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def import_sae(
+    base_model: str | Path,
+    checkpoint: str | Path,
+    recipe: dict,
+    where: str,
+    layer: int,
+    tokens: int,
+    base: str,
+    site: str,
+) -> None:
+    """Write the `checkpoint` of an SAE of a recipe with `pretrained`.
+
+    where: its file or folder, in the repository or on disk (plan/pretrained.py). tokens: what the SAE is named after;
+    base: name of the base model. Raises AtlasError if the SAE cannot be had, is damaged, or says of itself anything else
+    than the config does.
+    """
+    model = read_json(base_model)
+    path, hashes = _fetch(recipe["pretrained"], where)
+    found = read(path, recipe["pretrained"]["format"])
+    config = found["config"]
+    _check(path, config, recipe, layer, site, {base, model["source"].split()[-1]}, model["d_model"])
+    said = config.get("tokens")
+    logger.info("%s: %d -> %d latents, says it saw %s tokens", path, config["d_in"], config["d_sae"], said or "?")
+    stated = {key: value for key, value in config.get("stated", {}).items() if isinstance(value, (str, int, float))}
+    config = {
+        "recipe": recipe,
+        "d_in": config["d_in"],
+        "d_sae": config["d_sae"],
+        "tokens": tokens,
+        "normaliser": {"scale": config["normaliser"]["scale"]},
+        "activations": {"base_model": {key: model.get(key) for key in ("source", "revision")}}
+        | {"site": site, "layer": layer},
+        "stated": stated,
+        "files_sha256": hashes,
+        "record": current_record(),
+    }
+    save(checkpoint, found["model_state"], config, {"trained_tokens": said})
+
+
+def _fetch(pretrained: dict, where: str) -> tuple[Path, dict[str, str]]:
+    """The file or folder on this machine, and the hashes of what is read of it."""
+    folder = FOLDERS.get(pretrained["format"])
+    names = [f"{where}/{name}" for name in folder.FILES] if folder else [where]
+    files = [_download(pretrained, name) for name in names] if pretrained["source"] == "hub" else map(Path, names)
+    files = list(files)
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise AtlasError(f"{missing[0]}: is not there; check pretrained.path and pretrained.file")
+    if pretrained["source"] == "local":
+        _check_inside(files, Path(pretrained["path"]).expanduser().resolve())
+    hashes = {file.name: sha256(file) for file in files}
+    for file in files if pretrained["source"] == "hub" else ():
+        _check_promise(file, hashes[file.name], pretrained["id"])
+    return files[0].parent if folder else files[0], hashes
+
+
+def _check_inside(files: list[Path], release: Path) -> None:
+    """Raise AtlasError if a link leads out of the release. A snapshot in the hub client's cache is links into its blobs."""
+    top = release.parents[1] if release.parent.name == "snapshots" else release
+    for file in files:
+        if not file.resolve().is_relative_to(top):
+            raise AtlasError(
+                f"{file}: is a link that leads out of {release}; give the folder it leads to as pretrained.path"
+            )
+
+
+def _check_promise(file: Path, found: str, name: str) -> None:
+    """Raise AtlasError and forget the file if its bytes are not what the hub lists: its client looks at lengths only.
+
+    In the client's cache a large file's content is called by the sha256 that the hub gives.
+    """
+    content = file.resolve()
+    if SHA256.fullmatch(content.name) and content.name != found:
+        content.unlink()
+        raise AtlasError(
+            f"pretrained.id: {file.name} of {name} came with other bytes than the hub lists (sha256 differs); it was "
+            "removed, run again to fetch it anew"
+        )
+
+
+def _download(pretrained: dict, name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    revision = pretrained.get("revision", "main")
+    try:
+        return Path(hf_hub_download(pretrained["id"], name, revision=revision))
+    except Exception as error:  # the hub's client raises errors of many libraries
+        refuse(error, "pretrained.id", pretrained["id"], revision, name, also=", or use source `local`")
+
+
+def _check(path: Path, config: dict, recipe: dict, layer: int, site: str, names: set[str], d_model: int) -> None:
+    own, activations = config["recipe"], config["activations"]
+    source = (activations["base_model"] or {}).get("source")
+    said = {
+        "architecture": (own["architecture"], recipe["architecture"]),
+        "k": (own.get("k"), recipe.get("k", own.get("k"))),
+        "expansion": (config["d_sae"] / config["d_in"], recipe["expansion"]),
+        "layer": (activations["layer"], layer),
+        "site": (activations["site"], site),
+        "input dimension": (config["d_in"], d_model if site in SITES else config["d_in"]),
+    }
+    for key, (theirs, ours) in said.items():
+        if theirs is not None and theirs != ours:
+            raise AtlasError(
+                f"{path}: its {key} is {theirs}, the config's {ours}; correct the config or the file's name"
+            )
+    bare = {name.rsplit("/", 1)[-1].lower() for name in names}
+    if source and source.split()[-1].rsplit("/", 1)[-1].lower() not in bare:
+        raise AtlasError(f"{path}: says it is of {source}, the config's base model is {sorted(names)[0]}; correct one")

@@ -1,0 +1,41 @@
+"""What an exported SAE says of itself: base model, hook, text, normalisation, under SAELens' names where it has one."""
+
+from sae_atlas.publish.cards.facts import Origin
+from sae_atlas.publish.formats.hooks import hook_name, module_path
+
+
+def metadata(config: dict, origin: Origin | None = None) -> dict:
+    """Of a checkpoint's `config`. Without `origin` (base model and text of its run) only what the checkpoint knows."""
+    activations, recipe = config["activations"], config["recipe"]
+    site, layer, model = activations["site"], activations["layer"], activations["base_model"]
+    source = model.get("source") or ""
+    found = {
+        "model_name": source.removeprefix("hub ") or None,
+        "model_source": source or None,
+        "model_revision": model.get("revision"),
+        "model_weights_sha256": model.get("weights_sha256"),
+        "hook_name": hook_name(site, layer) if site else None,
+        "hook_layer": layer,
+        "site": site,
+        "architecture_trained": recipe["architecture"],
+        "expansion": config["d_sae"] // config["d_in"],
+        "training_tokens": config.get("tokens"),
+        "normalize_activations": "none: centring and scaling are folded into the weights",
+        "prepend_bos": True,
+    }
+    if origin is not None:
+        found |= {
+            "model_name": origin.hub_id or origin.base,
+            "model_class_name": "AutoModelForCausalLM",
+            "hf_hook_name": module_path(origin.model["architecture"], site, layer),
+        }
+    if "pretrained" in recipe:
+        found["published"] = recipe["pretrained"]
+    elif origin is not None:
+        text = origin.corpus["text"]
+        found |= {
+            "context_size": origin.context,
+            "dataset_path": text["id"] if text["source"] == "hub" else origin.text,
+            "dataset_source": origin.text_source,
+        }
+    return {key: value for key, value in found.items() if value is not None}

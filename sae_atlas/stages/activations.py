@@ -1,0 +1,40 @@
+"""Saved activations depend on the window of the corpus, stores on how they are shuffled and written."""
+
+from sae_atlas.stages.declare import stage
+
+
+def saved_dtype(atlas) -> str:
+    """What the passes save: stores of float32 are made from float32, all others from float16."""
+    return "float32" if atlas.config["activations"]["dtype"] == "float32" else "float16"
+
+
+@stage("activations/save.py", "io/arrays.py", "sites.py", runs="activations.save:save_activations")
+def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
+    # Which layers share the pass is left out: one layer more changes nothing for the others.
+    activations = atlas.config["activations"]
+    start, stop = atlas.window(snapshot)
+    settings = {
+        "site": activations["site"],
+        "start": start,
+        "stop": stop,
+        "dtype": saved_dtype(atlas),
+        "model_dtype": atlas.config["base_model"]["dtype"],
+        "contexts_per_batch": activations["contexts_per_batch"],
+    }
+    return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+
+
+@stage(
+    "activations/shard.py",
+    "activations/coding.py",
+    "activations/chunks.py",
+    "activations/store.py",
+    "io/arrays.py",
+    runs="activations.shard:shard_activations",
+)
+def shard_activations(atlas, snapshot: str, layer: int) -> tuple[dict, dict]:
+    activations = atlas.config["activations"]
+    keys = ("dtype", "compression", "outlier_norm", "shard_rows", "chunk_rows", "seed")
+    # keep_bits, of a precision that is no more, stays in the settings: without it every store would have another identity.
+    settings = {"layer": layer, "keep_bits": None, **{key: activations[key] for key in keys}}
+    return settings, {"activations": atlas.identity("save_activations", snapshot=snapshot)}

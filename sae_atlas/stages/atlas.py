@@ -1,0 +1,155 @@
+"""The grid an atlas is: layers x snapshots x recipes, the order of the passes, and the identity of every cell.
+
+Settings are what a stage's numbers depend on and nothing else; an identity is the hash of a stage's version, settings and
+inputs' identities, so it is known before anything runs and can be checked in what is found on disk.
+"""
+
+from collections.abc import Collection
+from functools import cached_property, lru_cache
+
+from sae_atlas.config.published import has_snapshots
+from sae_atlas.io.provenance import identity
+from sae_atlas.io.sizes import format_size
+from sae_atlas.publish.cards.names import release_name, sae_name
+from sae_atlas.stages import STAGES
+from sae_atlas.stages.versions import stage_version
+
+
+class Atlas:
+    """Names, ranges, settings and identities of all jobs of a resolved config (config.read.complete_config)."""
+
+    def __init__(self, config: dict, begun_with: str | None = None, again: Collection = ()):
+        """begun_with: see stages.versions. again: stages, or (stage, cell as sorted items), that are asked for again:
+        they and what depends on them get identities that nothing on disk has."""
+        self.config, self.begun_with, self.again = config, begun_with, again
+        self.layers: list[int] = config["activations"]["layers"]
+        self.recipes: list[str] = list(config["recipes"])
+        self.pretrained = [name for name, recipe in config["recipes"].items() if "pretrained" in recipe]
+        self.trained = [name for name in self.recipes if name not in self.pretrained]
+        self.stops: dict[str, int] = {
+            format_size(tokens): tokens for tokens in [*config["training"]["snapshots"], config["training"]["tokens"]]
+        }
+        self.snapshots: list[str] = list(self.stops)
+        self.identity = lru_cache(None)(self.identity)
+
+    # --- the grid -------------------------------------------------------------------------------------------------
+
+    @property
+    def tokens(self) -> int:
+        return self.config["training"]["tokens"]
+
+    def expansion(self, recipe: str) -> int:
+        return self.config["recipes"][recipe]["expansion"]
+
+    @property
+    def last(self) -> str:
+        return self.snapshots[-1]
+
+    def snapshots_of(self, recipe: str) -> list[str]:
+        """All of them; of published SAEs without snapshots the last."""
+        whole = recipe in self.trained or has_snapshots(self.config["recipes"][recipe])
+        return self.snapshots if whole else [self.last]
+
+    def tokens_of(self, recipe: str, snapshot: str) -> int:
+        """Train tokens a checkpoint is named after; published SAEs may say otherwise of the last."""
+        stated = self.config["recipes"][recipe].get("pretrained", {}).get("tokens")
+        return stated if stated and snapshot == self.last else self.stops[snapshot]
+
+    def maker(self, recipe: str) -> str:
+        """The stage that makes the checkpoints of a recipe."""
+        return "train_sae" if recipe in self.trained else "import_sae"
+
+    def published(self, snapshot: str) -> str:
+        """Name of a snapshot in tables and releases: the last one is `final`."""
+        return "final" if snapshot == self.last else snapshot
+
+    def sae_name(self, recipe: str, layer: int) -> str:
+        """Folder of the final SAE of a layer under models/sae."""
+        base, site = self.config["base_model"]["name"], self.config["activations"]["site"]
+        return sae_name(base, site, layer, self.expansion(recipe), self.tokens_of(recipe, self.last), recipe)
+
+    def release_name(self, recipe: str) -> str:
+        """Folder of a recipe under models/releases."""
+        return release_name(self.config["base_model"]["name"], self.expansion(recipe), recipe)
+
+    def previous(self, snapshot: str) -> str | None:
+        place = self.snapshots.index(snapshot)
+        return self.snapshots[place - 1] if place else None
+
+    def following(self, snapshot: str) -> str | None:
+        place = self.snapshots.index(snapshot) + 1
+        return self.snapshots[place] if place < len(self.snapshots) else None
+
+    def window(self, snapshot: str) -> tuple[int, int]:
+        """Train tokens [start, stop) between the previous snapshot and this one."""
+        previous = self.previous(snapshot)
+        return (self.stops[previous] if previous else 0), self.stops[snapshot]
+
+    @cached_property
+    def groups(self) -> dict[str, list[int]]:
+        """Layers saved by one forward pass, by name (`00-29`)."""
+        return self._grouped(self.layers)
+
+    @cached_property
+    def feature_layers(self) -> list[int]:
+        """Layers whose latents are looked at (config section `features`)."""
+        return self.config["features"]["layers"] if "features" in self.config else []
+
+    def beside(self, layer: int) -> list[int]:
+        """The layers of the atlas next to it; none where the site is a module, whose directions no other layer shares."""
+        at = self.layers.index(layer)
+        inside = "{layer}" in self.config["activations"]["site"]
+        return [] if inside else [*self.layers[:at][-1:], *self.layers[at + 1 :][:1]]
+
+    @cached_property
+    def text_layers(self) -> list[int]:
+        """Layers whose activations of the contexts' text are read: those looked at, and those next to them."""
+        return sorted({*self.feature_layers}.union(*map(self.beside, self.feature_layers)))
+
+    @cached_property
+    def text_groups(self) -> dict[str, list[int]]:
+        """Of them, those saved by one forward pass, by name."""
+        return self._grouped(self.text_layers)
+
+    def _grouped(self, layers: list[int]) -> dict[str, list[int]]:
+        size = self.config["activations"]["layers_per_pass"]
+        chunks = [layers[first : first + size] for first in range(0, len(layers), size)]
+        return {f"{chunk[0]:02d}-{chunk[-1]:02d}": chunk for chunk in chunks}
+
+    def group_of(self, layer: int) -> str:
+        return next(name for name, layers in self.groups.items() if layer in layers)
+
+    @cached_property
+    def passes(self) -> list[tuple[str, str]]:
+        """(snapshot, group) in the order the forward passes run: a window is finished before the next begins."""
+        return [(snapshot, group) for snapshot in self.snapshots for group in self.groups]
+
+    def freed_by(self, snapshot: str, group: str) -> list[tuple[int, str]]:
+        """(layer, snapshot) cells that must be trained before this pass may fill the disk again.
+
+        Keeps the number of stores at or below `activations.max_live_stores`.
+        """
+        ahead = self.config["activations"]["max_live_stores"] // self.config["activations"]["layers_per_pass"]
+        place = self.passes.index((snapshot, group)) - ahead
+        if place < 0:
+            return []
+        earlier, layers = self.passes[place]
+        return [(layer, earlier) for layer in self.groups[layers]]
+
+    # --- what a job depends on ----------------------------------------------------------------------------------------
+
+    def settings(self, stage: str, **cell) -> dict:
+        """What the stage's numbers depend on, as scalars in a fixed order."""
+        return STAGES[stage].of(self, **cell)[0]
+
+    def inputs(self, stage: str, **cell) -> dict[str, str]:
+        """Identity of every input of a job, by the input's name in its rule."""
+        return STAGES[stage].of(self, **cell)[1]
+
+    def version(self, stage: str) -> str:
+        return stage_version(stage, self.begun_with)
+
+    def identity(self, stage: str, **cell) -> str:
+        settings, inputs = STAGES[stage].of(self, **cell)
+        again = stage in self.again or (stage, tuple(sorted(cell.items()))) in self.again
+        return identity(stage, settings, self.version(stage) + " again" * again, inputs)

@@ -1,0 +1,27 @@
+"""The base model depends on where it comes from, not on what it is called or computed in."""
+
+from sae_atlas.config.made import MADE, TUNED, pretraining
+from sae_atlas.stages.declare import stage
+
+# Source of a base model of our own making -> the stage that makes it.
+MAKERS = {"pretrain": "pretrain", "lora": "fine_tune_lora", "merged": "merge_lora"}
+
+
+@stage("base_models", runs="base_models.prepare:prepare")
+def prepare_model(atlas) -> tuple[dict, dict]:
+    return prepared(atlas, atlas.config["base_model"])
+
+
+def prepared(atlas, section: dict) -> tuple[dict, dict]:
+    """Settings and inputs of the job that makes the model of a section ready."""
+    if section["source"] not in MADE:
+        return {key: value for key, value in section.items() if key not in ("name", "dtype")}, {}
+    return {"source": section["source"]}, {"made": atlas.identity(MAKERS[section["source"]])}
+
+
+def tokenizer_stage(atlas) -> str:
+    """The stage whose tokenizer the texts are read with: a model that reads them to be made has none before."""
+    base_model = atlas.config["base_model"]
+    if pretraining(base_model):
+        return "make_tokenizer"
+    return "prepare_base" if base_model["source"] in TUNED else "prepare_model"

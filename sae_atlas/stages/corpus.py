@@ -1,0 +1,21 @@
+"""The corpus depends on its text, sizes and seed, and on the base model's tokenizer."""
+
+from sae_atlas.stages.base_model import tokenizer_stage
+from sae_atlas.stages.declare import stage
+
+
+@stage("corpus.py", "io/arrays.py", runs="corpus:tokenize")
+def tokenize(atlas) -> tuple[dict, dict]:
+    return corpus_settings(atlas.config["corpus"]), {"base_model": atlas.identity(tokenizer_stage(atlas))}
+
+
+def corpus_settings(corpus: dict) -> dict:
+    """Of a section that says text, sizes and seed."""
+    sizes = {
+        "context": corpus["context"],
+        "train_tokens": corpus["tokens"],
+        "held_out_tokens": corpus["held_out_tokens"],
+        "seed": corpus["seed"],
+    }
+    text = {key: value for key, value in corpus.items() if key not in ("name", "tokens", *sizes)}
+    return {"text": text, **sizes}

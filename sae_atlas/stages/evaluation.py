@@ -1,0 +1,67 @@
+"""The measurement depends on the held-out passes and on every snapshot of the layer."""
+
+from sae_atlas.stages.declare import stage
+
+
+@stage(
+    "metrics/held_out.py",
+    "metrics/loss_recovered.py",
+    "io/arrays.py",
+    "sites.py",
+    runs="metrics.held_out:save_held_out",
+)
+def save_held_out(atlas) -> tuple[dict, dict]:
+    evaluation = atlas.config["evaluation"]
+    settings = {
+        "site": atlas.config["activations"]["site"],
+        "tokens": evaluation["tokens"],
+        "patched_tokens": evaluation["patched_tokens"],
+        "contexts_per_batch": evaluation["contexts_per_batch"],
+        "model_dtype": atlas.config["base_model"]["dtype"],
+    }
+    return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+
+
+@stage("metrics", "saes", "io/arrays.py", "sites.py", runs="metrics.evaluate:evaluate")
+def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
+    evaluation = atlas.config["evaluation"]
+    settings = {
+        "recipe": recipe,
+        "layer": layer,
+        "contexts_per_batch": evaluation["contexts_per_batch"],
+        "outlier_norm": evaluation["outlier_norm"],
+    }
+    checkpoints = {
+        atlas.published(snapshot): atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=snapshot)
+        for snapshot in atlas.snapshots_of(recipe)
+    }
+    passes = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.identity("save_held_out")}
+    return settings, {**passes, **checkpoints}
+
+
+def evaluations(atlas, recipe: str) -> dict:
+    """Identities of a recipe's evaluations by layer, for the stages that read its table."""
+    return {f"layer{layer:02d}": atlas.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in atlas.layers}
+
+
+@stage("metrics/collect.py", runs="metrics.collect:collect")
+def collect_metrics(atlas, recipe: str) -> tuple[dict, dict]:
+    return {}, evaluations(atlas, recipe)
+
+
+@stage("metrics/collect.py", runs="metrics.collect:collect")
+def collect_recipes(atlas) -> tuple[dict, dict]:
+    every = [evaluations(atlas, recipe) for recipe in atlas.recipes]
+    named = zip(atlas.recipes, every, strict=True)
+    return {}, {f"{recipe} {layer}": identity for recipe, each in named for layer, identity in each.items()}
+
+
+@stage(
+    "metrics/flow.py", "metrics/directions.py", "io/tables.py", "saes/checkpoint.py", runs="metrics.flow:match_layers"
+)
+def match_layers(atlas, recipe: str) -> tuple[dict, dict]:
+    checkpoints = {
+        f"sae_layer{layer:02d}": atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=atlas.last)
+        for layer in atlas.layers
+    }
+    return {"recipe": recipe}, {**evaluations(atlas, recipe), **checkpoints}

@@ -1,0 +1,99 @@
+"""What the latents mean depends on the final SAE, on the text that is read and on how much of it is kept."""
+
+from sae_atlas.stages.activations import saved_dtype
+from sae_atlas.stages.declare import stage
+
+OF_MATCH = {"contexts": 3, "window": 16}  # how much of each is kept and shown, window in tokens
+
+
+@stage("activations/save.py", "io/arrays.py", "sites.py", runs="activations.save:save_activations")
+def save_text(atlas) -> tuple[dict, dict]:
+    """The end of the train text: what no SAE has seen, unless training uses all of the corpus."""
+    stop = atlas.config["corpus"]["tokens"]
+    settings = {
+        "site": atlas.config["activations"]["site"],
+        "start": stop - atlas.config["features"]["tokens"],
+        "stop": stop,
+        "dtype": saved_dtype(atlas),
+        "model_dtype": atlas.config["base_model"]["dtype"],
+        "contexts_per_batch": atlas.config["activations"]["contexts_per_batch"],
+    }
+    return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+
+
+OF_SAES = ("saes/sae.py", "saes/parts.py", "metrics/active.py")
+OF_MATCHES = ("text.py", "kept.py", "bands.py", "top_contexts.py", "matches.py")
+CONTEXTS = ("text.py", "kept.py", "bands.py", "documents.py", "top_contexts.py", "logit_lens.py")
+
+
+@stage(
+    *(f"features/{file}" for file in CONTEXTS),
+    *OF_SAES,
+    "io/tables.py",
+    "sites.py",
+    runs="features.top_contexts:top_contexts",
+    version=2,
+)
+def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
+    features = atlas.config["features"]
+    settings = {
+        "layer": layer,
+        "site": atlas.config["activations"]["site"],
+        "model_dtype": atlas.config["base_model"]["dtype"],
+        "contexts": features["contexts"],
+        "window": features["window"],
+        "outlier_norm": atlas.config["activations"]["outlier_norm"],
+    }
+    return settings, {
+        "base_model": atlas.identity("prepare_model"),
+        "corpus": atlas.identity("tokenize"),
+        **_text(atlas),
+        "checkpoint": _made(atlas, recipe, layer, atlas.last),
+    }
+
+
+@stage(
+    "features/evolution.py",
+    "metrics/directions.py",
+    "io/tables.py",
+    "saes/checkpoint.py",
+    runs="features.evolution:evolution",
+)
+def evolution(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
+    """The earlier snapshots, and the layers next to it."""
+    settings = {"snapshots": atlas.snapshots_of(recipe)[:-1], "layers": atlas.beside(layer)}
+    return settings, {"checkpoint": _made(atlas, recipe, layer, atlas.last), **_elsewhere(atlas, recipe, layer)}
+
+
+@stage(
+    *(f"features/{file}" for file in OF_MATCHES), *OF_SAES, "io/tables.py", runs="features.matches:contexts_of_matches"
+)
+def contexts_of_matches(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
+    """The same text for every place that `evolution` looked at."""
+    settings = {"layer": layer, **OF_MATCH, "outlier_norm": atlas.config["activations"]["outlier_norm"]}
+    return settings, {
+        "corpus": atlas.identity("tokenize"),
+        **_text(atlas),
+        "evolution": atlas.identity("evolution", recipe=recipe, layer=layer),
+        **_elsewhere(atlas, recipe, layer),
+    }
+
+
+def _text(atlas) -> dict:
+    """Activations of the text that contexts are taken from."""
+    text = (
+        {"held_out": "save_held_out"}
+        if atlas.config["features"]["split"] == "held_out"
+        else {"activations": "save_text"}
+    )
+    return {name: atlas.identity(stage) for name, stage in text.items()}
+
+
+def _elsewhere(atlas, recipe: str, layer: int) -> dict:
+    """Checkpoints of the earlier snapshots, and of the final one in the layers next to it."""
+    found = {snapshot: _made(atlas, recipe, layer, snapshot) for snapshot in atlas.snapshots_of(recipe)[:-1]}
+    return found | {f"layer{other:02d}": _made(atlas, recipe, other, atlas.last) for other in atlas.beside(layer)}
+
+
+def _made(atlas, recipe: str, layer: int, snapshot: str) -> str:
+    return atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=snapshot)

@@ -1,0 +1,82 @@
+"""What every job of the workflow does around its stage's function: the log, the check of its inputs, the record."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from sae_atlas.io.errors import REMAKE, AtlasError
+from sae_atlas.io.files import write_json
+from sae_atlas.io.log import job_log
+from sae_atlas.io.provenance import carries, code_identity, current_record, make_record, recording
+
+NO_ARGUMENT = ("keep_bits",)  # settings of what is no more, kept because identities of finished atlases hold them
+ARRAYS = "zarr.json"  # stands for the folder of arrays that it lies in
+
+
+@contextmanager
+def job(snakemake) -> Iterator[Callable]:
+    """Open the job's log, check its inputs, and yield the stage's function with its arguments filled in by name.
+
+    These are the rule's named inputs and outputs (a folder of arrays for its zarr.json; inputs of no files are left out),
+    the stage's settings and the rule's further arguments; threads, device and wildcards go to functions that take them.
+    What the function writes carries the job's record; an output called `record` is the record itself, as JSON.
+
+    snakemake: as scripts find it. Its param `job` is made by `job` of workflow/rules/inputs.smk.
+    """
+    with job_log(snakemake.log[0]):
+        asked = snakemake.params.job
+        for path, identities in asked["expects"].items():
+            _check(Path(path), identities)
+        outputs = _named(snakemake.output)
+        record_file = outputs.pop("record", None)
+        given = {**_named(snakemake.input), **outputs, **asked["arguments"]}
+        function = _function(asked["runs"])
+        if asked["stage"] is None:  # for other programs, whose files have no room for a record
+            yield partial(function, **given)
+            return
+        depends_on = [asked[key] for key in ("stage", "settings", "version", "inputs")]
+        with recording(make_record(*depends_on, code=code_identity(*asked["modules"]))):
+            about = {**snakemake.wildcards, "threads": snakemake.threads, "device": snakemake.resources.get("device")}
+            yield partial(function, **_filled(function, given, asked["settings"], about))
+            if record_file is not None:
+                write_json(record_file, {"record": current_record()})
+
+
+def _check(path: Path, identities: list[str]) -> None:
+    """Raise AtlasError unless the file (or folder of arrays) carries the identities of the jobs it must come from."""
+    if not carries(path / ARRAYS if path.is_dir() else path, identities):
+        raise AtlasError(
+            f"{path}: made by other settings or inputs (expected identity {', '.join(identities)}). {REMAKE}"
+        )
+
+
+def _named(files) -> dict[str, str | list[str]]:
+    """Snakemake's named inputs or outputs as arguments."""
+    given = {
+        name: _folder(value) if isinstance(value, str) else list(map(_folder, value)) for name, value in files.items()
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _folder(path: str) -> str:
+    return str(Path(path).parent) if Path(path).name == ARRAYS else str(path)
+
+
+def _function(runs: str) -> Callable:
+    module, name = runs.split(":")
+    return getattr(import_module(f"sae_atlas.{module}"), name)
+
+
+def _filled(function: Callable, given: dict, settings: dict, about: dict) -> dict:
+    """All arguments. Settings that only repeat a wildcard, and what tells about the job, go to functions that take them."""
+    taken = inspect.signature(function).parameters
+    settings = {name: value for name, value in as_arguments(settings).items() if name in taken or name not in about}
+    return {name: value for name, value in about.items() if name in taken} | settings | given
+
+
+def as_arguments(settings: dict) -> dict:
+    """The settings of a stage that its function takes."""
+    return {name: value for name, value in settings.items() if name not in NO_ARGUMENT}
