@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.agreement import gap
 from benchmarks.real import Real
-from benchmarks.stand_ins import put_in_place
+from benchmarks.stubs import put_in_place
 from sae_atlas.activations.store import open_store
 from sae_atlas.kernels.threads import use_threads
 from sae_atlas.saes import checkpoint as checkpoints

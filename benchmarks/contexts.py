@@ -18,8 +18,8 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from sae_atlas.activations.save import ROWS_PER_CHUNK
-from sae_atlas.features.kept import Kept
 from sae_atlas.features.text import Text
+from sae_atlas.features.top_activations import TopActivations
 from sae_atlas.features.top_contexts import batches, contexts_of
 from sae_atlas.io.arrays import Rows
 from sae_atlas.saes.sae import Sae
@@ -61,7 +61,7 @@ def made_up_sae(architecture: str, d_in: int, d_sae: int, l0: int) -> Sae:
 
 
 def one_pass(text: Text, sae: Sae):
-    kept = Kept(sae.d_sae, K, WINDOW)
+    kept = TopActivations(sae.d_sae, K, WINDOW)
     for batch in batches(text, sae, FAR):
         kept.add(batch.starts, batch.columns, batch.values, batch.place, batch.document)
     return contexts_of(text, kept)

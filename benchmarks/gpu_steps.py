@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.ours import Atlas
 from benchmarks.report import write
-from benchmarks.works import Work, start
+from benchmarks.workloads import Work, start
 from sae_atlas.io.devices import name_of, resolve
 from sae_atlas.kernels import gpu
 

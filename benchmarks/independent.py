@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks.stand_ins import put_in_place
+from benchmarks.stubs import put_in_place
 from sae_atlas.base_models.load import load, load_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.config.read import complete_recipe

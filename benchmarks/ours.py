@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import torch
 
-from benchmarks.works import LEARNING_RATE, PENALTY, Work
+from benchmarks.workloads import LEARNING_RATE, PENALTY, Work
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.kernels.threads import use_threads

@@ -9,7 +9,7 @@ import io
 
 import torch
 
-from benchmarks.works import LEARNING_RATE, PENALTY, Work
+from benchmarks.workloads import LEARNING_RATE, PENALTY, Work
 from sae_atlas.kernels.measured import Weights
 
 MANY = 1_000_000  # steps or tokens a trainer is told it has

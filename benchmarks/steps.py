@@ -14,8 +14,8 @@ from benchmarks.agreement import TOLERANCE, difference
 from benchmarks.ours import Atlas
 from benchmarks.peers import PEERS
 from benchmarks.report import about, markdown, write
-from benchmarks.stand_ins import put_in_place
-from benchmarks.works import TOY, WORKS, Work, decided, start
+from benchmarks.stubs import put_in_place
+from benchmarks.workloads import TOY, WORKS, Work, decided, start
 from sae_atlas.kernels.threads import use_threads
 
 WARM = 2  # steps before the clock runs: compilers, allocators, Adam's state

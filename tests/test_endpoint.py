@@ -10,7 +10,7 @@ from chat import serving
 
 from sae_atlas.features.endpoint import ATTEMPTS, Endpoint
 from sae_atlas.features.model_namer import estimate, marked, name_batch, naming_question, pick, picking_question
-from sae_atlas.features.rules import Window
+from sae_atlas.features.name_patterns import Window
 from sae_atlas.io.errors import AtlasError
 
 KEY = "sk-very-secret-0123456789"

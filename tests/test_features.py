@@ -10,7 +10,7 @@ from rounding import exact
 from texts import START, one_hot_text, random_text, text_of, token_sae
 
 from sae_atlas.features import text as texts
-from sae_atlas.features.kept import SAMPLED, Kept, edges, histogram
+from sae_atlas.features.top_activations import SAMPLED, TopActivations, edges, histogram
 from sae_atlas.features.top_contexts import batches, contexts_of, features_of
 from sae_atlas.metrics.active import Active
 from sae_atlas.metrics.importance import entry_energy
@@ -18,8 +18,8 @@ from sae_atlas.metrics.importance import entry_energy
 FAR = 1e9  # no token is an outlier
 
 
-def keep(text, sae, k=3, window=5, outlier_norm=FAR) -> tuple[Kept, int]:
-    kept, seen = Kept(sae.d_sae, k, window), 0
+def keep(text, sae, k=3, window=5, outlier_norm=FAR) -> tuple[TopActivations, int]:
+    kept, seen = TopActivations(sae.d_sae, k, window), 0
     with torch.inference_mode():
         for batch in batches(text, sae, outlier_norm):
             kept.add(batch.starts, batch.columns, batch.values, batch.place, batch.document)
@@ -131,7 +131,7 @@ def test_a_window_shows_the_latent_on_every_token_of_it():
 
 
 def test_memory_is_that_of_the_latents_whatever_the_text():
-    kept = Kept(64, 3, 5)
+    kept = TopActivations(64, 3, 5)
 
     def size() -> int:
         arrays = [
@@ -191,7 +191,7 @@ def test_the_histogram_counts_every_activation_once():
 
 def test_histogram_bins_lie_between_their_edges():
     values = np.exp(np.random.default_rng(0).uniform(-5, 5, 500)).astype(np.float32)
-    kept = Kept(1, 1, 1)
+    kept = TopActivations(1, 1, 1)
     places = np.arange(500) * 2
     kept.add(np.arange(501), np.zeros(500, np.int64), values, places, places)
     largest = float(values.max())

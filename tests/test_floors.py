@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sae_atlas.floors.formula import beyond, distance, kept
+from sae_atlas.floors.formula import distance, n_retained, tail_sums
 from sae_atlas.floors.predict import layer_floors, predict_floors
 from sae_atlas.io.tables import read_table, write_table
 from sae_atlas.metrics.importance import alpha, capacity
@@ -37,24 +37,26 @@ def test_kept_and_floor_by_hand():
 def test_a_published_layer():
     """Layer 12 of the published work: 28,665 alive, L0 218.29; F_S is 3,446 at 128 and 27,568 at 1,024, d* 1,064.7."""
     g = capacity(alpha(218.29, 28_665))
-    assert [kept(width, g, 28_665, "published") for width in (128, 1024)] == pytest.approx([3446, 27568], abs=2)
+    assert [n_retained(width, g, 28_665, "published") for width in (128, 1024)] == pytest.approx([3446, 27568], abs=2)
     assert 28_665 / g == pytest.approx(1064.7, abs=0.2)
 
 
 def test_all_is_kept_from_d_star_on_and_the_corrections_keep_less():
     g, latents = capacity(0.99), 3000
     d_star = latents / g
-    assert kept(math.floor(d_star), g, latents, "published") < latents
-    assert kept(math.ceil(d_star), g, latents, "published") == kept(10**6, g, latents, "published") == latents
-    counts = [kept(64, g, latents, formula) for formula in ("zipf", "uniform", "published")]
+    assert n_retained(math.floor(d_star), g, latents, "published") < latents
+    assert (
+        n_retained(math.ceil(d_star), g, latents, "published") == n_retained(10**6, g, latents, "published") == latents
+    )
+    counts = [n_retained(64, g, latents, formula) for formula in ("zipf", "uniform", "published")]
     assert counts == sorted(counts)
-    assert kept(64, math.inf, latents, "zipf") == latents
+    assert n_retained(64, math.inf, latents, "zipf") == latents
 
 
 def test_tails_of_uniform_and_zipf():
-    assert beyond(UNIFORM) == pytest.approx(3.0 * np.arange(100, -1, -1))
-    assert beyond(ZIPF)[[0, 10, 100]] == pytest.approx([ZIPF.sum(), ZIPF[10:].sum(), 0])
-    assert beyond(np.array([1.0, 1e-20, 1e-20]))[1] == 2e-20  # not lost beside the head
+    assert tail_sums(UNIFORM) == pytest.approx(3.0 * np.arange(100, -1, -1))
+    assert tail_sums(ZIPF)[[0, 10, 100]] == pytest.approx([ZIPF.sum(), ZIPF[10:].sum(), 0])
+    assert tail_sums(np.array([1.0, 1e-20, 1e-20]))[1] == 2e-20  # not lost beside the head
 
 
 def test_the_shape_a_spectrum_is_nearer_to():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sae_atlas.floors.formula import beyond, kept
+from sae_atlas.floors.formula import n_retained, tail_sums
 from sae_atlas.metrics.importance import capacity
 
 ALPHA, LATENTS = 0.90, 40
@@ -13,8 +13,8 @@ ACHIEVED = {1: 0.0915, 5: 0.0462, 10: 0.0261}  # width -> mean loss of its train
 
 
 def floor(width: int, formula: str) -> float:
-    tails = beyond(ENERGY / np.arange(1, LATENTS + 1))
-    return float(tails[kept(width, capacity(ALPHA), LATENTS, formula)])
+    tails = tail_sums(ENERGY / np.arange(1, LATENTS + 1))
+    return float(tails[n_retained(width, capacity(ALPHA), LATENTS, formula)])
 
 
 @pytest.mark.parametrize("width", PREDICTED)

@@ -79,7 +79,7 @@ def cases(*choices):
 )
 def test_equals_autograd(architecture, room, dtype):
     recipe, weights, x = problem(architecture, dtype)
-    module, asked = module_of(recipe.architecture), control(room=room, dead_room=40)  # 32 are dead
+    module, asked = module_of(recipe.architecture), control(entry_capacity=room, dead_capacity=40)  # 32 are dead
     expected, told = reference.gradients(module, weights, x, recipe, asked)
     found, measured = gpu.gradients(module, weights, x, recipe, asked)
     assert set(found) == set(expected) == set(weights)
@@ -98,8 +98,8 @@ def test_no_active_latent_is_no_special_case(architecture):
     for name in {"b_enc", "b_gate"} & set(weights):
         weights[name] -= 100
     module = module_of(recipe.architecture)
-    for asked in (control(dead=None), control(dead=None, room=4.0, smallest=0.0)):
-        if architecture == "batch_topk" and asked.room:
+    for asked in (control(dead=None), control(dead=None, entry_capacity=4.0, smallest=0.0)):
+        if architecture == "batch_topk" and asked.entry_capacity:
             continue  # fewer than k x batch candidates: it asks to be waited for
         expected, _ = reference.gradients(module, weights, x, recipe, asked)
         found, measured = gpu.gradients(module, weights, x, recipe, asked)
@@ -114,13 +114,13 @@ def test_no_active_latent_is_no_special_case(architecture):
         ("relu", {"room": 0.05}),
         pytest.param("batch_topk", {"room": 1.0, "smallest": 0.0}, marks=pytest.mark.long),
         ("batch_topk", {"room": 8.0, "smallest": 9.0}),  # too few candidates
-        pytest.param("topk", {"room": 4.0, "dead_room": 31}, marks=pytest.mark.long),
+        pytest.param("topk", {"room": 4.0, "dead_capacity": 31}, marks=pytest.mark.long),
     ],
 )
 def test_too_little_room_is_a_loss_of_nan(architecture, short):
     recipe, weights, x = problem(architecture)
     _, measured = gpu.gradients(
-        module_of(recipe.architecture), weights, x, recipe, control(**{"dead_room": 96} | short)
+        module_of(recipe.architecture), weights, x, recipe, control(**{"dead_capacity": 96} | short)
     )
     assert np.isnan(measured.plain().loss)
 
@@ -219,7 +219,7 @@ def test_running_ahead_changes_nothing(architecture, store, tmp_path, on_gpu_ker
     """Also not where steps turn out to have had too little room and are done again."""
     ahead = trained(tmp_path / "ahead", store, architecture)
     again = []
-    monkeypatch.setattr(training, "ROOM", 0.01 if architecture == "relu" else 1.0)
+    monkeypatch.setattr(training, "ENTRY_CAPACITY", 0.01 if architecture == "relu" else 1.0)
     monkeypatch.setattr(gpu, "FEWEST", 0)
     monkeypatch.setattr(training.logger, "info", lambda text, *_: again.append(text) if "again" in text else None)
     short = trained(tmp_path / "short", store, architecture)
@@ -288,7 +288,7 @@ def test_the_host_does_not_wait_inside_a_step(architecture):
     for mode in ("default", "error"):  # the first round compiles
         torch.cuda.set_sync_debug_mode(mode)
         try:
-            asked = control(room=8.0, dead_room=40, products="bfloat16")
+            asked = control(entry_capacity=8.0, dead_capacity=40, products="bfloat16")
             grads, _ = gpu.gradients(module_of(architecture), weights, x, recipe, asked)
             gpu.update(weights, grads, moments, recipe, 1, 1e-4)
         finally:

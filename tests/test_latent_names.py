@@ -9,9 +9,9 @@ import pytest
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.detection import balanced_accuracy, make_trial
 from sae_atlas.features.documents import Pooled
-from sae_atlas.features.material import Texts, gather
+from sae_atlas.features.name_patterns import PatternFrequency, Rule, Window
+from sae_atlas.features.naming_examples import Texts, gather
 from sae_atlas.features.offline_namer import UNNAMED, confidence, offline_name
-from sae_atlas.features.rules import Base, Rule, Window
 
 SENTENCE = "the cat sat on a mat and it ran off then came back to eat the fish in its bowl"
 TEXT = SENTENCE.split()
@@ -23,7 +23,9 @@ def window(peak: str, before: str = "on", topic: str | None = None, activation: 
     return Window(tokens, topic, 3, activation)
 
 
-BASE = Base([Window(tuple(f" {token}" for token in TEXT), topic) for topic in ("arts", "maths", "people", None)])
+BASE = PatternFrequency(
+    [Window(tuple(f" {token}" for token in TEXT), topic) for topic in ("arts", "maths", "people", None)]
+)
 
 
 @pytest.mark.parametrize(
@@ -52,13 +54,13 @@ def test_confidence_is_agreement_beyond_chance():
     windows = [window("cat", activation=3.0), window("dog", activation=1.0)]
     chance = TEXT.count("cat") / len(TEXT)
     assert confidence(rule, windows, BASE) == pytest.approx((0.75 - chance) / (1 - chance) * 2 / 3)
-    everywhere = Base([Window(("a", "a"), "arts")])
+    everywhere = PatternFrequency([Window(("a", "a"), "arts")])
     assert confidence(Rule("token", "a"), [Window(("a",), "arts", 0, 1.0)], everywhere) == 0
     assert confidence(Rule("topic", "arts"), [Window(("a",), "arts", 0, 1.0)], everywhere) == 0
 
 
 def test_no_pattern_is_no_name():
-    only = Base([Window(("a", "a"), "arts")])
+    only = PatternFrequency([Window(("a", "a"), "arts")])
     assert offline_name([Window(("a",), "arts", 0, 1.0)], [], only).name == UNNAMED
 
 
@@ -124,7 +126,7 @@ def test_names_are_tried_on_documents_they_were_not_made_from(tables):
     texts = Texts(raw, topics, 6, decode)
     latents = gather(contexts, peaks, about, texts, decode, 0)
     assert list(latents) == [0, 2]  # 1 is dead
-    named = offline_name(latents[0].windows, latents[0].promoted, Base(texts.whole))
+    named = offline_name(latents[0].windows, latents[0].promoted, PatternFrequency(texts.whole))
     assert named.name == "“born”" and len(latents[0].windows) == 5
     trial = latents[0].trial
     assert len(trial.fires) == 30 and trial.fires.sum() == 15

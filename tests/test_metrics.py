@@ -9,7 +9,7 @@ from rounding import exact, on_grid
 
 from sae_atlas.metrics import importance, loss_recovered, reconstruction, sparsity
 from sae_atlas.metrics.active import ROWS, Active, decode, through_latents
-from sae_atlas.metrics.bootstrap import middle, resampled
+from sae_atlas.metrics.bootstrap import confidence_interval, resampled
 from sae_atlas.metrics.loss_recovered import recovered
 from sae_atlas.metrics.losses import clean_predictions, losses
 from sae_atlas.saes.checkpoint import fold
@@ -185,6 +185,6 @@ def test_the_interval_holds_the_mean_as_often_as_it_says():
     for seed in range(200):
         sample = {"a": generator.normal(1, 1, 60), "n": np.ones(60)}
         drawn = resampled(sample, seed)
-        low, high = middle(drawn["a"] / drawn["n"])
+        low, high = confidence_interval(drawn["a"] / drawn["n"])
         hits += low <= 1 <= high
     assert 180 <= hits <= 199  # 95 % of 200, give or take

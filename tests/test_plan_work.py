@@ -238,6 +238,12 @@ def test_sizes_read_from_a_config_are_those_of_the_model(tmp_path, family):
     assert shape.parameters == pytest.approx(sum(weight.numel() for weight in model.parameters()), rel=0.01)
 
 
+def test_a_random_model_counts_its_unembedding():
+    """GPT-NeoX does not tie it to the embedding: Pythia-410M has 405,334,016 parameters."""
+    config = read_config(ROOT / "config" / "scale.yaml")["base_model"]
+    assert read_shape(config, "not-prepared").parameters == pytest.approx(405_334_016, rel=0.01)
+
+
 def test_a_config_without_sizes_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(AtlasError, match="does not say width, blocks and vocabulary"):

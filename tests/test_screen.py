@@ -108,7 +108,7 @@ def test_no_pre_activation_is_above_what_the_products_allow(kind):
     high = np.empty((256, D_SAE), np.float32)
     for row in range(256):
         numbers = (each[row] for each in rows)
-        screen.most(products[row], *numbers, *latents, bias.numpy(), high[row])
+        screen.upper_bounds(products[row], *numbers, *latents, bias.numpy(), high[row])
     exact = (x[:256].double() @ encoder.double().T + bias).numpy()
     assert (high >= exact).all()
     if kind == "noise":  # the errors are what the margins take them for: far below them, and as large as said

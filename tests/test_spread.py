@@ -6,7 +6,7 @@ import torch
 from models import random_model
 from sae_atlas.base_models.load import read_model
 from sae_atlas.features.logit_lens import logit_lens
-from sae_atlas.metrics.held_out import through
+from sae_atlas.metrics.held_out import replace_site
 from sae_atlas.sites import SITES, blocks, capture, patch
 
 TOKENS = torch.arange(1, 25).reshape(2, 12)
@@ -70,7 +70,7 @@ def test_patched_passes_are_those_of_the_whole_model_and_leave_it_as_it_was(pair
         for model in pair:
             with torch.inference_mode(), patch(model, site, 2, lambda x: x * 2):
                 found.append(model(TOKENS).logits)
-            with torch.inference_mode(), through(model, site, 1, streams[1], torch.ones_like(streams[1])):
+            with torch.inference_mode(), replace_site(model, site, 1, streams[1], torch.ones_like(streams[1])):
                 found.append(model(TOKENS).logits)
         assert_same(found[2], found[0])
         assert_same(found[3], found[1])

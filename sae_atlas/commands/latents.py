@@ -7,7 +7,7 @@ import pandas as pd
 
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.model_namer import marked
-from sae_atlas.features.rules import Window
+from sae_atlas.features.name_patterns import Window
 from sae_atlas.io.errors import AtlasError
 
 TRIED = 20  # contexts that a name was tried on at least

@@ -46,8 +46,9 @@ def model_config(base_model: dict, also: str = "", at_hand: bool = False) -> dic
     if base_model["source"] in ("random", "pretrain"):
         made = base_model["source"] == "pretrain"
         sizes = model_sizes(base_model, context=0) if made else base_model["sizes"]  # any context does
-        vocabulary = VOCABULARIES[base_model["tokenizer"]]
-        return {"model_type": base_model["architecture"], "vocab_size": vocabulary, **sizes}
+        # Most families have an unembedding of their own unless told otherwise.
+        family = {"model_type": base_model["architecture"], "tie_word_embeddings": False}
+        return {**family, "vocab_size": VOCABULARIES[base_model["tokenizer"]], **sizes}
     if base_model["source"] == "restoration":
         if at_hand:
             raise AtlasError("base_model: its sizes are known once it is prepared")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sae_atlas.features.kept import Kept
+from sae_atlas.features.top_activations import TopActivations
 
 TOP = "top"
 QUANTILES = {"q75": 0.75, "q50": 0.5, "q25": 0.25}
@@ -13,7 +13,7 @@ BETWEEN = 1 / 8  # a context of a quantile's band lies this close to it, so that
 
 @dataclass(frozen=True)
 class Chosen:
-    """A row per context, by latent, band and rank (0: highest): where it lies in `Kept`, as its table and its slot."""
+    """A row per context, by latent, band and rank (0: highest): its place in `TopActivations` (table, slot)."""
 
     latent: np.ndarray
     band: list[str]
@@ -21,8 +21,8 @@ class Chosen:
     table: np.ndarray  # top or sample
     slot: np.ndarray
 
-    def of(self, kept: Kept, name: str) -> np.ndarray:
-        """An array of `Kept` that has one entry per slot, in the order of these rows."""
+    def of(self, kept: TopActivations, name: str) -> np.ndarray:
+        """An array of `TopActivations` that has one entry per slot, in the order of these rows."""
         tables = getattr(kept, name)
         found = np.empty((len(self.slot), *tables["top"].shape[2:]), tables["top"].dtype)
         for table, values in tables.items():
@@ -31,11 +31,11 @@ class Chosen:
         return found
 
 
-def choose(kept: Kept, documents: np.ndarray) -> Chosen:
+def choose(kept: TopActivations, documents: np.ndarray) -> Chosen:
     """documents: number of the document at every place of the text.
 
     The bands below the top hold a third as many contexts, and none of those of the top: fewer, or none, where a latent
-    has few. Quantiles are those of its peaks, one per stretch (features.kept), estimated from the sample.
+    has few. Quantiles are those of its peaks, one per stretch (features.top_activations), estimated from the sample.
     """
     highest, places = kept.value["top"], kept.place["top"]
     order = np.lexsort((places, -highest), axis=-1)
@@ -51,7 +51,7 @@ def choose(kept: Kept, documents: np.ndarray) -> Chosen:
     )
 
 
-def _lower(kept: Kept, latent: int, documents: np.ndarray) -> dict[str, list[int]]:
+def _lower(kept: TopActivations, latent: int, documents: np.ndarray) -> dict[str, list[int]]:
     """Slots of the sample per quantile, highest first: those closest to it in rank, of documents not used before."""
     value, place = kept.value["sample"][latent], kept.place["sample"][latent]
     ascending = [slot for slot in np.lexsort((place, value)) if value[slot] > 0]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sae_atlas.features.rules import Window
+from sae_atlas.features.name_patterns import Window
 
 LEAST = 4  # windows without which nothing is said
 
@@ -33,8 +33,11 @@ def make_trial(held_out: list[Window], silent: list[Window], generator: np.rando
     return Trial([chosen[i] for i in order], order < count)
 
 
-def balanced_accuracy(told: np.ndarray, fires: np.ndarray) -> float:
-    """Mean of the shares of windows with and without that are told rightly: 0 to 1, 1/2 by chance. NaN if there are none."""
+def balanced_accuracy(predicted: np.ndarray, fires: np.ndarray) -> float:
+    """Balanced accuracy of the predictions: mean of the shares of windows with and without that are right, 1/2 by chance.
+
+    0 to 1; NaN if there are no windows.
+    """
     if not len(fires):
         return math.nan
-    return float((told[fires].mean() + (~told[~fires]).mean()) / 2)
+    return float((predicted[fires].mean() + (~predicted[~fires]).mean()) / 2)

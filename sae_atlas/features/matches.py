@@ -10,8 +10,8 @@ import pyarrow.compute as compute
 import torch
 
 from sae_atlas.features.bands import TOP
-from sae_atlas.features.kept import Kept
 from sae_atlas.features.text import Text, read_text
+from sae_atlas.features.top_activations import TopActivations
 from sae_atlas.features.top_contexts import batches, contexts_of
 from sae_atlas.io.devices import resolve
 from sae_atlas.io.log import progress
@@ -50,7 +50,7 @@ def contexts_of_matches(
     places = [("snapshot", name, layer, path) for name, path in zip(snapshots, earlier, strict=True)]
     places += [("layer", str(other), other, path) for other, path in zip(layers, neighbours, strict=True)]
     kept = contexts, window
-    parts = [_at("", "", contexts_of(text_of(layer), Kept(0, *kept)))]  # where there is no place
+    parts = [_at("", "", contexts_of(text_of(layer), TopActivations(0, *kept)))]  # where there is no place
     matches = read_table(evolution) if places else None
     with progress(len(places), "places", f"layer {layer}") as bar:
         for axis, place, of_layer, path in places:
@@ -71,7 +71,7 @@ def _at(axis: str, place: str, contexts: pa.Table) -> pa.Table:
 
 def _highest(text: Text, sae: Sae, latents: np.ndarray, contexts: int, window: int, outlier_norm: float) -> pa.Table:
     """The highest contexts of these latents."""
-    kept = Kept(sae.d_sae, contexts, window)
+    kept = TopActivations(sae.d_sae, contexts, window)
     with torch.inference_mode():
         for batch in batches(text, sae, outlier_norm):
             kept.add(batch.starts, batch.columns, batch.values, batch.place, batch.document)

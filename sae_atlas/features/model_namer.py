@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sae_atlas.features.endpoint import Endpoint
+from sae_atlas.features.name_patterns import Window
 from sae_atlas.features.offline_namer import Named
-from sae_atlas.features.rules import Window
 from sae_atlas.io.log import logger
 
 ANSWERS = 3  # answers asked for until one can be read

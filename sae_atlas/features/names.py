@@ -14,7 +14,6 @@ from sae_atlas.corpus import open_corpus
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.detection import Trial, balanced_accuracy
 from sae_atlas.features.endpoint import Endpoint
-from sae_atlas.features.material import Latent, Texts, gather
 from sae_atlas.features.model_namer import (
     NAME_TOKENS,
     PICK_TOKENS,
@@ -24,8 +23,9 @@ from sae_atlas.features.model_namer import (
     pick,
     picking_question,
 )
+from sae_atlas.features.name_patterns import PatternFrequency
+from sae_atlas.features.naming_examples import Latent, Texts, gather
 from sae_atlas.features.offline_namer import Named, offline_name
-from sae_atlas.features.rules import Base
 from sae_atlas.io.log import logger, progress
 from sae_atlas.io.tables import read_table, write_table
 
@@ -55,15 +55,15 @@ def name_latents(
     decode = Decoder.of_model(base_model)
     texts = Texts(read_table(raw), open_corpus(corpus).topics(), window, decode)
     latents = gather(read_table(contexts), read_table(documents), about, texts, decode, layer)
-    base = Base(texts.whole)
+    base = PatternFrequency(texts.whole)
     rows = {}
     with progress(len(latents), "latents", f"layer {layer}") as bar:
         for number, latent in latents.items():
             named = offline_name(latent.windows, latent.promoted, base)
-            told = np.array(
+            predicted = np.array(
                 [named.rule is not None and named.rule.anywhere(each) for each in latent.trial.windows], bool
             )
-            rows[number] = _row(named, "offline", told, latent.trial)
+            rows[number] = _row(named, "offline", predicted, latent.trial)
             bar.update()
     if endpoint:
         model = Endpoint(endpoint["url"], endpoint["model"], cache, key_variable)
@@ -104,15 +104,15 @@ def _ask(model: Endpoint, latents: dict[int, Latent], batch: int, price: dict | 
         for each in batches:
             for number, named in name_batch(model, each).items():
                 trial = latents[number].trial
-                told = pick(model, named.name, trial.windows) if trial.windows else np.zeros(0, bool)
-                rows[number] = _row(named, model.model, told, trial)
+                predicted = pick(model, named.name, trial.windows) if trial.windows else np.zeros(0, bool)
+                rows[number] = _row(named, model.model, predicted, trial)
             bar.update(len(each))
     logger.info("%s: %d tokens in, %d out were paid", model.model, *model.paid.values())
     return rows
 
 
-def _row(named: Named, source: str, told: np.ndarray | None, trial: Trial) -> tuple:
-    """told: None if nobody answered; then the name stays untried."""
-    if told is None:
+def _row(named: Named, source: str, predicted: np.ndarray | None, trial: Trial) -> tuple:
+    """predicted: None if nobody answered; then the name stays untried."""
+    if predicted is None:
         return named.name, source, named.confidence, math.nan, 0
-    return named.name, source, named.confidence, balanced_accuracy(told, trial.fires), len(trial.fires)
+    return named.name, source, named.confidence, balanced_accuracy(predicted, trial.fires), len(trial.fires)

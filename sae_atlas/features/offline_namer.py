@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from sae_atlas.features.rules import Base, Rule, Window, endings, form, stems
+from sae_atlas.features.name_patterns import PatternFrequency, Rule, Window, endings, form, stems
 
 ALSO = 0.5  # confidence from which the topic is named beside a word
 BROKEN = "\ufffd"  # part of a letter: says nothing
@@ -19,7 +19,7 @@ class Named:
     confidence: float
 
 
-def offline_name(windows: list[Window], promoted: list[str], base: Base) -> Named:
+def offline_name(windows: list[Window], promoted: list[str], base: PatternFrequency) -> Named:
     """Name a latent after the windows of its highest peaks (at least one) and the tokens that its decoder promotes."""
     sure = {rule: confidence(rule, windows, base) for rule in candidates(windows, promoted)}
     best = max(sure, key=sure.get)  # of equal ones the first
@@ -53,7 +53,7 @@ def candidates(windows: list[Window], promoted: list[str]) -> list[Rule]:
     return [*found, Rule("number", "")]
 
 
-def confidence(rule: Rule, windows: list[Window], base: Base) -> float:
+def confidence(rule: Rule, windows: list[Window], base: PatternFrequency) -> float:
     """(share - chance) / (1 - chance), times n / (n + 1) for n windows; 0 to 1.
 
     share: of the activation at the peaks, those that the rule fits; chance: how often it fits anywhere in the text (as

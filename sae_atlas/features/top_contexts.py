@@ -13,9 +13,9 @@ from torch import Tensor
 from sae_atlas.base_models.load import load, load_tokenizer
 from sae_atlas.features.bands import choose
 from sae_atlas.features.documents import Pooled
-from sae_atlas.features.kept import Kept, edges, histogram
 from sae_atlas.features.logit_lens import lens_columns
 from sae_atlas.features.text import Text, read_text
+from sae_atlas.features.top_activations import TopActivations, edges, histogram
 from sae_atlas.io.log import progress
 from sae_atlas.io.tables import write_table
 from sae_atlas.metrics.active import Active
@@ -64,7 +64,7 @@ def top_contexts(
     model, _ = load(base_model, model_dtype, device)
     text = read_text(corpus, activations, layer, split)
     sae = Sae.load(checkpoint).to(model.device)
-    kept, pooled, seen = Kept(sae.d_sae, contexts, window), Pooled(sae.d_sae, sae.d_in), 0
+    kept, pooled, seen = TopActivations(sae.d_sae, contexts, window), Pooled(sae.d_sae, sae.d_in), 0
     ids = text.tokens.ravel()
     with torch.inference_mode(), progress(int(text.mask.sum()), "tokens", f"layer {layer}") as bar:
         for batch in batches(text, sae, outlier_norm):
@@ -109,7 +109,7 @@ def _entries(sae: Sae, x: Tensor, counts: np.ndarray) -> tuple[np.ndarray, np.nd
     return active.per_token().numpy(), active.latent.numpy(), active.value.numpy()
 
 
-def contexts_of(text: Text, kept: Kept) -> pa.Table:
+def contexts_of(text: Text, kept: TopActivations) -> pa.Table:
     """A row per kept context (features.bands).
 
     context: row of the corpus; start: position in it of the window's first token; peak: index of the peak in the window.
@@ -139,7 +139,7 @@ def contexts_of(text: Text, kept: Kept) -> pa.Table:
     )
 
 
-def features_of(kept: Kept, decoder_norms: np.ndarray, seen: int) -> pa.Table:
+def features_of(kept: TopActivations, decoder_norms: np.ndarray, seen: int) -> pa.Table:
     """A row per latent. importance: E[(f ||W_dec||)^2] over the `seen` tokens, in squared activation units (metrics).
 
     histogram: of its positive activations; the edges of its 24 bins are in the metadata of the field.

@@ -15,14 +15,14 @@ FORMULAS = {"published": (1.0, 1.0), "zipf": (1.03, 0.53), "uniform": (0.93, 0.9
 CORRECTIONS = ("zipf", "uniform")
 
 
-def kept(width: int, g: float, latents: int, formula: str) -> int:
+def n_retained(width: int, g: float, latents: int, formula: str) -> int:
     """F_S: of `latents` alive latents, those that a student of `width` dimensions keeps; 0 to `latents`."""
     factor, power = FORMULAS[formula]
     per_dimension = factor * g**power
     return min(latents, math.floor(width * per_dimension)) if math.isfinite(per_dimension) else latents
 
 
-def beyond(spectrum: np.ndarray) -> np.ndarray:
+def tail_sums(spectrum: np.ndarray) -> np.ndarray:
     """Sum of the importance beyond every rank 0 .. n, [..., n + 1], of importances [..., n] sorted, largest first.
 
     Summed from the smallest, so that the thin tail is not lost in the rounding of the head.

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sae_atlas.floors.formula import CORRECTIONS, FORMULAS, beyond, distance, kept
+from sae_atlas.floors.formula import CORRECTIONS, FORMULAS, distance, n_retained, tail_sums
 from sae_atlas.io.tables import read_table, write_table
-from sae_atlas.metrics.bootstrap import middle, resamples
+from sae_atlas.metrics.bootstrap import confidence_interval, resamples
 from sae_atlas.metrics.importance import alpha, capacity
 
 
@@ -41,7 +41,7 @@ def layer_floors(energy: np.ndarray, active: np.ndarray, tokens: np.ndarray, wid
     """
     whole = energy.sum(axis=0)
     order = np.argsort(-whole, kind="stable")[: int((whole > 0).sum())]
-    tails = beyond(energy[:, order])  # [blocks, alive + 1]
+    tails = tail_sums(energy[:, order])  # [blocks, alive + 1]
     weights = resamples(len(tokens)) if len(tokens) > 1 else np.empty((0, len(tokens)))
     alive, spectrum = len(order), whole[order] / tokens.sum()
     sparsity = alpha(active.sum() / tokens.sum(), alive)
@@ -62,11 +62,11 @@ def layer_floors(energy: np.ndarray, active: np.ndarray, tokens: np.ndarray, wid
     rows = []
     for width in widths:
         for formula in FORMULAS:
-            count = kept(width, g, alive, formula)
+            count = n_retained(width, g, alive, formula)
             floor = tails[:, count].sum() / tokens.sum()
-            counts = [kept(width, each, alive, formula) for each in drawn]
+            counts = [n_retained(width, each, alive, formula) for each in drawn]
             floors = (weights * tails[:, counts].T).sum(axis=1) / (weights @ tokens)
-            low, high = middle(floors) if len(floors) else (np.nan, np.nan)
+            low, high = confidence_interval(floors) if len(floors) else (np.nan, np.nan)
             found = {"floor": floor, "low": low, "high": high, "share": floor / spectrum.sum() if alive else np.nan}
             rows.append({"width": width, "formula": formula, "kept": count, **found, **about})
     return rows

@@ -121,7 +121,7 @@ class Step:
     @cached_property
     def encoded(self) -> "Whole | screen.Screened":
         encoder = self.weights["W_enc"]
-        kind = screen.Screened if screen.pays(encoder, self.control.density) else Whole
+        kind = screen.Screened if screen.is_faster(encoder, self.control.density) else Whole
         return kind(encoder, self.centred)
 
     def _entries(self, collect: Callable, *arguments) -> Entries:

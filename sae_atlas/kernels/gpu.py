@@ -1,7 +1,7 @@
 """The exact step on a GPU: as cpu.py, with the loops of gpu_loops.py (Triton) between products by torch.
 
 The host never waits inside a step: how many entries there are stays on the device, and arrays are made for more than
-are expected (Control.room). With too little room the loss is NaN and the step is to be done again, waiting.
+are expected (Control.entry_capacity). With too little room the loss is NaN and the step is to be done again, waiting.
 Products and what is gathered are in `products`, bfloat16 unless a caller says float32; weights, sums and Adam stay in
 the weights' dtype. Entries are sorted by latent (stable), each latent is summed by one program: no float atomics.
 """
@@ -122,7 +122,7 @@ class Step:
     def largest_of_batch(self, k: int) -> Entries:
         """The k * rows largest positive entries of the batch; of equal ones the first. Candidates as in cpu.py."""
         wanted = k * self.rows
-        waiting = self.control.room is None
+        waiting = self.control.entry_capacity is None
         for guess in (GUESS, GUESS / 4, 0.0) if waiting else (GUESS,):
             entries = self._above(guess * self.control.smallest, "b_enc", wanted)
             if not waiting:
@@ -174,10 +174,10 @@ class Step:
 
     def dead(self) -> tuple[Tensor, Tensor | None]:
         """Indices of the dead latents, and which of these are real (None: all)."""
-        dead, room = self.control.dead, self.control.dead_room
-        if dead is None or (self.control.room is not None and not room):
+        dead, room = self.control.dead, self.control.dead_capacity
+        if dead is None or (self.control.entry_capacity is not None and not room):
             return torch.empty(0, dtype=torch.int64, device=self.centred.device), None
-        if self.control.room is None:
+        if self.control.entry_capacity is None:
             return dead.nonzero()[:, 0], None
         self._require(dead.sum() <= room)
         places = dead.int().sort(descending=True, stable=True).indices[:room]
@@ -213,10 +213,10 @@ class Step:
         torch.cumsum(counts, 0, out=starts[1:])
         if by_row:
             room = int(expected)
-        elif self.control.room is None:
+        elif self.control.entry_capacity is None:
             room = int(starts[-1])
         else:
-            room = min(int(expected * self.control.room), self.rows * self.d_sae)
+            room = min(int(expected * self.control.entry_capacity), self.rows * self.d_sae)
             self._require(starts[-1] <= room)
         rows, columns = torch.zeros(2, room, dtype=torch.int32, device=counts.device)
         values = torch.zeros(room, dtype=self.centred.dtype, device=counts.device)

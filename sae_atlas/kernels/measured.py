@@ -16,10 +16,11 @@ class Control:
     dead: Tensor | None = None  # [d_sae] bool: latents AuxK may use; None: none are dead
     smallest: float = 0.0  # smoothed smallest active latent, near which BatchTopK looks for its threshold
     density: float = 0.5  # fraction of active latents in the last step known, by which the sparse step is chosen
-    # GPU: None: the step waits for the device to tell how many entries there are. Else it makes room for so many times
-    # as many as `density` tells, and for `dead_room` dead latents, and does not wait; too little room is a loss of NaN.
-    room: float | None = None
-    dead_room: int = 0
+    # GPU: capacity of the entry buffers, as a multiple of the expected number of active entries (`density`); None: the step
+    # waits until the device has counted them. With a capacity (and `dead_capacity` for dead latents) it does not wait, and a
+    # buffer that is too small gives a loss of NaN.
+    entry_capacity: float | None = None
+    dead_capacity: int = 0
     products: str = "bfloat16"  # GPU: arithmetic of matrix products and of what is gathered; or float32
 
 
@@ -40,7 +41,7 @@ class Measured:
         """With plain floats, as checkpoints hold them; on a GPU this waits for the step."""
         return replace(self, **dict(zip(NUMBERS, floats([getattr(self, name) for name in NUMBERS]), strict=True)))
 
-    def left_there(self) -> "Measured":
+    def on_device(self) -> "Measured":
         """The same numbers in the same precision, but as tensors on the step's device: nobody waits."""
 
         def left(value: float | Tensor) -> Tensor:

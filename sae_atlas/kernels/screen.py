@@ -41,7 +41,7 @@ def available() -> bool:
     return bool((torch._int_mm(largest, largest) == FROM * LEVELS**2).all())
 
 
-def pays(encoder: Tensor, density: float) -> bool:
+def is_faster(encoder: Tensor, density: float) -> bool:
     """Whether screening is faster than the whole product with encoder [d_sae, d_in], where so many latents are active."""
     return density < BELOW and encoder.shape[1] >= FROM and encoder.dtype == torch.float32 and available()
 
@@ -77,7 +77,7 @@ def round_rows(matrix, rounded, steps, norms, errors, first, last):
 
 
 @kernel
-def most(products, step, norm, error, steps, norms, errors, base, out):
+def upper_bounds(products, step, norm, error, steps, norms, errors, base, out):
     """out [d_sae]: base plus what each product of a row is at most, from its int8 products."""
     for i in range(len(out)):
         out[i] = np.float32(products[i]) * (step * steps[i]) + error * norms[i] + norm * errors[i] + base[i]
@@ -101,7 +101,7 @@ def collect_above(products, x, encoder, bias, rows, latents, low, counts, column
     high, base = np.empty(len(bias), np.float32), bias - low
     at = 0
     for row in range(len(x)):
-        most(products[row], rows[0][row], rows[1][row], rows[2][row], *latents, base, high)
+        upper_bounds(products[row], rows[0][row], rows[1][row], rows[2][row], *latents, base, high)
         end = collect_row(high, np.float32(0), columns, values, at)
         first = at
         for i in range(first, end):
@@ -125,7 +125,7 @@ def collect_largest(products, x, encoder, bias, rows, latents, k, counts, column
     zero, infinite, guess = np.float32(0), np.float32(np.inf), np.float32(0)
     at = 0
     for row in range(len(x)):
-        most(products[row], rows[0][row], rows[1][row], rows[2][row], *latents, bias, high)
+        upper_bounds(products[row], rows[0][row], rows[1][row], rows[2][row], *latents, bias, high)
         size = np.sqrt(np.square(high[:SAMPLE]).sum() / min(n, SAMPLE))
         threshold = guess * size
         while True:

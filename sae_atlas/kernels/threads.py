@@ -67,7 +67,7 @@ def shared_buffer(name: str, shape, dtype: torch.dtype) -> Tensor:
     return _kept(_shared, name, shape, dtype)
 
 
-def forget() -> None:
+def free_buffers() -> None:
     """Give up the arrays of the step: the gradients are as large as the weights."""
     _shared.clear()
 

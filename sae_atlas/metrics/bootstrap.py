@@ -33,7 +33,7 @@ def _drawn(count: int, seed: int) -> Iterator[np.ndarray]:
     return (np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(RESAMPLES))
 
 
-def middle(values: np.ndarray) -> tuple[float, float]:
+def confidence_interval(values: np.ndarray) -> tuple[float, float]:
     """The ends between which the middle 95 % of `values` lie."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

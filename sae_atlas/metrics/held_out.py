@@ -126,7 +126,7 @@ def stream_name(site: str) -> str:
 
 
 @contextmanager
-def through(model, site: str, layer: int, stream: Tensor, replaced: Tensor):
+def replace_site(model, site: str, layer: int, stream: Tensor, replaced: Tensor):
     """Inside the `with`, the site of `layer` is `replaced` [batch, context, d_in]; blocks before it are skipped."""
     with ExitStack() as stack:
         if site == "resid_post":
@@ -191,7 +191,7 @@ def _ablated(model, group, ids: np.ndarray, mask: np.ndarray, batch: slice, mean
         x = torch.from_numpy(group[f"{name}/site"][batch])
         stream = torch.from_numpy(group[f"{name}/{stream_name(site)}"][batch]).to(model.device, model.dtype)
         for ablation, value in (("zero", torch.zeros_like(mean)), ("mean", mean)):
-            with through(model, site, layer, stream, torch.where(mask, value, x).to(model.device, model.dtype)):
+            with replace_site(model, site, layer, stream, torch.where(mask, value, x).to(model.device, model.dtype)):
                 logits = model(tokens, use_cache=False).logits
             for loss, values in zip(("ce", "kl"), losses(logits, scored(model, tokens), clean), strict=True):
                 _write(group, f"{name}/{loss}_{ablation}", patched, batch, values)

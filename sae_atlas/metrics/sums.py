@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sae_atlas.metrics import directions, importance, reconstruction, sparsity
 from sae_atlas.metrics.active import Active, through_latents
-from sae_atlas.metrics.bootstrap import middle, resampled
-from sae_atlas.metrics.held_out import through
+from sae_atlas.metrics.bootstrap import confidence_interval, resampled
+from sae_atlas.metrics.held_out import replace_site
 from sae_atlas.metrics.labels import OF_PREDICTIONS, OF_THE_WHOLE, OF_TOKENS
 from sae_atlas.metrics.layer_data import LayerData
 from sae_atlas.metrics.losses import Clean, losses, scored
@@ -101,7 +101,7 @@ class Sums:
         tokens = data.tokens[rows].to(model.device)
         stream = torch.from_numpy(data.stream[rows]).to(model.device, model.dtype)
         replaced = replaced[: rows.stop - rows.start].to(model.device, model.dtype)
-        with through(model, data.site, layer, stream, replaced):
+        with replace_site(model, data.site, layer, stream, replaced):
             logits = model(tokens, use_cache=False).logits
         kept = data.predicted[rows]
         for name, each in zip(("ce_sae", "kl_sae"), losses(logits, scored(model, tokens), clean), strict=True):
@@ -115,7 +115,7 @@ class Sums:
         for headlines, sums in ((OF_TOKENS, self.sums), (OF_PREDICTIONS, losses)):
             drawn = resampled(sums)
             for metric, about in headlines.items():
-                low, high = middle(about.of(drawn))
+                low, high = confidence_interval(about.of(drawn))
                 value = about.of({name: each.sum() for name, each in sums.items()})
                 window = predictions if sums is losses else inside if metric in INSIDE else self.tokens
                 found.append(_row(metric, value, about.unit, window, low, high))

@@ -328,7 +328,7 @@ class Jobs:
     def contexts_of_matches(self, recipe: str, layer: int) -> dict:
         """The encoders of the earlier snapshots and of the layers beside, over the text that top_contexts reads."""
         (tokens, read), weights = self.text(), self.weights(recipe)
-        encoders = len(self.atlas.snapshots_of(recipe)) - 1 + len(self.atlas.beside(layer))
+        encoders = len(self.atlas.snapshots_of(recipe)) - 1 + len(self.atlas.neighbour_layers(layer))
         memory = LIBRARIES + 3 * SINGLE * weights + ENCODED * ROWS["contexts"] * self.latents(recipe)
         flops = tokens * encoders * weights
         return {"tokens": tokens * encoders, "matmul_flops": flops, "read": encoders * read, "memory": memory}

@@ -26,10 +26,10 @@ class Atlas:
         self.recipes: list[str] = list(config["recipes"])
         self.pretrained = [name for name, recipe in config["recipes"].items() if "pretrained" in recipe]
         self.trained = [name for name in self.recipes if name not in self.pretrained]
-        self.stops: dict[str, int] = {
+        self.tokens_at: dict[str, int] = {
             format_size(tokens): tokens for tokens in [*config["training"]["snapshots"], config["training"]["tokens"]]
         }
-        self.snapshots: list[str] = list(self.stops)
+        self.snapshots: list[str] = list(self.tokens_at)
         self.identity = lru_cache(None)(self.identity)
 
     # --- the grid -------------------------------------------------------------------------------------------------
@@ -53,9 +53,9 @@ class Atlas:
     def tokens_of(self, recipe: str, snapshot: str) -> int:
         """Train tokens a checkpoint is named after; published SAEs may say otherwise of the last."""
         stated = self.config["recipes"][recipe].get("pretrained", {}).get("tokens")
-        return stated if stated and snapshot == self.last else self.stops[snapshot]
+        return stated if stated and snapshot == self.last else self.tokens_at[snapshot]
 
-    def maker(self, recipe: str) -> str:
+    def checkpoint_rule(self, recipe: str) -> str:
         """The stage that makes the checkpoints of a recipe."""
         return "train_sae" if recipe in self.trained else "import_sae"
 
@@ -83,7 +83,7 @@ class Atlas:
     def window(self, snapshot: str) -> tuple[int, int]:
         """Train tokens [start, stop) between the previous snapshot and this one."""
         previous = self.previous(snapshot)
-        return (self.stops[previous] if previous else 0), self.stops[snapshot]
+        return (self.tokens_at[previous] if previous else 0), self.tokens_at[snapshot]
 
     @cached_property
     def groups(self) -> dict[str, list[int]]:
@@ -95,7 +95,7 @@ class Atlas:
         """Layers whose latents are looked at (config section `features`)."""
         return self.config["features"]["layers"] if "features" in self.config else []
 
-    def beside(self, layer: int) -> list[int]:
+    def neighbour_layers(self, layer: int) -> list[int]:
         """The layers of the atlas next to it; none where the site is a module, whose directions no other layer shares."""
         at = self.layers.index(layer)
         inside = "{layer}" in self.config["activations"]["site"]
@@ -104,7 +104,7 @@ class Atlas:
     @cached_property
     def text_layers(self) -> list[int]:
         """Layers whose activations of the contexts' text are read: those looked at, and those next to them."""
-        return sorted({*self.feature_layers}.union(*map(self.beside, self.feature_layers)))
+        return sorted({*self.feature_layers}.union(*map(self.neighbour_layers, self.feature_layers)))
 
     @cached_property
     def text_groups(self) -> dict[str, list[int]]:

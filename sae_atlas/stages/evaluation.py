@@ -32,7 +32,9 @@ def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
         "outlier_norm": evaluation["outlier_norm"],
     }
     checkpoints = {
-        atlas.published(snapshot): atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=snapshot)
+        atlas.published(snapshot): atlas.identity(
+            atlas.checkpoint_rule(recipe), recipe=recipe, layer=layer, snapshot=snapshot
+        )
         for snapshot in atlas.snapshots_of(recipe)
     }
     passes = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.identity("save_held_out")}
@@ -61,7 +63,9 @@ def collect_recipes(atlas) -> tuple[dict, dict]:
 )
 def match_layers(atlas, recipe: str) -> tuple[dict, dict]:
     checkpoints = {
-        f"sae_layer{layer:02d}": atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=atlas.last)
+        f"sae_layer{layer:02d}": atlas.identity(
+            atlas.checkpoint_rule(recipe), recipe=recipe, layer=layer, snapshot=atlas.last
+        )
         for layer in atlas.layers
     }
     return {"recipe": recipe}, {**evaluations(atlas, recipe), **checkpoints}

@@ -22,8 +22,8 @@ def save_text(atlas) -> tuple[dict, dict]:
 
 
 OF_SAES = ("saes/sae.py", "saes/parts.py", "metrics/active.py")
-OF_MATCHES = ("text.py", "kept.py", "bands.py", "top_contexts.py", "matches.py")
-CONTEXTS = ("text.py", "kept.py", "bands.py", "documents.py", "top_contexts.py", "logit_lens.py")
+OF_MATCHES = ("text.py", "top_activations.py", "bands.py", "top_contexts.py", "matches.py")
+CONTEXTS = ("text.py", "top_activations.py", "bands.py", "documents.py", "top_contexts.py", "logit_lens.py")
 
 
 @stage(
@@ -61,7 +61,7 @@ def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
 )
 def evolution(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     """The earlier snapshots, and the layers next to it."""
-    settings = {"snapshots": atlas.snapshots_of(recipe)[:-1], "layers": atlas.beside(layer)}
+    settings = {"snapshots": atlas.snapshots_of(recipe)[:-1], "layers": atlas.neighbour_layers(layer)}
     return settings, {"checkpoint": _made(atlas, recipe, layer, atlas.last), **_elsewhere(atlas, recipe, layer)}
 
 
@@ -92,8 +92,10 @@ def _text(atlas) -> dict:
 def _elsewhere(atlas, recipe: str, layer: int) -> dict:
     """Checkpoints of the earlier snapshots, and of the final one in the layers next to it."""
     found = {snapshot: _made(atlas, recipe, layer, snapshot) for snapshot in atlas.snapshots_of(recipe)[:-1]}
-    return found | {f"layer{other:02d}": _made(atlas, recipe, other, atlas.last) for other in atlas.beside(layer)}
+    return found | {
+        f"layer{other:02d}": _made(atlas, recipe, other, atlas.last) for other in atlas.neighbour_layers(layer)
+    }
 
 
 def _made(atlas, recipe: str, layer: int, snapshot: str) -> str:
-    return atlas.identity(atlas.maker(recipe), recipe=recipe, layer=layer, snapshot=snapshot)
+    return atlas.identity(atlas.checkpoint_rule(recipe), recipe=recipe, layer=layer, snapshot=snapshot)

@@ -6,14 +6,14 @@ OF_SCORES = ("scores.py", "decoder.py", "selectivity.py", "peaks.py", "probes.py
 OF_NAMES = (
     "names.py",
     "decoder.py",
-    "material.py",
-    "rules.py",
+    "naming_examples.py",
+    "name_patterns.py",
     "offline_namer.py",
     "model_namer.py",
     "endpoint.py",
     "detection.py",
 )
-PAID_WITH = ("key_variable", "price")  # of an endpoint, what changes no name
+NOT_IN_IDENTITY = ("key_variable", "price")  # of an endpoint, what changes no name
 
 
 @stage(*(f"features/{file}" for file in OF_SCORES), "io/tables.py", runs="features.scores:score_latents")
@@ -26,7 +26,7 @@ def name_latents(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     features = atlas.config["features"]
     endpoint = features["names"].get("endpoint")
     if endpoint is not None:
-        endpoint = {key: value for key, value in endpoint.items() if key not in PAID_WITH}
+        endpoint = {key: value for key, value in endpoint.items() if key not in NOT_IN_IDENTITY}
     return {"layer": layer, "window": features["window"], "endpoint": endpoint}, _inputs(atlas, recipe, layer)
 
 

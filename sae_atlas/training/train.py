@@ -16,7 +16,7 @@ from sae_atlas.io.log import logger, progress
 from sae_atlas.io.provenance import current_record
 from sae_atlas.kernels import backend_for
 from sae_atlas.kernels.measured import Control
-from sae_atlas.kernels.threads import forget
+from sae_atlas.kernels.threads import free_buffers
 from sae_atlas.saes import architecture
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.architectures import uses
@@ -28,7 +28,9 @@ from sae_atlas.training.schedule import decayed, warmed_up
 from sae_atlas.training.state import State, initial_penalty, initial_state
 from sae_atlas.training.transfer import Batches
 
-ROOM = 4.0  # entries a step has room for while the host runs ahead, over those of the last step it knows
+ENTRY_CAPACITY = (
+    4.0  # of the buffers while the host runs ahead, as a multiple of the active entries of the last known step
+)
 SMALLEST_RATE = 1e-3  # weight of the newest step in BatchTopK's threshold (EMA 0.999), more in the first 10,000 steps
 
 
@@ -76,7 +78,7 @@ def train(
     with Interruption(resume) as interruption:
         window.go_on_from(interruption.saved)
         window.run(interruption)
-        forget()  # what is saved is copied
+        free_buffers()  # what is saved is copied
         window.curve.write(curve)
         _save_checkpoint(checkpoint, recipe, window)
         checkpoints.save_tensors(resume, {"state": window.state.to_dict(), "record": current_record()})
@@ -103,7 +105,7 @@ class _Window:
         self.dense_above = self.backend.dense_above(self.architecture, reader.d_in)
         self.known: float | None = None  # while running ahead: density at the last look
         self.one_by_one = 0  # steps up to this one are waited for
-        self.room, self.dead_room = ROOM, 0
+        self.entry_capacity, self.dead_capacity = ENTRY_CAPACITY, 0
         self.waited = 0.0  # seconds, for the store
         self.first_penalty = initial_penalty(recipe, reader.d_in, state.scale)
 
@@ -155,7 +157,7 @@ class _Window:
         )
         stop = min(self.steps, self.done + self.curve.every - self.curve.count)
         soon_dead = self.state.since_fired >= self.recipe.dead_after - (stop - self.done) * self.recipe.batch
-        self.known, self.dead_room = self.state.density, int(soon_dead.sum())
+        self.known, self.dead_capacity = self.state.density, int(soon_dead.sum())
         while self.done < stop and interruption.told is None:
             self._step(next(self.batches), interruption)
         self.known = None
@@ -166,7 +168,7 @@ class _Window:
         logger.info(
             "steps %d to %d again, one by one: one was not finite or had too little room", kept[2] + 1, self.done
         )
-        self.one_by_one, self.room = self.done, 2 * self.room
+        self.one_by_one, self.entry_capacity = self.done, 2 * self.entry_capacity
         self.state, self.curve, self.done, self.dense = kept
         self.waited += self.batches.waited
         self._read_on()
@@ -180,11 +182,11 @@ class _Window:
         )
         penalty = state.penalty * warmed_up(state.steps, recipe.sparsity_warmup)
         dead = state.since_fired >= recipe.dead_after
-        density, room = (self.known, self.room) if ahead else (state.density, None)
+        density, capacity = (self.known, self.entry_capacity) if ahead else (state.density, None)
         self.dense += density > self.dense_above
-        control = Control(penalty, dead, state.smallest, density, room, self.dead_room, self.products)
+        control = Control(penalty, dead, state.smallest, density, capacity, self.dead_capacity, self.products)
         grads, measured = self.backend.gradients(self.architecture, state.weights, x, recipe, control)
-        measured = measured.left_there() if ahead else measured.plain()
+        measured = measured.on_device() if ahead else measured.plain()
         norm = math.nan
         if ahead or math.isfinite(measured.loss):
             moments = (state.first, state.second)

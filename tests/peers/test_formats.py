@@ -7,7 +7,7 @@ import torch
 from random_saes import ARCHITECTURES, D_IN, activations, random_sae
 from rounding import assert_same_function
 
-from benchmarks.stand_ins import put_in_place
+from benchmarks.stubs import put_in_place
 from sae_atlas.io.files import write_json
 from sae_atlas.publish.formats import dictionary_learning, saelens, sparsify
 from sae_atlas.publish.formats.load import load_sae

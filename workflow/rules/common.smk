@@ -100,7 +100,7 @@ wildcard_constraints:
     release=one_of(RELEASES),
 
 
-def cell(wildcards):
+def atlas_arguments(wildcards):
     """The cell a job stands for, as arguments of Atlas: layers are numbers there."""
     values = dict(wildcards.items())
     if "sae" in values:
@@ -130,7 +130,7 @@ def asked(rule):
     """Memory and time of a job by the sizes of model and SAE, as `make plan` prints them; more with every attempt."""
 
     def job(wildcards):
-        return JOBS.work(rule, cell(wildcards))
+        return JOBS.work(rule, atlas_arguments(wildcards))
 
     return {
         "mem_mb": lambda wildcards, attempt: attempt * memory_mb(job(wildcards)),
@@ -140,7 +140,7 @@ def asked(rule):
 
 def threads_of(rule):
     """Threads of a job by what it has to share out among them."""
-    return lambda wildcards: threads(JOBS.work(rule, cell(wildcards)))
+    return lambda wildcards: threads(JOBS.work(rule, atlas_arguments(wildcards)))
 
 
 def trained(cells):
@@ -206,7 +206,7 @@ def text_activations(layer):
 def text_of_neighbours(wildcards):
     """The same of the layer itself, then of those next to it."""
     layer = int(wildcards.layer)
-    return list(map(text_activations, [layer, *atlas.beside(layer)]))
+    return list(map(text_activations, [layer, *atlas.neighbour_layers(layer)]))
 
 
 def text_trained(wildcards):
@@ -218,7 +218,7 @@ def of_all_layers(path, snapshots=("",)):
     """A file of every layer of a job's recipe, and of every one of the snapshots."""
 
     def paths(wildcards):
-        recipe = cell(wildcards)["recipe"]
+        recipe = atlas_arguments(wildcards)["recipe"]
         return expand(path, recipe=recipe, layer=atlas.layers, snapshot=snapshots)
 
     return paths
@@ -232,7 +232,7 @@ def earlier_snapshots(wildcards):
 
 def beside_it(wildcards):
     """Final checkpoints of the layers next to it."""
-    return expand(CHECKPOINT, recipe=wildcards.recipe, layer=atlas.beside(int(wildcards.layer)), snapshot=atlas.last)
+    return expand(CHECKPOINT, recipe=wildcards.recipe, layer=atlas.neighbour_layers(int(wildcards.layer)), snapshot=atlas.last)
 
 
 def explored(file):

@@ -110,7 +110,7 @@ rule contexts_of_matches:
             "contexts_of_matches",
             split=atlas.config.get("features", {}).get("split"),
             snapshots=lambda wildcards: atlas.snapshots_of(wildcards.recipe)[:-1],
-            layers=lambda wildcards: atlas.beside(int(wildcards.layer)),
+            layers=lambda wildcards: atlas.neighbour_layers(int(wildcards.layer)),
         ),
     message:
         "contexts of matches: {wildcards.recipe}, layer {wildcards.layer}"

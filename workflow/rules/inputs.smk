@@ -46,7 +46,7 @@ def job(stage, **arguments):
     stage's settings, as values or functions of the wildcards."""
 
     def param(wildcards, input):
-        of = {name: value for name, value in cell(wildcards).items() if name in STAGES[stage].cell}
+        of = {name: value for name, value in atlas_arguments(wildcards).items() if name in STAGES[stage].cell}
         depends_on = {"settings": atlas.settings(stage, **of), "inputs": atlas.inputs(stage, **of)}
         function = {"runs": STAGES[stage].runs, "arguments": _arguments(arguments, wildcards)}
         code = {"modules": STAGES[stage].modules, "version": atlas.version(stage)}
@@ -94,7 +94,7 @@ def freed(wildcards):
         waited_for = atlas.snapshots.index(snapshot) >= first_to_train(recipe, layer)
         return path if waited_for else ancient(before_update(path))
 
-    return [named(recipe, *earlier) for recipe in atlas.trained for earlier in atlas.freed_by(**cell(wildcards))]
+    return [named(recipe, *earlier) for recipe in atlas.trained for earlier in atlas.freed_by(**atlas_arguments(wildcards))]
 
 
 @cache
@@ -105,7 +105,7 @@ def maker(path):
             continue
         for output in getattr(rules, stage).rule.output:
             if match := output.match(path):
-                found = cell(match.groupdict())
+                found = atlas_arguments(match.groupdict())
                 return stage, {name: value for name, value in found.items() if name in declared.cell}
     return None
 

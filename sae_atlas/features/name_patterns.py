@@ -100,7 +100,7 @@ def _shown(value: str) -> str:
     return value if value.strip() else repr(value)[1:-1].replace(" ", "␣")
 
 
-class Base:
+class PatternFrequency:
     """How often rules fit at a token taken at random from the text, [documents] of windows that hold a document each."""
 
     def __init__(self, documents: list[Window]):

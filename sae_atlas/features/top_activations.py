@@ -13,7 +13,7 @@ BINS = 4 * OCTAVES
 NONE = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-class Kept:
+class TopActivations:
     """The `k` highest peaks of distinct documents, and `SAMPLED * k` peaks chosen at random, of every latent.
 
     Of equal peaks the first one read wins. The sample are the peaks whose places have the lowest hashes, so it is uniform
