@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from models import write_tokenizer
 from sae_atlas.base_models.byte_tokenizer import START, byte_tokenizer
 from sae_atlas.corpus import open_corpus, tokenize
 
@@ -94,5 +95,5 @@ def test_a_corpus_is_the_same_bits_as_ever(case, tmp_path):
     (tmp_path / "text").mkdir()
     text = source(name, vocabulary, tmp_path / "text")
     tokenizer = byte_tokenizer() if vocabulary == 257 else words_tokenizer(vocabulary)
-    tokenize(tmp_path / "a.zarr", tokenizer, text, context, train, held_out, seed, {"stage": "tokenize"})
+    tokenize(write_tokenizer(tmp_path, tokenizer), tmp_path / "a.zarr", text, context, train, held_out, seed)
     assert digest(tmp_path / "a.zarr") == GOLDEN[case]

@@ -13,11 +13,12 @@ from sae_atlas.activations.store import open_store
 from sae_atlas.io.errors import AtlasError, Damaged
 from sae_atlas.io.files import atomic
 from sae_atlas.io.log import job_log
+from sae_atlas.io.provenance import recording
 from sae_atlas.publish.formats.load import load_sae
 from sae_atlas.saes.checkpoint import load_checkpoint, save
 from workflow import small, snakemake
 
-MADE = {"expected": "made for a test"}
+RECORD = {"identity": "a job that reads"}
 
 
 def flip(path) -> None:
@@ -31,8 +32,8 @@ def cut(path) -> None:
 
 
 def job(folder, read, capsys) -> str:
-    """What a job prints that reads."""
-    with pytest.raises(SystemExit), job_log(folder / "job.log"):
+    """What a job of the workflow prints that reads."""
+    with pytest.raises(SystemExit), job_log(folder / "job.log"), recording(RECORD):
         read()
     return capsys.readouterr().err
 
@@ -46,7 +47,7 @@ def checkpoint(tmp_path):
 @pytest.mark.parametrize("damage", [flip, cut])
 def test_a_damaged_checkpoint_is_renamed_until_its_successor_is_whole(checkpoint, tmp_path, capsys, damage):
     damage(checkpoint)
-    line = job(tmp_path, lambda: load_checkpoint(checkpoint, **MADE), capsys)
+    line = job(tmp_path, lambda: load_checkpoint(checkpoint), capsys)
     assert line.startswith(f"error: {checkpoint}: ") and line.count("\n") == 1
     assert line.endswith("It was renamed to .a.pt.damaged; run again, and it will be rebuilt.\n")
     assert not checkpoint.exists() and (tmp_path / ".a.pt.damaged").exists()
@@ -54,7 +55,7 @@ def test_a_damaged_checkpoint_is_renamed_until_its_successor_is_whole(checkpoint
         raise RuntimeError
     assert (tmp_path / ".a.pt.damaged").exists()
     save(checkpoint, **random_checkpoint("topk"))
-    load_checkpoint(checkpoint, **MADE)
+    load_checkpoint(checkpoint)
     assert not (tmp_path / ".a.pt.damaged").exists()
 
 
@@ -72,15 +73,14 @@ def test_a_damaged_store_is_renamed_too(tmp_path, capsys, file):
 
 
 def test_what_may_be_sound_or_is_the_users_own_stays(checkpoint, tmp_path, capsys, monkeypatch):
-    assert "made by other settings" in job(tmp_path, lambda: load_checkpoint(checkpoint, expected="other"), capsys)
     for error in (OSError(5, "Input/output error"), MemoryError()):  # they may pass
         with monkeypatch.context() as patch:
             patch.setattr("zipfile.ZipFile.testzip", lambda _, error=error: (_ for _ in ()).throw(error))
-            assert "damaged or no checkpoint" in job(tmp_path, lambda: load_checkpoint(checkpoint, **MADE), capsys)
+            assert "damaged or no checkpoint" in job(tmp_path, lambda: load_checkpoint(checkpoint), capsys)
     flip(checkpoint)
     assert "a.pt: " in job(tmp_path, lambda: load_sae(checkpoint), capsys)
-    with pytest.raises(Damaged):  # outside of a job nothing is renamed
-        load_checkpoint(checkpoint, **MADE)
+    with pytest.raises(Damaged), recording(RECORD):  # where no log of a job is open nothing is renamed
+        load_checkpoint(checkpoint)
     with pytest.raises(AtlasError, match="Fetch or make it again"):
         load_checkpoint(checkpoint)
     assert checkpoint.exists()
@@ -90,7 +90,7 @@ def test_what_may_be_sound_or_is_the_users_own_stays(checkpoint, tmp_path, capsy
 def test_where_nothing_may_be_renamed_the_remedy_is_told(checkpoint, tmp_path, capsys):
     cut(checkpoint)
     tmp_path.chmod(0o500)
-    line = job(tmp_path.parent, lambda: load_checkpoint(checkpoint, **MADE), capsys)
+    line = job(tmp_path.parent, lambda: load_checkpoint(checkpoint), capsys)
     tmp_path.chmod(0o700)
     assert "Delete it and rerun; it will be rebuilt." in line and checkpoint.exists()
 
