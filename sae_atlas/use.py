@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from sae_atlas import sites
 from sae_atlas.base_models.load import load, load_base_model, load_tokenizer
+from sae_atlas.from_array import train_sae
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.publish.formats.load import load_sae
 from sae_atlas.saes.sae import Sae
-from sae_atlas.training.from_array import train_sae
 
 __all__ = ["capture", "load_base_model", "load_model", "load_sae", "patch", "train_sae"]
 
