@@ -20,11 +20,9 @@ from benchmarks.random_model import random_model
 from benchmarks.report import cpu, write
 from sae_atlas.activations.save import save_activations
 from sae_atlas.activations.shard import shard_activations
-from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.config.read import complete_config
 from sae_atlas.corpus import tokenize
-from sae_atlas.io.provenance import make_record
 from sae_atlas.stages.atlas import Atlas
 from sae_atlas.stages.job import as_arguments
 from sae_atlas.training.train import train
@@ -49,28 +47,21 @@ def in_one_process(atlas: Atlas, folder: Path) -> dict[str, float]:
 
     def job(stage: str, function, *arguments, **more) -> None:
         cell = {name: more.pop(name) for name in ("recipe", "layer", "snapshot") if name in more}
-        settings, inputs = atlas.settings(stage, **cell), atlas.inputs(stage, **cell)
-        record = make_record(stage, settings, atlas.version(stage), inputs)
+        settings = atlas.settings(stage, **cell)
         began = time.perf_counter()
-        given = {"settings": settings} if stage == "prepare_model" else as_arguments(settings)
-        function(*arguments, **given, **more, record=record)
+        function(*arguments, **as_arguments(settings), **more)
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
-
-    def expects(stage: str, **cell) -> dict:
-        return {**cell, "expects": atlas.inputs(stage, **cell)}
 
     model, corpus, saved = (folder / name for name in ("model/provenance.json", "corpus.zarr", "saved.zarr"))
     job("prepare_model", prepare, model)
-    job("tokenize", tokenize, corpus, tokenizer=load_tokenizer(model))
+    job("tokenize", tokenize, model, corpus)
     window = {"snapshot": atlas.last}
-    job("save_activations", save_activations, model, corpus, saved, layers=atlas.layers,
-        **expects("save_activations", **window))  # fmt: skip
+    job("save_activations", save_activations, model, corpus, saved, layers=atlas.layers, **window)
     for layer in atlas.layers:
         store = folder / f"{layer}.zarr"
-        job("shard_activations", shard_activations, saved, store, **expects("shard_activations", **window, layer=layer))
+        job("shard_activations", shard_activations, saved, store, **window, layer=layer)
         outputs = {"checkpoint": f"{store}.pt", "resume": f"{store}.resume.pt", "curve": f"{store}.parquet"}
-        job("train_sae", train, store, None, threads=2, **outputs,
-            **expects("train_sae", **window, layer=layer, recipe=RECIPE))  # fmt: skip
+        job("train_sae", train, store, threads=2, **outputs, **window, layer=layer, recipe=RECIPE)
     return {stage: seconds[stage] for stage in ("save_activations", "shard_activations", "train_sae")}
 
 

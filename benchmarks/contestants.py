@@ -27,12 +27,11 @@ DEAD_AFTER = 10_000  # tokens without firing: where revival of dead latents star
 WARMUP = 20  # steps
 SAME = 1e-4  # relative difference of a token's reconstructions that float32 may leave
 TIE = 1e-5  # of a token's largest pre-activation: others as close to what decides of them may go either way
-IDENTITY = "peer"  # of a checkpoint that no stage of ours has made
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """train(real, store, architecture, setting, seed, checkpoint) writes a checkpoint: (its identity, tokens/s)."""
+    """train(real, store, architecture, setting, seed, checkpoint) writes a checkpoint and returns the tokens per second."""
 
     library: str
     architecture: str
@@ -44,18 +43,18 @@ class Contestant:
         return f"{self.library} {self.architecture}"
 
 
-def ours(real: Real, store, architecture: str, setting: dict, seed: int, checkpoint: Path) -> tuple[str, float]:
+def ours(real: Real, store: Path, architecture: str, setting: dict, seed: int, checkpoint: Path) -> float:
     recipe = {"architecture": architecture, "expansion": 8, "seed": seed, "warmup": WARMUP, "dead_after": DEAD_AFTER}
     recipe |= {
         "relu": {"l1": {"coefficient": 0.03, "target_l0": L0}, "sparsity_warmup": WARMUP},
         "jumprelu": {"jumprelu": {"target_l0": L0, "bandwidth": 0.01, "threshold": 0.01}, "sparsity_warmup": 50},
     }.get(architecture, {"k": L0}) | setting
     began = time.perf_counter()
-    identity = real.train(recipe, store, checkpoint)
-    return identity, real.tokens / (time.perf_counter() - began)
+    real.train(recipe, store, checkpoint)
+    return real.tokens / (time.perf_counter() - began)
 
 
-def sae_lens(real: Real, store, architecture: str, setting: dict, seed: int, checkpoint: Path) -> tuple[str, float]:
+def sae_lens(real: Real, store: Path, architecture: str, setting: dict, seed: int, checkpoint: Path) -> float:
     """SAETrainer.fit with `expected_average_only_in`, Adam with warm-up and the last fifth decayed."""
     put_in_place()
     import sae_lens as library
@@ -104,10 +103,10 @@ def sae_lens(real: Real, store, architecture: str, setting: dict, seed: int, che
     _save(checkpoint, architecture, state, threshold, rows)
     if architecture != "batch_topk":  # its own output depends on the batch
         _check(sae.eval(), checkpoint, rows)
-    return IDENTITY, rows.steps * batch / seconds
+    return rows.steps * batch / seconds
 
 
-def sparsify(real: Real, store, architecture: str, setting: dict, seed: int, checkpoint: Path) -> tuple[str, float]:
+def sparsify(real: Real, store: Path, architecture: str, setting: dict, seed: int, checkpoint: Path) -> float:
     """The body of Trainer.fit around SparseCoder: b_dec is the first batch's mean, linear decay from the warm-up on.
 
     Its Adam, or its default: sign descent, schedule-free, 5e-3 / sqrt(d_sae / 2^14).
@@ -155,7 +154,7 @@ def sparsify(real: Real, store, architecture: str, setting: dict, seed: int, che
     state = {"W_enc": coder.encoder.weight, "b_enc": coder.encoder.bias, "W_dec": coder.W_dec, "b_dec": coder.b_dec}
     _save(checkpoint, architecture, state, None, rows)
     _check(lambda x: coder(x).sae_out, checkpoint, rows)
-    return IDENTITY, rows.steps * setting["batch"] / seconds
+    return rows.steps * setting["batch"] / seconds
 
 
 def contestants(batch: int = 512) -> list[Contestant]:
@@ -192,8 +191,8 @@ def contestants(batch: int = 512) -> list[Contestant]:
 class _Rows:
     """The store's batches as tensors, without end."""
 
-    def __init__(self, store: tuple[Path, str], batch: int):
-        self.store, self.batch = open_store(*store), batch
+    def __init__(self, store: Path, batch: int):
+        self.store, self.batch = open_store(store), batch
         self.d_in, self.steps = self.store.d_in, self.store.rows // batch
 
     def __iter__(self) -> Iterator[torch.Tensor]:
@@ -219,7 +218,6 @@ def _save(path: Path, architecture: str, state: dict, threshold, rows: _Rows) ->
         "d_sae": len(weights["W_dec"]),
         "tokens": rows.steps * rows.batch,
         "normaliser": {"scale": 1.0},
-        "record": {"identity": IDENTITY},
     }
     checkpoints.save(path, checkpoints.fold(weights, threshold, torch.zeros(rows.d_in), 1.0), config, {})
 

@@ -31,11 +31,11 @@ def run(real: Real, targets: list[int]) -> list[dict]:
     store, paths = real.store(), {}
     for target in targets:
         recipe = RECIPE | {"l1": {"coefficient": COEFFICIENT, "target_l0": target}}
-        path = real.folder / f"controller_{target}.pt"
-        paths[str(target)] = (path, real.train(recipe, store, path))
+        paths[str(target)] = real.folder / f"controller_{target}.pt"
+        real.train(recipe, store, paths[str(target)])
     measured, rows = real.evaluate(paths), []
     for target in targets:
-        loaded = load_checkpoint(paths[str(target)][0])
+        loaded = load_checkpoint(paths[str(target)])
         row = {"target_l0": target, **{name: loaded["stats"][name] for name in ("settled_l0", "converged")}}
         row |= {"lambda": {name: loaded["config"]["lambda"][name] for name in ("canonical", "last")}}
         rows.append(row | {name: measured[str(target)][name] for name in ("l0", "fvu", "ce_recovered")})

@@ -30,7 +30,6 @@ from sae_atlas.sites import family, patch
 
 TOLERANCE = 1e-3
 RECORD = make_record("benchmark", {}, "", {})
-ID = RECORD["identity"]
 ARCHITECTURES = ("topk", "relu", "jumprelu")
 BATCH = 8  # contexts
 
@@ -39,14 +38,13 @@ def compare(results: Path, recipe: str, layer: int) -> list[dict]:
     """A row per metric: ours, theirs, and why they differ by more than TOLERANCE, where a further measurement says so."""
     table = results / "metrics" / recipe / f"layer{layer:02d}"
     measured = read_json(f"{table}.json")
-    inputs = measured["record"]["inputs"]
     ours = {row["metric"]: row["value"] for row in measured["metrics"] if row["snapshot"] == "final"}
-    held_out = open_held_out(results / "held_out.zarr", inputs["held_out"])
+    held_out = open_held_out(results / "held_out.zarr")
     if held_out.attrs["site"] != "resid_post":
         raise SystemExit(f"{results}: only resid_post is a module's own output; its site is {held_out.attrs['site']}")
-    model, _ = load(results / "base_model" / "provenance.json", held_out.model_dtype, inputs["base_model"])
+    model, _ = load(results / "base_model" / "provenance.json", held_out.model_dtype)
     tokenizer = load_tokenizer(results / "base_model" / "provenance.json")
-    sae = Sae.load(_checkpoint(results, recipe, layer, measured), inputs["final"])
+    sae = Sae.load(_checkpoint(results, recipe, layer, measured))
     tokens, mask = (torch.from_numpy(held_out.rows(name)[:]) for name in ("tokens", "mask"))
     starts = tokens[~mask].unique().tolist()
     if starts and torch.isin(tokens, torch.tensor(starts))[mask].any():
@@ -167,32 +165,20 @@ def small_atlas(folder: Path) -> None:
     model = {"source": "random", "architecture": "gpt_neox", "seed": 0, "tokenizer": "bytes"}
     model["sizes"] = sizes | {"initializer_range": 0.3}  # large enough that its blocks matter
     provenance, corpus = folder / "base_model" / "provenance.json", folder / "corpus.zarr"
-    prepare(provenance, model, RECORD)
+    prepare(provenance, **model)
     text = folder / "text.txt"
     text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(400)))
-    tokenize(corpus, load_tokenizer(provenance), {"source": "local", "path": str(text)}, 16, 500, 900, 0, RECORD)
-    record = make_record("save_held_out", {"model_dtype": "float32"}, "", {})
-    same = {"base_model": ID, "corpus": ID, "held_out": record["identity"], "final": ID}
+    tokenize(provenance, corpus, {"source": "local", "path": str(text)}, 16, 500, 900, 0)
     sizes = {"tokens": 800, "patched_tokens": 400, "contexts_per_batch": 8, "model_dtype": "float32"}
-    save_held_out(
-        provenance,
-        corpus,
-        folder / "held_out.zarr",
-        layers=[1],
-        site="resid_post",
-        **sizes,
-        record=record,
-        expects=same,
-    )
+    save_held_out(provenance, corpus, folder / "held_out.zarr", layers=[1], site="resid_post", **sizes)
     for recipe in ARCHITECTURES:
         settings = {"recipe": recipe, "layer": 1, "contexts_per_batch": 8, "outlier_norm": 10}
-        measured = make_record("evaluate_sae", settings, "", same)
         path = folder / "checkpoints" / recipe / "sae_layer01_1k.pt"
-        outputs = [folder / "metrics" / recipe / name for name in ("t.parquet", "l.parquet", "layer01.json")]
+        outputs = [
+            folder / "metrics" / recipe / name for name in ("t.parquet", "l.parquet", "b.parquet", "layer01.json")
+        ]
         _random_sae(path, recipe, d_in=32)
-        evaluate(
-            folder / "held_out.zarr", provenance, {"final": path}, *outputs, **settings, record=measured, expects=same
-        )
+        evaluate(folder / "held_out.zarr" / "layer01", provenance, [path], ["final"], *outputs, **settings)
 
 
 def _random_sae(path: Path, architecture: str, d_in: int) -> None:

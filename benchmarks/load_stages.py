@@ -15,7 +15,6 @@ from pathlib import Path
 import yaml
 
 from sae_atlas.config.read import read_config
-from sae_atlas.io.provenance import make_record
 from sae_atlas.stages.atlas import Atlas
 from sae_atlas.stages.job import as_arguments
 
@@ -66,94 +65,80 @@ class _Stages:
         self.path = lambda name: folder / name
         self.model, self.corpus = self.path("model/provenance.json"), self.path("corpus.zarr")
 
-    def given(self, stage: str, **cell) -> dict:
-        """Keyword arguments as the stage's script makes them."""
-        settings, inputs = self.atlas.settings(stage, **cell), self.atlas.inputs(stage, **cell)
-        record = make_record(stage, settings, self.atlas.version(stage), inputs)
-        return {**settings, "record": record, "expects": inputs}
-
     def prepare_model(self):
         from sae_atlas.base_models.prepare import prepare
 
-        given = self.given("prepare_model")
-        record = given.pop("record")
-        del given["expects"]
-        return lambda: prepare(self.model, given, record)
+        settings = self.atlas.settings("prepare_model")
+        return lambda: prepare(self.model, **settings)
 
     def tokenize(self):
-        from sae_atlas.base_models.load import load_tokenizer
         from sae_atlas.corpus import tokenize
 
-        given = self.given("tokenize")
-        del given["expects"]
-        return lambda: tokenize(self.corpus, load_tokenizer(self.model), **given)
+        settings = self.atlas.settings("tokenize")
+        return lambda: tokenize(self.model, self.corpus, **settings)
 
     def save_activations(self):
         from sae_atlas.activations.save import save_activations
 
-        given = self.given("save_activations", snapshot=self.last)
+        settings = self.atlas.settings("save_activations", snapshot=self.last)
         return lambda: save_activations(
-            self.model, self.corpus, self.path("saved.zarr"), layers=self.layers[:1], **given
+            self.model, self.corpus, self.path("saved.zarr"), layers=self.layers[:1], **settings
         )
 
     def shard_activations(self):
         from sae_atlas.activations.shard import shard_activations
 
-        given = as_arguments(self.given("shard_activations", snapshot=self.last, layer=self.layers[0]))
-        return lambda: shard_activations(self.path("saved.zarr"), self.path("store.zarr"), **given)
+        settings = self.atlas.settings("shard_activations", snapshot=self.last, layer=self.layers[0])
+        return lambda: shard_activations(self.path("saved.zarr"), self.path("store.zarr"), **as_arguments(settings))
 
     def train_sae(self):
         from sae_atlas.training.train import train
 
-        given = self.given("train_sae", snapshot=self.last, **self.cell) | {"threads": THREADS}
+        settings = self.atlas.settings("train_sae", snapshot=self.last, **self.cell) | {"threads": THREADS}
         made = {"checkpoint": "sae.pt", "resume": "sae.resume.pt", "curve": "curve.parquet"}
         outputs = {name: self.path(file) for name, file in made.items()}
-        return lambda: train(self.path("store.zarr"), None, **outputs, **given)
+        return lambda: train(self.path("store.zarr"), **outputs, **settings)
 
     def save_held_out(self):
         from sae_atlas.metrics.held_out import save_held_out
 
-        given = self.given("save_held_out")
+        settings = self.atlas.settings("save_held_out")
         return lambda: save_held_out(
-            self.model, self.corpus, self.path("held_out.zarr"), layers=self.layers[:1], **given
+            self.model, self.corpus, self.path("held_out.zarr"), layers=self.layers[:1], **settings
         )
 
     def evaluate_sae(self):
         from sae_atlas.metrics.evaluate import evaluate
 
-        given = self.given("evaluate_sae", **self.cell)
+        settings = self.atlas.settings("evaluate_sae", **self.cell)
         tables = [self.path(f"metrics{name}") for name in (".parquet", "_latents.parquet", "_blocks.parquet", ".json")]
-        checkpoints = {self.atlas.published(self.last): self.path("sae.pt")}
-        return lambda: evaluate(self.path("held_out.zarr"), self.model, checkpoints, *tables, **given)
+        held_out = self.path("held_out.zarr") / f"layer{self.layers[0]:02d}"
+        snapshot = self.atlas.published(self.last)
+        return lambda: evaluate(held_out, self.model, [self.path("sae.pt")], [snapshot], *tables, **settings)
 
     def save_text(self):
         from sae_atlas.activations.save import save_activations
 
-        given = self.given("save_text")
+        settings = self.atlas.settings("save_text")
         return lambda: save_activations(
-            self.model, self.corpus, self.path("text.zarr"), layers=self.layers[:1], **given
+            self.model, self.corpus, self.path("text.zarr"), layers=self.layers[:1], **settings
         )
 
     def top_contexts(self):
-        from sae_atlas.features.text import train_text
         from sae_atlas.features.top_contexts import top_contexts
 
-        given = self.given("top_contexts", **self.cell)
+        settings = self.atlas.settings("top_contexts", **self.cell)
         tables = [self.path(f"{name}.parquet") for name in FEATURES]
-
-        def work():
-            text = train_text(self.corpus, self.path("text.zarr"), self.layers[0], given["expects"])
-            top_contexts(text, self.model, self.path("sae.pt"), *tables, **given)
-
-        return work
+        text = self.corpus, self.path("text.zarr")
+        return lambda: top_contexts(*text, self.model, self.path("sae.pt"), *tables, split="train", **settings)
 
     def score_latents(self):
         from sae_atlas.features.scores import score_latents
 
-        given = self.given("score_latents", **self.cell)
+        settings = self.atlas.settings("score_latents", **self.cell)
         tables = [self.path(f"{name}.parquet") for name in ("documents", "raw", "features")]
         made = [self.path(f"{name}.parquet") for name in ("scores", "probes")]
-        return lambda: score_latents(*tables, self.corpus, self.model, *made, **given)
+        return lambda: score_latents(*tables, self.corpus, self.model, *made, **settings)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def _rows(real: Real, contestant: Contestant, runs: list[tuple[dict, int]], rows
     new, checkpoints = [], {}
     for setting, seed in (each for each in runs if each not in there):
         path = real.folder / f"{contestant.name.replace(' ', '_')}_{len(new)}.pt"
-        identity, speed = contestant.train(real, real.store(), contestant.architecture, setting, seed, path)
-        checkpoints[str(len(new))] = (path, identity)
+        speed = contestant.train(real, real.store(), contestant.architecture, setting, seed, path)
+        checkpoints[str(len(new))] = path
         new.append({
             "tokens": real.tokens, "library": contestant.library, "architecture": contestant.architecture,
             "setting": setting, "seed": seed,

@@ -1,17 +1,18 @@
 """What the benchmarks of quality read: the default's model, text and layer 14, made once and kept in a folder."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from sae_atlas.activations.save import save_activations
 from sae_atlas.activations.shard import shard_activations
-from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.corpus import tokenize
 from sae_atlas.io.files import read_json
-from sae_atlas.io.provenance import make_record, read_record
+from sae_atlas.io.provenance import make_record, read_record, recording
 from sae_atlas.io.sizes import parse_size
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import save_held_out
@@ -65,61 +66,49 @@ class Real:
         self.window = {"snapshot": Atlas(config).last}
         self.model, self.corpus = folder / "model/provenance.json", folder / "corpus.zarr"
         self.held_out, self.saved = folder / "held_out.zarr", folder / f"saved_{self.tokens}.zarr"
-        read = {"layers": [self.layer]}
-        self._made("prepare_model", self.model, lambda job: prepare(self.model, job["settings"], job["record"]))
-        self._made("tokenize", self.corpus, lambda job: tokenize(
-            self.corpus, load_tokenizer(self.model), **job["settings"], record=job["record"]
-        ))  # fmt: skip
-        for stage, function, output, cell in (
-            ("save_held_out", save_held_out, self.held_out, {}),
-            ("save_activations", save_activations, self.saved, self.window),
-        ):
-            self._made(stage, output, lambda job, function=function, output=output: function(
-                self.model, self.corpus, output, **read, **job["settings"], record=job["record"], expects=job["inputs"]
-            ), **cell)  # fmt: skip
+        self._make("prepare_model", prepare, self.model)
+        self._make("tokenize", tokenize, self.model, self.corpus)
+        hold_out, save = (partial(function, layers=[self.layer]) for function in (save_held_out, save_activations))
+        self._make("save_held_out", hold_out, self.model, self.corpus, self.held_out)
+        self._make("save_activations", save, self.model, self.corpus, self.saved, **self.window)
 
-    def store(self, **how) -> tuple[Path, str]:
-        """(path, identity) of the store with the keys of `activations` that are given in `how`."""
+    def store(self, **how) -> Path:
+        """The store with the keys of `activations` that are given in `how`."""
         config = self.config | {"activations": self.config["activations"] | how}
         path = self.folder / ("_".join(map(str, ["store", self.tokens, *how.values()])) + ".zarr")
-        return path, self._made("shard_activations", path, lambda job: shard_activations(
-            self.saved, path, **as_arguments(job["settings"]), record=job["record"], expects=job["inputs"]
-        ), config, layer=self.layer, **self.window)  # fmt: skip
+        self._make(
+            "shard_activations", shard_activations, self.saved, path, config=config, layer=self.layer, **self.window
+        )
+        return path
 
-    def train(self, recipe: dict, store: tuple[Path, str], checkpoint: Path) -> str:
-        """Ours, one epoch over the store. Returns the checkpoint's identity."""
+    def train(self, recipe: dict, store: Path, checkpoint: Path) -> None:
+        """Ours, one epoch over the store."""
         outputs = {name: checkpoint.with_suffix(f".{name}") for name in ("resume", "curve")}
-        record = make_record("train", recipe, "", {"store": store[1]})
-        train(store[0], None, complete_recipe(recipe), 0, self.tokens, self.tokens, checkpoint, **outputs, record=record,
-              expects={"store": store[1]}, threads=2)  # fmt: skip
-        return record["identity"]
+        train(store, complete_recipe(recipe), 0, self.tokens, self.tokens, checkpoint, **outputs, threads=2)
 
-    def evaluate(self, checkpoints: dict[str, tuple[Path, str]]) -> dict[str, dict]:
-        """METRICS by name of the checkpoint, given as (path, identity)."""
-        atlas, keys = Atlas(self.config), ("contexts_per_batch", "outlier_norm")
-        ids = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.identity("save_held_out")}
+    def evaluate(self, checkpoints: dict[str, Path]) -> dict[str, dict]:
+        """METRICS by name of the checkpoint."""
+        keys = ("contexts_per_batch", "outlier_norm")
         settings = {key: self.config["evaluation"][key] for key in keys} | {"recipe": "", "layer": self.layer}
         names = ("metrics.parquet", "latents.parquet", "blocks.parquet", "metrics.json")
         *tables, found = (self.folder / name for name in names)
-        expects = ids | {name: identity for name, (_, identity) in checkpoints.items()}
-        paths = {name: path for name, (path, _) in checkpoints.items()}
-        evaluate(self.held_out, self.model, paths, *tables, found, **settings, record={"identity": ""},
-                 expects=expects)  # fmt: skip
+        held_out, snapshots = self.held_out / f"layer{self.layer:02d}", list(checkpoints)
+        evaluate(held_out, self.model, list(checkpoints.values()), snapshots, *tables, found, **settings)
         values = {name: {} for name in checkpoints}
         for row in read_json(found)["metrics"]:
             if row["metric"] in METRICS:
                 values[row["snapshot"]][row["metric"]] = row["value"]
         return values
 
-    def _made(self, stage: str, output: Path, make, config: dict | None = None, **cell) -> str:
-        """Run a stage, if its output is not there. Returns its identity."""
+    def _make(self, stage: str, function: Callable, *files: Path, config: dict | None = None, **cell) -> None:
+        """Run a stage's function on `files`, the last of which is its output, if this is not there."""
         atlas = Atlas(config or self.config)
         settings, inputs = atlas.settings(stage, **cell), atlas.inputs(stage, **cell)
         record = make_record(stage, settings, atlas.version(stage), inputs)
-        if _identity(output) != record["identity"]:
-            print(stage, output.name, flush=True)
-            make({"settings": settings, "record": record, "inputs": inputs})
-        return record["identity"]
+        if _identity(files[-1]) != record["identity"]:
+            print(stage, files[-1].name, flush=True)
+            with recording(record):
+                function(*files, **as_arguments(settings))
 
 
 def _identity(path: Path) -> str | None:

@@ -45,7 +45,7 @@ def trained(real: Real, name: str) -> dict:
 
 
 def batches(real: Real, state: dict, tokens: int):
-    for rows in open_store(*real.store()).batches(BATCH):
+    for rows in open_store(real.store()).batches(BATCH):
         tokens -= BATCH
         yield (torch.from_numpy(rows) - state["mean"]) * state["scale"]
         if tokens <= 0:

@@ -27,7 +27,7 @@ def reading(stores: dict, rounds: int) -> dict:
     for turn in range(rounds + 1):  # the first fills the page cache
         for name, store in stores.items():
             began = time.perf_counter()
-            rows = sum(len(each) for each in open_store(*store).batches(BATCH))
+            rows = sum(len(each) for each in open_store(store).batches(BATCH))
             if turn:
                 rates[name].append(rows / (time.perf_counter() - began))
     return {name: [min(each), statistics.median(each), max(each)] for name, each in rates.items()}
@@ -42,16 +42,13 @@ def run(real: Real, seeds: int, rounds: int) -> list[dict]:
             continue  # the numbers are those of the store without
         paths = {}
         for seed in range(seeds):
-            path = real.folder / f"stores_{form}_{seed}.pt"
-            paths[str(seed)] = (
-                path,
-                real.train(RECIPE | {"batch": BATCH, "seed": seed}, stores[form, compression], path),
-            )
+            paths[str(seed)] = real.folder / f"stores_{form}_{seed}.pt"
+            real.train(RECIPE | {"batch": BATCH, "seed": seed}, stores[form, compression], paths[str(seed)])
         measured[form] = real.evaluate(paths)
         print(form, [round(each["fvu"], 5) for each in measured[form].values()], flush=True)
     rows = []
-    for (form, compression), (path, identity) in stores.items():
-        opened = open_store(path, identity)
+    for (form, compression), path in stores.items():
+        opened = open_store(path)
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         row = {"precision": form, "compression": compression, "bytes_per_token": size / opened.rows}
         row |= {"d_in": opened.d_in, "tokens_per_second": rates[form, compression], "change": {}}

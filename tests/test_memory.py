@@ -120,10 +120,12 @@ def test_the_rule_asks_for_what_the_plan_says_and_a_retry_for_more(tmp_path):
 
 CORPUS = """
 import pathlib, sys
-from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
+from sae_atlas.base_models.prepare import make_tokenizer
 from sae_atlas.corpus import tokenize
 text, output, tokens = sys.argv[1:]
-tokenize(output, byte_tokenizer(), {"source": "local", "path": text}, 128, int(tokens), 100_000, 0, {})
+provenance = pathlib.Path(output).parent / "provenance.json"
+make_tokenizer(provenance, "bytes")
+tokenize(provenance, output, {"source": "local", "path": text}, 128, int(tokens), 100_000, 0)
 status = pathlib.Path("/proc/self/status").read_text().splitlines()
 print(*(line.split()[1] for line in status if line.startswith("VmHWM")))  # kB
 """

@@ -11,12 +11,10 @@ from sae_atlas.base_models.load import load, load_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.base_models.restoration import read_restoration
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.io.provenance import make_record
 from sae_atlas.metrics.losses import clean_predictions, losses, scored
 from sae_atlas.sites import SITES, capture, patch, start_at
 from workflow import small, snakemake
 
-RECORD = make_record("any", {}, "", {})
 TOKENS = torch.arange(1, 25).reshape(2, 12)
 
 
@@ -136,15 +134,15 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path):
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
     settings = {"source": "restoration", "path": str(write_checkpoint(folder / "best_model.pt"))}
-    prepare(folder / "provenance.json", settings, RECORD)
+    prepare(folder / "provenance.json", **settings)
     return folder
 
 
 def test_a_prepared_folder_gives_the_same_model(prepared):
-    model, provenance = load(prepared / "provenance.json", "float64", RECORD["identity"])
+    model, provenance = load(prepared / "provenance.json", "float64")
     assert (provenance["n_layers"], provenance["d_model"], provenance["vocabulary"]) == (3, 32, 130)
     own = read_restoration(prepared / "best_model.pt").double()
-    parts, _ = load(prepared / "provenance.json", "float64", RECORD["identity"], "spread")
+    parts, _ = load(prepared / "provenance.json", "float64", "spread")
     for each in (model, parts):  # sums of 64 products in float64
         torch.testing.assert_close(each(TOKENS).logits, own(TOKENS).logits, rtol=1e-12, atol=1e-12)
 
