@@ -232,7 +232,9 @@ def earlier_snapshots(wildcards):
 
 def beside_it(wildcards):
     """Final checkpoints of the layers next to it."""
-    return expand(CHECKPOINT, recipe=wildcards.recipe, layer=atlas.neighbour_layers(int(wildcards.layer)), snapshot=atlas.last)
+    return expand(
+        CHECKPOINT, recipe=wildcards.recipe, layer=atlas.neighbour_layers(int(wildcards.layer)), snapshot=atlas.last
+    )
 
 
 def explored(file):

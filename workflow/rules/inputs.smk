@@ -94,7 +94,9 @@ def freed(wildcards):
         waited_for = atlas.snapshots.index(snapshot) >= first_to_train(recipe, layer)
         return path if waited_for else ancient(before_update(path))
 
-    return [named(recipe, *earlier) for recipe in atlas.trained for earlier in atlas.freed_by(**atlas_arguments(wildcards))]
+    return [
+        named(recipe, *earlier) for recipe in atlas.trained for earlier in atlas.freed_by(**atlas_arguments(wildcards))
+    ]
 
 
 @cache

@@ -7,7 +7,9 @@ rule model_card:
         base_model=needs(PROVENANCE),
         corpus=needs(CORPUS),
         checkpoint=needs(lambda wildcards: CHECKPOINT.format(**atlas_arguments(wildcards), snapshot=atlas.last)),
-        metrics=needs(lambda wildcards: "results/metrics/{recipe}/layer{layer:02d}.json".format(**atlas_arguments(wildcards))),
+        metrics=needs(
+            lambda wildcards: "results/metrics/{recipe}/layer{layer:02d}.json".format(**atlas_arguments(wildcards))
+        ),
     output:
         update("models/sae/{sae}/model.pt"),
         update("models/sae/{sae}/config.json"),
