@@ -4,7 +4,7 @@ import statistics
 
 from benchmarks.contestants import ALIKE, DEAD_AFTER, L0, SLACK
 
-COLUMNS = (
+QUALITY_COLUMNS = (
     ("CE recovered", "ce_recovered", "{:.3f}"),
     ("FVU", "fvu", "{:.3f}"),
     ("L0", "l0", "{:.1f}"),
@@ -48,17 +48,17 @@ def _chosen(rows: list[dict]) -> list[str]:
     names = sorted({(row["library"], row["architecture"]) for row in rows})
     names.sort(key=lambda name: (name[1], name[0] != "sae_atlas"))
     lines = [
-        "| architecture | library | " + " | ".join(title for title, _, _ in COLUMNS) + " | seeds | setting |",
-        "|---|---|" + "---|" * (len(COLUMNS) + 2),
+        "| architecture | library | " + " | ".join(title for title, _, _ in QUALITY_COLUMNS) + " | seeds | setting |",
+        "|---|---|" + "---|" * (len(QUALITY_COLUMNS) + 2),
     ]
     for library, architecture in names:
         own = [row for row in rows if (row["library"], row["architecture"]) == (library, architecture)]
         chosen = [row for row in own if row.get("chosen")]
         if chosen:
-            cells = [_spread([row[key] for row in chosen], form) for _, key, form in COLUMNS]
+            cells = [_spread([row[key] for row in chosen], form) for _, key, form in QUALITY_COLUMNS]
             cells += [str(len(chosen)), _setting(chosen[0]["setting"])]
         else:
-            cells = [own[0]["reason"]] + ["-"] * (len(COLUMNS) + 1)
+            cells = [own[0]["reason"]] + ["-"] * (len(QUALITY_COLUMNS) + 1)
         lines.append(f"| {architecture} | {library} | " + " | ".join(cells) + " |")
     return lines
 

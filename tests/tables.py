@@ -66,7 +66,7 @@ def write_curves(
 
 
 def metric_rows(recipe: str, layer: int, layers: int, snapshots: list[int], latents: int = 4608) -> list[dict]:
-    """Rows of metrics.evaluate.COLUMNS for one layer."""
+    """Rows of metrics.evaluate.METRIC_COLUMNS for one layer."""
     noise = np.random.default_rng(layer)
     rows = []
     for place, tokens in enumerate(snapshots):

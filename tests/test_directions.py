@@ -43,7 +43,7 @@ def test_blocks_do_not_change_the_matches(monkeypatch, block):
     rows, others = (torch.randn(n, 8, generator=generator) for n in (50, 30))
     cosines = torch.nn.functional.cosine_similarity(rows[:, None], others[None], dim=-1)
     itself = torch.nn.functional.cosine_similarity(rows[:, None], rows[None], dim=-1).fill_diagonal_(-2)
-    monkeypatch.setattr(directions, "BLOCK", block)
+    monkeypatch.setattr(directions, "ROWS_AT_ONCE", block)
     forth, back = directions.best_matches(rows, others)
     torch.testing.assert_close(forth, cosines.amax(1))
     torch.testing.assert_close(back, cosines.amax(0))

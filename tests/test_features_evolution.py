@@ -11,7 +11,7 @@ from sae_atlas.metrics import directions
 
 @pytest.mark.parametrize("block", [1, 7, 64])
 def test_the_closest_is_the_one_with_the_largest_cosine(monkeypatch, block):
-    monkeypatch.setattr(directions, "BLOCK", block)
+    monkeypatch.setattr(directions, "ROWS_AT_ONCE", block)
     generator = torch.Generator().manual_seed(0)
     rows, others = (torch.randn(n, 8, generator=generator) for n in (50, 30))
     cosines = torch.nn.functional.cosine_similarity(rows[:, None], others[None], dim=-1)

@@ -5,7 +5,7 @@ import torch
 
 from models import random_model
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
-from sae_atlas.features.logit_lens import COLUMNS, extremes, lens_columns, logit_lens, token_strings
+from sae_atlas.features.logit_lens import LENS_COLUMNS, extremes, lens_columns, logit_lens, token_strings
 from sae_atlas.sites import SITES
 
 
@@ -44,7 +44,7 @@ def test_columns_name_the_tokens_with_the_highest_and_lowest_logits():
     columns = {
         name: column.to_pylist() for name, column in lens_columns(model, tokenizer, directions, "mlp_out").items()
     }
-    assert tuple(columns) == COLUMNS
+    assert tuple(columns) == LENS_COLUMNS
     logits, strings = logit_lens(model, directions), token_strings(tokenizer, 64)
     for latent in (0, 255, 256, 299):
         order = logits[latent].argsort(descending=True).tolist()

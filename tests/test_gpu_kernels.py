@@ -198,7 +198,7 @@ def test_every_kernel_compiles_for_a_card(tmp_path):
 def on_gpu_kernels(monkeypatch):
     """The training loop with the GPU's backend, one row of the curve, always the sparse path."""
     monkeypatch.setattr(training, "backend_for", lambda *_: gpu)
-    monkeypatch.setattr(training, "ROWS", 1)
+    monkeypatch.setattr(training, "MOST_ROWS", 1)
     monkeypatch.setattr(gpu, "DENSE_ABOVE", 1.0)
 
 
@@ -224,7 +224,7 @@ def test_running_ahead_changes_nothing(architecture, store, tmp_path, on_gpu_ker
     monkeypatch.setattr(training.logger, "info", lambda text, *_: again.append(text) if "again" in text else None)
     short = trained(tmp_path / "short", store, architecture)
     assert again
-    monkeypatch.setattr(gpu, "AHEAD", False)
+    monkeypatch.setattr(gpu, "ASYNCHRONOUS", False)
     waited = trained(tmp_path / "waited", store, architecture)
     assert same(ahead, waited) and same(short, waited)
     assert all(isinstance(ahead[name], float) for name in ("penalty", "smallest", "density"))
@@ -259,7 +259,7 @@ def test_it_trains_as_the_cpu_does(store, tmp_path, on_gpu_kernels, monkeypatch)
         states[place] = {batch: trained(tmp_path / f"{place}{batch}", store, "relu", batch) for batch in (32, 8)}
         curves[place] = parquet.read_table(tmp_path / f"{place}8" / "a.parquet").to_pylist()
         monkeypatch.undo()
-        monkeypatch.setattr(training, "ROWS", 1)
+        monkeypatch.setattr(training, "MOST_ROWS", 1)
     ours, true = states["gpu"], states["cpu"]
     for moment in ("first", "second"):  # after one step: the gradient, and its square
         for name, expected in true[32][moment].items():

@@ -8,7 +8,7 @@ import torch
 from rounding import exact, on_grid
 
 from sae_atlas.metrics import importance, loss_recovered, reconstruction, sparsity
-from sae_atlas.metrics.active import ROWS, Active, decode, through_latents
+from sae_atlas.metrics.active import TOKENS_AT_ONCE, Active, decode, through_latents
 from sae_atlas.metrics.bootstrap import confidence_interval, resampled
 from sae_atlas.metrics.loss_recovered import recovered
 from sae_atlas.metrics.losses import clean_predictions, losses
@@ -86,11 +86,11 @@ def test_active_entries_decode_as_the_whole_matrix_does(share):
 
 
 def test_many_tokens_are_measured_as_few_are():
-    """Parts of ROWS tokens, the last one shorter; and no token at all."""
+    """Parts of TOKENS_AT_ONCE tokens, the last one shorter; and no token at all."""
     torch.manual_seed(0)
     weights = initial_weights(6, 40, torch.randn(6), seed=0)
     sae = exact(Sae(fold(weights, None, torch.zeros(6), 1.0), {"recipe": {"architecture": "topk", "k": 3}}))
-    x = on_grid(torch.randn(2 * ROWS + 5, 6))
+    x = on_grid(torch.randn(2 * TOKENS_AT_ONCE + 5, 6))
     found, decoded = through_latents(sae, x)
     whole = Active.of(sae.encode(x))
     for name in ("token", "latent"):

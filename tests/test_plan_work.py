@@ -17,7 +17,7 @@ from sae_atlas.plan.estimate import ON_GPU, asked, estimate, minutes, threads
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, STARTS, Machine, probe
 from sae_atlas.plan.shape import Shape, read_shape
-from sae_atlas.plan.work import ROWS, Jobs, count, disk
+from sae_atlas.plan.work import ROWS_AT_ONCE, Jobs, count, disk
 from sae_atlas.sites import blocks
 from sae_atlas.stages.atlas import Atlas
 from workflow import ROOT, small, snakemake
@@ -82,8 +82,13 @@ def test_memory_counts_the_tokens_that_the_stages_work_on_at_once():
     from sae_atlas.kernels.threads import MICRO_BATCH
     from sae_atlas.metrics import active
 
-    at_once = {"saved": ROWS_PER_CHUNK, "step": MICRO_BATCH, "measured": active.ROWS, "contexts": top_contexts.ROWS}
-    assert at_once == ROWS
+    at_once = {
+        "saved": ROWS_PER_CHUNK,
+        "step": MICRO_BATCH,
+        "measured": active.TOKENS_AT_ONCE,
+        "contexts": top_contexts.TOKENS_AT_ONCE,
+    }
+    assert at_once == ROWS_AT_ONCE
 
 
 def test_the_memory_of_a_wide_sae_by_hand():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_atlas.features.documents import COLUMNS, Pooled
+from sae_atlas.features.documents import PEAK_COLUMNS, Pooled
 
 
 def entries(latents: torch.Tensor) -> tuple[np.ndarray, ...]:
@@ -43,7 +43,7 @@ def test_pooled_is_a_loop_over_documents(text, batch):
                 mean, at = float(f.double().mean()), (int(tokens[inside][peak]), int(position[inside][peak]), peak)
                 expected.append((int(name), latent, float(f[peak]), mean, *at))
     found = pooled.table()
-    assert tuple(found.column_names) == COLUMNS
+    assert tuple(found.column_names) == PEAK_COLUMNS
     np.testing.assert_allclose(found.to_pandas().to_numpy(), np.array(expected), rtol=1e-6)
     table = pooled.raw_table().to_pandas()
     assert list(zip(table.document, map(list, table.tokens), map(list, table.positions), strict=True)) == [

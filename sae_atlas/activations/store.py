@@ -24,7 +24,7 @@ from sae_atlas.activations.coding import Grid, decode
 from sae_atlas.io.errors import REMAKE, AtlasError, Damaged, reason
 
 READERS = 2  # threads; two read more than 4 GB/s, and training has the other cores
-AHEAD = 3  # chunks read before they are asked for: more would leave the processor's cache before they are used
+CHUNKS_AHEAD = 3  # chunks read before they are asked for: more would leave the processor's cache before they are used
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Store:
     def _decoded(self, first: int, pinned: bool) -> Iterator[np.ndarray]:
         """Chunks from number `first` on, float32, or for a GPU as they are stored."""
         numbers, readers = iter(range(first, len(self.chunks))), _readers()
-        ahead = deque(readers.submit(self._read, number, pinned) for number in itertools.islice(numbers, AHEAD))
+        ahead = deque(readers.submit(self._read, number, pinned) for number in itertools.islice(numbers, CHUNKS_AHEAD))
         while ahead:
             chunk = ahead.popleft().result()
             ahead.extend(readers.submit(self._read, number, pinned) for number in itertools.islice(numbers, 1))

@@ -11,7 +11,17 @@ from sae_atlas.features.name_patterns import Window
 from sae_atlas.io.errors import AtlasError
 
 TRIED = 20  # contexts that a name was tried on at least
-COLUMNS = ("layer", "latent", "name", "confidence", "detection", "topic", "topic_auroc", "topic_baseline", "density")
+LISTED_COLUMNS = (
+    "layer",
+    "latent",
+    "name",
+    "confidence",
+    "detection",
+    "topic",
+    "topic_auroc",
+    "topic_baseline",
+    "density",
+)
 
 
 ORDERS = {  # what the first ones have most of, in a sentence
@@ -23,7 +33,7 @@ ORDERS = {  # what the first ones have most of, in a sentence
 
 
 def clearest(folder: str | Path, by: str = "specificity", layer: int | None = None, rows: int = 10) -> pd.DataFrame:
-    """Latents of a recipe, the clearest first: COLUMNS, a row each. folder: results/features/<recipe>. by: one of ORDERS.
+    """LISTED_COLUMNS of the latents of a recipe, the clearest first. folder: results/features/<recipe>. by: one of ORDERS.
 
     `detection`: names that tell best whether the latent fires, tried on at least TRIED windows, the more confident first.
     `specificity`: of these, what fires seldom before what fires on every "the", in a column of that name more. `topic`: the
@@ -39,7 +49,7 @@ def clearest(folder: str | Path, by: str = "specificity", layer: int | None = No
     if not len(order):
         why = "no topic is told better than by chance" if by == "topic" else f"no name was tried on {TRIED} windows"
         raise AtlasError(f"{folder}: {why}; raise features.tokens in the config and run again")
-    columns = [*COLUMNS, *(["specificity"] if by == "specificity" else [])]
+    columns = [*LISTED_COLUMNS, *(["specificity"] if by == "specificity" else [])]
     return order.head(rows)[columns].reset_index(drop=True)
 
 

@@ -13,7 +13,7 @@ FILES = {
 }
 
 
-def place(recipe: dict, layer: int, snapshot: str) -> str:
+def path_in_release(recipe: dict, layer: int, snapshot: str) -> str:
     """Where the SAE of a layer and snapshot (`final` for the last) lies: in its repository, or on disk if local."""
     pretrained = recipe["pretrained"]
     file = pretrained["file"].format(layer=layer, snapshot=snapshot)

@@ -6,7 +6,7 @@ Memory is bounded by the (document, latent) pairs that fire, not by documents x 
 import numpy as np
 import pyarrow as pa
 
-COLUMNS = ("document", "latent", "activation", "mean", "token", "position", "row")
+PEAK_COLUMNS = ("document", "latent", "activation", "mean", "token", "position", "row")
 
 
 class Pooled:
@@ -67,7 +67,7 @@ class Pooled:
             "position": position.astype(np.int32),
             "row": row.astype(np.int32),
         }
-        return pa.table({name: values[name] for name in COLUMNS})
+        return pa.table({name: values[name] for name in PEAK_COLUMNS})
 
     def raw_table(self) -> pa.Table:
         """A row per document: the tokens read of it and their positions, in the order read, and the mean of their raw

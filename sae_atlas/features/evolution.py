@@ -12,8 +12,14 @@ from sae_atlas.io.tables import write_table
 from sae_atlas.metrics.directions import partners
 from sae_atlas.saes.checkpoint import load_checkpoint
 
-COLUMNS = {"latent": pa.int32(), "axis": pa.string(), "place": pa.string(), "match": pa.int32(), "cosine": pa.float32()}
-NOWHERE = pa.schema(list(COLUMNS.items())).empty_table()  # an SAE without earlier snapshots and neighbours
+MATCH_COLUMNS = {
+    "latent": pa.int32(),
+    "axis": pa.string(),
+    "place": pa.string(),
+    "match": pa.int32(),
+    "cosine": pa.float32(),
+}
+NOWHERE = pa.schema(list(MATCH_COLUMNS.items())).empty_table()  # an SAE without earlier snapshots and neighbours
 
 
 def evolution(

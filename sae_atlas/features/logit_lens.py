@@ -11,9 +11,9 @@ from torch import Tensor
 from sae_atlas.sites import INTO_STREAM, family
 
 TOKENS = 10  # of each kind
-ROWS = 256  # latents whose logits are in memory at once
-BLOCK = 64  # logits of which only the best is looked at first
-COLUMNS = ("promoted", "promoted_logits", "suppressed", "suppressed_logits")
+LATENTS_AT_ONCE = 256  # latents whose logits are in memory at once
+LOGITS_PER_BLOCK = 64  # logits of which only the best is looked at first
+LENS_COLUMNS = ("promoted", "promoted_logits", "suppressed", "suppressed_logits")
 
 
 def logit_lens(model, directions: Tensor) -> Tensor:
@@ -33,25 +33,25 @@ def extremes(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     Exact: the `count` largest lie in the `count` blocks whose own largest are largest. Fewer where the vocabulary is small.
     """
-    padded = torch.nn.functional.pad(logits, (0, -logits.shape[1] % BLOCK), value=-torch.inf)
-    blocks = padded.view(len(logits), -1, BLOCK)
+    padded = torch.nn.functional.pad(logits, (0, -logits.shape[1] % LOGITS_PER_BLOCK), value=-torch.inf)
+    blocks = padded.view(len(logits), -1, LOGITS_PER_BLOCK)
     best = blocks.amax(dim=2).topk(min(count, blocks.shape[1]), dim=1).indices
-    candidates = torch.gather(blocks, 1, best[:, :, None].expand(-1, -1, BLOCK)).flatten(1)
+    candidates = torch.gather(blocks, 1, best[:, :, None].expand(-1, -1, LOGITS_PER_BLOCK)).flatten(1)
     values, places = candidates.topk(min(count, logits.shape[1]), dim=1)
-    return values, torch.gather(best, 1, places // BLOCK) * BLOCK + places % BLOCK
+    return values, torch.gather(best, 1, places // LOGITS_PER_BLOCK) * LOGITS_PER_BLOCK + places % LOGITS_PER_BLOCK
 
 
 def lens_columns(model, tokenizer, decoder: Tensor, site: str) -> dict[str, pa.Array]:
-    """COLUMNS, a row per decoder row [d_sae, d_in]: tokens as strings and their logits.
+    """LENS_COLUMNS, a row per decoder row [d_sae, d_in]: tokens as strings and their logits.
 
     Empty lists where the site is neither the residual stream nor added to it: the unembedding never sees its directions.
     """
     if site not in INTO_STREAM:
-        return {name: pa.array([[]] * len(decoder), _type(name)) for name in COLUMNS}
+        return {name: pa.array([[]] * len(decoder), _type(name)) for name in LENS_COLUMNS}
     strings = np.array(token_strings(tokenizer, model.get_output_embeddings().weight.shape[0]), object)
-    found = {name: [] for name in COLUMNS}
-    for first in range(0, len(decoder), ROWS):
-        logits = logit_lens(model, decoder[first : first + ROWS]).float()
+    found = {name: [] for name in LENS_COLUMNS}
+    for first in range(0, len(decoder), LATENTS_AT_ONCE):
+        logits = logit_lens(model, decoder[first : first + LATENTS_AT_ONCE]).float()
         for kind, sign in (("promoted", 1), ("suppressed", -1)):
             values, tokens = extremes(sign * logits, TOKENS)
             found[kind] += strings[tokens.cpu().numpy()].tolist()

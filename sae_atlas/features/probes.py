@@ -15,8 +15,8 @@ from sklearn.model_selection import StratifiedKFold
 LATENTS = (1, 2, 5)
 FOLDS = 3
 RESAMPLES = 1000
-COLUMNS = {"topic": "str", "latents": "int64", "accuracy": "float64", "low": "float64", "high": "float64"}
-COLUMNS |= {"of_topic": "int64", "documents": "int64"}
+PROBE_COLUMNS = {"topic": "str", "latents": "int64", "accuracy": "float64", "low": "float64", "high": "float64"}
+PROBE_COLUMNS |= {"of_topic": "int64", "documents": "int64"}
 
 
 def probe_table(latents: np.ndarray, raw: np.ndarray, topics: np.ndarray, names: Sequence[str], seed: int):
@@ -28,7 +28,7 @@ def probe_table(latents: np.ndarray, raw: np.ndarray, topics: np.ndarray, names:
     what knowing nothing gives. No rows with fewer than two topics. low, high: 95% bootstrap interval over documents.
     """
     if len(names) < 2:
-        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in PROBE_COLUMNS.items()})
     known = np.isin(topics.astype(str), names) & np.array([topic is not None for topic in topics], bool)
     latents, raw, topics = latents[known], raw[known], topics[known].astype(str)
     told = predictions(latents, raw, topics, names, seed)
@@ -39,7 +39,7 @@ def probe_table(latents: np.ndarray, raw: np.ndarray, topics: np.ndarray, names:
         right = predicted == labels
         low, high = np.nanquantile(balanced(right[draws], labels[draws]), [0.025, 0.975])
         rows.append((name, count, balanced(right, labels), low, high, labels.sum(), len(labels)))
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    return pd.DataFrame(rows, columns=list(PROBE_COLUMNS)).astype(PROBE_COLUMNS)
 
 
 def predictions(latents, raw, topics: np.ndarray, names: Sequence[str], seed: int) -> dict:

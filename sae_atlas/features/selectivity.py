@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 MIN_DOCUMENTS = 5
-BLOCK = 1024  # latents ranked at once: bounds memory
+LATENTS_AT_ONCE = 1024  # latents ranked at once: bounds memory
 LEVEL = 0.95
 
 
@@ -57,8 +57,8 @@ def selectivity(scores, topics: np.ndarray, permutations: int, seed: int) -> Sel
     shuffled = np.concatenate([_members(generator.permutation(labels), len(names)) for _ in range(permutations)])
     members = _members(labels, len(names))
     point = math.ceil(LEVEL * (permutations + 1)) - 1  # exact level: the real one is as likely at any place among them
-    for first in range(0, latents, BLOCK):
-        block = slice(first, min(first + BLOCK, latents))
+    for first in range(0, latents, LATENTS_AT_ONCE):
+        block = slice(first, min(first + LATENTS_AT_ONCE, latents))
         dense = scores[:, block]
         dense = dense.toarray() if hasattr(dense, "toarray") else dense
         fires = dense.max(axis=0) > 0

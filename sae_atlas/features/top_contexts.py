@@ -21,7 +21,7 @@ from sae_atlas.io.tables import write_table
 from sae_atlas.metrics.active import Active
 from sae_atlas.saes.sae import Sae
 
-ROWS = 512  # tokens encoded at once
+TOKENS_AT_ONCE = 512  # tokens encoded at once
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def batches(text: Text, sae: Sae, outlier_norm: float) -> Iterator[Batch]:
         counts = counted[done : done + len(x)]
         done += len(x)
         found = [
-            _entries(sae, x[first : first + ROWS], counts[first : first + ROWS]) for first in range(0, len(x), ROWS)
+            _entries(sae, x[first : first + TOKENS_AT_ONCE], counts[first : first + TOKENS_AT_ONCE])
+            for first in range(0, len(x), TOKENS_AT_ONCE)
         ]
         lengths, columns, values = (np.concatenate(each) for each in zip(*found, strict=True))
         starts = np.concatenate([[0], np.cumsum(lengths)])

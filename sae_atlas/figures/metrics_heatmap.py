@@ -34,7 +34,7 @@ def plot_metrics_heatmap(
     recipe: str,
     colour_map: str,
 ) -> None:
-    """Draw the table `metrics` (metrics.evaluate.COLUMNS) of one recipe. title: base model and site.
+    """Draw the table `metrics` (metrics.evaluate.METRIC_COLUMNS) of one recipe. title: base model and site.
 
     Raises AtlasError for an unknown colour map.
     """

@@ -27,7 +27,7 @@ PANELS = {
     "dead_share": ("Dead latents ↓", "share of the latents"),
     "settled": ("Settled latents", "share of the alive latents"),
 }
-COLUMNS = 4
+PANELS_PER_ROW = 4
 
 
 def plot_snapshot_convergence(
@@ -38,7 +38,7 @@ def plot_snapshot_convergence(
     recipe: str,
     colour_map: str,
 ) -> None:
-    """Draw the table `metrics` (metrics.evaluate.COLUMNS) of one recipe. title: base model and site.
+    """Draw the table `metrics` (metrics.evaluate.METRIC_COLUMNS) of one recipe. title: base model and site.
 
     Raises AtlasError for an unknown colour map.
     """
@@ -47,7 +47,7 @@ def plot_snapshot_convergence(
     tokens = table.drop_duplicates("snapshot").set_index("snapshot")["tokens"]
     with style():
         figure = page(13.5, 7.2)
-        grid = figure.subplots(2, COLUMNS, sharex=True)
+        grid = figure.subplots(2, PANELS_PER_ROW, sharex=True)
         for axes, (metric, (name, label)) in zip(grid.flat, PANELS.items(), strict=True):
             values = pivot(table, metric)
             for layer, line in values.items():

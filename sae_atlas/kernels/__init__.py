@@ -4,7 +4,7 @@ One interface:
 gradients(architecture, weights, x, recipe, control) -> (gradients by name, Measured)
 dense_above(architecture, d_in) -> active fraction above which `gradients` takes a dense path
 update(weights, gradients, moments, recipe, step, learning_rate) -> norm of the gradient before clipping
-AHEAD: whether its numbers are tensors on a device that the host need not wait for
+ASYNCHRONOUS: True if results stay on the device and the host does not synchronise
 """
 
 from types import ModuleType

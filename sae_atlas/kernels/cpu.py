@@ -20,7 +20,7 @@ from sae_atlas.kernels import adam, dense, loops, reference, screen
 from sae_atlas.kernels.measured import Control, Measured, Weights, floats
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 
-AHEAD = False
+ASYNCHRONOUS = False
 RANGES = 16  # of latents at most, shared out over the threads
 WORTH_IT = 2**16  # values of a weight in a range at least: handing over less takes longer than doing it
 GUESS = 0.8  # of the smallest active latent so far: above it lie a few more than k x batch candidates

@@ -22,7 +22,7 @@ from sae_atlas.kernels.measured import Control, Measured, Weights
 # Active fraction above which the dense step should be the faster one: by the bandwidth of a card's memory against its
 # bfloat16 products, 6 d_in d_sae FLOP saved per token against 8 to 12 gathered bytes per entry and input dimension.
 DENSE_ABOVE = 0.02
-AHEAD = True
+ASYNCHRONOUS = True
 GUESS = 0.8  # as in cpu.py
 FEWEST = 16  # entries per row for which there is always room
 SCAN = 1024  # latents of a row looked at together

@@ -11,7 +11,7 @@ import numpy as np
 
 MARGIN = 0.92  # guessed threshold over the typical k-th largest
 SAMPLE = 512  # pre-activations that tell the size of a row
-BLOCK = 64  # pre-activations compared together, in vector lanes; few blocks hold one above the threshold
+LANES = 64  # pre-activations compared together, in vector lanes; few blocks hold one above the threshold
 FAST = {"reassoc", "contract", "nsz", "arcp"}  # not nnan, ninf: a value that is not finite must show
 
 
@@ -22,10 +22,10 @@ def kernel(function):
 @kernel
 def collect_row(z, threshold, columns, values, at):
     """Append the entries of the row z [d_sae] above threshold; returns the new end."""
-    whole = len(z) // BLOCK * BLOCK
-    for start in range(0, whole, BLOCK):
+    whole = len(z) // LANES * LANES
+    for start in range(0, whole, LANES):
         hits = np.int32(0)
-        for i in range(start, start + BLOCK):
+        for i in range(start, start + LANES):
             hits += np.int32(z[i] > threshold)
         i = start
         while hits > 0:
@@ -46,13 +46,13 @@ def collect_row(z, threshold, columns, values, at):
 @kernel
 def collect_above(z, thresholds, counts, columns, values):
     """Entries of z [rows, d_sae] above their latent's own of `thresholds` [d_sae]; counts [rows]. Returns how many."""
-    whole = z.shape[1] // BLOCK * BLOCK
+    whole = z.shape[1] // LANES * LANES
     at = 0
     for row in range(len(z)):
         before, line = at, z[row]
-        for start in range(0, whole, BLOCK):
+        for start in range(0, whole, LANES):
             hits = np.int32(0)
-            for i in range(start, start + BLOCK):
+            for i in range(start, start + LANES):
                 hits += np.int32(line[i] > thresholds[i])
             i = start
             while hits > 0:

@@ -9,7 +9,7 @@ from torch.nn.functional import embedding_bag
 
 from sae_atlas.saes.sae import Sae
 
-ROWS = 1024  # tokens encoded at once: 0.5 GB beside 131,072 latents
+TOKENS_AT_ONCE = 1024  # tokens encoded at once: 0.5 GB beside 131,072 latents
 DENSE_ABOVE = 0.07  # share of active entries above which the dense product is the faster decoder
 
 
@@ -57,10 +57,10 @@ class Active:
 
 def through_latents(sae: Sae, x: Tensor) -> tuple[Active, Tensor]:
     """Active entries and reconstruction of x [tokens, d_in], both on the CPU. What is as wide as the SAE stays on its device,
-    and is there for `ROWS` tokens at once.
+    and is there for `TOKENS_AT_ONCE` tokens at once.
     """
     found, decoded = [], []
-    for part in x.split(ROWS):
+    for part in x.split(TOKENS_AT_ONCE):
         latents = sae.encode(part.to(sae.b_dec.device))
         active = Active.of(latents)
         decoded.append(decode(sae, latents, active).cpu())

@@ -10,7 +10,7 @@ from sae_atlas.io.tables import identities, read_table, write_table
 
 
 def collect(tables: Sequence[str | Path], table: str | Path) -> None:
-    """Concatenate metric tables (metrics.evaluate.COLUMNS) in the order given, with the identities that they carry."""
+    """Concatenate metric tables (metrics.evaluate.METRIC_COLUMNS) in the order given, with the identities that they carry."""
     whole = pd.concat(map(read_table, tables), ignore_index=True)
     collected = [identity for each in tables for identity in identities(each)]
     write_table(table, pa.Table.from_pandas(whole, preserve_index=False), collected)

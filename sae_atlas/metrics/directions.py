@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK = 1024  # rows whose cosines with all others are in memory at once: 134 MB beside 32,768 rows
+ROWS_AT_ONCE = 1024  # rows whose cosines with all others are in memory at once: 134 MB beside 32,768 rows
 SETTLED = 0.9  # cosine from which two decoder rows count as the same latent
 
 
@@ -21,15 +21,15 @@ def alignment(encoder: Tensor, decoder: Tensor) -> Tensor:
     1 where a latent writes the direction that it reads, as all do at initialisation. SAELens calls it
     `encoder_decoder_cosine_sim`.
     """
-    parts = zip(encoder.split(BLOCK), decoder.split(BLOCK), strict=True)
+    parts = zip(encoder.split(ROWS_AT_ONCE), decoder.split(ROWS_AT_ONCE), strict=True)
     return torch.cat([(unit(one) * unit(other)).sum(dim=1) for one, other in parts])
 
 
 def cosine_blocks(rows: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """(rows of a block, their cosines with all `others` [m, d_in]), block by block; a row of zeros has cosines 0."""
     rows, others = unit(rows), unit(others)
-    for first in range(0, len(rows), BLOCK):
-        block = slice(first, first + BLOCK)
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        block = slice(first, first + ROWS_AT_ONCE)
         yield block, rows[block] @ others.T
 
 

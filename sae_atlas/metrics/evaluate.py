@@ -17,7 +17,7 @@ from sae_atlas.metrics.layer_data import LayerData
 from sae_atlas.metrics.sums import Sums
 from sae_atlas.saes.sae import Sae
 
-COLUMNS = ("recipe", "layer", "snapshot", "tokens", "metric", "value", "low", "high", "unit", "held_out_tokens")
+METRIC_COLUMNS = ("recipe", "layer", "snapshot", "tokens", "metric", "value", "low", "high", "unit", "held_out_tokens")
 
 
 def evaluate(
@@ -68,7 +68,7 @@ def evaluate(
         for snapshot in saes
         for row in sums[snapshot].rows(final)
     ]
-    write_table(table, pa.table({name: [row[name] for row in rows] for name in COLUMNS}))
+    write_table(table, pa.table({name: [row[name] for row in rows] for name in METRIC_COLUMNS}))
     write_table(latents, pa.table(final.per_latent()))
     write_table(blocks, pa.table(final.per_block()))
     measured = {snapshot: _about(saes[snapshot], files[snapshot]) for snapshot in saes}

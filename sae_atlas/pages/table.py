@@ -52,7 +52,7 @@ def columns(table: pd.DataFrame) -> list[Column]:
 
 
 def rows(table: pd.DataFrame, shown: list[Column]) -> list[Row]:
-    """In the order of the table: recipe, layer, snapshot. table: metrics.evaluate.COLUMNS."""
+    """In the order of the table: recipe, layer, snapshot. table: metrics.evaluate.METRIC_COLUMNS."""
     found = []
     for (recipe, layer, snapshot), group in table.groupby(["recipe", "layer", "snapshot"], sort=False):
         by_metric = group.set_index("metric").to_dict("index")

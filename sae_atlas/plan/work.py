@@ -18,7 +18,7 @@ FITTED = 16  # bytes of a parameter in training: value, gradient, two averages
 LIBRARIES = 0.5e9  # bytes: torch, transformers and numba with what they set up
 DENSITY = 0.05  # share of the latents taken as active where the config does not say
 MEDIAN_ROWS = 8192  # sampled of every store for its geometric median
-ROWS = {
+ROWS_AT_ONCE = {
     "saved": 4096,
     "step": 256,
     "measured": 1024,
@@ -174,7 +174,7 @@ class Jobs:
 
     def one_pass(self, tokens: int, layers: list[int]) -> dict:
         contexts = self.config["activations"]["contexts_per_batch"]
-        waiting = ROWS["saved"] * self.saved + contexts * self.context * self.d_in * SINGLE  # bytes of a layer
+        waiting = ROWS_AT_ONCE["saved"] * self.saved + contexts * self.context * self.d_in * SINGLE  # bytes of a layer
         memory = self.model + self.pass_memory(contexts, logits=False) + len(layers) * waiting
         flops = tokens * self.forward(layers[-1] + 1, head=False)
         written = tokens * len(layers) * self.saved
@@ -212,7 +212,7 @@ class Jobs:
         tokens, weights, said = self.window(snapshot), self.weights(recipe), self.config["recipes"][recipe]
         chunks = 5 * self.config["activations"]["chunk_rows"] * self.d_in * SINGLE
         copies = (4 if uses(said["architecture"], "k") else 8) + 1 / 8
-        step = TRAINED * ROWS["step"] * self.latents(recipe)
+        step = TRAINED * ROWS_AT_ONCE["step"] * self.latents(recipe)
         return {
             "tokens": tokens,
             "matmul_flops": tokens * (weights + 3 * 2 * self.active(recipe) * self.d_in),
@@ -250,7 +250,7 @@ class Jobs:
         flops = self.patched * self.forward(0)
         flops += snapshots * (self.above(layer) + 2 * weights * self.held_out)
         compared = self.compared(recipe, 2 * snapshots)["matmul_flops"]
-        measured = (snapshots + 2) * SINGLE * weights + ENCODED * ROWS["measured"] * latents
+        measured = (snapshots + 2) * SINGLE * weights + ENCODED * ROWS_AT_ONCE["measured"] * latents
         read = SINGLE * self.d_in * (self.held_out + self.patched)
         memory = self.save_held_out()["memory"] + measured
         return {"tokens": self.held_out * snapshots, "matmul_flops": flops + compared, "read": read, "memory": memory}
@@ -322,13 +322,13 @@ class Jobs:
             "matmul_flops": tokens * weights + latents * self.forward(0),
             "read": read,
             "written": written,
-            "memory": self.model + 1.5 * SINGLE * weights + latents * (kept + ENCODED * ROWS["contexts"]),
+            "memory": self.model + 1.5 * SINGLE * weights + latents * (kept + ENCODED * ROWS_AT_ONCE["contexts"]),
         }
 
     def contexts_of_matches(self, recipe: str, layer: int) -> dict:
         """The encoders of the earlier snapshots and of the layers beside, over the text that top_contexts reads."""
         (tokens, read), weights = self.text(), self.weights(recipe)
         encoders = len(self.atlas.snapshots_of(recipe)) - 1 + len(self.atlas.neighbour_layers(layer))
-        memory = LIBRARIES + 3 * SINGLE * weights + ENCODED * ROWS["contexts"] * self.latents(recipe)
+        memory = LIBRARIES + 3 * SINGLE * weights + ENCODED * ROWS_AT_ONCE["contexts"] * self.latents(recipe)
         flops = tokens * encoders * weights
         return {"tokens": tokens * encoders, "matmul_flops": flops, "read": encoders * read, "memory": memory}

@@ -14,7 +14,7 @@ from sae_atlas.publish.cards.names import PUBLISHED, parse_sae_name, spelled_sit
 from sae_atlas.publish.formats import saelens
 from sae_atlas.saes.checkpoint import load_checkpoint
 
-COLUMNS = ("base", "site", "layer", "recipe", "expansion", "tokens", "L0", "FVU", "CE recovered", "sha256")
+INDEX_COLUMNS = ("base", "site", "layer", "recipe", "expansion", "tokens", "L0", "FVU", "CE recovered", "sha256")
 TEMPLATE = Path(__file__).parent / "cards" / "templates" / "model_card.md.jinja"
 
 
@@ -38,7 +38,7 @@ def index(models: str | Path) -> str:
     if any(found.values()):
         raise AtlasError("\n".join(f"{folder}: {problem}" for folder, each in found.items() for problem in each))
     rows = sorted((_row(read_json(folder / "config.json")) for folder in folders), key=lambda row: row[:5])
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    lines = [f"| {' | '.join(INDEX_COLUMNS)} |", "|---" * len(INDEX_COLUMNS) + "|"]
     lines += [f"| {' | '.join(_cell(value) for value in row)} |" for row in rows]
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,6 @@
 """An SAE depends on its recipe, on the window's store, and on the snapshot before it; a published one on where it lies."""
 
-from sae_atlas.config.published import place
+from sae_atlas.config.published import path_in_release
 from sae_atlas.stages.declare import stage
 
 
@@ -24,7 +24,7 @@ def import_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dic
     values = atlas.config["recipes"][recipe]
     settings = {
         "recipe": values,
-        "where": place(values, layer, atlas.published(snapshot)),
+        "where": path_in_release(values, layer, atlas.published(snapshot)),
         "layer": layer,
         "tokens": atlas.tokens_of(recipe, snapshot),
         "base": atlas.config["base_model"]["name"],

@@ -11,7 +11,7 @@ from torch import Tensor
 from sae_atlas.io.tables import write_table
 from sae_atlas.kernels.measured import Measured, floats
 
-ROWS = 100  # at most, per window
+MOST_ROWS = 100  # at most, per window
 MEANS = ("loss", "reconstruction", "sparsity", "l0", "gradient_norm")  # of the steps of an interval
 
 

@@ -21,7 +21,7 @@ from sae_atlas.saes import architecture
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.architectures import uses
 from sae_atlas.training import controller
-from sae_atlas.training.curve import ROWS, Curve
+from sae_atlas.training.curve import MOST_ROWS, Curve
 from sae_atlas.training.interruption import Interruption
 from sae_atlas.training.recipe import Recipe
 from sae_atlas.training.schedule import decayed, warmed_up
@@ -69,7 +69,16 @@ def train(
             f"{store}: {reader.rows} rows are less than a batch ({chosen.batch}); lower the recipe's batch"
         )
     window = _Window(
-        chosen, reader, state, Curve(every=math.ceil(steps / ROWS)), start, stop, total, threads, watch, gpu_products
+        chosen,
+        reader,
+        state,
+        Curve(every=math.ceil(steps / MOST_ROWS)),
+        start,
+        stop,
+        total,
+        threads,
+        watch,
+        gpu_products,
     )
     logger.info(
         "%s, %d -> %d latents, %d steps of %d tokens, %s, %d thread(s)",
@@ -126,7 +135,7 @@ class _Window:
             bar.update(self.done * self.recipe.batch)
             while self.done < self.steps:
                 before = self.done
-                if self.backend.AHEAD and self.done >= self.one_by_one:
+                if self.backend.ASYNCHRONOUS and self.done >= self.one_by_one:
                     self._run_ahead(interruption)
                 else:
                     self._step(next(self.batches), interruption)

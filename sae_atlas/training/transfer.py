@@ -8,7 +8,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-AHEAD = 4  # steps the host may be ahead of a GPU: it bounds the batches that wait there
+STEPS_AHEAD = 4  # steps the host may be ahead of a GPU: it bounds the batches that wait there
 
 
 class Batches:
@@ -49,6 +49,6 @@ class Batches:
                 yield batch.to(torch.float32, copy=True)
                 used.append(torch.cuda.Event())
                 used[-1].record()
-                if len(used) > AHEAD:
+                if len(used) > STEPS_AHEAD:
                     used.popleft().synchronize()
             ahead = following

@@ -10,7 +10,7 @@ if workflow.remote_exec:
 
 from sae_atlas.base_models.adapters import META
 from sae_atlas.config.made import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
-from sae_atlas.config.published import place
+from sae_atlas.config.published import path_in_release
 from sae_atlas.config.read import complete_config
 from sae_atlas.io.devices import gpus_for
 from sae_atlas.io.errors import AtlasError
@@ -157,7 +157,7 @@ def local_sae(wildcards):
     recipe = atlas.config["recipes"][wildcards.recipe]
     if recipe["pretrained"]["source"] == "hub":
         return []
-    return Path(place(recipe, int(wildcards.layer), atlas.published(wildcards.snapshot))).absolute()
+    return Path(path_in_release(recipe, int(wildcards.layer), atlas.published(wildcards.snapshot))).absolute()
 
 
 def previous_resume_point(wildcards):

@@ -9,7 +9,7 @@ import pyarrow as pa
 from sae_atlas.pages.explorer.pack import short
 from sae_atlas.pages.explorer.text import Text
 
-BLOCK = 512  # latents whose contexts lie in one file
+LATENTS_PER_FILE = 512  # latents whose contexts lie in one file
 SHOWN = {"top": 10, "q75": 3, "q50": 3, "q25": 3}  # contexts of every band
 SEARCHED = 4  # tokens of a latent that search finds: those at its highest peaks, and those it promotes most
 LENS = 8  # tokens shown of those that a latent promotes and suppresses
@@ -34,7 +34,7 @@ def columns(layer: Layer, contexts: "Contexts") -> dict:
     features = layer.features
     found = {
         "latents": len(features),
-        "block": BLOCK,
+        "block": LATENTS_PER_FILE,
         "tokens_seen": int(features["tokens_seen"][0].as_py()),
         "edges": short(json.loads(features.schema.field("histogram").metadata[b"edges"])),
         "alive": features["alive"].to_numpy().astype(int).tolist(),
@@ -64,7 +64,7 @@ def columns(layer: Layer, contexts: "Contexts") -> dict:
 
 
 def blocks(layer: Layer, contexts: "Contexts") -> list[dict]:
-    """What the pages of the latents need, BLOCK latents at a time."""
+    """What the pages of the latents need, LATENTS_PER_FILE latents at a time."""
     features, count = layer.features, len(layer.features)
     wide = {"histogram": features["histogram"].to_pylist()}
     wide["promoted"] = [row[SEARCHED:LENS] for row in features["promoted"].to_pylist()]  # after those of the list
@@ -79,9 +79,9 @@ def blocks(layer: Layer, contexts: "Contexts") -> list[dict]:
         wide["neighbours"] = latents.tolist()
         wide["cosines"] = np.round(cosines, 2).tolist()
     return [
-        {name: rows[first : first + BLOCK] for name, rows in wide.items()}
-        | contexts.of(first, min(first + BLOCK, count))
-        for first in range(0, count, BLOCK)
+        {name: rows[first : first + LATENTS_PER_FILE] for name, rows in wide.items()}
+        | contexts.of(first, min(first + LATENTS_PER_FILE, count))
+        for first in range(0, count, LATENTS_PER_FILE)
     ]
 
 
