@@ -180,9 +180,13 @@ def test_what_was_finished_is_kept(cluster, tmp_path):
     before = outputs(folder)
     there = [*profile(tmp_path, "slurm"), "--jobs", "3", *QUICK, "--retries", "0"]
     last = "results/checkpoints/topk/sae_layer01_2k.pt"
-    told = snakemake(folder, small, "--force", last, *there).stdout
-    assert "train: topk, layer 01, to 2k tokens" in told
-    assert outputs(folder) == before
+    for asked, job in (
+        (("--force", last), "train: topk, layer 01, to 2k tokens"),
+        (("--forcerun", "train_sae"), "train: topk, layer 01, to 1k tokens"),
+        (("--forceall",), "base model: prepare random"),
+    ):
+        assert job in snakemake(folder, small, *asked, *there).stdout
+        assert outputs(folder) == before, asked
     small["recipes"]["topk"]["learning_rate"] = 1e30
     failed = snakemake(folder, small, *there, check=False)
     assert failed.returncode != 0 and "gradient norm" in failed.stdout
