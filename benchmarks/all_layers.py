@@ -68,7 +68,7 @@ def in_one_process(atlas: Atlas, folder: Path) -> dict[str, float]:
 def as_workflow(atlas: Atlas, config: dict, folder: Path) -> float:
     """Seconds from the finished corpus to the last checkpoint."""
     file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump(config))
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
     command += ["--configfile", file, "--cores", "2"]
     text = [f"results/corpus/{config['corpus']['name']}.zarr"]

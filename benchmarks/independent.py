@@ -167,7 +167,7 @@ def small_atlas(folder: Path) -> None:
     provenance, corpus = folder / "base_model" / "provenance.json", folder / "corpus.zarr"
     prepare(provenance, **model)
     text = folder / "text.txt"
-    text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(400)))
+    text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(400)), encoding="utf-8")
     tokenize(provenance, corpus, {"source": "local", "path": str(text)}, 16, 500, 900, 0)
     sizes = {"tokens": 800, "patched_tokens": 400, "contexts_per_batch": 8, "model_dtype": "float32"}
     save_held_out(provenance, corpus, folder / "held_out.zarr", layers=[1], site="resid_post", **sizes)

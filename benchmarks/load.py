@@ -64,7 +64,7 @@ def graph(grids) -> list[dict]:
 
 
 def _planned(layers: int, snapshots: int, recipes: int) -> dict:
-    config = yaml.safe_load((ROOT / "config/tiny-neox.yaml").read_text())
+    config = yaml.safe_load((ROOT / "config/tiny-neox.yaml").read_text(encoding="utf-8"))
     config["base_model"]["sizes"]["num_hidden_layers"] = layers
     stops = [4000 * number for number in range(1, snapshots + 1)]
     config["training"] = {"tokens": stops[-1], "snapshots": stops[:-1]}
@@ -94,7 +94,7 @@ def starts(which: str) -> list[dict]:
     """Seconds and memory of a new Python with the imports of every script of the workflow, wherever in it they stand."""
     rows = []
     for script in sorted((ROOT / "workflow/scripts").glob(f"{which}.py")):
-        nodes = ast.walk(ast.parse(script.read_text()))
+        nodes = ast.walk(ast.parse(script.read_text(encoding="utf-8")))
         lines = [ast.unparse(node) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
         names = f"import sys; print(*[name for name in {HEAVY!r} if name in sys.modules])"
         found, used = _timed([sys.executable, "-c", "\n".join([*lines, names])])
@@ -143,12 +143,12 @@ def tokens(counts: tuple[int, ...], way=run_stage) -> list[dict]:
 
 def texts(counts: tuple[int, ...], way=run_stage) -> list[dict]:
     """A row per number of train tokens: what `tokenize` takes for a text in a file, and what its rule asks for."""
-    articles = [each["extract"] for each in json.loads(find_text(TEXT).path().read_text()).values()]
+    articles = [each["extract"] for each in json.loads(find_text(TEXT).path().read_text(encoding="utf-8")).values()]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HF_DATASETS_CACHE"] = f"{folder}/cache"  # for the stages: the user's would keep the text
         file = Path(folder) / "text.jsonl"
-        with file.open("w") as stream:
+        with file.open("w", encoding="utf-8") as stream:
             for _ in range(1 + max(counts) // 900_000):  # tokens that all articles are at least
                 stream.writelines(json.dumps({"text": article}) + "\n" for article in articles)
         for tokens in (20_000, *counts):  # the first puts the text into the cache
@@ -193,7 +193,7 @@ def main() -> None:
     }
     out = chosen.out or (None if toy else Path(__file__).parent)
     file = out and out / "load.json"
-    found = json.loads(file.read_text()) if file and file.is_file() else {}
+    found = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
     now = about(1, THREADS) | {"unit": "seconds; MB of 10^6 bytes, the peak of the process", "later": {}}
     if chosen.only and "date" in found:
         found.setdefault("later", {})[chosen.only] = now["date"]

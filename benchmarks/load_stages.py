@@ -34,7 +34,7 @@ def run_stage(folder: Path, stage: str) -> dict:
 
 def write_config(folder: Path, config: dict) -> None:
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
 def measure(folder: Path, stage: str) -> dict:
@@ -51,7 +51,7 @@ def measure(folder: Path, stage: str) -> dict:
 
 def _memory(field: str) -> float:
     """MB of this process: VmRSS now, VmHWM at the most."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
 
 

@@ -27,7 +27,7 @@ METRICS = ("ce_recovered", "kl_recovered", "fvu", "l0", "dead")
 
 def default(tokens: int) -> dict:
     """Resolved config: the first `tokens` tokens of the embedded default at layer 14."""
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
     corpus = config["corpus"] | {"tokens": parse_size(config["corpus"]["tokens"]), "held_out_tokens": 16_000, "seed": 0}
     return _config(config["base_model"], corpus, 14, tokens, {"tokens": 8000, "patched_tokens": 4000})
 
@@ -36,7 +36,7 @@ def toy(folder: Path) -> dict:
     """Resolved config: a random model of 16 dimensions that reads numbered sentences."""
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / "text.txt"
-    text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(400)))
+    text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(400)), encoding="utf-8")
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     model = {"name": "toy", "source": "random", "architecture": "gpt_neox", "sizes": sizes, "seed": 0}
     corpus = {"name": "toy", "source": "local", "path": str(text), "context": 16}

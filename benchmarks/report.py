@@ -90,7 +90,9 @@ def _cell(row: dict) -> str:
 
 def _version(name: str) -> str | None:
     if name == "sae-atlas":  # run from its source, not installed
-        return tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]["version"]
+        return tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+            "version"
+        ]
     try:
         return version(name)
     except PackageNotFoundError:
@@ -101,7 +103,7 @@ def cpu() -> str:
     """Model name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -113,4 +115,4 @@ def write(out: Path | None, name: str, found: dict, text: str | None = None) -> 
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / f"{name}.json", found)
         if text is not None:
-            (out / f"{name.upper()}.md").write_text(text)
+            (out / f"{name.upper()}.md").write_text(text, encoding="utf-8")

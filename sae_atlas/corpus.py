@@ -218,7 +218,7 @@ def read_documents(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
     if text["source"] == "package":
         from sae_atlas.base_models.packages import find_text
 
-        articles = list(json.loads(find_text(text["package"]).path().read_text()).values())
+        articles = list(json.loads(find_text(text["package"]).path().read_text(encoding="utf-8")).values())
         topic, topics = text.get("topic"), sorted({article["topic"] for article in articles})
         if topic not in (None, *topics):
             raise AtlasError(f"corpus.topic: {topic!r} is none of {text['package']}; {nearest(topic, topics)}")

@@ -30,3 +30,34 @@ def test_rooms_form_no_circle():
 
 def test_the_library_knows_nothing_of_snakemake():
     assert [file for file in LIBRARY.rglob("*.py") if any(name.startswith("snakemake") for name in imports(file))] == []
+
+
+def opens_text(node: ast.AST) -> bool:
+    """Is it a call that reads or writes a text file?"""
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Attribute) and node.func.attr in ("read_text", "write_text"):
+        return True
+    modes = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    if isinstance(node.func, ast.Attribute):  # path.open("w"); of archives and arrays the name is the first argument
+        return node.func.attr == "open" and len(modes) == 1 and set(modes[0]) <= set("rwax+")
+    return isinstance(node.func, ast.Name) and node.func.id == "open" and not any("b" in mode for mode in modes[-1:])
+
+
+def test_text_is_utf_8_whatever_the_locale():
+    files = [
+        *LIBRARY.rglob("*.py"),
+        *(LIBRARY.parent / "workflow").rglob("*.py"),
+        *(LIBRARY.parent / "benchmarks").glob("*.py"),
+    ]
+    calls = [
+        (file, node)
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if opens_text(node)
+    ]
+    said = {keyword.value.value for _, node in calls for keyword in node.keywords if keyword.arg == "encoding"}
+    assert said == {"utf-8"} and len(calls) > 40
+    assert [
+        f"{file}:{node.lineno}" for file, node in calls if "encoding" not in {each.arg for each in node.keywords}
+    ] == []

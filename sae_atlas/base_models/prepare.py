@@ -144,7 +144,7 @@ def _from_rules(settings: dict, provenance: Path, made: Path) -> dict:
 
 
 def _sizes(folder: Path) -> dict:
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", config)
     return {
         "architecture": config["model_type"],

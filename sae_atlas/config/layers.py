@@ -66,7 +66,7 @@ def model_config(base_model: dict, also: str = "", at_hand: bool = False) -> dic
 def read_config_file(file: Path) -> dict:
     """A config.json. Raises AtlasError."""
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise AtlasError(f"base_model: {file} is not readable ({reason(error)})") from error
 

@@ -103,4 +103,4 @@ def _rounded(values: np.ndarray) -> list[float]:
 def _write(output: str | Path, value: dict) -> None:
     """In one line: these files are large, and read by programs."""
     with atomic(output) as partial:
-        partial.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        partial.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False), encoding="utf-8")

@@ -100,7 +100,7 @@ def carries(path: str | Path, identities: Sequence[str]) -> bool:
 def read_record(path: str | Path) -> dict:
     """The `record` of a JSON file or of Zarr's metadata; an empty one if there is none or the file is not readable."""
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
         return content.get("attributes", content)["record"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

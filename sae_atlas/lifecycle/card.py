@@ -57,4 +57,4 @@ def write_card(file: Path, name: str, args: dict, training: dict, reached: dict)
         "- Made to be looked into. It has seen no other text than the one above, and nobody has checked what it says.",
         "",
     ]
-    file.write_text("\n".join(lines))
+    file.write_text("\n".join(lines), encoding="utf-8")

@@ -68,7 +68,7 @@ def write_page(
         record=record,
     )
     with atomic(page) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ def _write_cards(saes: list[Published], folder: Path, page: str | Path, explored
             text = fill(
                 "card.html.jinja",
                 name=sae.name,
-                body=rendered(sae.card.read_text()),
+                body=rendered(sae.card.read_text(encoding="utf-8")),
                 page=_relative(page, folder),
                 files=_relative(sae.card.parent, folder),
                 explorer=f"#/{quote(sae.recipe, safe='')}/{sae.layer}" if sae.layer in explored else None,
             )
-            (partial / f"{sae.name}.html").write_text(text)
+            (partial / f"{sae.name}.html").write_text(text, encoding="utf-8")
 
 
 def _recipe(name: str, measured: pd.DataFrame, saes: list, figures: Sequence, colour_map: str, where: Path) -> dict:

@@ -22,7 +22,7 @@ def write_index(table: str | Path) -> None:
     """Write `table`, in the folder that holds all published SAEs, as Markdown. Raises AtlasError as `index` does."""
     made_by = f"\n<!-- made by {record['identity']} -->\n" if (record := current_record()) else ""
     with atomic(table) as partial:
-        partial.write_text(f"# Published SAEs\n\n{index(Path(table).parents[1])}{made_by}")
+        partial.write_text(f"# Published SAEs\n\n{index(Path(table).parents[1])}{made_by}", encoding="utf-8")
 
 
 def index(models: str | Path) -> str:
@@ -122,8 +122,8 @@ def _weights(folder: Path, config: dict) -> Iterator[str]:
 
 
 def _missing_headings(card: Path) -> Iterator[str]:
-    there = set(headings(card.read_text()))
-    for heading in headings(TEMPLATE.read_text()):
+    there = set(headings(card.read_text(encoding="utf-8")))
+    for heading in headings(TEMPLATE.read_text(encoding="utf-8")):
         if heading not in there:
             yield f"model_card.md has no heading `{heading}`; rebuild it"
 

@@ -43,4 +43,4 @@ def changed_code(records: Iterable[dict]) -> list[str]:
 
 @cache
 def _code_hashes() -> dict[str, dict[str, str]]:
-    return json.loads((files("sae_atlas.stages") / "code_hashes.json").read_text())
+    return json.loads((files("sae_atlas.stages") / "code_hashes.json").read_text(encoding="utf-8"))

@@ -62,7 +62,9 @@ def write_page(
         "recipe": recipe,
     }
     with atomic(page) as partial:
-        partial.write_text(fill("survival.html.jinja", figure=Path(png).name, record=current_record(), **facts))
+        partial.write_text(
+            fill("survival.html.jinja", figure=Path(png).name, record=current_record(), **facts), encoding="utf-8"
+        )
 
 
 def _lines(name: str, table: pd.DataFrame):

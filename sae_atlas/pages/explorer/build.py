@@ -89,7 +89,7 @@ def _write_page(folder: Path, base: str, identity: str | None) -> None:
     html = fill("explorer.html.jinja", base=base, scripts=SCRIPTS, identity=identity)
     (folder / "index.html").write_text(html, encoding="utf-8")
     for name in ("style.css", *SCRIPTS):
-        (folder / name).write_text((page / name).read_text())
+        (folder / name).write_text((page / name).read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def _table(source: Source, name: str, columns: list[str] | None = None) -> pa.Table | None:

@@ -18,12 +18,12 @@ def write_pack(folder: Path, key: str, value: object) -> None:
     path = folder / f"{key}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
-    path.write_text(f'explorerData("{key}","{text}");\n')
+    path.write_text(f'explorerData("{key}","{text}");\n', encoding="utf-8")
 
 
 def read_pack(folder: Path, key: str) -> object:
     """What write_pack wrote: bytes if they are no JSON."""
-    text = (folder / f"{key}.js").read_text().split('"')[3]
+    text = (folder / f"{key}.js").read_text(encoding="utf-8").split('"')[3]
     content = gzip.decompress(base64.b64decode(text))
     try:
         return json.loads(content)

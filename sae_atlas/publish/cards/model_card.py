@@ -47,7 +47,7 @@ def write_model_card(
     date = datetime.fromtimestamp(os.stat(checkpoint).st_mtime, UTC).date().isoformat()
     card = _card(name, origin, measured, weights, date, author)
     with atomic(folder / "model_card.md") as partial:
-        partial.write_text(card)
+        partial.write_text(card, encoding="utf-8")
     files = {file: sha256(folder / file) for file in PUBLISHED if file != "config.json"}
     write_json(folder / "config.json", _config(name, origin, measured, date, files))
 

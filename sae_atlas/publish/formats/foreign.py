@@ -28,7 +28,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def read_config(path: Path) -> dict:
     """A JSON object. Raises AtlasError if it is none."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise AtlasError(f"{path}: not readable ({reason(error)}); fetch it again") from error
     if not isinstance(value, dict):

@@ -66,7 +66,7 @@ def check_listed(path: Path) -> None:
     sums, config = path.parent / "SHA256SUMS", path.parent / "config.json"
     expected = None
     if sums.is_file():
-        lines = (line.split(maxsplit=1) for line in sums.read_text().splitlines() if line.strip())
+        lines = (line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8").splitlines() if line.strip())
         expected = {name: digest for digest, name in lines}.get(path.name)
     elif config.is_file():
         expected = read_json(config).get("files_sha256", {}).get(path.name)
