@@ -7,6 +7,7 @@ contexts come first; each part is in a seeded random order, so any contiguous ra
 [documents]` the place of its label in the attribute `topics`, -1 without one (labels: the embedded text).
 """
 
+import glob
 import hashlib
 import json
 import mmap
@@ -19,7 +20,7 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.base_models.load import largest_id, load_tokenizer
 from sae_atlas.io.arrays import Rows
 from sae_atlas.io.errors import AtlasError, nearest, reason
 from sae_atlas.io.files import atomic
@@ -123,7 +124,7 @@ def tokenize(
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         raise AtlasError("base_model: its tokenizer has neither a start nor an end token to part documents with")
-    dtype = np.min_scalar_type(max(len(tokenizer) - 1, 255))
+    dtype = np.min_scalar_type(max(largest_id(tokenizer), 255))
     documents, topics, digest = _encoded(read_documents(text, seed), tokenizer), _Topics(), hashlib.sha256()
     contexts = _Contexts(context, dtype)
     found_held_out = _pack(documents, held_out_tokens, start, contexts, topics, digest, "corpus.held_out_tokens")
@@ -257,7 +258,7 @@ def _local_rows(datasets, path: Path):
     if path.suffix not in kinds:
         raise AtlasError(f"corpus.path: {path.name} is none of {', '.join(kinds)}")
     options = {"sample_by": "paragraph"} if path.suffix == ".txt" else {}
-    return datasets.load_dataset(kinds[path.suffix], data_files=str(path), split="train", **options)
+    return datasets.load_dataset(kinds[path.suffix], data_files=glob.escape(str(path)), split="train", **options)
 
 
 def _read_rows(datasets, dataset, seed: int) -> Iterator[dict]:

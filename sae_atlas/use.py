@@ -38,12 +38,14 @@ def patch(
     site: str | None = None,
     layer: int | None = None,
     skip: int = 1,
+    attention_mask: Tensor | None = None,
 ) -> Iterator[None]:
     """Inside the `with`, the model reads the SAE's reconstruction in place of the site's activations.
 
     scale: latent -> factor on its activation before decoding (steering). site, layer: where; by default what the SAE was
     trained on. skip: positions at the start of a context that stay as they are, for SAEs saw none of them; a pass of one
-    position is a step of generation and none of its start. Raises AtlasError where site or layer is not known.
+    position is a step of generation and none of its start. attention_mask [batch, context] of a padded batch: the start is
+    then where it begins to be 1. Raises AtlasError where site or layer is not known.
     """
     trained = sae.config["activations"]
     site, layer = site or trained["site"], trained["layer"] if layer is None else layer
@@ -58,9 +60,12 @@ def patch(
         factors[latent] = factor
 
     def through(x: Tensor) -> Tensor:
-        start = skip if x.shape[1] > 1 else 0
-        latents = sae.encode(x[:, start:].to(sae.W_enc)) * factors
-        return torch.cat([x[:, :start], sae.decode(latents).to(x)], dim=1)
+        replaced = sae.decode(sae.encode(x.to(sae.W_enc)) * factors).to(x)
+        if x.shape[1] == 1:
+            return replaced
+        mask = torch.ones(x.shape[:2]) if attention_mask is None else attention_mask
+        kept = (mask.cumsum(dim=1) <= skip).to(x.device)
+        return torch.where(kept[..., None], x, replaced)
 
     with sites.patch(model, site, layer, through):
         yield

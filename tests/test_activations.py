@@ -300,3 +300,19 @@ def test_lean_stages_do_not_import_transformers(stage):
     heavy = {"shard": ["torch", "transformers", "datasets"], "train": ["transformers", "datasets", "pandas"]}[stage]
     code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_what_float16_would_round_away_is_refused():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(64, 16, generator=generator)
+    for size in (1e-4, 1e-8):
+        rounded = (size * values).half().float()
+        lost = ((rounded - size * values) ** 2).sum() / ((size * values) ** 2).sum()
+        if size == 1e-8:
+            assert lost > 1e-3
+            with pytest.raises(AtlasError, match=r"layer 2: activations of 1e-08 lose digits in float16; set"):
+                _stored(size * values, "float16", 2)
+        else:
+            assert lost < 1e-6 and len(_stored(size * values, "float16", 2)) == 64
+        assert len(_stored(size * values, "float32", 2)) == 64
+    assert not _stored(torch.zeros(4, 16), "float16", 2).any()

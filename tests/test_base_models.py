@@ -8,13 +8,15 @@ import pytest
 import torch
 from hub import COMMIT, point_at, serve
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sae_atlas.base_models import packages
+from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.base_models.gguf_llama import read_tokenizer
 from sae_atlas.base_models.load import load, load_tokenizer
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.base_models.prepare import prepare
+from sae_atlas.config.layers import count_layers
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, sha256
 
@@ -149,3 +151,26 @@ def test_code_in_a_folder_is_not_run(tmp_path):
 def test_sha256_is_that_of_the_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_tokenizer_with_more_ids_than_the_embedding_has_rows_is_refused(tmp_path):
+    with pytest.raises(AtlasError, match=r"base_model: its tokenizer has ids up to 256, its embedding 120 rows; give"):
+        prepare(tmp_path / "provenance.json", **(RANDOM | {"sizes": RANDOM["sizes"] | {"vocab_size": 120}}))
+
+
+def test_sizes_are_told_under_one_name_whatever_the_config_calls_them(tmp_path):
+    """GPT-Neo says num_layers, and its tokenizer is any."""
+    sizes = {
+        "hidden_size": 16,
+        "num_layers": 3,
+        "num_heads": 2,
+        "attention_types": [[["global"], 3]],
+        "vocab_size": 257,
+    }
+    folder = tmp_path / "neo"
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt_neo", **sizes)).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    prepare(tmp_path / "provenance.json", source="local", path=str(folder))
+    found = read_json(tmp_path / "provenance.json")
+    assert [found[key] for key in ("n_layers", "d_model", "vocabulary")] == [3, 16, 257]
+    assert count_layers({"source": "local", "path": str(folder)}) == 3

@@ -8,6 +8,10 @@ from itertools import islice, pairwise
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from models import write_tokenizer
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
@@ -221,3 +225,25 @@ def test_a_value_that_is_no_text_is_named(tmp_path):
     file.write_text('{"text": null}\n')
     with pytest.raises(AtlasError, match=r"corpus\.field: column 'text' holds None"):
         write(tmp_path / "a.zarr", {"source": "local", "path": str(file)})
+
+
+def test_a_path_is_a_path_and_no_pattern(tmp_path):
+    """Folders whose names are patterns of each other's."""
+    for folder, word in (("pick[ab]", "right"), ("picka", "wrong")):
+        (tmp_path / folder).mkdir()
+        lines = [json.dumps({"text": f"{word} {number}"}) for number in range(30)]
+        (tmp_path / folder / "t.jsonl").write_text("\n".join(lines))
+    texts = [text for text, _ in read_documents({"source": "local", "path": str(tmp_path / "pick[ab]" / "t.jsonl")}, 0)]
+    assert len(texts) == 30 and all(text.startswith("right") for text in texts)
+
+
+def test_ids_above_the_length_of_the_vocabulary_keep_their_value(tmp_path):
+    """A vocabulary with holes: three tokens, the largest id 70,000, which two bytes do not hold."""
+    words = Tokenizer(WordLevel({"<s>": 0, "near": 1, "far": 70_000}, unk_token="near"))
+    words.pre_tokenizer = Whitespace()
+    holed = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>")
+    assert len(holed) == 3
+    (tmp_path / "text.txt").write_text("\n\n".join(["near far far near"] * 600))
+    text = {"source": "local", "path": str(tmp_path / "text.txt")}
+    tokenize(write_tokenizer(tmp_path / "model", holed), tmp_path / "a.zarr", text, 16, 1000, 300, 0)
+    assert np.unique(open_corpus(tmp_path / "a.zarr").tokens[:]).tolist() == [0, 1, 70_000]

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 import torch
 import zarr
+from safetensors.torch import load_file, save_file
 
+from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.corpus import tokenize
@@ -222,3 +224,18 @@ def test_settled_counts_the_latents_that_are_in_the_final_snapshot(place, tmp_pa
     table = measure(place, tmp_path, "resid_post", 0, early=turned, final=identity_sae(tmp_path / "p.pt"))
     assert table.early["settled"] == pytest.approx(24 / 32)
     assert table.final["settled"] == 1
+
+
+def test_a_model_that_gives_nan_on_held_out_text_is_named(place, tmp_path):
+    """As on train text: the token that does it may occur in held-out documents alone."""
+    shutil.copytree(place / "model", tmp_path / "model")
+    shutil.copy(place / "provenance.json", tmp_path)
+    weights = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.embed_tokens.weight"][byte_tokenizer()("s").input_ids[0]] = torch.nan
+    save_file(tensors, weights, metadata={"format": "pt"})
+    settings = {"site": "resid_post", "tokens": 800, "patched_tokens": 400, "contexts_per_batch": 8}
+    files = tmp_path / "provenance.json", place / "corpus.zarr", tmp_path / "held_out.zarr"
+    with pytest.raises(AtlasError, match=r"layer 2: the model gives NaN or infinite activations; try"):
+        save_held_out(*files, layers=[2], **settings, model_dtype="float32")
+    assert not (tmp_path / "held_out.zarr").exists()

@@ -170,6 +170,19 @@ def spoil(kind, folder, how):
     return folder
 
 
+def test_what_changes_the_latents_is_refused_where_it_is_not_known(tmp_path):
+    """sparsify's `signed` keeps the largest magnitudes; its `multi_topk` is a loss, and changes nothing afterwards."""
+    sae = random_sae("topk")
+    sparsify.write(tmp_path / "layers.3", sae, metadata(sae.config))
+    file = tmp_path / "layers.3" / sparsify.FILES[0]
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"multi_topk": True}))
+    assert sparsify.read(tmp_path / "layers.3")["config"]["recipe"]["k"] == sae.k
+    file.write_text(json.dumps(config | {"signed": True}))
+    with pytest.raises(AtlasError, match="signed True is not supported"):
+        sparsify.read(tmp_path / "layers.3")
+
+
 ENCODER = {"saelens": "W_enc", "sparsify": "encoder.weight", "dictionary_learning": "encoder.weight"} | {
     "erdos": "encoder.weight"
 }

@@ -47,6 +47,16 @@ def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
     [
         ("recipes.topk.expantion", 8, "recipes.topk.expantion: no such key; did you mean `expansion`?"),
         ("corpus.contex", 8, "corpus.contex: no such key; did you mean `context`?"),
+        (
+            "recipes.topk.k",
+            129,
+            "recipes.topk.k: 129 is more than the 128 latents (4 x 32); lower it or raise expansion",
+        ),
+        (
+            "base_model.sizes.max_position_embeddings",
+            24,
+            "corpus.context: 32 is more than the 24 positions of small-neox; lower it",
+        ),
         ("trainning", {}, "trainning: no such key; did you mean `training`?"),
         ("recipes.topk.architecture", "tpok", "recipes.topk.architecture: 'tpok' is not allowed; did you mean `topk`?"),
         ("base_model.source", "pakage", "base_model.source: 'pakage' is not allowed; did you mean `package`?"),

@@ -101,3 +101,18 @@ def test_the_package_itself_is_light():
         "import sys, sae_atlas; assert 'torch' not in sys.modules; sae_atlas.load_sae; assert 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_padding_at_the_left_changes_nothing(sae):
+    """The start of a padded row is where its mask begins, which is what stays as it is."""
+    model, tokens = random_model("llama"), torch.tensor([[1, 5, 6, 7]])
+    padded, mask = torch.cat([torch.zeros(1, 4, dtype=torch.long), tokens], dim=1), torch.tensor([[0] * 4 + [1] * 4])
+    places = (mask.cumsum(dim=1) - 1).clamp_min(0)
+    with sae_atlas.patch(model, sae):
+        plain = model(tokens).logits
+    with sae_atlas.patch(model, sae, attention_mask=mask):
+        found = model(padded, attention_mask=mask, position_ids=places).logits[:, 4:]
+    torch.testing.assert_close(found, plain)
+    with sae_atlas.patch(model, sae):
+        other = model(padded, attention_mask=mask, position_ids=places).logits[:, 4:]
+    assert (other - plain).abs().max() > 1e-3

@@ -20,6 +20,8 @@ from sae_atlas.io.log import logger, progress
 from sae_atlas.io.provenance import current_record
 from sae_atlas.sites import capture, module_name
 
+# Root mean square below which rounding to float16, in steps of 2^-24 there, takes more than a millionth of the variance.
+SMALLEST = 2**-24 / (12e-6) ** 0.5
 ROWS_PER_CHUNK = 4096  # rows of every layer that wait in memory for a whole chunk
 
 
@@ -120,9 +122,8 @@ class _Column:
         self.written, self.count = self.written + self.count, 0
 
 
-def _stored(values: torch.Tensor, dtype: str, layer: int) -> np.ndarray:
-    """float32 or float16 values. Raises AtlasError if they are not finite or do not fit."""
-    values = values.float()
+def largest_value(values: torch.Tensor, layer: int) -> float:
+    """Largest magnitude. Raises AtlasError if a value is not finite."""
     low, high = values.aminmax() if values.numel() else (torch.zeros(()), torch.zeros(()))
     largest = torch.maximum(-low, high).item()  # NaN if any is
     if not math.isfinite(largest):
@@ -130,8 +131,20 @@ def _stored(values: torch.Tensor, dtype: str, layer: int) -> np.ndarray:
             f"layer {layer}: the model gives NaN or infinite activations; "
             "try base_model.dtype: float32, and check the weights"
         )
+    return largest
+
+
+def _stored(values: torch.Tensor, dtype: str, layer: int) -> np.ndarray:
+    """float32 or float16 values. Raises AtlasError if they are not finite, do not fit or would be rounded away."""
+    values = values.float()
+    largest = largest_value(values, layer)
     if dtype == "float16" and largest > float(np.finfo(np.float16).max):
         raise AtlasError(
             f"layer {layer}: activation {largest:.0f} does not fit float16 (65504); set activations.dtype: float32"
+        )
+    size = values.norm().item() / max(values.numel(), 1) ** 0.5
+    if dtype == "float16" and 0 < size < SMALLEST:
+        raise AtlasError(
+            f"layer {layer}: activations of {size:.0e} lose digits in float16; set activations.dtype: float32"
         )
     return values.to(getattr(torch, dtype)).numpy()  # NumPy's conversion takes twenty times as long

@@ -1,12 +1,12 @@
 """Make the base model ready: a folder in transformers format and a provenance record beside it."""
 
-import json
 import os
 from pathlib import Path
 
 from sae_atlas.base_models import from_hub
 from sae_atlas.base_models.adapters import ADAPTER, check_base, read_meta, weights_sum
 from sae_atlas.base_models.from_scratch import random_model
+from sae_atlas.base_models.load import largest_id, read_tokenizer_folder
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic, sha256, write_json
@@ -144,11 +144,22 @@ def _from_rules(settings: dict, provenance: Path, made: Path) -> dict:
 
 
 def _sizes(folder: Path) -> dict:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    text = config.get("text_config", config)
+    """Numbers of the model under transformers' own names. Raises AtlasError if its tokenizer has more ids than it knows."""
+    from transformers import AutoConfig
+
+    import sae_atlas.base_models.restoration  # noqa: F401 - makes its architecture known to transformers
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    text = config.get_text_config()
+    largest = largest_id(read_tokenizer_folder(folder))
+    if largest >= text.vocab_size:
+        raise AtlasError(
+            f"base_model: its tokenizer has ids up to {largest}, its embedding {text.vocab_size} rows; give the folder the "
+            "tokenizer that the model was trained with"
+        )
     return {
-        "architecture": config["model_type"],
-        "n_layers": text.get("num_hidden_layers", text.get("n_layer")),
-        "d_model": text.get("hidden_size", text.get("n_embd")),
-        "vocabulary": text["vocab_size"],
+        "architecture": config.model_type,
+        "n_layers": text.num_hidden_layers,
+        "d_model": text.hidden_size,
+        "vocabulary": text.vocab_size,
     }

@@ -17,6 +17,8 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     training.device_problems,
     training.length_problems,
     activations.problems,
+    base_model.position_problems,
+    recipes.width_problems,
     measurement.evaluation_problems,
     measurement.floors_problems,
     features.problems,

@@ -9,6 +9,10 @@ from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.hub import refuse
 
 MOST = 9999  # blocks of a model
+# Names that configs have for one thing, as transformers' attribute maps list them.
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
+WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
 VOCABULARIES = {"bytes": 257, "package": 49152}  # of the tokenizers that random models take
 
 
@@ -25,12 +29,22 @@ def named_layers(layers: str | list[int], base_model: dict) -> list[int]:
 def count_layers(base_model: dict) -> int:
     """Blocks of the base model, from its own config. Raises AtlasError if that cannot be read."""
     config = model_config(base_model, also=", or list activations.layers (`0-23`)")
-    for key in ("num_hidden_layers", "n_layer"):
+    for key in LAYERS:
         if isinstance(config, dict) and key in config:
             if type(config[key]) is int and 0 < config[key] <= MOST:
                 return config[key]
             raise AtlasError(f"activations.layers: the model's config says {key} {str(config[key])[:40]!r}; list them")
     raise AtlasError("activations.layers: the model's config does not say how many layers it has; list them")
+
+
+def stated(base_model: dict, names: tuple[str, ...]) -> int | None:
+    """What the base model's own config says under the first of `names` that it has; None where it is not at hand."""
+    try:
+        config = model_config(base_model, at_hand=True)
+    except AtlasError:
+        return None
+    config = config.get("text_config") or config
+    return next((config[name] for name in names if type(config.get(name)) is int and config[name] > 0), None)
 
 
 def model_config(base_model: dict, also: str = "", at_hand: bool = False) -> dict:

@@ -7,9 +7,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from sae_atlas.config.activations import Activations
+from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import HubId, Real, Revision, Section, Text, Whole, Words, is_used, key
+from sae_atlas.config.layers import WIDTHS, stated
 from sae_atlas.config.published import FILES
-from sae_atlas.saes.architectures import ARCHITECTURES, users
+from sae_atlas.saes.architectures import ARCHITECTURES, users, uses
+from sae_atlas.sites import SITES
 from sae_atlas.training.recipe import CONVENTIONS
 
 SPECIFICATION = re.compile(r"(0?[0-9]d)?")  # of a layer's digits; more may be as wide as memory
@@ -189,3 +193,22 @@ def published_problems(recipe: Published, where: str):
         yield f"{where}: {file!r} leads out of the release; name a file inside it, and its folder as `path`"
     elif len(names) == 1:
         yield f"{where}: {file!r} names the same SAE for every layer; write {{layer}} in it"
+
+
+def width_problems(recipes: dict, base_model: Model, activations: Activations):
+    """Lines for recipes that ask for more latents than there are, where the width of the site is known beforehand."""
+    width = stated(base_model.plain(), WIDTHS) if activations.site in SITES else None
+    if width is None:
+        return
+    for name, recipe in recipes.items():
+        where, latents = f"recipes.{name}", recipe.expansion * width
+        asked = {"k": recipe.k} if uses(recipe.architecture, "k") else {}
+        if isinstance(recipe, Recipe):
+            asked |= {"l1.target_l0": recipe.l1.target_l0} if uses(recipe.architecture, "l1") else {}
+            asked |= {"jumprelu.target_l0": recipe.jumprelu.target_l0} if uses(recipe.architecture, "jumprelu") else {}
+        for name_of_key, value in asked.items():
+            if value is not None and value > latents:
+                yield (
+                    f"{where}.{name_of_key}: {value:g} is more than the {latents} latents ({recipe.expansion} x {width}); "
+                    "lower it or raise expansion"
+                )

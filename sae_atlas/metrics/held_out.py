@@ -20,6 +20,7 @@ import zarr
 from torch import Tensor
 from zarr.codecs import Crc32cCodec
 
+from sae_atlas.activations.save import largest_value
 from sae_atlas.base_models.load import load
 from sae_atlas.corpus import open_corpus
 from sae_atlas.io.arrays import Rows
@@ -160,6 +161,7 @@ def _clean(model, group, ids: np.ndarray, batch: slice, layers: list[int], bar) 
     contexts = group["tokens"].shape[0]
     batch = slice(batch.start, min(batch.stop, contexts))
     for layer in layers:
+        largest_value(at_site[layer], layer)
         _write(group, f"layer{layer:02d}/site", contexts, batch, at_site[layer])
         if streams:
             _write(group, f"layer{layer:02d}/stream", contexts, batch, streams[layer])

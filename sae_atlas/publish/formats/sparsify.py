@@ -55,7 +55,7 @@ def read(folder: str | Path) -> dict:
     path, weights = folder / FILES[0], folder / FILES[1]
     config = read_config(path)
     require(path, config, "activation", ("topk",))
-    for key in ("skip_connection", "transcode"):
+    for key in ("skip_connection", "transcode", "signed"):  # which change what the weights compute
         require(path, config, key, (False,))
     found = checked(weights, read_safetensors(weights), SHAPES)
     about = config.get("metadata", {})
