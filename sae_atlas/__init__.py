@@ -1,12 +1,14 @@
 """SAE Atlas: a sparse autoencoder for every layer of a language model, at every training snapshot."""
 
-__all__ = ["capture", "load_base_model", "load_model", "load_sae", "patch", "train_sae"]
+from importlib import import_module
+
+_HOMES = {name: "use" for name in ("capture", "load_base_model", "load_model", "load_sae", "patch")}
+_HOMES["train_sae"] = "from_array"
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str):
     """The names above, loaded when first used: rules that need no torch do not wait for it."""
-    if name in __all__:
-        from sae_atlas import use
-
-        return getattr(use, name)
+    if name in _HOMES:
+        return getattr(import_module(f"sae_atlas.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Use SAEs in Python: load or train one, read a model's activations, run the model through it."""
+"""Use an SAE in Python: load it, read a model's activations, run the model through it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from sae_atlas import sites
 from sae_atlas.base_models.load import load, load_base_model, load_tokenizer
-from sae_atlas.from_array import train_sae
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.publish.formats.load import load_sae
 from sae_atlas.saes.sae import Sae
 
-__all__ = ["capture", "load_base_model", "load_model", "load_sae", "patch", "train_sae"]
+__all__ = ["capture", "load_base_model", "load_model", "load_sae", "patch"]
 
 
 def load_model(provenance: str | Path, dtype: str = "float32", device: str = "auto") -> tuple[nn.Module, object]:

@@ -31,8 +31,9 @@ LAST = "results/checkpoints/topk/sae_layer00_2k.resume.pt"
 # so that a figure drawn between a stage's failure and its retry does too.
 HOOK = """
 import pathlib, re, shutil, subprocess, sys
-found = re.search(r"scripts/tmp\\w+\\.(\\w+)\\.py", " ".join(sys.orig_argv))
-if found:
+script = re.search(r"\\S+scripts/tmp\\w+\\.\\w+\\.py", " ".join(sys.orig_argv))
+if script:
+    found = re.search(r"results/logs/(\\w+)", pathlib.Path(script[0]).read_text(encoding="utf-8"))
     disk, notes = pathlib.Path({disk!r}), pathlib.Path({notes!r})
     assert not list(disk.rglob("*.partial-*")), "left half-written"
     first = found[1] in {stages!r} and not (notes / found[1]).exists()

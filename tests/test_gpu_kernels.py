@@ -74,12 +74,12 @@ def cases(*choices):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "room", "dtype"),
+    ("architecture", "entry_capacity", "dtype"),
     [each for each in cases(ARCHITECTURES, [None, 8.0], EXACT) if each.values[1:] != (None, torch.float32)],
 )
-def test_equals_autograd(architecture, room, dtype):
+def test_equals_autograd(architecture, entry_capacity, dtype):
     recipe, weights, x = problem(architecture, dtype)
-    module, asked = module_of(recipe.architecture), control(entry_capacity=room, dead_capacity=40)  # 32 are dead
+    module, asked = module_of(recipe.architecture), control(entry_capacity=entry_capacity, dead_capacity=40)  # 32 are dead
     expected, told = reference.gradients(module, weights, x, recipe, asked)
     found, measured = gpu.gradients(module, weights, x, recipe, asked)
     assert set(found) == set(expected) == set(weights)
@@ -111,13 +111,13 @@ def test_no_active_latent_is_no_special_case(architecture):
 @pytest.mark.parametrize(
     "architecture, short",
     [
-        ("relu", {"room": 0.05}),
-        pytest.param("batch_topk", {"room": 1.0, "smallest": 0.0}, marks=pytest.mark.long),
-        ("batch_topk", {"room": 8.0, "smallest": 9.0}),  # too few candidates
-        pytest.param("topk", {"room": 4.0, "dead_capacity": 31}, marks=pytest.mark.long),
+        ("relu", {"entry_capacity": 0.05}),
+        pytest.param("batch_topk", {"entry_capacity": 1.0, "smallest": 0.0}, marks=pytest.mark.long),
+        ("batch_topk", {"entry_capacity": 8.0, "smallest": 9.0}),  # too few candidates
+        pytest.param("topk", {"entry_capacity": 4.0, "dead_capacity": 31}, marks=pytest.mark.long),
     ],
 )
-def test_too_little_room_is_a_loss_of_nan(architecture, short):
+def test_too_small_a_buffer_is_a_loss_of_nan(architecture, short):
     recipe, weights, x = problem(architecture)
     _, measured = gpu.gradients(
         module_of(recipe.architecture), weights, x, recipe, control(**{"dead_capacity": 96} | short)
