@@ -41,6 +41,8 @@ FAMILIES = (
     Family("transformer.h", "attn", "mlp", "transformer.ln_f"),  # GPT-2
     Family("layers", "attn", "ff", "final_ln"),  # the restoration model
 )
+TRIED = 8  # tokens on which a block's sum is tried
+ADDS_UP = 1e-3  # largest share of what a block adds that may be missing from it, beyond rounding
 # A block of these adds the bare outputs of attention, then of the MLP.
 PLAIN = {"gpt2", "llama", "mistral", "qwen2", "qwen3", "restoration"}
 
@@ -52,12 +54,22 @@ class _Reached(Exception):
 def family(model: nn.Module) -> Family:
     """Raises AtlasError if the model's blocks are not where a known family keeps them."""
     for known in FAMILIES:
-        try:
-            model.get_submodule(known.blocks)
-        except AttributeError:
+        if not _has(model, known.blocks):
             continue
+        if not _has(model, known.norm):
+            raise AtlasError(
+                f"base_model: {type(model).__name__} has its blocks at {known.blocks} and no norm at {known.norm}"
+            )
         return known
     raise AtlasError(f"base_model: {type(model).__name__} keeps its blocks in none of {[f.blocks for f in FAMILIES]}")
+
+
+def _has(model: nn.Module, path: str) -> bool:
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
@@ -83,17 +95,51 @@ def module_name(model: nn.Module, site: str, layer: int) -> str:
                 "parallel or their outputs are changed before they are added; choose resid_pre or resid_post"
             )
         inside = {"attn_out": kind.attention, "mlp_in": kind.mlp, "mlp_out": kind.mlp}
-        return f"{block}.{inside[site]}" if site in inside else block
+        path = f"{block}.{inside[site]}" if site in inside else block
+        if not _has(model, path):
+            raise AtlasError(
+                f"activations.site: {site} is not known for {model.config.model_type}, which has no module {path}; choose "
+                "resid_pre or resid_post, or give a module path with {layer} in it"
+            )
+        return path
     path = site.replace("{layer}", str(layer))
-    try:
-        model.get_submodule(path)
-    except AttributeError:
+    if not _has(model, path):
         paths = [name.replace(f".{layer}.", ".{layer}.", 1) for name in module_paths(model, layer)]
         near = difflib.get_close_matches(site, paths, 3, 0.3) or paths
         raise AtlasError(
             f"activations.site: no module {site!r}; sites are {', '.join(SITES)}, module paths {', '.join(near)}"
-        ) from None
+        )
     return path
+
+
+def check_site(model: nn.Module, site: str, layers: list[int]) -> None:
+    """Raise AtlasError if a layer has no such site, or if what is read there is not what the site's name promises.
+
+    `attn_out` and `mlp_out` are what a block adds to the stream: on a few tokens, resid_pre + attn_out + mlp_out must be
+    resid_post. A norm or a multiplier behind a module, or a residual inside of it, shows as a difference.
+    """
+    import torch
+
+    for layer in layers:
+        module_name(model, site, layer)
+    if site not in ("attn_out", "mlp_out", "resid_mid"):
+        return
+    words = min(model.config.get_text_config().vocab_size, 64)
+    tokens = torch.arange(1, TRIED + 1, device=model.device)[None] * 7 % words  # not 0, which may be padding, a row of zeros
+    with torch.inference_mode(), ExitStack() as stack:
+        parts = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+        read = {part: stack.enter_context(capture(model, part, layers, stop=False)) for part in parts}
+        model(tokens, use_cache=False)
+    for layer in layers:
+        pre, attention, mlp, post = (read[part][layer][0].to(torch.float64) for part in parts)
+        missing, added = (each.norm(dim=-1) for each in (pre + attention + mlp - post, post - pre))
+        rounding = 4 * torch.finfo(model.dtype).eps * post.norm(dim=-1)
+        if not ((missing - rounding) / added).nanmedian() < ADDS_UP:
+            missing = (missing / added).nanmedian().item()
+            raise AtlasError(
+                f"activations.site: {site}: the outputs of attention and MLP of layer {layer} miss what the block adds by "
+                f"{missing:.0%} ({model.config.model_type}); choose resid_pre or resid_post"
+            )
 
 
 def module_paths(model: nn.Module, layer: int) -> list[str]:
@@ -111,7 +157,7 @@ def capture(model: nn.Module, site: str, layers: list[int], stop: bool = True) -
     found: dict[int, Tensor] = {}
 
     def keep(layer: int, activation: Tensor) -> None:
-        found[layer] = activation.detach()
+        found[layer] = activation.detach().clone()  # some blocks change it in place later
         if stop and len(found) == len(layers):
             raise _Reached
 

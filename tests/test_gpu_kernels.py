@@ -79,7 +79,10 @@ def cases(*choices):
 )
 def test_equals_autograd(architecture, entry_capacity, dtype):
     recipe, weights, x = problem(architecture, dtype)
-    module, asked = module_of(recipe.architecture), control(entry_capacity=entry_capacity, dead_capacity=40)  # 32 are dead
+    module, asked = (
+        module_of(recipe.architecture),
+        control(entry_capacity=entry_capacity, dead_capacity=40),
+    )  # 32 are dead
     expected, told = reference.gradients(module, weights, x, recipe, asked)
     found, measured = gpu.gradients(module, weights, x, recipe, asked)
     assert set(found) == set(expected) == set(weights)

@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from models import SIZES, random_model
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.sites import blocks, capture, family, module_name, patch, start_at
+from sae_atlas.sites import blocks, capture, check_site, family, module_name, patch, start_at
 
 FAMILIES = list(SIZES)
 TOKENS = torch.arange(1, 25).reshape(2, 12)
@@ -179,3 +179,52 @@ def test_an_unknown_site_names_the_nearest_modules():
         module_name(random_model("gpt_neox"), "gpt_neox.layers.{layer}.mpl", 0)
     with pytest.raises(AtlasError, match="no layer 3"):
         module_name(random_model("gpt2"), "resid_post", 3)
+
+
+OTHERS = {  # families whose names promise what their modules do not hold, and those that do
+    "gemma2": SIZES["llama"] | {"head_dim": 16},
+    "olmo2": SIZES["llama"] | {"pad_token_id": 0},
+    "granite": SIZES["llama"] | {"residual_multiplier": 0.22, "pad_token_id": 0},
+    "falcon": {key: SIZES["llama"][key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
+    "qwen2": SIZES["llama"],
+}
+
+
+def other(architecture: str):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(architecture, vocab_size=64, **OTHERS.get(architecture, SIZES["llama"]))
+    return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("site", ["attn_out", "mlp_out"])
+@pytest.mark.parametrize("architecture", ["gemma2", "olmo2", "granite", "qwen2", *FAMILIES])
+def test_what_a_block_adds_is_measured_before_it_is_read(architecture, site, dtype):
+    """A norm or a multiplier behind a module: its output is not what is added, and is not saved as if it were."""
+    model = (random_model(architecture) if architecture in FAMILIES else other(architecture)).to(dtype)
+    if architecture not in ("gemma2", "olmo2", "granite"):
+        check_site(model, site, [0, 2])
+        return
+    with pytest.raises(
+        AtlasError, match=rf"activations.site: {site}: .*of layer 0 miss what the block adds by \d+%.*; choose"
+    ):
+        check_site(model, site, [0, 2])
+    check_site(model, "resid_post", [0, 2])
+
+
+def test_a_family_without_the_modules_is_refused_in_one_line():
+    with pytest.raises(AtlasError, match=r"attn_out is not known for falcon, which has no module transformer.h.0.attn"):
+        check_site(other("falcon"), "attn_out", [0])
+    with pytest.raises(AtlasError, match=r"PhiForCausalLM has its blocks at model.layers and no norm at model.norm"):
+        check_site(other("phi"), "resid_post", [0])
+
+
+def test_a_captured_value_is_a_copy():
+    """Falcon adds to the MLP's output in place."""
+    model = other("falcon")
+    seen = []
+    handle = model.transformer.h[1].mlp.register_forward_hook(lambda _, __, output: seen.append(output.clone()))
+    with capture(model, "mlp_out", [1], stop=False) as acts:
+        model(torch.arange(1, 9)[None])
+    handle.remove()
+    assert torch.equal(acts[1], seen[0])

@@ -18,7 +18,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic
 from sae_atlas.io.log import logger, progress
 from sae_atlas.io.provenance import current_record
-from sae_atlas.sites import capture, module_name
+from sae_atlas.sites import capture, check_site
 
 # Root mean square below which rounding to float16, in steps of 2^-24 there, takes more than a millionth of the variance.
 SMALLEST = 2**-24 / (12e-6) ** 0.5
@@ -43,8 +43,7 @@ def save_activations(
     Raises AtlasError for an unknown site, a value that float16 cannot hold, or NaN.
     """
     model, origin = load(base_model, model_dtype, device)
-    for layer in layers:
-        module_name(model, site, layer)  # an unknown site is reported before the work
+    check_site(model, site, layers)
     source = open_corpus(corpus)
     window = source.window(start, stop)
     rows = source.unmasked(window)

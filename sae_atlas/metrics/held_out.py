@@ -29,7 +29,7 @@ from sae_atlas.io.files import atomic, move, remove
 from sae_atlas.io.log import progress
 from sae_atlas.io.provenance import carries, current_record
 from sae_atlas.metrics.losses import Clean, clean_predictions, losses, scored
-from sae_atlas.sites import blocks, capture, module_name, patch, start_at
+from sae_atlas.sites import blocks, capture, check_site, patch, start_at
 
 ATTRIBUTES = "zarr.json"  # of a group
 
@@ -56,8 +56,7 @@ def save_held_out(
     if not layers:
         return
     model, _ = load(base_model, model_dtype, device)
-    for layer in layers:
-        module_name(model, site, layer)
+    check_site(model, site, layers)
     source = open_corpus(corpus)
     rows, patched = source.held_out_rows(tokens), len(source.held_out_rows(patched_tokens))
     ids, mask = source.tokens[rows.start : rows.stop].astype(np.int64), source.mask[rows.start : rows.stop]
