@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from urllib.parse import parse_qs
 
-import huggingface_hub
+import huggingface_hub.constants
 
 COMMIT = "a" * 40
 REFUSED = 403  # unlike 503 the client does not try it again for half a minute

@@ -34,7 +34,6 @@ ASKED = {
     "modules": ("corpus.py",),
     "runs": "stand_in:work",
     "arguments": {},
-    "expects": {},
 }
 
 
@@ -50,7 +49,7 @@ def runs(monkeypatch) -> Callable:
     return put
 
 
-def given(folder: Path, inputs=None, outputs=None, wildcards=None, threads=1, device=None, **asked):
+def given(folder: Path, inputs=None, outputs=None, wildcards=None, threads=1, device=None, expects=None, **asked):
     """In place of the `snakemake` that scripts find."""
     return SimpleNamespace(
         log=[folder / "job.log"],
@@ -59,7 +58,7 @@ def given(folder: Path, inputs=None, outputs=None, wildcards=None, threads=1, de
         wildcards=wildcards or {},
         threads=threads,
         resources={"device": device} if device else {},
-        params=SimpleNamespace(job=ASKED | asked),
+        params=SimpleNamespace(job=ASKED | asked, expects=expects or {}),
     )
 
 
@@ -223,9 +222,9 @@ def jobs_of(snakefile: str, config: dict, *targets: str) -> Iterator[list]:
 
 def bound(planned) -> inspect.BoundArguments:
     """The arguments of the function that a planned job runs."""
-    asked = planned.params.job | {"expects": {}}  # nothing is there
+    asked = planned.params.job
     parts = {name: getattr(planned, name) for name in ("log", "input", "output", "wildcards", "threads", "resources")}
-    with job(SimpleNamespace(**parts, params=SimpleNamespace(job=asked))) as function:
+    with job(SimpleNamespace(**parts, params=SimpleNamespace(job=asked, expects={}))) as function:
         arguments = function.keywords | FROM_SCRIPTS.get(asked["stage"], {})
         return inspect.signature(function.func).bind(**arguments)
 

@@ -24,11 +24,11 @@ def job(snakemake) -> Iterator[Callable]:
     the stage's settings and the rule's further arguments; threads, device and wildcards go to functions that take them.
     What the function writes carries the job's record; an output called `record` is the record itself, as JSON.
 
-    snakemake: as scripts find it. Its param `job` is made by `job` of workflow/rules/inputs.smk.
+    snakemake: as scripts find it. Its params `job` and `expects` are made by `job` of workflow/rules/inputs.smk.
     """
     with job_log(snakemake.log[0]):
         asked = snakemake.params.job
-        for path, identities in asked["expects"].items():
+        for path, identities in snakemake.params.expects.items():
             _check(Path(path), identities)
         outputs = _named(snakemake.output)
         record_file = outputs.pop("record", None)

@@ -24,7 +24,7 @@ rule save_activations:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        job=job("save_activations", layers=lambda wildcards: atlas.groups[wildcards.group]),
+        **job("save_activations", layers=lambda wildcards: atlas.groups[wildcards.group]),
     message:
         "activations: window to {wildcards.snapshot}, layers {wildcards.group}"
     script:
@@ -48,7 +48,7 @@ rule shard_activations:
     resources:
         **asked("shard_activations"),
     params:
-        job=job("shard_activations"),
+        **job("shard_activations"),
     message:
         "store: layer {wildcards.layer}, window to {wildcards.snapshot}"
     script:

@@ -17,7 +17,7 @@ rule prepare_model:
     resources:
         **asked("prepare_model"),
     params:
-        job=job("prepare_model"),
+        **job("prepare_model"),
     message:
         "base model: prepare {params.job[settings][source]}"
     script:

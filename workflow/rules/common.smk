@@ -182,7 +182,9 @@ onstart:
 
 
 onerror:
-    if "SIGKILL" in "".join(Path(file).read_text(encoding="utf-8", errors="replace") for file in log):  # who is killed cannot say it
+    if "SIGKILL" in "".join(
+        Path(file).read_text(encoding="utf-8", errors="replace") for file in log
+    ):  # who is killed cannot say it
         print(
             "A job was killed (signal 9), as a system does that runs out of memory. Nothing is lost; run fewer jobs at once"
             " (--cores), lower batch or expansion, or take a larger machine, and run again.",

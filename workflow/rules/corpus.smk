@@ -18,7 +18,7 @@ rule tokenize:
     resources:
         **asked("tokenize"),
     params:
-        job=job("tokenize"),
+        **job("tokenize"),
     message:
         "corpus: tokenize"
     script:

@@ -41,6 +41,9 @@ def current_or_made(path, identities, used_up=False, by_time=False):
     return path
 
 
-def expected(files):
-    """Identities that a job must find in its inputs, by path, as far as rules of ours make them."""
-    return {str(path): MUST_CARRY[path] for path in files if path in MUST_CARRY}
+def expected(wildcards, input):
+    """Identities that a job must find in its inputs, by path, as far as rules of ours make them.
+
+    A param of its own: one that depends on the inputs is none whose change runs a job again.
+    """
+    return {str(path): MUST_CARRY[path] for path in input if path in MUST_CARRY}

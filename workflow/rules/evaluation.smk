@@ -21,7 +21,7 @@ rule save_held_out:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        job=job("save_held_out", layers=atlas.layers),
+        **job("save_held_out", layers=atlas.layers),
     message:
         "held-out: clean and ablated passes"
     script:
@@ -57,7 +57,7 @@ rule evaluate_sae:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        job=job(
+        **job(
             "evaluate_sae",
             snapshots=lambda wildcards: [
                 atlas.published(snapshot) for snapshot in atlas.snapshots_of(wildcards.recipe)
@@ -86,7 +86,7 @@ rule collect_metrics:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        job=job("collect_metrics"),
+        **job("collect_metrics"),
     message:
         "table: {wildcards.recipe}"
     script:
@@ -108,7 +108,7 @@ use rule collect_metrics as collect_recipes with:
     benchmark:
         "results/benchmarks/collect_recipes.tsv"
     params:
-        job=job("collect_recipes"),
+        **job("collect_recipes"),
     message:
         "table: all recipes"
 
@@ -130,7 +130,7 @@ rule match_layers:
     resources:
         **asked("match_layers"),
     params:
-        job=job("match_layers", layers=atlas.layers),
+        **job("match_layers", layers=atlas.layers),
     message:
         "flow: {wildcards.recipe}"
     script:

@@ -22,7 +22,7 @@ rule explorer:
     resources:
         **asked("explorer"),
     params:
-        job=job("explorer", shown=shown(atlas)),
+        **job("explorer", shown=shown(atlas)),
     message:
         "explorer: {output.page}"
     script:

@@ -24,7 +24,7 @@ rule save_text:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        job=job("save_text", layers=lambda wildcards: atlas.text_groups[wildcards.part]),
+        **job("save_text", layers=lambda wildcards: atlas.text_groups[wildcards.part]),
     message:
         "text: layers {wildcards.part}"
     script:
@@ -54,7 +54,7 @@ rule top_contexts:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        job=job("top_contexts", split=atlas.config.get("features", {}).get("split")),
+        **job("top_contexts", split=atlas.config.get("features", {}).get("split")),
     message:
         "contexts: {wildcards.recipe}, layer {wildcards.layer}"
     script:
@@ -78,7 +78,7 @@ rule evolution:
     resources:
         **asked("evolution"),
     params:
-        job=job("evolution"),
+        **job("evolution"),
     message:
         "evolution: {wildcards.recipe}, layer {wildcards.layer}"
     script:
@@ -106,7 +106,7 @@ rule contexts_of_matches:
         gpu=GPUS,
         device=DEVICE,
     params:
-        job=job(
+        **job(
             "contexts_of_matches",
             split=atlas.config.get("features", {}).get("split"),
             snapshots=lambda wildcards: atlas.snapshots_of(wildcards.recipe)[:-1],
@@ -138,7 +138,7 @@ rule contexts_as_json:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        job=export_for_others("features.as_json:contexts_as_json"),
+        **export_for_others("features.as_json:contexts_as_json"),
     message:
         "JSON: {wildcards.recipe}, layer {wildcards.layer}"
     script:
@@ -163,7 +163,7 @@ rule contexts_for_neuronpedia:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        job=export_for_others(
+        **export_for_others(
             "features.as_json:contexts_for_neuronpedia",
             model=atlas.config["base_model"]["name"],
             layer=lambda wildcards: int(wildcards.layer),

@@ -39,7 +39,7 @@ for name, figure in FIGURES.items():
             mem_mb=growing(2000),
             runtime=growing(10),
         params:
-            job=job(f"plot_{name}", **({"layers": atlas.layers} if {*figure.tables} & {*OF_LAYERS} else {})),
+            **job(f"plot_{name}", **({"layers": atlas.layers} if {*figure.tables} & {*OF_LAYERS} else {})),
         message:
             f"figure: {figure.label} of {{wildcards.recipe}}"
         script:

@@ -17,7 +17,7 @@ rule floors:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
-        job=job("floors", layers=atlas.layers),
+        **job("floors", layers=atlas.layers),
     message:
         "floors: {wildcards.recipe}"
     script:
@@ -43,7 +43,7 @@ rule distill:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        job=job("distill"),
+        **job("distill"),
     message:
         "students: distilled from the base model"
     script:
@@ -67,7 +67,7 @@ rule fit_floors:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
-        job=job("fit_floors"),
+        **job("fit_floors"),
     message:
         "fit of the floors: {wildcards.recipe}"
     script:

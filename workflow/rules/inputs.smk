@@ -42,27 +42,26 @@ def _identities(atlas, stage, of):
 
 
 def job(stage, **arguments):
-    """The param of a job (sae_atlas/stages/job.py). arguments: of the stage's function, beside the rule's files and the
+    """The params of a job (sae_atlas/stages/job.py). arguments: of the stage's function, beside the rule's files and the
     stage's settings, as values or functions of the wildcards."""
 
-    def param(wildcards, input):
+    def depends(wildcards):
         of = {name: value for name, value in atlas_arguments(wildcards).items() if name in STAGES[stage].cell}
         depends_on = {"settings": atlas.settings(stage, **of), "inputs": atlas.inputs(stage, **of)}
         function = {"runs": STAGES[stage].runs, "arguments": _arguments(arguments, wildcards)}
         code = {"modules": STAGES[stage].modules, "version": atlas.version(stage)}
-        return {"stage": stage, **depends_on, **function, **code, "expects": expected(input)}
+        return {"stage": stage, **depends_on, **function, **code}
 
-    return param
+    return {"job": depends, "expects": expected}
 
 
 def export_for_others(function, **arguments):
-    """The param of a job whose output is for other programs and carries no record. function: as `runs` of a stage."""
-    return lambda wildcards, input: {
-        "stage": None,
-        "runs": function,
-        "arguments": _arguments(arguments, wildcards),
-        "expects": expected(input),
-    }
+    """The params of a job whose output is for other programs and carries no record. function: as `runs` of a stage."""
+
+    def runs(wildcards):
+        return {"stage": None, "runs": function, "arguments": _arguments(arguments, wildcards)}
+
+    return {"job": runs, "expects": expected}
 
 
 def _arguments(arguments, wildcards):

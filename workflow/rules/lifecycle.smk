@@ -17,7 +17,7 @@ if pretraining(BASE_MODEL):
             mem_mb=growing(2000),
             runtime=growing(10),
         params:
-            job=job("make_tokenizer"),
+            **job("make_tokenizer"),
         message:
             "tokenizer: make"
         script:
@@ -42,7 +42,7 @@ if pretraining(BASE_MODEL):
             gpu=GPUS,
             device=DEVICE,
         params:
-            job=job("pretrain"),
+            **job("pretrain"),
         message:
             "pretrain: {output.meta}"
         script:
@@ -64,7 +64,7 @@ if BASE_MODEL["source"] in TUNED:
             "results/benchmarks/prepare_base.tsv"
         localrule: base_of(BASE_MODEL)["source"] == "hub"
         params:
-            job=job("prepare_base"),
+            **job("prepare_base"),
         message:
             "base model: prepare the one to tune"
 
@@ -79,7 +79,7 @@ if BASE_MODEL["source"] in TUNED:
         resources:
             **asked("tokenize_domain"),
         params:
-            job=job("tokenize_domain"),
+            **job("tokenize_domain"),
         message:
             "corpus: tokenize the domain"
 
@@ -102,7 +102,7 @@ if BASE_MODEL["source"] in TUNED:
             gpu=GPUS,
             device=DEVICE,
         params:
-            job=job("fine_tune_lora"),
+            **job("fine_tune_lora"),
         message:
             "fine-tune: {output.meta}"
         script:
@@ -128,7 +128,7 @@ if BASE_MODEL["source"] == "merged":
         resources:
             **asked("merge_lora"),
         params:
-            job=job("merge_lora"),
+            **job("merge_lora"),
         message:
             "merge: {output.meta}"
         script:

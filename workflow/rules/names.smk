@@ -22,7 +22,7 @@ rule score_latents:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        job=job("score_latents"),
+        **job("score_latents"),
     message:
         "scores: {wildcards.recipe}, layer {wildcards.layer}"
     script:
@@ -50,7 +50,7 @@ rule name_latents:
         mem_mb=growing(4000),
         runtime=growing(240),
     params:
-        job=job("name_latents"),
+        **job("name_latents"),
     message:
         "names: {wildcards.recipe}, layer {wildcards.layer}"
     script:

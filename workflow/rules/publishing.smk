@@ -24,7 +24,7 @@ rule model_card:
     resources:
         **asked("model_card"),
     params:
-        job=job("model_card", name=lambda wildcards: wildcards.sae),
+        **job("model_card", name=lambda wildcards: wildcards.sae),
     message:
         "model card: {wildcards.sae}"
     script:
@@ -53,7 +53,7 @@ rule release:
         mem_mb=growing(1000),
         runtime=growing(30),
     params:
-        job=job(
+        **job(
             "release",
             name=lambda wildcards: wildcards.release,
             layers=atlas.layers,
@@ -81,7 +81,7 @@ rule index:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        job=job("index"),
+        **job("index"),
     message:
         "index: models/sae"
     script:

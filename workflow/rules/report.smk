@@ -30,7 +30,7 @@ rule page:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        job=job("page", jobs=jobs(atlas)),
+        **job("page", jobs=jobs(atlas)),
     message:
         "page: {output.page}"
     script:

@@ -17,7 +17,7 @@ rule compare_latents:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        job=job(COMPARE, layers=LAYERS),
+        **job(COMPARE, layers=LAYERS),
     message:
         "compare: {wildcards.comparison}, {wildcards.recipe}"
     script:
@@ -44,7 +44,7 @@ rule survival_page:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        job=job(
+        **job(
             PAGE,
             comparisons=[f"{before} to {after}" for before, after in COMPARISONS.values()],
             stages=list(MODELS),

@@ -105,13 +105,13 @@ def identity_of(stage, recipe, comparison=None):
 
 
 def job(stage, **arguments):
-    """The param of a job (sae_atlas/stages/job.py). arguments: of its function, beside the rule's files."""
+    """The params of a job (sae_atlas/stages/job.py). arguments: of its function, beside the rule's files."""
 
-    def param(wildcards, input):
+    def depends(wildcards):
         settings, inputs = depends_on(stage, **dict(wildcards.items()))
-        return {**stage, "settings": settings, "inputs": inputs, "arguments": arguments, "expects": expected(input)}
+        return {**stage, "settings": settings, "inputs": inputs, "arguments": arguments}
 
-    return param
+    return {"job": depends, "expects": expected}
 
 
 def tables_of(wildcards):

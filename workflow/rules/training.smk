@@ -24,7 +24,7 @@ rule train_sae:
         gpu=GPUS,
         device=DEVICE,
     params:
-        job=job("train_sae"),
+        **job("train_sae"),
     message:
         "train: {wildcards.recipe}, layer {wildcards.layer}, to {wildcards.snapshot} tokens"
     script:
@@ -50,7 +50,7 @@ rule import_sae:
     resources:
         **asked("import_sae"),
     params:
-        job=job("import_sae"),
+        **job("import_sae"),
     message:
         "import: {wildcards.recipe}, layer {wildcards.layer}, {wildcards.snapshot} tokens"
     script:
