@@ -19,7 +19,7 @@ if BASE_MODEL["source"] == "restoration":
             mem_mb=growing(4000),
             runtime=growing(30),
         params:
-            **export_for_others("exports.transformer_lens:convert_transformer_lens"),
+            **export_for_others("publish.formats.transformer_lens:convert_transformer_lens"),
         message:
             "base model: for TransformerLens"
         script:

@@ -80,14 +80,14 @@ def both_identities(comparison, recipe):
 COMPARE = {
     "stage": "compare_latents",
     "version": "1",  # raised when it gives other numbers
-    "runs": "metrics.survival:compare_latents",
-    "modules": ("metrics/survival.py", "metrics/directions.py", "saes/sae.py", "saes/parts.py"),
+    "runs": "lifecycle.survival.compare:compare_latents",
+    "modules": ("lifecycle/survival/compare.py", "metrics/directions.py", "saes/sae.py", "saes/parts.py"),
 }
 PAGE = {
     "stage": "survival_page",
     "version": "1",
-    "runs": "report.survival:write_page",
-    "modules": ("report", "figures/survival.py", "figures/style.py"),
+    "runs": "lifecycle.survival.page:write_page",
+    "modules": ("lifecycle/survival/page.py", "lifecycle/survival/figure.py", "pages", "figures/style.py"),
 }
 
 
