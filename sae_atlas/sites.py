@@ -125,7 +125,9 @@ def check_site(model: nn.Module, site: str, layers: list[int]) -> None:
     if site not in ("attn_out", "mlp_out", "resid_mid"):
         return
     words = min(model.config.get_text_config().vocab_size, 64)
-    tokens = torch.arange(1, TRIED + 1, device=model.device)[None] * 7 % words  # not 0, which may be padding, a row of zeros
+    tokens = (
+        torch.arange(1, TRIED + 1, device=model.device)[None] * 7 % words
+    )  # not 0, which may be padding, a row of zeros
     with torch.inference_mode(), ExitStack() as stack:
         parts = ("resid_pre", "attn_out", "mlp_out", "resid_post")
         read = {part: stack.enter_context(capture(model, part, layers, stop=False)) for part in parts}

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -45,6 +43,8 @@ def mean_l0(sums: dict) -> float:
 
 def l0_deviation(sums: dict) -> float:
     """Standard deviation over tokens of the L0, in latents per token: sqrt(E[L0^2] - E[L0]^2). 0 for TopK."""
+    import numpy as np  # here, for cards read the names of metrics without it
+
     variance = sums["l0_squared"] / sums["tokens"] - mean_l0(sums) ** 2
     return np.sqrt(np.maximum(variance, 0))
 
