@@ -54,13 +54,8 @@ class _Reached(Exception):
 def family(model: nn.Module) -> Family:
     """Raises AtlasError if the model's blocks are not where a known family keeps them."""
     for known in FAMILIES:
-        if not _has(model, known.blocks):
-            continue
-        if not _has(model, known.norm):
-            raise AtlasError(
-                f"base_model: {type(model).__name__} has its blocks at {known.blocks} and no norm at {known.norm}"
-            )
-        return known
+        if _has(model, known.blocks):
+            return known
     raise AtlasError(f"base_model: {type(model).__name__} keeps its blocks in none of {[f.blocks for f in FAMILIES]}")
 
 
@@ -120,6 +115,11 @@ def check_site(model: nn.Module, site: str, layers: list[int]) -> None:
     """
     import torch
 
+    kind = family(model)
+    if not _has(model, kind.norm):
+        raise AtlasError(
+            f"base_model: {type(model).__name__} has its blocks at {kind.blocks} and no norm at {kind.norm}"
+        )
     for layer in layers:
         module_name(model, site, layer)
     if site not in ("attn_out", "mlp_out", "resid_mid"):
