@@ -13,6 +13,7 @@ from transformer_lens.pretrained.weight_conversions import (
 from models import random_model
 from sae_atlas.base_models.restoration import read_restoration
 from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import write_json
 from sae_atlas.publish.formats.transformer_lens import convert_transformer_lens, load_transformer_lens, verify
 from sae_atlas.sites import capture
 
@@ -68,10 +69,18 @@ def test_sites_are_transformer_lens_hooks(architecture):
             torch.testing.assert_close(found[layer], hook, atol=1e-5, rtol=1e-5, msg=lambda t, s=site: f"{s}: {t}")
 
 
+def prepared(folder, **sizes):
+    """A restoration model, and the provenance of a prepared base model that is it."""
+    model = read_restoration(write_checkpoint(folder / "best_model.pt", **sizes))
+    model.save_pretrained(folder / "model")
+    write_json(folder / "provenance.json", {"path": "model"})
+    return model, folder / "provenance.json"
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_restoration_model_is_converted_and_loads_again(tmp_path, bias):
-    model = read_restoration(write_checkpoint(tmp_path / "best_model.pt", bias=bias))
-    convert_transformer_lens(model, tmp_path / "tl.pt")
+    model, provenance = prepared(tmp_path, bias=bias)
+    convert_transformer_lens(provenance, tmp_path / "tl.pt")
     tokens = torch.arange(3, 20)[None]
     torch.testing.assert_close(
         load_transformer_lens(tmp_path / "tl.pt")(tokens), model(tokens).logits, atol=1e-4, rtol=1e-4
@@ -80,8 +89,8 @@ def test_the_restoration_model_is_converted_and_loads_again(tmp_path, bias):
 
 def test_the_first_layer_that_differs_is_named_and_nothing_is_written(tmp_path):
     """A causal copy, which TransformerLens makes unless told, and one with a weight changed in the second block."""
-    model = read_restoration(write_checkpoint(tmp_path / "best_model.pt"))
-    convert_transformer_lens(model, tmp_path / "tl.pt")
+    model, provenance = prepared(tmp_path)
+    convert_transformer_lens(provenance, tmp_path / "tl.pt")
     hooked = load_transformer_lens(tmp_path / "tl.pt").double()
     verify(model, hooked, 1e-4)
     hooked.blocks[1].mlp.b_out += 0.01
@@ -93,5 +102,5 @@ def test_the_first_layer_that_differs_is_named_and_nothing_is_written(tmp_path):
     with pytest.raises(AtlasError, match="layer 0: resid_post differs"):
         verify(model, causal.double(), 1e-4)
     with pytest.raises(AtlasError, match="differs"):
-        convert_transformer_lens(model, tmp_path / "other.pt", tolerance=-1)
+        convert_transformer_lens(provenance, tmp_path / "other.pt", tolerance=-1)
     assert not (tmp_path / "other.pt").exists()
