@@ -124,6 +124,12 @@ def check_site(model: nn.Module, site: str, layers: list[int]) -> None:
         module_name(model, site, layer)
     if site not in ("attn_out", "mlp_out", "resid_mid"):
         return
+    block = f"{kind.blocks}.{layers[0]}"
+    if lacking := [path for path in (kind.attention, kind.mlp) if not _has(model, f"{block}.{path}")]:
+        raise AtlasError(
+            f"activations.site: {site}: {model.config.model_type} has no module {block}.{lacking[0]}, without which what a "
+            "block adds is not known; choose resid_pre or resid_post"
+        )
     words = min(model.config.get_text_config().vocab_size, 64)
     tokens = (
         torch.arange(1, TRIED + 1, device=model.device)[None] * 7 % words

@@ -215,6 +215,8 @@ def test_what_a_block_adds_is_measured_before_it_is_read(architecture, site, dty
 def test_a_family_without_the_modules_is_refused_in_one_line():
     with pytest.raises(AtlasError, match=r"attn_out is not known for falcon, which has no module transformer.h.0.attn"):
         check_site(other("falcon"), "attn_out", [0])
+    with pytest.raises(AtlasError, match=r"mlp_out: falcon has no module transformer.h.0.attn, without which"):
+        check_site(other("falcon"), "mlp_out", [0])
     with pytest.raises(AtlasError, match=r"PhiForCausalLM has its blocks at model.layers and no norm at model.norm"):
         check_site(other("phi"), "resid_post", [0])
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_atlas.config.layers import model_config, read_config_file
+from sae_atlas.config.layers import LAYERS, WIDTHS, model_config, read_config_file
 from sae_atlas.io.errors import AtlasError
 
 # Families whose MLP is two matrices. In all later ones it is gated: three.
@@ -38,7 +38,7 @@ UNKNOWN = Shape(24, 2048, 50304, 12 * 2048**2, 1_414_647_808, 2)
 def read_shape(base_model: dict, prepared: str | Path, at_hand: bool = False) -> Shape:
     """Of the config section `base_model`; from the folder `prepared` if the model is there already.
 
-    at_hand: see blocks.model_config. Raises AtlasError if the model's config cannot be had or does not say its sizes.
+    at_hand: see config.layers.model_config. Raises AtlasError if the model's config cannot be had or does not say its sizes.
     """
     file = Path(prepared) / "config.json"
     config = read_config_file(file) if file.is_file() else model_config(base_model, at_hand=at_hand)
@@ -54,7 +54,7 @@ def _shape(config: dict) -> Shape:
     def size(*names: str, default: int | None = None) -> int:
         return int(next((config[name] for name in names if config.get(name)), default))
 
-    width, layers = size("hidden_size", "n_embd"), size("num_hidden_layers", "n_layer", "num_layers")
+    width, layers = size(*WIDTHS), size(*LAYERS)
     heads = size("num_attention_heads", "n_head", "num_heads", default=1)
     keys = size("num_key_value_heads", default=1 if config.get("multi_query") else heads)
     attention = 2 * width * size("head_dim", default=width // heads) * (heads + keys)

@@ -12,7 +12,7 @@ from sae_atlas.plan.shape import Shape
 from sae_atlas.saes.architectures import uses
 from sae_atlas.stages.activations import saved_dtype
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "bitround": 2, "int8": 1}  # of a value, before it is compressed
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # of a value, before it is compressed
 SINGLE = 4  # bytes of a float32
 FITTED = 16  # bytes of a parameter in training: value, gradient, two averages
 LIBRARIES = 0.5e9  # bytes: torch, transformers and numba with what they set up

@@ -47,10 +47,12 @@ def job(snakemake) -> Iterator[Callable]:
 
 def _check(path: Path, identities: list[str]) -> None:
     """Raise AtlasError unless the file (or folder of arrays) carries the identities of the jobs it must come from."""
-    if not carries(path / ARRAYS if path.is_dir() else path, identities):
-        raise AtlasError(
-            f"{path}: made by other settings or inputs (expected identity {', '.join(identities)}). {REMAKE}"
-        )
+    if carries(path / ARRAYS if path.is_dir() else path, identities):
+        return
+    if not path.exists():
+        raise AtlasError(f"{path}: is not there any more; run again, and it will be made")
+    expected = f"identity {identities[0]}" if len(identities) == 1 else f"the identities of {len(identities)} jobs"
+    raise AtlasError(f"{path}: made by other settings or inputs (expected {expected}). {REMAKE}")
 
 
 def _named(files) -> dict[str, str | list[str]]:
