@@ -174,3 +174,21 @@ def test_sizes_are_told_under_one_name_whatever_the_config_calls_them(tmp_path):
     found = read_json(tmp_path / "provenance.json")
     assert [found[key] for key in ("n_layers", "d_model", "vocabulary")] == [3, 16, 257]
     assert count_layers({"source": "local", "path": str(folder)}) == 3
+
+
+@pytest.mark.parametrize(("file", "content"), [("tokenizer.json", None), ("config.json", "{"), ("config.json", "{}")])
+def test_a_folder_that_is_not_whole_is_one_line_that_deletes_nothing(tmp_path, file, content):
+    """It is the user's own: what must be in it is said, not that it should go."""
+    prepare(tmp_path / "a" / "provenance.json", **RANDOM)
+    folder = tmp_path / "a" / "model"
+    if content is None:
+        for each in folder.glob("tokenizer*"):
+            each.unlink()
+    else:
+        (folder / file).write_text(content)
+    with pytest.raises(
+        AtlasError, match=r"base_model: .*/a/model: its config.json or its tokenizer does not load"
+    ) as caught:
+        prepare(tmp_path / "b" / "provenance.json", source="local", path=str(folder))
+    assert "elete" not in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "b" / "provenance.json").exists()

@@ -116,24 +116,20 @@ def load_base_model(path: str | Path, adapter: str | Path | None = None, dtype: 
 
 def load_tokenizer(provenance: str | Path):
     """The tokenizer in the prepared folder."""
-    return read_tokenizer_folder(Path(provenance).parent / read_json(provenance)["path"])
-
-
-def largest_id(tokenizer) -> int:
-    """The largest id that a tokenizer may give: beyond its length where its vocabulary has holes."""
-    return max(tokenizer.get_vocab().values(), default=-1)
-
-
-def read_tokenizer_folder(folder: Path):
-    """The tokenizer in a folder in transformers format. Raises AtlasError if it does not load."""
     from transformers import AutoTokenizer
 
+    folder = Path(provenance).parent / read_json(provenance)["path"]
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # as above
         if getattr(error, "errno", None) in DISK_ERRORS:
             raise
         raise AtlasError(f"{folder}: its tokenizer does not load ({reason(error)}); delete it and rerun") from error
+
+
+def largest_id(tokenizer) -> int:
+    """The largest id that a tokenizer may give: beyond its length where its vocabulary has holes."""
+    return max(tokenizer.get_vocab().values(), default=-1)
 
 
 def _check_sizes(folder: Path) -> None:

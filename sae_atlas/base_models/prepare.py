@@ -6,12 +6,15 @@ from pathlib import Path
 from sae_atlas.base_models import from_hub
 from sae_atlas.base_models.adapters import ADAPTER, check_base, read_meta, weights_sum
 from sae_atlas.base_models.from_scratch import random_model
-from sae_atlas.base_models.load import largest_id, read_tokenizer_folder
+from sae_atlas.base_models.load import largest_id
 from sae_atlas.base_models.packages import find_model
-from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.files import atomic, sha256, write_json
-from sae_atlas.io.log import logger
+from sae_atlas.io.log import DISK_ERRORS, logger
 from sae_atlas.io.provenance import current_record
+
+
+TRIED = "The river 12"  # a text that any tokenizer parts into more than one kind of token
 
 
 def prepare(provenance: str | Path, made: str | Path | None = None, **settings) -> None:
@@ -145,13 +148,26 @@ def _from_rules(settings: dict, provenance: Path, made: Path) -> dict:
 
 def _sizes(folder: Path) -> dict:
     """Numbers of the model under transformers' own names. Raises AtlasError if its tokenizer has more ids than it knows."""
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoTokenizer
 
     import sae_atlas.base_models.restoration  # noqa: F401 - makes its architecture known to transformers
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    text = config.get_text_config()
-    largest = largest_id(read_tokenizer_folder(folder))
+    plain = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        config = AutoConfig.from_pretrained(folder, **plain)
+        text = config.get_text_config()
+        words = AutoTokenizer.from_pretrained(folder, **plain)
+        # Without its files transformers makes a tokenizer that knows no word.
+        if len(set(words(TRIED, add_special_tokens=False).input_ids)) < 2:
+            raise ValueError(f"it makes nothing of {TRIED!r}")
+        largest = largest_id(words)
+    except Exception as error:  # what lacks or is damaged shows as errors of many libraries
+        if getattr(error, "errno", None) in DISK_ERRORS:
+            raise
+        raise AtlasError(
+            f"base_model: {folder}: its config.json or its tokenizer does not load ({reason(error)}); the folder must have "
+            "both, in transformers format"
+        ) from error
     if largest >= text.vocab_size:
         raise AtlasError(
             f"base_model: its tokenizer has ids up to {largest}, its embedding {text.vocab_size} rows; give the folder the "
