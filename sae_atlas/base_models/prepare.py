@@ -13,7 +13,6 @@ from sae_atlas.io.files import atomic, sha256, write_json
 from sae_atlas.io.log import DISK_ERRORS, logger
 from sae_atlas.io.provenance import current_record
 
-
 TRIED = "The river 12"  # a text that any tokenizer parts into more than one kind of token
 
 
