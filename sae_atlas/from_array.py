@@ -9,6 +9,7 @@ from sae_atlas.activations.save import append_layer
 from sae_atlas.activations.shard import shard_activations
 from sae_atlas.config.activations import Activations
 from sae_atlas.config.read import complete_recipe
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic, remove
 from sae_atlas.saes.sae import Sae
 from sae_atlas.training.train import train
@@ -19,21 +20,25 @@ def train_sae(activations: np.ndarray, folder: str | Path, device: str = "auto",
 
     recipe: keys of a recipe in the config (`architecture`, `k`, `expansion`, ...). Rows whose norm is above the config's
     `outlier_norm` medians are left out. `sae.pt` and `curve.parquet` stay in `folder`, which is made. Raises AtlasError for
-    a recipe that is wrong, for NaN, for values beyond float16, and for fewer rows than a batch.
+    a recipe that is wrong, for an array of another shape, for NaN, for values beyond float16, and for fewer rows than a batch.
     """
     values, folder = complete_recipe(recipe), Path(folder)
+    if np.ndim(activations) != 2:
+        raise AtlasError(f"activations: an array of shape {list(np.shape(activations))}; give one of [tokens, d_in]")
     folder.mkdir(parents=True, exist_ok=True)
     saved, store = folder / "activations.zarr", folder / "store.zarr"
-    with atomic(saved) as partial:
-        group = zarr.create_group(partial, zarr_format=3)
-        append_layer(group, 0, activations)
-        group.attrs.update({"base_model": None, "site": None, "window": [0, len(activations)], "masked": 0})
-    settings = Activations().plain()
-    keys = ("dtype", "compression", "outlier_norm", "shard_rows", "chunk_rows", "seed")
-    shard_activations(saved, store, 0, **{key: settings[key] for key in keys})
     window = {"start": 0, "stop": len(activations), "total": len(activations)}
     files = {"checkpoint": folder / "sae.pt", "resume": folder / "sae.resume.pt", "curve": folder / "curve.parquet"}
-    train(store, values, **window, **files, device=device, threads=threads)
-    for scratch in (saved, store, files["resume"]):
-        remove(scratch)
+    settings = Activations().plain()
+    keys = ("dtype", "compression", "outlier_norm", "shard_rows", "chunk_rows", "seed")
+    try:
+        with atomic(saved) as partial:
+            group = zarr.create_group(partial, zarr_format=3)
+            append_layer(group, 0, activations)
+            group.attrs.update({"base_model": None, "site": None, "window": [0, len(activations)], "masked": 0})
+        shard_activations(saved, store, 0, **{key: settings[key] for key in keys})
+        train(store, values, **window, **files, device=device, threads=threads)
+    finally:
+        for scratch in (saved, store, files["resume"]):
+            remove(scratch)
     return Sae.load(files["checkpoint"])

@@ -8,11 +8,9 @@ def saved_dtype(atlas) -> str:
     return "float32" if atlas.config["activations"]["dtype"] == "float32" else "float16"
 
 
-@stage("activations/save.py", "io/arrays.py", "sites.py", runs="activations.save:save_activations")
-def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
-    # Which layers share the pass is left out: one layer more changes nothing for the others.
+def pass_over(atlas, start: int, stop: int) -> tuple[dict, dict]:
+    """Settings and inputs of a pass over the train tokens start:stop."""
     activations = atlas.config["activations"]
-    start, stop = atlas.window(snapshot)
     settings = {
         "site": activations["site"],
         "start": start,
@@ -22,6 +20,12 @@ def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
         "contexts_per_batch": activations["contexts_per_batch"],
     }
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+
+
+@stage("activations/save.py", "io/arrays.py", "sites.py", runs="activations.save:save_activations")
+def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
+    """Which layers share the pass is left out: one layer more changes nothing for the others."""
+    return pass_over(atlas, *atlas.window(snapshot))
 
 
 @stage(

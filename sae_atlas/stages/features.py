@@ -1,6 +1,6 @@
 """What the latents mean depends on the final SAE, on the text that is read and on how much of it is kept."""
 
-from sae_atlas.stages.activations import saved_dtype
+from sae_atlas.stages.activations import pass_over
 from sae_atlas.stages.declare import stage
 
 OF_MATCH = {"contexts": 3, "window": 16}  # how much of each is kept and shown, window in tokens
@@ -10,15 +10,7 @@ OF_MATCH = {"contexts": 3, "window": 16}  # how much of each is kept and shown, 
 def save_text(atlas) -> tuple[dict, dict]:
     """The end of the train text: what no SAE has seen, unless training uses all of the corpus."""
     stop = atlas.config["corpus"]["tokens"]
-    settings = {
-        "site": atlas.config["activations"]["site"],
-        "start": stop - atlas.config["features"]["tokens"],
-        "stop": stop,
-        "dtype": saved_dtype(atlas),
-        "model_dtype": atlas.config["base_model"]["dtype"],
-        "contexts_per_batch": atlas.config["activations"]["contexts_per_batch"],
-    }
-    return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+    return pass_over(atlas, stop - atlas.config["features"]["tokens"], stop)
 
 
 OF_SAES = ("saes/sae.py", "saes/parts.py", "metrics/active.py")

@@ -1,0 +1,36 @@
+"""train_sae: an SAE of an array; what it refuses, and that it leaves nothing behind but its result."""
+
+import numpy as np
+import pytest
+
+from sae_atlas import train_sae
+from sae_atlas.io.errors import AtlasError
+
+RECIPE = {"architecture": "topk", "k": 4, "expansion": 2, "batch": 64}
+
+
+def array(rows: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((rows, 16), dtype=np.float32)
+
+
+def test_only_the_sae_and_its_curve_stay(tmp_path):
+    sae = train_sae(array(512), tmp_path, device="cpu", **RECIPE)
+    assert sae.W_dec.shape == (32, 16)
+    assert {path.name for path in tmp_path.iterdir()} == {"sae.pt", "curve.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("activations", "line"),
+    [
+        (array(32), "batch"),
+        (np.full((512, 16), np.nan, np.float32), "NaN"),
+        (np.full((512, 16), 1e6, np.float32), "float16"),
+        (array(512).ravel(), r"\[8192\]; give one of \[tokens, d_in\]"),
+        (array(512).reshape(2, 256, 16), r"\[2, 256, 16\]; give one of \[tokens, d_in\]"),
+    ],
+    ids=["rows", "nan", "range", "flat", "batched"],
+)
+def test_what_cannot_be_trained_on_is_refused_and_nothing_stays(tmp_path, activations, line):
+    with pytest.raises(AtlasError, match=line):
+        train_sae(activations, tmp_path, device="cpu", **RECIPE)
+    assert list(tmp_path.iterdir()) == []
