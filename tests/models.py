@@ -20,10 +20,10 @@ SIZES = {
 }
 
 
-def random_model(architecture: str, **sizes):
+def random_model(architecture: str, vocab_size: int = 64, **sizes):
     """A model in float64, so that comparisons are sharp."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(architecture, vocab_size=64, **SIZES[architecture], **sizes)
+    config = AutoConfig.for_model(architecture, vocab_size=vocab_size, **SIZES[architecture], **sizes)
     return AutoModelForCausalLM.from_config(config).double().eval().requires_grad_(False)
 
 

@@ -11,6 +11,7 @@ from hub import COMMIT, point_at, serve
 from random_saes import D_IN, random_checkpoint
 
 from models import random_model
+from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import write_json
@@ -46,8 +47,10 @@ def repository(tmp_path_factory):
 
 
 def make_repository(folder: Path) -> dict[str, bytes]:
-    """The files of a model and of an SAE that stands in the same repository."""
-    random_model("gpt_neox").save_pretrained(folder)
+    """The files of a model with its tokenizer, and of an SAE that stands in the same repository."""
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained(folder)
+    random_model("gpt_neox", vocab_size=len(tokenizer)).save_pretrained(folder)
     sae = Sae(**random_checkpoint("topk"))
     saelens.write(folder / "layer_3", sae, metadata(sae.config))
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

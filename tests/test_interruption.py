@@ -97,9 +97,11 @@ def test_two_runs_at_once_are_refused(tmp_path):
     first = subprocess.Popen(command(tmp_path, config, target), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (tmp_path / "results" / ".lock").exists():
         time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)  # or a slow machine starts the second when the first has ended
     second = subprocess.run(
         command(tmp_path, config, target), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+    first.send_signal(signal.SIGCONT)
     assert first.wait() == 0
     assert second.returncode != 0
     assert "another run is at work here" in second.stdout
