@@ -30,7 +30,7 @@ from sae_atlas.metrics.reconstruction import token_sums
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.parts import initial_weights
 from sae_atlas.saes.sae import Sae
-from sae_atlas.sites import capture, patch
+from sae_atlas.sites.hooks import capture, patch
 
 CONTEXTS = 8  # in a batch
 ROUNDS = 3

@@ -26,7 +26,8 @@ from sae_atlas.metrics.held_out import open_held_out, save_held_out
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.parts import initial_weights
 from sae_atlas.saes.sae import Sae
-from sae_atlas.sites import family, patch
+from sae_atlas.sites.hooks import patch
+from sae_atlas.sites.measure import measure
 
 TOLERANCE = 1e-3
 RECORD = make_record("benchmark", {}, "", {})
@@ -130,7 +131,7 @@ def _run_evals(model, tokenizer, sae: Sae, layer: int, tokens: torch.Tensor, pat
     from sae_lens.load_model import HookedProxyLM
     from sae_lens.training.activation_scaler import ActivationScaler
 
-    hook = f"{family(model).blocks}.{layer}"
+    hook = measure(model).blocks[layer].module
     proxy = HookedProxyLM(model, tokenizer, hook_names=[hook])
     theirs = as_saelens(sae, hook, tokens.shape[1])
     found = {}

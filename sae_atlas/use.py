@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sae_atlas import sites
 from sae_atlas.base_models.load import load, load_base_model, load_tokenizer
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.publish.formats.load import load_sae
 from sae_atlas.saes.sae import Sae
+from sae_atlas.sites import hooks
 
 __all__ = ["capture", "load_base_model", "load_model", "load_sae", "patch"]
 
@@ -26,7 +26,7 @@ def load_model(provenance: str | Path, dtype: str = "float32", device: str = "au
 
 def capture(model: nn.Module, site: str, layers: list[int]) -> AbstractContextManager[dict[int, Tensor]]:
     """Inside the `with`, every forward pass fills the dict: layer -> activations [batch, context, d] at the site."""
-    return sites.capture(model, site, layers, stop=False)
+    return hooks.capture(model, site, layers, stop=False)
 
 
 @contextmanager
@@ -66,5 +66,5 @@ def patch(
         kept = (mask.cumsum(dim=1) <= skip).to(x.device)
         return torch.where(kept[..., None], x, replaced)
 
-    with sites.patch(model, site, layer, through):
+    with hooks.patch(model, site, layer, through):
         yield

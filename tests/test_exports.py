@@ -9,6 +9,7 @@ from random_saes import ARCHITECTURES, D_IN, D_SAE, activations, random_checkpoi
 from rounding import assert_same_function
 from safetensors.torch import load_file, save_file
 
+from models import random_model
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, sha256, write_json
 from sae_atlas.publish.formats import dictionary_learning, one_file, saelens, sparsify
@@ -17,6 +18,7 @@ from sae_atlas.publish.formats.load import FORMATS, load_sae, read
 from sae_atlas.publish.formats.metadata import metadata
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.checkpoint import save_tensors
+from sae_atlas.sites.measure import measure
 
 WRITERS = {"saelens": saelens, "sparsify": sparsify, "dictionary_learning": dictionary_learning}
 
@@ -256,12 +258,15 @@ def test_hooks_have_the_names_others_use(site):
 
 
 def test_module_paths():
-    assert module_path("gpt_neox", "resid_post", 3) == "gpt_neox.layers.3"
-    assert module_path("gpt2", "attn_out", 3) == "transformer.h.3.attn"
-    assert module_path("llama", "mlp_out", 3) == "model.layers.3.mlp"
-    assert module_path("llama", "model.layers.{layer}.mlp.up_proj", 3) == "model.layers.3.mlp.up_proj"
-    assert module_path("gpt2", "mlp_in", 3) == "transformer.h.3.ln_2"
-    assert module_path("gemma2", "mlp_in", 3) is None  # it has a norm more
+    neox, gpt2, llama = (measure(random_model(kind)).plain() for kind in ("gpt_neox", "gpt2", "llama"))
+    assert module_path(neox, "resid_post", 2) == "gpt_neox.layers.2"
+    assert module_path(neox, "resid_pre", 2) == "gpt_neox.layers.1" and module_path(neox, "resid_pre", 0) is None
+    assert module_path(gpt2, "attn_out", 2) == "transformer.h.2.attn"
+    assert module_path(gpt2, "resid_mid", 2) is None  # no module gives it
+    assert module_path(gpt2, "mlp_in", 2) == "transformer.h.2.ln_2"
+    assert module_path(llama, "mlp_out", 2) == "model.layers.2.mlp"
+    assert module_path(llama, "model.layers.{layer}.mlp.up_proj", 2) == "model.layers.2.mlp.up_proj"
+    assert module_path(None, "resid_post", 2) is None  # prepared before sites were measured
     assert parse_hook("blocks.3.hook_mlp_in") != ("mlp_in", 3)  # TransformerLens' is the stream before the norm
     assert parse_hook("gpt_neox.layers.3") == ("resid_post", 3)
     assert parse_hook("layers.3.mlp") == ("mlp_out", 3)

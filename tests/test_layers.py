@@ -10,7 +10,8 @@ from models import SIZES, random_model
 from sae_atlas.__main__ import main
 from sae_atlas.commands.sites import geometry, list_sites
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.sites import SITES, capture
+from sae_atlas.sites import SITES
+from sae_atlas.sites.hooks import capture
 from workflow import ROOT
 
 

@@ -20,7 +20,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
 from sae_atlas.lifecycle import fit as fitting
 from sae_atlas.lifecycle import lora
-from sae_atlas.sites import capture
+from sae_atlas.sites.hooks import capture
 from sae_atlas.training.interruption import EXIT_CODE, Interruption
 
 TOKENS = torch.arange(1, 41).reshape(2, 20)

@@ -18,7 +18,7 @@ from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, STARTS, Machine, probe
 from sae_atlas.plan.shape import Shape, read_shape
 from sae_atlas.plan.work import ROWS_AT_ONCE, Jobs, count, disk
-from sae_atlas.sites import blocks
+from sae_atlas.sites.hooks import blocks
 from sae_atlas.stages.atlas import Atlas
 from workflow import ROOT, small, snakemake
 

@@ -12,7 +12,8 @@ from sae_atlas.base_models.prepare import prepare
 from sae_atlas.base_models.restoration import read_restoration
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.metrics.losses import clean_predictions, losses, scored
-from sae_atlas.sites import SITES, capture, patch, start_at
+from sae_atlas.sites import SITES
+from sae_atlas.sites.hooks import capture, patch, start_at
 from workflow import small, snakemake
 
 TOKENS = torch.arange(1, 25).reshape(2, 12)

@@ -1,12 +1,15 @@
 """Every site of every family is the activation its name says, and patching there reaches the output."""
 
+import json
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from models import SIZES, random_model
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.sites import blocks, capture, check_site, family, module_name, patch, start_at
+from sae_atlas.sites.hooks import blocks, capture, check_site, patch, point_of, start_at
+from sae_atlas.sites.measure import measure
 
 FAMILIES = list(SIZES)
 TOKENS = torch.arange(1, 25).reshape(2, 12)
@@ -67,7 +70,7 @@ def test_sites_are_what_the_blocks_own_parts_compute(architecture, parallel):
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_a_module_path_is_the_site_of_that_name(architecture):
     model = random_model(architecture)
-    *_, second_norm, mlp = (f"{family(model).blocks}.{{layer}}.{name}" for name in PARTS[architecture])
+    *_, second_norm, mlp = (f"{measure(model).path}.{{layer}}.{name}" for name in PARTS[architecture])
     for path, site in ((second_norm, "mlp_in"), (mlp, "mlp_out")):
         torch.testing.assert_close(captured(model, path), captured(model, site))
 
@@ -95,7 +98,7 @@ def test_the_stream_adds_up(architecture):
         middle = captured(model, "resid_mid")
         torch.testing.assert_close(middle[1], pre[1] + attention[1])
         norm = {"llama": "post_attention_layernorm", "gpt2": "ln_2"}[architecture]
-        name = f"{family(model).blocks}.{{layer}}.{norm}"
+        name = f"{measure(model).path}.{{layer}}.{norm}"
         torch.testing.assert_close(blocks(model)[1].get_submodule(norm)(middle[1]), captured(model, name)[1])
 
 
@@ -155,70 +158,131 @@ def test_a_pass_stops_after_the_last_layer_needed():
 
 
 def test_there_is_no_middle_in_a_parallel_block():
-    with pytest.raises(AtlasError, match="resid_mid is not known for gpt_neox"):
-        module_name(random_model("gpt_neox"), "resid_mid", 0)
+    with pytest.raises(AtlasError, match=r"resid_mid: no module of gpt_neox.layers.0 reads the stream after attention"):
+        point_of(random_model("gpt_neox"), "resid_mid", 0)
     model = random_model("gpt_neox", use_parallel_residual=False)
     middle, pre, attention = (captured(model, site)[1] for site in ("resid_mid", "resid_pre", "attn_out"))
     torch.testing.assert_close(middle, pre + attention)
 
 
-@pytest.mark.parametrize("architecture", ["gemma2", "gptj"])
-def test_no_middle_is_claimed_where_blocks_do_more_than_add(architecture):
-    """gemma2 has a norm between attention and the stream, gptj is parallel without saying so in its config."""
-    sizes = {"gemma2": SIZES["llama"] | {"head_dim": 16}, "gptj": SIZES["gpt2"] | {"rotary_dim": 4}}[architecture]
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, vocab_size=64, **sizes)).eval()
-    with pytest.raises(AtlasError, match="choose resid_pre or resid_post"):
-        module_name(model, "resid_mid", 0)
-    with start_at(model, 1, captured(model, "resid_pre")[1]):
-        later = plain(model)
-    torch.testing.assert_close(later, plain(model))
-
-
 def test_an_unknown_site_names_the_nearest_modules():
     with pytest.raises(AtlasError, match=r"gpt_neox\.layers\.\{layer\}\.mlp"):
-        module_name(random_model("gpt_neox"), "gpt_neox.layers.{layer}.mpl", 0)
+        point_of(random_model("gpt_neox"), "gpt_neox.layers.{layer}.mpl", 0)
     with pytest.raises(AtlasError, match="no layer 3"):
-        module_name(random_model("gpt2"), "resid_post", 3)
+        point_of(random_model("gpt2"), "resid_post", 3)
 
 
-OTHERS = {  # families whose names promise what their modules do not hold, and those that do
-    "gemma2": SIZES["llama"] | {"head_dim": 16},
-    "olmo2": SIZES["llama"] | {"pad_token_id": 0},
-    "granite": SIZES["llama"] | {"residual_multiplier": 0.22, "pad_token_id": 0},
-    "falcon": {key: SIZES["llama"][key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
-    "qwen2": SIZES["llama"],
-}
+def test_what_goes_into_a_module_is_a_site():
+    """The heads' outputs before they are mixed, of width heads x head_dim; patched, they change attention's answer."""
+    model = random_model("llama")
+    site = "in:model.layers.{layer}.self_attn.o_proj"
+    mixed = captured(model, "attn_out", [1])[1]
+    heads = captured(model, site, [1])[1]
+    torch.testing.assert_close(blocks(model)[1].self_attn.o_proj(heads), mixed)
+    with patch(model, site, 1, torch.zeros_like):
+        assert not captured(model, "attn_out", [1])[1].any()
+
+
+def test_a_module_whose_values_are_not_one_activation_per_token_is_no_site():
+    model = other("qwen3")
+    with pytest.raises(
+        AtlasError, match=r"q_norm holds values of 4 dimensions, \(2, 8, 2, 16\); a site has one activation"
+    ):
+        check_site(model, "model.layers.{layer}.self_attn.q_norm", [0], {})
+
+
+LLAMA = SIZES["llama"] | {"pad_token_id": None}
+OTHERS = {  # what stands between a module and the stream: norms, multipliers, a residual inside of the module, flat tokens
+    "gemma2": LLAMA | {"head_dim": 16},
+    "olmo2": LLAMA,
+    "granite": LLAMA | {"residual_multiplier": 0.22},
+    "falcon": {key: LLAMA[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
+    "phi": LLAMA,
+    "gpt_neo": {"hidden_size": 32, "num_layers": 3, "num_heads": 2, "attention_types": [[["global"], 3]]},
+    "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 2},
+    "opt": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "word_embed_proj_dim": 32},
+    "qwen3": LLAMA | {"head_dim": 16},
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 4},
+}  # fmt: skip
 
 
 def other(architecture: str):
+    """In float32, with weights so large that a block matters."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(architecture, vocab_size=64, **OTHERS.get(architecture, SIZES["llama"]))
-    return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    config = AutoConfig.for_model(architecture, vocab_size=64, **OTHERS[architecture])
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
+    for weight in model.parameters():
+        weight.copy_(0.3 * torch.randn_like(weight) + (weight.ndim < 2))
+    return model
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("site", ["attn_out", "mlp_out"])
-@pytest.mark.parametrize("architecture", ["gemma2", "olmo2", "granite", "qwen2", *FAMILIES])
-def test_what_a_block_adds_is_measured_before_it_is_read(architecture, site, dtype):
-    """A norm or a multiplier behind a module: its output is not what is added, and is not saved as if it were."""
+@pytest.mark.parametrize("architecture", [*OTHERS, *FAMILIES])
+def test_what_a_block_adds_is_what_is_captured(architecture, dtype):
     model = (random_model(architecture) if architecture in FAMILIES else other(architecture)).to(dtype)
-    if architecture not in ("gemma2", "olmo2", "granite"):
-        check_site(model, site, [0, 2])
-        return
+    parts = ["resid_pre", "attn_out", "mlp_out"][: 2 if architecture == "mamba" else 3]
+    *read, post = (captured(model, site) for site in [*parts, "resid_post"])
+    for layer in range(3):
+        rounding = 8 * torch.finfo(dtype).eps * max(values[layer].norm() for values in read)
+        assert (sum(values[layer] for values in read) - post[layer]).norm() < rounding, layer
+
+
+@pytest.mark.parametrize("architecture", OTHERS)
+def test_a_patch_takes_the_place_of_what_is_added(architecture):
+    model = other(architecture)
+    before = plain(model)
+    for site in measure(model).blocks[1].points:
+        with patch(model, site, 1, lambda activation: activation.clone()):
+            torch.testing.assert_close(plain(model), before, rtol=1e-4, atol=1e-4 * float(before.abs().max()))
+        with patch(model, site, 1, torch.zeros_like):
+            assert not torch.allclose(plain(model), before), site
+    last = "mlp_out" if "mlp_out" in measure(model).blocks[1].points else "attn_out"
+    expected = captured(model, "resid_post", [1])[1] - captured(model, last, [1])[1]
+    with patch(model, last, 1, torch.zeros_like):
+        left = captured(model, "resid_post", [1])[1]
+    assert (left - expected).norm() < 1e-5 * expected.norm()
+    for layer in (1, 3):
+        residual = captured(model, "resid_post", [layer - 1])[layer - 1]
+        with start_at(model, layer, residual):
+            assert (plain(model) - before).norm() < 1e-5 * before.norm()
+
+
+def bert_model(is_decoder: bool):
+    """A norm after every sum: no part of a block is added to the stream as it stands."""
+    config = AutoConfig.for_model("bert", **LLAMA | {"vocab_size": 64, "is_decoder": is_decoder})
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def test_a_site_that_a_block_lacks_is_one_line_with_what_was_measured():
     with pytest.raises(
-        AtlasError, match=rf"activations.site: {site}: .*of layer 0 miss what the block adds by \d+%.*; choose"
+        AtlasError, match=r"mlp_out: backbone.layers.0 adds one part, backbone.layers.0.mixer, which mixes"
     ):
-        check_site(model, site, [0, 2])
-    check_site(model, "resid_post", [0, 2])
+        check_site(other("mamba"), "mlp_out", [0], {})
+    bert = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("bert", **LLAMA | {"vocab_size": 64, "is_decoder": True})
+    ).eval()
+    with pytest.raises(
+        AtlasError, match=r"attn_out: no two outputs of bert.encoder.layer.0 add up to .* resid_pre, resid_post can"
+    ):
+        check_site(bert, "attn_out", [0], {})
+    check_site(bert, "resid_post", [0], {})
 
 
-def test_a_family_without_the_modules_is_refused_in_one_line():
-    with pytest.raises(AtlasError, match=r"attn_out is not known for falcon, which has no module transformer.h.0.attn"):
-        check_site(other("falcon"), "attn_out", [0])
-    with pytest.raises(AtlasError, match=r"mlp_out: falcon has no module transformer.h.0.attn, without which"):
-        check_site(other("falcon"), "mlp_out", [0])
-    with pytest.raises(AtlasError, match=r"PhiForCausalLM has its blocks at model.layers and no norm at model.norm"):
-        check_site(other("phi"), "resid_post", [0])
+def test_a_model_that_sees_what_it_predicts_is_refused():
+    bert = bert_model(is_decoder=False)
+    with pytest.raises(
+        AtlasError, match=r"BertLMHeadModel predicts for a token depends on tokens behind it; .*is_decoder"
+    ):
+        check_site(bert, "resid_post", [0], {})
+
+
+def test_sites_that_moved_since_the_model_was_prepared_are_refused():
+    model = random_model("llama")
+    sites = json.loads(json.dumps(measure(model).plain()))
+    check_site(model, "attn_out", [0], {"sites": sites})
+    sites["layers"][0]["sites"]["attn_out"] = "model.layers.0.self_attn.o_proj"
+    with pytest.raises(AtlasError, match="not where they were when it was prepared"):
+        check_site(model, "attn_out", [0], {"sites": sites})
 
 
 def test_a_captured_value_is_a_copy():
@@ -229,4 +293,4 @@ def test_a_captured_value_is_a_copy():
     with capture(model, "mlp_out", [1], stop=False) as acts:
         model(torch.arange(1, 9)[None])
     handle.remove()
-    assert torch.equal(acts[1], seen[0])
+    assert torch.equal(acts[1], seen[-1])

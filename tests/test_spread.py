@@ -7,7 +7,8 @@ from models import random_model
 from sae_atlas.base_models.load import read_model
 from sae_atlas.features.logit_lens import logit_lens
 from sae_atlas.metrics.held_out import replace_site
-from sae_atlas.sites import SITES, blocks, capture, patch
+from sae_atlas.sites import SITES
+from sae_atlas.sites.hooks import blocks, capture, patch
 
 TOKENS = torch.arange(1, 25).reshape(2, 12)
 OUTSIDE = {  # of the blocks: what lies before them, in memory; what lies after them, on disk

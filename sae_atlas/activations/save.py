@@ -18,7 +18,8 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic
 from sae_atlas.io.log import logger, progress
 from sae_atlas.io.provenance import current_record
-from sae_atlas.sites import capture, check_site
+from sae_atlas.sites.hooks import capture, check_site
+from sae_atlas.sites.trace import forward_pass
 
 # Root mean square below which rounding to float16, in steps of 2^-24 there, takes more than a millionth of the variance.
 SMALLEST = 2**-24 / (12e-6) ** 0.5
@@ -43,7 +44,7 @@ def save_activations(
     Raises AtlasError for an unknown site, a value that float16 cannot hold, or NaN.
     """
     model, origin = load(base_model, model_dtype, device)
-    check_site(model, site, layers)
+    check_site(model, site, layers, origin)
     source = open_corpus(corpus)
     window = source.window(start, stop)
     rows = source.unmasked(window)
@@ -56,7 +57,7 @@ def save_activations(
             keep = torch.from_numpy(source.mask[first:last])
             tokens = torch.from_numpy(source.tokens[first:last].astype(np.int64)).to(model.device)
             with torch.inference_mode(), capture(model, site, layers) as found:
-                model(tokens, use_cache=False)
+                forward_pass(model, tokens)
             for layer in layers:
                 values = _stored(found[layer].cpu()[keep], dtype, layer)
                 if layer not in columns:

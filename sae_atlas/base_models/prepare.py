@@ -6,7 +6,7 @@ from pathlib import Path
 from sae_atlas.base_models import from_hub
 from sae_atlas.base_models.adapters import ADAPTER, check_base, read_meta, weights_sum
 from sae_atlas.base_models.from_scratch import random_model
-from sae_atlas.base_models.load import largest_id
+from sae_atlas.base_models.load import largest_id, read_model
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.files import atomic, sha256, write_json
@@ -20,8 +20,8 @@ def prepare(provenance: str | Path, made: str | Path | None = None, **settings) 
     made: export_meta.json of the folder that our rules wrote, for sources `pretrain`, `lora` and `merged`.
 
     The provenance says where the folder is (`path`, relative to the provenance itself), where the weights came from,
-    their sha256, licence, quantisation, sizes (`n_layers`, `d_model`) and the `record`. Raises AtlasError if the source
-    cannot be had.
+    their sha256, licence, quantisation, sizes (`n_layers`, `d_model`), where its sites were found on the weights, and the
+    `record`. Raises AtlasError if the source cannot be had, or if no stream of blocks is found in the model.
     """
     provenance = Path(provenance)
     folder = provenance.parent / "model"
@@ -36,9 +36,8 @@ def prepare(provenance: str | Path, made: str | Path | None = None, **settings) 
             "random": _at_random,
         }
         origin = makers[settings["source"]](settings, folder)
-    write_json(
-        provenance, {**origin, **_sizes((provenance.parent / origin["path"]).resolve()), "record": current_record()}
-    )
+    model = (provenance.parent / origin["path"]).resolve()
+    write_json(provenance, {**origin, **_sizes(model), "sites": _sites(model), "record": current_record()})
 
 
 def _from_package(settings: dict, folder: Path) -> dict:
@@ -141,6 +140,12 @@ def _from_rules(settings: dict, provenance: Path, made: Path) -> dict:
         **{key: meta.get("base", {}).get(key) for key in ("licence", "quantisation")},
         "weights_sha256": {file: value for folder in folders.values() for file, value in weights_sum(folder).items()},
     }
+
+
+def _sites(folder: Path) -> dict:
+    from sae_atlas.sites.measure import measure
+
+    return measure(read_model(folder, "float32", "cpu")).plain()
 
 
 def _sizes(folder: Path) -> dict:

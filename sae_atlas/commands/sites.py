@@ -9,15 +9,15 @@ import torch
 import zarr
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from sae_atlas.base_models.before import random_layers, transformers_config
 from sae_atlas.base_models.packages import MODELS
-from sae_atlas.config.layers import model_config
-from sae_atlas.config.made import base_of
 from sae_atlas.config.read import read_config
 from sae_atlas.io.arrays import Rows
-from sae_atlas.io.errors import AtlasError, reason
-from sae_atlas.io.hub import refuse
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.metrics.importance import participation_ratio
-from sae_atlas.sites import INPUTS, SITES, blocks, module_name, module_paths
+from sae_atlas.sites import SITES
+from sae_atlas.sites.measure import Sites, measure
+from sae_atlas.sites.trace import forward_pass
 
 CONTEXT = 8  # tokens of the pass that finds widths; any number does
 OUTLIER = 10  # medians above which a token's norm is an outlier, the default of activations.outlier_norm
@@ -30,42 +30,66 @@ def list_sites(model: str, directory: str | Path = ".") -> str:
     AtlasError if the model's config cannot be had.
     """
     configured = model.endswith((".yaml", ".yml"))
-    section = read_config(model)["base_model"] if configured else _section(model)
-    results = Path(directory) / "results"
-    found = _empty(section, results / "base_model" / "model" if configured else None)
-    count, width = len(blocks(found)), found.config.get_text_config().hidden_size
-    lines = [f"{type(found).__name__}: layers 0 to {count - 1}, d_model {width}", "", "sites"]
+    config = transformers_config(read_config(model)["base_model"] if configured else _section(model))
+    text = config.get_text_config()
+    few = random_layers(config, list(range(text.num_hidden_layers)))
+    if few is None:
+        raise AtlasError(
+            f"base_model: no few random layers of a {config.model_type} can be made; its sites are not known"
+        )
+    sites = measure(few)
+    count, width = text.num_hidden_layers, text.hidden_size
+    lines = [
+        f"{type(few).__name__}: layers 0 to {count - 1}, d_model {width}",
+        "",
+        "sites, as measured on random layers",
+    ]
     for site in SITES:
-        try:
-            path = module_name(found, site, 0)
-        except AtlasError:
-            lines.append(f"  {site:<12} none: attention and MLP of a block are parallel, or it does more than add them")
-            continue
-        lines.append(f"  {site:<12} {width:>6}  {'input of ' * (site in INPUTS)}{_templated(path)}")
-    lines += ["", "module paths, with the width of their output (activations.site takes them as they stand)"]
-    for path, size in widths(found, 0).items():
-        lines.append(f"  {size:>6}  {_templated(path)}")
-    return "\n".join([*lines, *(_saved(results / "held_out.zarr") if configured else [])])
+        lines += [f"  {site:<12} {_where(site, sites, width)}"]
+    lines += [
+        "",
+        "module paths, with the width of their output (activations.site takes them as they stand; `in:` before one is what",
+        "goes into the module)",
+    ]
+    for path, size in widths(config, sites).items():
+        lines.append(f"  {size:>6}  {path}")
+    return "\n".join([*lines, *(_saved(Path(directory) / "results" / "held_out.zarr") if configured else [])])
 
 
-def widths(model: torch.nn.Module, layer: int) -> dict[str, int]:
-    """Module path in a block -> last dimension of its output, in the order they are run. `model` holds fake tensors."""
+def widths(config, sites: Sites) -> dict[str, int]:
+    """Module path in the first block -> last dimension of its output, in the order they are run, at the model's own width.
+
+    Modules whose output is not [batch, context, d] are left out: they are no sites.
+    """
+    from transformers import AutoModelForCausalLM
+
     found: dict[str, int] = {}
 
     def keep(path: str, output) -> None:
         output = output[0] if isinstance(output, tuple) else output
-        if isinstance(output, torch.Tensor) and output.shape[:2] == (1, CONTEXT):  # an activation per token
+        if isinstance(output, torch.Tensor) and output.ndim == 3 and output.shape[:2] == (1, CONTEXT):
             found[path] = output.shape[-1]
 
-    handles = [
-        model.get_submodule(path).register_forward_hook(lambda _, __, output, path=path: keep(path, output))
-        for path in module_paths(model, layer)
-    ]
-    with next(model.parameters()).fake_mode, torch.inference_mode():
-        model(torch.zeros(1, CONTEXT, dtype=torch.long), use_cache=False)
-    for handle in handles:
-        handle.remove()
+    with FakeTensorMode():  # shapes without numbers, through whatever the model does
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
+        block = model.get_submodule(f"{sites.path}.0")
+        for name, module in block.named_modules():
+            if name:
+                path = f"{sites.path}.{{layer}}.{name}"
+                module.register_forward_hook(lambda _, __, output, path=path: keep(path, output))
+        with torch.inference_mode():
+            forward_pass(model, torch.zeros(1, CONTEXT, dtype=torch.long))
     return found
+
+
+def _where(site: str, sites: Sites, width: int) -> str:
+    """The site's width and module, or why there is none; where layers differ, in how many it is."""
+    have = [block for block in sites.blocks if site in block.points]
+    if not have:
+        return f"none: {sites.blocks[0].lacks[site]}"
+    path = str(have[0].points[site]).replace(f"{have[0].module}", f"{sites.path}.{{layer}}", 1)
+    kinds = "" if len(have) == len(sites.blocks) else f"  (in {len(have)} of {len(sites.blocks)} kinds of layers)"
+    return f"{width:>6}  {path}{kinds}"
 
 
 def geometry(x: np.ndarray) -> dict[str, float]:
@@ -93,41 +117,6 @@ def _section(model: str) -> dict:
     if Path(model).expanduser().is_dir():
         return {"source": "local", "path": str(Path(model).expanduser())}
     return {"source": "package", "package": model} if model in MODELS else {"source": "hub", "id": model}
-
-
-def _empty(section: dict, prepared: Path | None) -> torch.nn.Module:
-    from transformers import AutoModelForCausalLM
-
-    config = _config(base_of(section), prepared)
-    with FakeTensorMode():  # shapes without numbers, through whatever the model does
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
-
-
-def _config(section: dict, prepared: Path | None):
-    """The transformers config of a section `base_model`, from the folder `prepared` if that is there."""
-    from transformers import AutoConfig
-
-    from sae_atlas.base_models.restoration import read_restoration
-
-    source, kept = section["source"], {"trust_remote_code": False}
-    try:
-        if prepared and (prepared / "config.json").is_file():
-            return AutoConfig.from_pretrained(prepared, local_files_only=True, **kept)
-        if source == "restoration":
-            return read_restoration(section["path"]).config
-        if source == "local":
-            return AutoConfig.from_pretrained(section["path"], local_files_only=True, **kept)
-        if source == "hub":
-            return AutoConfig.from_pretrained(section["id"], revision=section.get("revision"), **kept)
-        return AutoConfig.for_model(**{"bos_token_id": 0, "eos_token_id": 0, **model_config(section)})
-    except (OSError, ValueError, TypeError) as error:
-        if source == "hub" and isinstance(error, OSError):
-            refuse(error, "base_model.id", section["id"], section.get("revision"), "config.json")
-        raise AtlasError(f"base_model: its config cannot be had ({reason(error)}); check source and network") from error
-
-
-def _templated(path: str) -> str:
-    return ".".join("{layer}" if part == "0" else part for part in path.split("."))
 
 
 def _saved(path: Path) -> list[str]:

@@ -13,8 +13,8 @@ from sae_atlas.sites import SITES
 ELSEWHERE = ("hub", "restoration")  # where counting layers takes a download, or torch to read a file
 Site = Annotated[
     str,
-    Field(strict=True, pattern=r"^[A-Za-z0-9_{}]{1,40}([.][A-Za-z0-9_{}]{1,40}){0,20}$"),
-    Words("the name of a site, or a module path with `{layer}` in it"),
+    Field(strict=True, pattern=r"^(in:)?[A-Za-z0-9_{}]{1,40}([.][A-Za-z0-9_{}]{1,40}){0,20}$"),
+    Words("the name of a site, or a module path with `{layer}` in it, `in:` before it for what goes into the module"),
 ]
 
 

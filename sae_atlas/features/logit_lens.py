@@ -8,7 +8,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sae_atlas.sites import INTO_STREAM, family
+from sae_atlas.sites import INTO_STREAM
+from sae_atlas.sites.measure import measure
 
 TOKENS = 10  # of each kind
 LATENTS_AT_ONCE = 256  # latents whose logits are in memory at once
@@ -19,13 +20,16 @@ LENS_COLUMNS = ("promoted", "promoted_logits", "suppressed", "suppressed_logits"
 def logit_lens(model, directions: Tensor) -> Tensor:
     """Logits [n, vocabulary] of directions [n, d_model]: W_U (norm(d) - norm(0)), which leaves the norm's bias out.
 
-    Unitless; for a norm without bias (RMSNorm) the same for any length of the direction. Tokens are compared within a row.
+    norm: all that the model's stream goes through before the unembedding. Unitless; for a norm without bias (RMSNorm) the
+    same for any length of the direction. Tokens are compared within a row.
     """
-    norm = model.get_submodule(family(model).norm)
-    head = model.get_output_embeddings()  # called, for its weights may have to be fetched; its bias is left out too
+    *before, head = map(model.get_submodule, measure(model).before_logits)  # called: weights may have to be fetched
     nothing = torch.zeros_like(directions[:1], device=model.device, dtype=model.dtype)
-    seen = norm(directions.to(nothing)) - norm(nothing)
-    return head(seen) - head(nothing)
+    seen, unmoved = directions.to(nothing), nothing
+    for module in before:
+        seen, unmoved = module(seen), module(unmoved)
+    seen = seen - unmoved
+    return head(seen) - head(torch.zeros_like(seen[:1]))
 
 
 def extremes(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -44,9 +48,10 @@ def extremes(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def lens_columns(model, tokenizer, decoder: Tensor, site: str) -> dict[str, pa.Array]:
     """LENS_COLUMNS, a row per decoder row [d_sae, d_in]: tokens as strings and their logits.
 
-    Empty lists where the site is neither the residual stream nor added to it: the unembedding never sees its directions.
+    Empty lists where the site is neither the residual stream nor added to it, for the unembedding never sees its directions;
+    and where the model's stream reaches its logits through more than modules.
     """
-    if site not in INTO_STREAM:
+    if site not in INTO_STREAM or measure(model).before_logits is None:
         return {name: pa.array([[]] * len(decoder), _type(name)) for name in LENS_COLUMNS}
     strings = np.array(token_strings(tokenizer, model.get_output_embeddings().weight.shape[0]), object)
     found = {name: [] for name in LENS_COLUMNS}

@@ -16,7 +16,8 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.log import logger, progress
 from sae_atlas.io.tables import write_table
 from sae_atlas.kernels.threads import parts_of, run, use_threads
-from sae_atlas.sites import blocks, capture, start_at
+from sae_atlas.sites.hooks import blocks, capture, start_at
+from sae_atlas.sites.trace import forward_pass
 from sae_atlas.training.interruption import Interruption
 from sae_atlas.training.learner import Learner, read_contexts
 from sae_atlas.training.schedule import cosine
@@ -93,7 +94,7 @@ class Piece:
 
     def divergence(self, model) -> torch.Tensor:
         """Sum over the unmasked positions."""
-        return self.teacher.divergence(model(self.tokens, use_cache=False).logits[self.mask]).sum()
+        return self.teacher.divergence(forward_pass(model, self.tokens).logits[self.mask]).sum()
 
 
 class Student:
@@ -141,7 +142,7 @@ def _step(model, source: Corpus, students, step, steps, batch, learning_rate, te
     def taught(part: tuple[int, int]) -> Piece:
         tokens, mask = read_contexts(source, slice(first + part[0], first + part[1]), model.device)
         with torch.no_grad():
-            return Piece(tokens, mask, Teacher(model(tokens, use_cache=False).logits[mask], temperature))
+            return Piece(tokens, mask, Teacher(forward_pass(model, tokens).logits[mask], temperature))
 
     pieces = run(taught, parts_of(batch, PIECE))
     rate = rate_at(step, steps, learning_rate)
@@ -157,7 +158,7 @@ class _HeldOut:
         for first, stop in parts_of(rows.stop - rows.start, PIECE):
             ids, mask = read_contexts(source, slice(rows.start + first, rows.start + stop), model.device)
             with torch.no_grad(), capture(model, "resid_post", [last]) as found:
-                model(ids, use_cache=False)
+                forward_pass(model, ids)
             self.pieces.append((ids, mask, found[last]))
 
     def rows(self, students: list[Student], step: int, tokens: int) -> list[dict]:
@@ -165,7 +166,7 @@ class _HeldOut:
         sums = np.zeros(len(students))
         for ids, mask, final in self.pieces:
             with torch.no_grad(), start_at(self.model, len(blocks(self.model)), final):
-                teacher = Teacher(self.model(ids, use_cache=False).logits[mask], self.temperature)
+                teacher = Teacher(forward_pass(self.model, ids).logits[mask], self.temperature)
             sums += run(partial(_measure, Piece(ids, mask, teacher)), students)
         means = sums / sum(int(mask.sum()) for _, mask, _ in self.pieces)
         found = []

@@ -29,7 +29,8 @@ from sae_atlas.io.files import atomic, move, remove
 from sae_atlas.io.log import progress
 from sae_atlas.io.provenance import carries, current_record
 from sae_atlas.metrics.losses import Clean, clean_predictions, losses, scored
-from sae_atlas.sites import blocks, capture, check_site, patch, start_at
+from sae_atlas.sites.hooks import blocks, capture, check_site, patch, start_at
+from sae_atlas.sites.trace import forward_pass
 
 ATTRIBUTES = "zarr.json"  # of a group
 
@@ -55,8 +56,8 @@ def save_held_out(
     layers = [layer for layer in layers if not (there and _is_there(output, layer, record))]
     if not layers:
         return
-    model, _ = load(base_model, model_dtype, device)
-    check_site(model, site, layers)
+    model, origin = load(base_model, model_dtype, device)
+    check_site(model, site, layers, origin)
     source = open_corpus(corpus)
     rows, patched = source.held_out_rows(tokens), len(source.held_out_rows(patched_tokens))
     ids, mask = source.tokens[rows.start : rows.stop].astype(np.int64), source.mask[rows.start : rows.stop]
@@ -142,7 +143,7 @@ def replace_site(model, site: str, layer: int, stream: Tensor, replaced: Tensor)
 def predictions(model, final: Tensor, tokens: Tensor) -> Clean:
     """The clean pass's predictions from the stream after the last block."""
     with start_at(model, len(blocks(model)), final):
-        return clean_predictions(model(tokens, use_cache=False).logits)
+        return clean_predictions(forward_pass(model, tokens).logits)
 
 
 def _clean(model, group, ids: np.ndarray, batch: slice, layers: list[int], bar) -> None:
@@ -156,7 +157,7 @@ def _clean(model, group, ids: np.ndarray, batch: slice, layers: list[int], bar) 
         if stream_name(site) == "stream":
             streams = stack.enter_context(capture(model, "resid_pre", layers, stop=False))
         final = stack.enter_context(capture(model, "resid_post", [last], stop=False))
-        logits = model(tokens, use_cache=False, logits_to_keep=0 if batch.start < patched else 1).logits
+        logits = forward_pass(model, tokens, last_only=batch.start >= patched).logits
     contexts = group["tokens"].shape[0]
     batch = slice(batch.start, min(batch.stop, contexts))
     for layer in layers:
@@ -193,7 +194,7 @@ def _ablated(model, group, ids: np.ndarray, mask: np.ndarray, batch: slice, mean
         stream = torch.from_numpy(group[f"{name}/{stream_name(site)}"][batch]).to(model.device, model.dtype)
         for ablation, value in (("zero", torch.zeros_like(mean)), ("mean", mean)):
             with replace_site(model, site, layer, stream, torch.where(mask, value, x).to(model.device, model.dtype)):
-                logits = model(tokens, use_cache=False).logits
+                logits = forward_pass(model, tokens).logits
             for loss, values in zip(("ce", "kl"), losses(logits, scored(model, tokens), clean), strict=True):
                 _write(group, f"{name}/{loss}_{ablation}", patched, batch, values)
             bar.update()

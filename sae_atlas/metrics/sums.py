@@ -14,6 +14,7 @@ from sae_atlas.metrics.labels import OF_PREDICTIONS, OF_THE_WHOLE, OF_TOKENS
 from sae_atlas.metrics.layer_data import LayerData
 from sae_atlas.metrics.losses import Clean, losses, scored
 from sae_atlas.saes.sae import Sae
+from sae_atlas.sites.trace import forward_pass
 
 NAN = float("nan")
 BLOCKS = 32  # of neighbouring contexts, by which the importances are kept apart
@@ -102,7 +103,7 @@ class Sums:
         stream = torch.from_numpy(data.stream[rows]).to(model.device, model.dtype)
         replaced = replaced[: rows.stop - rows.start].to(model.device, model.dtype)
         with replace_site(model, data.site, layer, stream, replaced):
-            logits = model(tokens, use_cache=False).logits
+            logits = forward_pass(model, tokens).logits
         kept = data.predicted[rows]
         for name, each in zip(("ce_sae", "kl_sae"), losses(logits, scored(model, tokens), clean), strict=True):
             self.losses[name][rows] = torch.where(kept, each.cpu(), 0).sum(dim=1, dtype=torch.float64).numpy()

@@ -22,7 +22,7 @@ def pass_over(atlas, start: int, stop: int) -> tuple[dict, dict]:
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
 
 
-@stage("activations/save.py", "io/arrays.py", "sites.py", runs="activations.save:save_activations")
+@stage("activations/save.py", "io/arrays.py", "sites", runs="activations.save:save_activations")
 def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
     """Which layers share the pass is left out: one layer more changes nothing for the others."""
     return pass_over(atlas, *atlas.window(snapshot))

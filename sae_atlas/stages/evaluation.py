@@ -7,7 +7,7 @@ from sae_atlas.stages.declare import stage
     "metrics/held_out.py",
     "metrics/loss_recovered.py",
     "io/arrays.py",
-    "sites.py",
+    "sites",
     runs="metrics.held_out:save_held_out",
 )
 def save_held_out(atlas) -> tuple[dict, dict]:
@@ -22,7 +22,7 @@ def save_held_out(atlas) -> tuple[dict, dict]:
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
 
 
-@stage("metrics", "saes", "io/arrays.py", "sites.py", runs="metrics.evaluate:evaluate")
+@stage("metrics", "saes", "io/arrays.py", "sites", runs="metrics.evaluate:evaluate")
 def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     evaluation = atlas.config["evaluation"]
     settings = {

@@ -6,7 +6,7 @@ from sae_atlas.stages.declare import stage
 OF_MATCH = {"contexts": 3, "window": 16}  # how much of each is kept and shown, window in tokens
 
 
-@stage("activations/save.py", "io/arrays.py", "sites.py", runs="activations.save:save_activations")
+@stage("activations/save.py", "io/arrays.py", "sites", runs="activations.save:save_activations")
 def save_text(atlas) -> tuple[dict, dict]:
     """The end of the train text: what no SAE has seen, unless training uses all of the corpus."""
     stop = atlas.config["corpus"]["tokens"]
@@ -22,7 +22,7 @@ CONTEXTS = ("text.py", "top_activations.py", "bands.py", "documents.py", "top_co
     *(f"features/{file}" for file in CONTEXTS),
     *OF_SAES,
     "io/tables.py",
-    "sites.py",
+    "sites",
     runs="features.top_contexts:top_contexts",
     version=2,
 )

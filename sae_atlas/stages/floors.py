@@ -24,7 +24,7 @@ def floors(atlas, recipe: str) -> tuple[dict, dict]:
     "kernels/threads.py",
     "io/tables.py",
     "io/arrays.py",
-    "sites.py",
+    "sites",
     runs="floors.distill:distill",
 )
 def distill(atlas) -> tuple[dict, dict]:

@@ -15,7 +15,7 @@ from sae_atlas.base_models.restoration import read_restoration
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import write_json
 from sae_atlas.publish.formats.transformer_lens import convert_transformer_lens, load_transformer_lens, verify
-from sae_atlas.sites import capture
+from sae_atlas.sites.hooks import capture
 
 SHARED = {"n_layers": 3, "d_model": 32, "n_heads": 2, "d_head": 16, "d_vocab": 64, "n_ctx": 64, "dtype": torch.float64}
 FAMILIES = {

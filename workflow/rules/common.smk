@@ -9,6 +9,7 @@ if workflow.remote_exec:
     os.environ.update(HF_HUB_OFFLINE="1")
 
 from sae_atlas.base_models.adapters import META
+from sae_atlas.base_models.before import check_config
 from sae_atlas.config.made import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
 from sae_atlas.config.published import path_in_release
 from sae_atlas.config.read import complete_config
@@ -40,8 +41,12 @@ def made_by(section):
 
 def read_config():
     """The config, checked and resolved; a mistake ends the run before any job starts, without a traceback."""
+    file = str((workflow.configfiles or ["config"])[-1])
     try:
-        return complete_config(config, str((workflow.configfiles or ["config"])[-1]))
+        complete = complete_config(config, file)
+        if not workflow.remote_exec:  # a job of a run that was checked
+            check_config(complete, file)
+        return complete
     except AtlasError as error:
         sys.exit(f"{error}")
 

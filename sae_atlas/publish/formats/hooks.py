@@ -2,15 +2,8 @@
 
 import re
 
-from sae_atlas.sites import FAMILIES, SITES
+from sae_atlas.sites import MODULE_INPUT, SITES
 
-# Of transformers' model types; others are named as Llama is.
-BY_TYPE = {"gpt_neox": FAMILIES[1], "gpt2": FAMILIES[2], "restoration": FAMILIES[3]}
-NORMS = {
-    "gpt2": "ln_2",
-    "restoration": "ln2",
-    **dict.fromkeys(("gpt_neox", "llama", "mistral", "qwen2", "qwen3"), "post_attention_layernorm"),
-}
 # TransformerLens' own `hook_mlp_in` is the stream before the norm, and what its norms show lacks their weights: our
 # mlp_in has no hook there, so it gets a name at which theirs fails.
 NO_HOOK = "mlp_in"
@@ -19,18 +12,18 @@ HOOK = re.compile(rf"blocks\.(\d+)\.(?:hook_({'|'.join(HOOKS)})|({NO_HOOK}))")
 PARTS = {"mlp": "mlp_out", "attn": "attn_out", "attention": "attn_out", "self_attn": "attn_out"}
 
 
-def module_path(model_type: str, site: str, layer: int) -> str | None:
-    """Path of the module whose output the site is, or whose input it is for `resid_pre` and `resid_mid`.
+def module_path(sites: dict | None, site: str, layer: int) -> str | None:
+    """Path of the module of the model itself whose output is the site's value.
 
-    None for `mlp_in` of a model whose norms are not known.
+    sites: as measured, from the model's provenance; None in those from before it was. None where no module's output is it.
     """
     if site not in SITES:
-        return site.replace("{layer}", str(layer))
-    family = BY_TYPE.get(model_type, FAMILIES[0])
-    block = f"{family.blocks}.{layer}"
-    if site == "mlp_in":
-        return f"{block}.{NORMS[model_type]}" if model_type in NORMS else None
-    return {"attn_out": f"{block}.{family.attention}", "mlp_out": f"{block}.{family.mlp}"}.get(site, block)
+        return None if site.startswith(MODULE_INPUT) else site.replace("{layer}", str(layer))
+    if sites is None:
+        return None
+    if site == "resid_pre":
+        site, layer = "resid_post", layer - 1
+    return sites["layers"][layer]["gives"].get(site) if layer >= 0 else None
 
 
 def hook_name(site: str, layer: int) -> str:

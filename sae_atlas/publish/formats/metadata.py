@@ -27,7 +27,7 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
         found |= {
             "model_name": origin.hub_id or origin.base,
             "model_class_name": "AutoModelForCausalLM",
-            "hf_hook_name": module_path(origin.model["architecture"], site, layer),
+            "hf_hook_name": module_path(origin.model.get("sites"), site, layer),
         }
     if "pretrained" in recipe:
         found["published"] = recipe["pretrained"]

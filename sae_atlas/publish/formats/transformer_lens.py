@@ -9,7 +9,7 @@ from sae_atlas.base_models.load import load
 from sae_atlas.base_models.restoration import RestorationModel
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic
-from sae_atlas.sites import capture
+from sae_atlas.sites.hooks import capture
 
 TOLERANCE = 1e-4  # largest difference of a logit, or of a dimension of the stream
 LETTERS = (("w", "weight"), ("b", "bias"))  # of a norm: TransformerLens' name and ours

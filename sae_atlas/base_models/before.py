@@ -1,0 +1,158 @@
+"""Whether a model has the site that a config asks for, before anything of it but its config.json is there.
+
+Measured on a few random layers made from that config; measured again on the weights when the model is prepared and used.
+"""
+
+import copy
+import hashlib
+import json
+import os
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+from sae_atlas.config.layers import model_config
+from sae_atlas.config.made import base_of
+from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.files import write_json
+from sae_atlas.io.hub import refuse
+from sae_atlas.io.log import logger
+from sae_atlas.io.provenance import code_identity
+
+LAYERS = 4  # the most that are made; one of each kind that the config lists
+PARAMETERS = 100_000_000  # the most that are made at the model's own width
+VOCABULARY = 512
+MOST = 1_000_000_000  # parameters: with more, the measurement waits for the weights
+SEED = 0
+
+
+def check_config(config: dict, file: str) -> None:
+    """Raise AtlasError, with the config's file, where its model has no such site in these layers as far as is known."""
+    activations = config["activations"]
+    if problem := site_problem(config["base_model"], activations["site"], activations["layers"]):
+        raise AtlasError(f"{file}: {problem}")
+
+
+def site_problem(base_model: dict, site: str, layers: list[int]) -> str | None:
+    """What is wrong with the site in these layers of a config's model, in one line; None where nothing is known to be.
+
+    base_model: the config's section; without its config.json nothing is known. The answer is kept in the user's cache
+    folder, for it takes the import of torch and transformers.
+    """
+    try:
+        sizes = model_config(base_model)
+    except AtlasError:
+        return None
+    key = [sizes, site, layers, version("transformers"), code_identity("sites", "base_models/before.py")]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sae-atlas"
+    file = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["problem"]
+    except (OSError, ValueError, KeyError):
+        problem = _measured(transformers_config(base_model), site, layers)
+    with suppress(OSError):  # a home that cannot be written: it is measured again the next time
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"problem": problem})
+    return problem
+
+
+def transformers_config(base_model: dict):
+    """The transformers config of a config's section `base_model`. Raises AtlasError if it cannot be had."""
+    from transformers import AutoConfig
+
+    from sae_atlas.base_models.restoration import read_restoration
+
+    section, settings = base_of(base_model), {"trust_remote_code": False}
+    source = section["source"]
+    try:
+        if source == "restoration":
+            return read_restoration(section["path"]).config
+        if source == "local":
+            return AutoConfig.from_pretrained(Path(section["path"]).expanduser(), local_files_only=True, **settings)
+        if source == "hub":
+            return AutoConfig.from_pretrained(section["id"], revision=section.get("revision"), **settings)
+        return AutoConfig.for_model(**{"bos_token_id": 0, "eos_token_id": 0, **model_config(section)})
+    except (OSError, ValueError, TypeError) as error:
+        if source == "hub" and isinstance(error, OSError):
+            refuse(error, "base_model.id", section["id"], section.get("revision"), "config.json")
+        raise AtlasError(f"base_model: its config cannot be had ({reason(error)}); check source and network") from error
+
+
+def random_layers(config, layers: list[int]):
+    """A model in float32 of a few layers of this config, one of each kind among `layers`, with random weights.
+
+    Its vocabulary is cut, and beyond PARAMETERS its heads and widths are too. None where it cannot be made of a size that
+    pays. Every weight is drawn anew, for some families begin with zeros.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    for narrower in (False, True):
+        small = _shortened(config, layers)
+        try:
+            if narrower:
+                _narrow(small.get_text_config())
+            with torch.device("meta"):
+                size = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(small).parameters())
+            if size > (MOST if narrower else PARAMETERS):
+                continue
+            model = AutoModelForCausalLM.from_config(small, dtype=torch.float32).eval()
+        except Exception:  # a family that does not allow these sizes raises errors of any kind
+            continue
+        generator = torch.Generator().manual_seed(SEED)
+        with torch.no_grad():
+            for weight in model.parameters():
+                drawn = torch.randn(weight.shape, generator=generator)
+                weight.copy_(0.5 * weight.shape[-1] ** -0.5 * drawn if weight.ndim > 1 else 1 + 0.1 * drawn)
+        return model
+    return None
+
+
+def _measured(config, site: str, layers: list[int]) -> str | None:
+    from sae_atlas.sites.hooks import check_site
+    from sae_atlas.sites.measure import measure
+
+    model = random_layers(config, layers)
+    if model is None:
+        return None
+    try:
+        check_site(model, site, list(range(len(measure(model).blocks))), {})
+    except AtlasError as error:
+        return f"{error} (measured on random layers made from its config)"
+    except Exception as error:  # of the cut sizes, perhaps: the weights will tell
+        logger.info("the site is not measured before the run (%s)", reason(error))
+    return None
+
+
+def _shortened(config, layers: list[int]):
+    """The config with a layer of each kind: what it lists for every layer is cut to theirs."""
+    small = copy.deepcopy(config)
+    text = small.get_text_config()
+    count = text.num_hidden_layers
+    listed = {name: value for name, value in vars(text).items() if isinstance(value, list) and len(value) == count}
+    kinds = {}
+    for layer in layers:
+        kinds.setdefault(str([value[layer] for value in listed.values()]), layer)
+    chosen = sorted(list(dict.fromkeys([*kinds.values(), *layers]))[:LAYERS])
+    for name, value in listed.items():
+        setattr(text, name, [value[layer] for layer in chosen])
+    text.num_hidden_layers = len(chosen)
+    text.vocab_size = min(text.vocab_size, VOCABULARY)
+    if getattr(text, "pad_token_id", None) is not None:
+        text.pad_token_id = 0
+    return small
+
+
+def _narrow(text) -> None:
+    """Two groups of heads, and widths in proportion; heads keep their size."""
+    heads = text.num_attention_heads
+    keys = getattr(text, "num_key_value_heads", None) or heads
+    fewer = min(keys, 2)
+    share = fewer / keys
+    text.num_attention_heads = int(heads * share)
+    if hasattr(text, "num_key_value_heads"):
+        text.num_key_value_heads = fewer
+    text.hidden_size = int(text.hidden_size * share)
+    for name in ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"):
+        if isinstance(getattr(text, name, None), int):
+            setattr(text, name, max(64, int(getattr(text, name) * share)))

@@ -1,0 +1,8 @@
+"""Sites: where in a block activations are read and patched. What each name stands for is measured (`measure`).
+
+This module is read without torch: the config's checks need the names alone.
+"""
+
+SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out")
+INTO_STREAM = tuple(site for site in SITES if site != "mlp_in")  # the stream itself, or what is added to it
+MODULE_INPUT = "in:"  # before a module path: what goes into the module

@@ -1,0 +1,200 @@
+"""Read and patch a model's activations at a site, and run it from a later block on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import torch
+from torch import Tensor, nn
+
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.sites import MODULE_INPUT, SITES
+from sae_atlas.sites.block import Point
+from sae_atlas.sites.measure import Sites, measure
+from sae_atlas.sites.trace import Slot, forward_pass, trial_tokens
+
+
+class _Reached(Exception):
+    """The last activation needed is there; the rest of the forward pass is not run."""
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    return model.get_submodule(measure(model).path)
+
+
+def point_of(model: nn.Module, site: str, layer: int) -> Point:
+    """Where the site of a block is read and patched.
+
+    Raises AtlasError for a site or layer that does not exist, with what was measured or the nearest module names.
+    """
+    sites = measure(model)
+    if not 0 <= layer < len(sites.blocks):
+        raise AtlasError(
+            f"activations.layers: no layer {layer}; {type(model).__name__} has layers 0 to {len(sites.blocks) - 1}"
+        )
+    block = sites.blocks[layer]
+    if site in block.points:
+        return block.points[site]
+    if site in SITES:
+        raise AtlasError(
+            f"activations.site: {site}: {block.lacks[site]}; {', '.join(block.points)} can be read, and module paths "
+            "with {layer} in them"
+        )
+    path = site.removeprefix(MODULE_INPUT).replace("{layer}", str(layer))
+    known = dict(model.named_modules())
+    if path not in known:
+        paths = [name.replace(f"{block.module}.", f"{sites.path}.{{layer}}.", 1) for name in module_paths(model, layer)]
+        near = difflib.get_close_matches(site.removeprefix(MODULE_INPUT), paths, 3, 0.3) or paths
+        raise AtlasError(
+            f"activations.site: no module {site!r}; sites are {', '.join(SITES)}, module paths {', '.join(near)}"
+        )
+    return Point(path, Slot(), site.startswith(MODULE_INPUT))
+
+
+def module_paths(model: nn.Module, layer: int) -> list[str]:
+    """Paths of the modules inside one block."""
+    block = measure(model).blocks[layer].module
+    return [name for name, _ in model.named_modules() if name.startswith(f"{block}.")]
+
+
+def check_site(model: nn.Module, site: str, layers: list[int], origin: dict) -> None:
+    """Raise AtlasError if a layer has no such site, or if it is elsewhere than where it was when the model was prepared.
+
+    origin: the model's provenance. Also raised for a model whose predictions depend on the tokens that they predict, unless
+    its config says that it predicts those themselves.
+    """
+    sites = measure(model)
+    for layer in layers:
+        point_of(model, site, layer)
+    if not sites.causal and getattr(model.config, "predicts", "next") != "itself":
+        raise AtlasError(
+            f"base_model: what {type(model).__name__} predicts for a token depends on tokens behind it; it is no causal "
+            "language model as it stands (`is_decoder` in its config.json), and its losses would mean nothing"
+        )
+    if origin.get("sites", sites.plain()) != sites.plain():
+        raise AtlasError(
+            "base_model: its sites are not where they were when it was prepared; another version of transformers computes "
+            "it. Install that version again, or delete results/base_model and rerun"
+        )
+    if site not in SITES:
+        with torch.inference_mode(), capture(model, site, layers):
+            forward_pass(model, trial_tokens(model))
+
+
+@contextmanager
+def capture(model: nn.Module, site: str, layers: list[int], stop: bool = True) -> Iterator[dict[int, Tensor]]:
+    """Yield a dict that one forward pass inside the `with` fills: layer -> [batch, context, d], copied.
+
+    Unless `stop` is False, the pass ends after the last layer needed, and with it the `with` block. Raises AtlasError where
+    point_of does, and in the pass where a module path does not hold one activation per token.
+    """
+    found: dict[int, Tensor] = {}
+
+    def keep(layer: int, activation: Tensor) -> None:
+        found[layer] = activation.detach().clone()  # some blocks change it in place later
+        if stop and len(found) == len(layers):
+            raise _Reached
+
+    with ExitStack() as stack:
+        for layer in layers:
+            point = point_of(model, site, layer)
+            see = lambda activation, layer=layer: keep(layer, activation)  # noqa: E731 - one a layer
+            stack.enter_context(_at(model, measure(model), point, see))
+        with suppress(_Reached):
+            yield found
+
+
+@contextmanager
+def patch(model: nn.Module, site: str, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside the `with`, the site's activation [batch, context, d] is replaced by `change(activation)`."""
+    with _at(model, measure(model), point_of(model, site, layer), change):
+        yield
+
+
+@contextmanager
+def start_at(model: nn.Module, layer: int, residual: Tensor) -> Iterator[None]:
+    """Inside the `with`, the blocks before `layer` are skipped and block `layer` reads `residual` [batch, context, d].
+
+    `layer` may be the number of blocks: then only what comes behind them is run. The blocks stay where they are (some
+    models choose masks by block index); only their forward is replaced.
+    """
+    sites = measure(model)
+    skipped = [model.get_submodule(block.module) for block in sites.blocks[:layer]]
+    own = [vars(block).get("forward") for block in skipped]  # accelerate puts its own there
+    for block, about in zip(skipped, sites.blocks, strict=False):
+        block.forward = _given(residual, about.points["resid_post"].slot)
+    try:
+        with ExitStack() as stack:
+            if layer < len(sites.blocks):
+                stack.enter_context(_at(model, sites, sites.blocks[layer].points["resid_pre"], lambda _: residual))
+            yield
+    finally:
+        for block, forward in zip(skipped, own, strict=True):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
+
+
+def _given(residual: Tensor, slot: Slot) -> Callable:
+    """A forward that gives the stream where the block gave it, and nothing beside it."""
+    if slot.key is None:
+        return lambda *_, **__: residual
+    return lambda *_, **__: (*[None] * slot.key, residual, None)
+
+
+@contextmanager
+def _at(model: nn.Module, sites: Sites, point: Point, see: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Hook a point: `see` gets the activation [batch, context, d]; what it returns, if anything, takes its place.
+
+    Of a site that is a part onto the stream `see` gets the sum, and a change is made through the part, for the block keeps
+    its own copy of the stream. What is returned goes to the activation's device.
+    """
+    entering: list[Tensor] = []  # the stream that the block reads
+
+    def visit(value: Tensor) -> Tensor | None:
+        part = value.unflatten(0, entering[-1].shape[:2]) if point.slot.flat else value
+        if part.ndim != 3:
+            raise AtlasError(
+                f"activations.site: {point} holds values of {part.ndim} dimensions, {tuple(part.shape)}; a site has one "
+                "activation per token, [batch, context, d]"
+            )
+        whole = part if point.factor == 1 else part * point.factor
+        changed = see(whole + entering[-1].to(part.device) if point.onto_stream else whole)
+        if changed is None:
+            return None
+        changed = changed.to(part.device)
+        if point.onto_stream:
+            changed = changed - entering[-1].to(part.device)
+        return (changed if point.factor == 1 else changed / point.factor).reshape(value.shape)
+
+    def into(_, args: tuple, named: dict):
+        changed = visit(point.slot.read(args, named))
+        return None if changed is None else point.slot.replace(changed, args, named)
+
+    def out_of(_, __, output):
+        if not isinstance(output, tuple):
+            return visit(output)
+        changed = visit(point.slot.read(output, {}))
+        return None if changed is None else point.slot.replace(changed, output, {})[0]
+
+    module = model.get_submodule(point.module)
+    handles = []
+    if point.onto_stream or point.slot.flat:
+        block = next(block for block in sites.blocks if point.module.startswith(f"{block.module}."))
+        stream = block.points["resid_pre"].slot
+        handles.append(
+            model.get_submodule(block.module).register_forward_pre_hook(
+                lambda _, args, named: entering.__setitem__(slice(None), [stream.read(args, named)]), with_kwargs=True
+            )
+        )
+    if point.is_input:
+        handles.append(module.register_forward_pre_hook(into, with_kwargs=True))
+    else:
+        handles.append(module.register_forward_hook(out_of))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

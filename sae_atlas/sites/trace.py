@@ -1,0 +1,115 @@
+"""What the modules of a model read and give in one small forward pass."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+CONTEXTS, TOKENS = 2, 8  # of the pass: two numbers, so that no axis is taken for another
+ORDINARY = 256  # ids below this are tried
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Which of a module's arguments or outputs a tensor is: a place or a name; None where it is the only output.
+
+    flat: it is [batch x context, d] and not [batch, context, d].
+    """
+
+    key: int | str | None = None
+    flat: bool = False
+
+    def read(self, args: tuple, named: dict) -> Tensor:
+        return named[self.key] if isinstance(self.key, str) else args[self.key or 0]
+
+    def replace(self, value: Tensor, args: tuple, named: dict) -> tuple[tuple, dict]:
+        if isinstance(self.key, str):
+            return args, named | {self.key: value}
+        place = self.key or 0
+        return (*args[:place], value, *args[place + 1 :]), named
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module: its tensors that hold an activation per token, as [batch, context, d], copied."""
+
+    module: str
+    inputs: list[tuple[Slot, Tensor]]
+    outputs: list[tuple[Slot, Tensor]]
+    has_matrix: bool
+
+    @property
+    def depth(self) -> int:
+        return self.module.count(".")
+
+    @property
+    def output(self) -> Tensor:
+        return self.outputs[0][1]
+
+
+def forward_pass(model: nn.Module, tokens: Tensor, last_only: bool = False):
+    """A forward pass without a cache, with the arguments that this model's forward knows. last_only: logits of one position."""
+    known = inspect.signature(model.forward).parameters
+    wanted = {"use_cache": False} | ({"logits_to_keep": 1} if last_only else {})
+    return model(tokens, **{name: value for name, value in wanted.items() if name in known})
+
+
+def trial_tokens(model: nn.Module) -> Tensor:
+    """Ids [2, 8], all different where the vocabulary allows, none that the config calls special."""
+    config = model.config.get_text_config()
+    special = {value for name, value in vars(config).items() if name.endswith("token_id") if isinstance(value, int)}
+    ordinary = [number for number in range(1, min(config.vocab_size, ORDINARY)) if number not in special]
+    chosen = torch.arange(CONTEXTS * TOKENS) * 7 % len(ordinary)
+    return torch.tensor(ordinary)[chosen].reshape(CONTEXTS, TOKENS).to(model.device)
+
+
+def token_tensors(args: tuple, named: dict | None = None) -> list[tuple[Slot, Tensor]]:
+    """Those of the values that hold an activation for every token of the trial, copied as [2, 8, d]."""
+    found = []
+    for key, value in [*enumerate(args), *(named or {}).items()]:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            continue
+        if value.ndim == 3 and value.shape[:2] == (CONTEXTS, TOKENS):
+            found.append((Slot(key), value.clone()))
+        elif value.ndim == 2 and len(value) == CONTEXTS * TOKENS:
+            found.append((Slot(key, flat=True), value.clone().unflatten(0, (CONTEXTS, TOKENS))))
+    return found
+
+
+def output_tensors(output) -> list[tuple[Slot, Tensor]]:
+    if isinstance(output, Tensor):
+        return [(Slot(None, slot.flat), value) for slot, value in token_tensors((output,))]
+    return token_tensors(output) if isinstance(output, tuple) else []
+
+
+@contextmanager
+def traced(modules: dict[str, nn.Module], on_call: Callable[[Call], None]) -> Iterator[None]:
+    """Inside the `with`, every call of these modules is told when it ends."""
+    begun: dict[str, list] = {}
+
+    def before(name: str, args: tuple, named: dict) -> None:
+        begun[name] = token_tensors(args, named)
+
+    def after(name: str, module: nn.Module, output) -> None:
+        outputs = output_tensors(output)
+        if outputs:
+            on_call(Call(name, begun[name], outputs, any(weight.ndim > 1 for weight in module.parameters())))
+
+    handles = []
+    for name, module in modules.items():
+        handles += [
+            module.register_forward_pre_hook(
+                lambda _, args, named, name=name: before(name, args, named), with_kwargs=True
+            ),
+            module.register_forward_hook(lambda module, _, output, name=name: after(name, module, output)),
+        ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
