@@ -22,8 +22,8 @@ def _plan(chosen: argparse.Namespace) -> None:
 
 
 def _check(chosen: argparse.Namespace) -> None:
-    from sae_atlas.base_models.before import check_config
     from sae_atlas.config.read import read_config
+    from sae_atlas.plan.site_check import check_config
 
     check_config(read_config(chosen.config), chosen.config)
     print(f"{chosen.config}: is right")

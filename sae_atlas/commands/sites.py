@@ -9,12 +9,12 @@ import torch
 import zarr
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sae_atlas.base_models.before import random_layers, transformers_config
 from sae_atlas.base_models.packages import MODELS
 from sae_atlas.config.read import read_config
 from sae_atlas.io.arrays import Rows
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.metrics.importance import participation_ratio
+from sae_atlas.plan.site_check import random_layers, transformers_config
 from sae_atlas.sites import SITES
 from sae_atlas.sites.measure import Sites, measure
 from sae_atlas.sites.trace import forward_pass

@@ -43,7 +43,7 @@ def site_problem(base_model: dict, site: str, layers: list[int]) -> str | None:
         sizes = model_config(base_model)
     except AtlasError:
         return None
-    key = [sizes, site, layers, version("transformers"), code_identity("sites", "base_models/before.py")]
+    key = [sizes, site, layers, version("transformers"), code_identity("sites", "plan/site_check.py")]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sae-atlas"
     file = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
     try:
