@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from sae_atlas.io.files import atomic, hold_lock, read_json, take_back, write_json
+from sae_atlas.io.files import atomic, read_json, take_back, write_json
+from sae_atlas.io.locks import hold_lock
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -58,7 +59,7 @@ def test_json_refuses_nan(tmp_path):
 
 def test_a_lock_ends_with_its_process(tmp_path):
     lock = str(tmp_path / "lock")
-    hold = f"from sae_atlas.io.files import hold_lock; hold_lock({lock!r}); print('held', flush=True); input()"
+    hold = f"from sae_atlas.io.locks import hold_lock; hold_lock({lock!r}); print('held', flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(BlockingIOError):

@@ -1,6 +1,5 @@
 """Atomic writes: an output is whole or absent, whatever kills the job; and what a file is known by."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -102,13 +101,3 @@ def sha256(path: str | Path) -> str:
     """Of the file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hold_lock(path: str | Path) -> None:
-    """Keep an advisory lock until this process ends, however it ends: a killed run leaves nothing to unlock.
-
-    Raises BlockingIOError if another process holds it.
-    """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # open until the process ends
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

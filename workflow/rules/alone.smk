@@ -1,0 +1,18 @@
+# One run at a time in a folder. Snakemake's own lock outlives a killed run; this one ends with its process.
+import sys
+from pathlib import Path
+
+from sae_atlas.io.files import take_back
+from sae_atlas.io.locks import hold_lock
+
+
+onstart:
+    try:
+        hold_lock("results/.lock")
+        take_back(Path(".snakemake/backups"), Path())
+    except BlockingIOError:
+        sys.exit(f"{Path('results').absolute()}: another run is at work here; wait for it or stop it first.")
+    except OSError as error:
+        sys.exit(
+            f"{Path('results').absolute()}: cannot be written ({error.strerror}). Nothing is lost; mend it and run again."
+        )
