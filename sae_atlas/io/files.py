@@ -19,6 +19,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         yield partial
+        _open_to_all_that_the_umask_says(partial)
         if not partial.is_dir():
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
@@ -26,6 +27,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
         remove(_aside(path))
     finally:
         remove(partial)
+
+
+def _open_to_all_that_the_umask_says(partial: Path) -> None:
+    """safetensors makes its files for their owner alone."""
+    umask = os.umask(0o077)  # it can only be read by setting it
+    os.umask(umask)
+    for file in partial.rglob("*.safetensors") if partial.is_dir() else [partial]:
+        file.chmod(0o666 & ~umask)
 
 
 def move(source: Path, path: Path) -> None:
