@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +57,22 @@ def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", {"fvu": float("nan")})
     assert not os.listdir(tmp_path)
+
+
+def test_what_is_put_back_may_lie_on_another_disk(tmp_path):
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as disk:
+        if os.stat(disk).st_dev == tmp_path.stat().st_dev:
+            pytest.skip("needs a second file system")
+        (tmp_path / "results").symlink_to(disk)
+        backup = tmp_path / ".snakemake" / "backups" / "results" / "a.pt"
+        backup.parent.mkdir(parents=True)
+        backup.write_bytes(b"whole")
+        os.utime(backup, (1, 1))
+        Path(disk, "a.pt").write_bytes(b"wh")
+        take_back(tmp_path / ".snakemake" / "backups", tmp_path)
+        assert Path(disk, "a.pt").read_bytes() == b"whole" and Path(disk, "a.pt").stat().st_mtime == 1
+        assert os.listdir(disk) == ["a.pt"]
+    assert not backup.exists()
 
 
 def test_a_lock_ends_with_its_process(tmp_path):

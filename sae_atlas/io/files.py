@@ -1,5 +1,6 @@
 """Atomic writes: an output is whole or absent, whatever kills the job; and what a file is known by."""
 
+import errno
 import hashlib
 import json
 import os
@@ -61,8 +62,19 @@ def take_back(backups: Path, folder: Path) -> None:
         path = folder / backup.relative_to(backups)
         if not path.exists() or _is_beginning(path, backup):
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(backup, path)
+            _rename_or_copy(backup, path)
     shutil.rmtree(backups, ignore_errors=True)
+
+
+def _rename_or_copy(source: Path, path: Path) -> None:
+    """A full disk has no room for a second one; results may lie on another disk."""
+    try:
+        os.replace(source, path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with atomic(path) as partial:
+            shutil.copy2(source, partial)
 
 
 def _is_beginning(path: Path, whole: Path) -> bool:
