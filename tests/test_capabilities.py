@@ -158,3 +158,13 @@ def test_neither_home_nor_the_library_need_be_writable(tmp_path):
         assert done.returncode == 0, done.stderr
         assert "matplotlib" not in done.stderr.lower()
     assert list(home.iterdir()) == []
+
+
+def test_a_user_whom_the_system_does_not_know_has_caches_too():
+    """As in a container that is given a number for one."""
+    bare = ["unshare", "--user", "--map-user=12345", "env", "-u", "HOME", "-u", "XDG_CACHE_HOME"]
+    if subprocess.run([*bare, "true"], capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    imports = [sys.executable, "-c", "import sae_atlas.kernels.loops, matplotlib.pyplot"]
+    done = subprocess.run([*bare, *imports], env=os.environ | LIBRARY, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -12,9 +12,9 @@ def keep_caches_elsewhere() -> None:
 
     numba and Triton end with an error where they have none, Matplotlib says it in every process.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~").expanduser() / ".cache")
-    there = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
-    if os.access(there, os.W_OK):
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # a user unknown here has no HOME
+    there = next((folder for folder in (cache, *cache.parents) if folder.exists()), cache)
+    if cache.is_absolute() and os.access(there, os.W_OK):
         return
     folder = tempfile.mkdtemp(prefix="sae-atlas-caches-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
