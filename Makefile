@@ -4,7 +4,9 @@ CORES ?= all
 CONFIG ?= config/config.yaml
 # A worked config runs in a folder of its own: make run CONFIG=config/tiny-neox.yaml DIRECTORY=runs/tiny-neox
 DIRECTORY ?= .
-BIN := $(CURDIR)/.venv/bin
+BIN := ./.venv/bin
+# Recipes name these as the shell's own variables, "$$CONFIG": no path is taken apart.
+export CONFIG DIRECTORY
 
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
@@ -16,9 +18,9 @@ BARS := $(if $(and $(MAKE_TERMOUT),$(MAKE_TERMERR)),$(if $(CI),,--logger rich))
 
 # The config is read twice: Snakemake would follow a bomb of aliases to its end, and run code that a config may hold.
 run: .venv/ready
-	@$(BIN)/sae-atlas check $(CONFIG)
-	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --cores $(CORES) $(BARS)
-	@$(BIN)/sae-atlas summary $(DIRECTORY)
+	@$(BIN)/sae-atlas check "$$CONFIG"
+	$(BIN)/snakemake --snakefile Snakefile --configfile "$$CONFIG" --directory "$$DIRECTORY" --cores $(CORES) $(BARS)
+	@$(BIN)/sae-atlas summary "$$DIRECTORY"
 
 # A base model from scratch, tuned and merged: an atlas of each, and a page that compares them.
 lifecycle: .venv/ready
@@ -27,11 +29,11 @@ lifecycle: .venv/ready
 
 # Before a run: jobs, disk, arithmetic, time. After it: the same beside what it took.
 plan: .venv/ready
-	$(BIN)/sae-atlas plan $(CONFIG) --directory $(DIRECTORY) --gpu $(GPU)
+	$(BIN)/sae-atlas plan "$$CONFIG" --directory "$$DIRECTORY" --gpu $(GPU)
 
 # Snakemake's own page of a finished run, one file: results/report.html
 report: .venv/ready
-	$(BIN)/snakemake --snakefile Snakefile --configfile $(CONFIG) --directory $(DIRECTORY) --report results/report.html
+	$(BIN)/snakemake --snakefile Snakefile --configfile "$$CONFIG" --directory "$$DIRECTORY" --report results/report.html
 
 # What every change runs: every kind of fault once or a few times.
 test: .venv/ready browser slurm

@@ -104,9 +104,8 @@ def starts(which: str) -> list[dict]:
 
 def _timed(command: list[str]) -> tuple[subprocess.CompletedProcess, dict]:
     """The finished process; wall and processor seconds, and its peak memory in MB."""
-    watch = (
-        "import json, resource, subprocess, sys; done = subprocess.run(sys.argv[1:], capture_output=True, text=True); "
-    )
+    watch = "import json, resource, subprocess, sys; "
+    watch += "done = subprocess.run(sys.argv[1:], capture_output=True, encoding='utf-8'); "
     watch += "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
     watch += (
         "print(json.dumps([done.returncode, done.stdout, done.stderr, used.ru_utime + used.ru_stime, used.ru_maxrss]))"
@@ -114,7 +113,7 @@ def _timed(command: list[str]) -> tuple[subprocess.CompletedProcess, dict]:
     began = time.perf_counter()
     # A small process in between: a child's peak memory counts what its parent had when it was started.
     around = subprocess.run(
-        [sys.executable, "-c", watch, *command], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", watch, *command], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
     )
     seconds = time.perf_counter() - began
     code, stdout, stderr, processor, peak = json.loads(around.stdout)

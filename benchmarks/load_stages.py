@@ -26,7 +26,7 @@ FEATURES = ("contexts", "features", "documents", "raw")  # tables of top_context
 def run_stage(folder: Path, stage: str) -> dict:
     """{seconds, start_mb, peak_mb} of the stage in a process of its own, its start not among the seconds."""
     command = [sys.executable, "-m", "benchmarks.load_stages", str(folder), stage]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise RuntimeError(f"{stage} in {folder} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

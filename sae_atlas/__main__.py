@@ -123,6 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     push.add_argument("--dry-run", action="store_true", help="list the files and their sizes, upload nothing")
     push.set_defaults(run=_push)
     chosen = parser.parse_args(arguments)
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: the terminal's encoding may lack a character
     try:
         chosen.run(chosen)
         sys.stdout.flush()

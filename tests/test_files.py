@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from sae_atlas.io.files import atomic, hold_lock, read_json, take_back, write_json
+from sae_atlas.io.files import atomic, read_json, take_back, write_json
+from sae_atlas.io.locks import hold_lock
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -56,9 +59,25 @@ def test_json_refuses_nan(tmp_path):
     assert not os.listdir(tmp_path)
 
 
+def test_what_is_put_back_may_lie_on_another_disk(tmp_path):
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as disk:
+        if os.stat(disk).st_dev == tmp_path.stat().st_dev:
+            pytest.skip("needs a second file system")
+        (tmp_path / "results").symlink_to(disk)
+        backup = tmp_path / ".snakemake" / "backups" / "results" / "a.pt"
+        backup.parent.mkdir(parents=True)
+        backup.write_bytes(b"whole")
+        os.utime(backup, (1, 1))
+        Path(disk, "a.pt").write_bytes(b"wh")
+        take_back(tmp_path / ".snakemake" / "backups", tmp_path)
+        assert Path(disk, "a.pt").read_bytes() == b"whole" and Path(disk, "a.pt").stat().st_mtime == 1
+        assert os.listdir(disk) == ["a.pt"]
+    assert not backup.exists()
+
+
 def test_a_lock_ends_with_its_process(tmp_path):
     lock = str(tmp_path / "lock")
-    hold = f"from sae_atlas.io.files import hold_lock; hold_lock({lock!r}); print('held', flush=True); input()"
+    hold = f"from sae_atlas.io.locks import hold_lock; hold_lock({lock!r}); print('held', flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(BlockingIOError):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hub import serve
+from refusing import refusing
 from test_interrupted_downloads import NAME, make_repository
 
 from workflow import ROOT
@@ -92,6 +93,12 @@ def test_without_internet_a_line_says_what_to_fetch_before_and_then_it_works(awa
         hub.requests.clear()
     assert fetched(tmp_path / "full", cut_off) == there
     assert hub.requests == []
+
+
+def test_what_takes_no_locks_and_no_links_takes_what_is_fetched(hub, tmp_path):
+    there = fetched(tmp_path / "there", environment(tmp_path / "other home", hub.url))
+    without = environment(tmp_path / "home", hub.url, **refusing(tmp_path))
+    assert fetched(tmp_path / "without", without) == there
 
 
 def test_a_snapshot_that_lacks_a_file_is_not_taken(hub, tmp_path):

@@ -1,6 +1,7 @@
 """Imports flow one way: no room needs one that needs it, and the library does not know what runs it."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -33,9 +34,11 @@ def test_the_library_knows_nothing_of_snakemake():
 
 
 def opens_text(node: ast.AST) -> bool:
-    """Is it a call that reads or writes a text file?"""
+    """Is it a call that reads or writes a text file, or what another program writes?"""
     if not isinstance(node, ast.Call):
         return False
+    if {"text", "universal_newlines"} & {each.arg for each in node.keywords}:
+        return True
     if isinstance(node.func, ast.Attribute) and node.func.attr in ("read_text", "write_text"):
         return True
     modes = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
@@ -61,3 +64,6 @@ def test_text_is_utf_8_whatever_the_locale():
     assert [
         f"{file}:{node.lineno}" for file, node in calls if "encoding" not in {each.arg for each in node.keywords}
     ] == []
+    for file in (*(LIBRARY.parent / "workflow").rglob("*.smk"), LIBRARY.parent / "Snakefile"):
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"\b(open|read_text|write_text)\((?![^)]*encoding=\"utf-8\")", text), file

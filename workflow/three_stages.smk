@@ -10,6 +10,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "rules/current.smk"
+include: "rules/alone.smk"
 include: "rules/three_common.smk"
 include: "rules/survival.smk"
 

@@ -177,6 +177,8 @@ def published_problems(recipe: Published, where: str):
     pretrained, where = recipe.pretrained, f"{where}.pretrained"
     if pretrained.source == "local" and not Path(pretrained.path).expanduser().is_dir():
         yield f"{where}.path: {pretrained.path!r} is no folder here; give the folder of the release"
+    elif pretrained.source == "local" and "{" in str(Path(pretrained.path).expanduser().absolute()):
+        yield f"{where}.path: {pretrained.path!r} lies under a name with a brace, which Snakemake fills in; rename the folder"
     file, where = pretrained.file or FILES[pretrained.format], f"{where}.file"
     if file is None:
         yield f"{where}: missing; format `{pretrained.format}` needs it, such as blocks.{{layer}}.hook_resid_post"

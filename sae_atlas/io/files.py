@@ -1,6 +1,6 @@
 """Atomic writes: an output is whole or absent, whatever kills the job; and what a file is known by."""
 
-import fcntl
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +20,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         yield partial
+        _open_to_all_that_the_umask_says(partial)
         if not partial.is_dir():
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
@@ -27,6 +28,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
         remove(_aside(path))
     finally:
         remove(partial)
+
+
+def _open_to_all_that_the_umask_says(partial: Path) -> None:
+    """safetensors makes its files for their owner alone."""
+    umask = os.umask(0o077)  # it can only be read by setting it
+    os.umask(umask)
+    for file in partial.rglob("*.safetensors") if partial.is_dir() else [partial]:
+        file.chmod(0o666 & ~umask)
 
 
 def move(source: Path, path: Path) -> None:
@@ -53,8 +62,19 @@ def take_back(backups: Path, folder: Path) -> None:
         path = folder / backup.relative_to(backups)
         if not path.exists() or _is_beginning(path, backup):
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(backup, path)
+            _rename_or_copy(backup, path)
     shutil.rmtree(backups, ignore_errors=True)
+
+
+def _rename_or_copy(source: Path, path: Path) -> None:
+    """A full disk has no room for a second one; results may lie on another disk."""
+    try:
+        os.replace(source, path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with atomic(path) as partial:
+            shutil.copy2(source, partial)
 
 
 def _is_beginning(path: Path, whole: Path) -> bool:
@@ -102,13 +122,3 @@ def sha256(path: str | Path) -> str:
     """Of the file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hold_lock(path: str | Path) -> None:
-    """Keep an advisory lock until this process ends, however it ends: a killed run leaves nothing to unlock.
-
-    Raises BlockingIOError if another process holds it.
-    """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # open until the process ends
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -29,7 +29,7 @@ def cards() -> list[str]:
     if torch.version.cuda is None or not DRIVER.exists():
         return []
     try:
-        return subprocess.run(QUESTION, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+        return subprocess.run(QUESTION, capture_output=True, encoding="utf-8", check=True, timeout=60).stdout.split()
     except (OSError, subprocess.SubprocessError) as error:
         logger.warning("nvidia-smi does not tell this machine's GPUs (%s): jobs may share one", error)
         return []

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.locks import do_without_locks
 from sae_atlas.io.log import DISK_ERRORS, logger
+
+do_without_locks()
 
 LOG_IN = "`hf auth login`, or set HF_TOKEN"
 FOLDERS = {"model": "", "dataset": "datasets/"}  # of a repository's page on the hub

@@ -95,7 +95,8 @@ class _Log:
     def __init__(self, path: str | Path):
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+            # Names of files need not be text. Closed by __exit__.
+            self.file = open(path, "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise

@@ -61,7 +61,7 @@ def probe(folder: str | Path, dtype: str, cores: int | None = None) -> Machine:
     """Measure this machine: about 10 s. folder: where the atlas will be. dtype: of the base model's passes."""
     import torch
 
-    cores = cores or len(os.sched_getaffinity(0))
+    cores = cores or available_cores()
     torch.set_num_threads(cores)
     total, term = torch.zeros(2**25), torch.ones(2**25)
     writing, reading = (max(speeds) for speeds in zip(*(_disk(Path(folder)) for _ in range(3)), strict=True))
@@ -75,6 +75,11 @@ def probe(folder: str | Path, dtype: str, cores: int | None = None) -> Machine:
         starts={kind: _start(modules, cores) for kind, modules in STARTS.items()},
         training=_training(cores),  # last: a step shares its work out itself, and leaves torch with one thread
     )
+
+
+def available_cores() -> int:
+    """Cores that this process may use: Linux alone says which."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _products(dtype: str) -> float:
@@ -139,7 +144,8 @@ def _disk(folder: Path) -> tuple[float, float]:
                 stream.write(block)
             os.fsync(stream.fileno())
             written = time.perf_counter()
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if hasattr(os, "posix_fadvise"):  # macOS has none: its cache is what is measured there
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         opened = time.perf_counter()
         with file.open("rb") as stream:
             while stream.read(len(block)):

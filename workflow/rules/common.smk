@@ -15,7 +15,6 @@ from sae_atlas.config.published import path_in_release
 from sae_atlas.config.read import complete_config
 from sae_atlas.io.devices import gpus_for
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.io.files import hold_lock, take_back
 from sae_atlas.stages.atlas import Atlas
 from sae_atlas.plan.estimate import memory_mb, minutes, threads
 from sae_atlas.plan.jobs import jobs
@@ -171,19 +170,6 @@ def previous_resume_point(wildcards):
     if previous is None:
         return []
     return f"results/checkpoints/{wildcards.recipe}/sae_layer{wildcards.layer}_{previous}.resume.pt"
-
-
-# One run at a time in a folder. Snakemake's own lock outlives a killed run; this one ends with its process.
-onstart:
-    try:
-        hold_lock("results/.lock")
-        take_back(Path(".snakemake/backups"), Path())
-    except BlockingIOError:
-        sys.exit(f"{Path('results').absolute()}: another run is at work here; wait for it or stop it first.")
-    except OSError as error:
-        sys.exit(
-            f"{Path('results').absolute()}: cannot be written ({error.strerror}). Nothing is lost; mend it and run again."
-        )
 
 
 onerror:

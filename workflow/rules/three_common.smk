@@ -7,7 +7,6 @@ from sae_atlas.base_models.adapters import META
 from sae_atlas.config.made import folder_of
 from sae_atlas.config.read import complete_config
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.io.files import hold_lock, take_back
 from sae_atlas.stages.atlas import Atlas
 from sae_atlas.stages.base_model import MAKERS
 from sae_atlas.stages.versions import ORIGINS, begun_with
@@ -131,11 +130,3 @@ def models_compared(wildcards):
 def pages(wildcards):
     """The page of every recipe."""
     return [current(f"results/survival/{recipe}/index.html", identity_of(PAGE, recipe)) for recipe in RECIPES]
-
-
-onstart:
-    try:
-        hold_lock("results/.lock")
-        take_back(Path(".snakemake/backups"), Path())
-    except BlockingIOError:
-        sys.exit(f"{Path('results').absolute()}: another run is at work here; wait for it or stop it first.")

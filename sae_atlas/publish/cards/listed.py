@@ -24,8 +24,8 @@ def fill_folder(folder: Path, linked: dict[str, str | Path], hashes: dict[str, s
     # Before the files: those of a job that is killed between them are known to the next one.
     with atomic(folder / SUMS) as partial:
         partial.write_text("".join(f"{digest}  {name}\n" for name, digest in hashes.items()), encoding="utf-8")
-    for name, source in linked.items():
-        link(source, folder / name)
+    if not all([link(source, folder / name) for name, source in linked.items()]):
+        logger.warning("%s: holds copies and takes disk of its own, for no hard links can be made there", folder)
     for name, text in written.items():
         with atomic(folder / name) as partial:
             partial.write_bytes(text.encode())

@@ -7,14 +7,16 @@ from pathlib import Path
 from sae_atlas.io.files import atomic
 
 
-def link(source: str | Path, target: Path) -> None:
-    """Give `source` a second name; a copy where the file system has no hard links. No disk is used twice."""
+def link(source: str | Path, target: Path) -> bool:
+    """Give `source` a second name, which takes no disk; a copy where the file system has no hard links. Is it a link?"""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:
         copy(source, target)
+        return False
+    return True
 
 
 def copy(source: str | Path, target: str | Path) -> None:
