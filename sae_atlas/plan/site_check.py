@@ -44,7 +44,7 @@ def site_problem(base_model: dict, site: str, layers: list[int]) -> str | None:
     except AtlasError:
         return None
     key = [sizes, site, layers, version("transformers"), code_identity("sites", "plan/site_check.py")]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sae-atlas"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sae-atlas"
     file = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
     try:
         return json.loads(file.read_text(encoding="utf-8"))["problem"]
