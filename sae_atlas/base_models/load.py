@@ -132,6 +132,39 @@ def largest_id(tokenizer) -> int:
     return max(tokenizer.get_vocab().values(), default=-1)
 
 
+def special_ids(tokenizer) -> set[int]:
+    """Ids of all special tokens: those that have a role, and those that were added as special, as marks of a template."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def start_token(tokenizer) -> int:
+    """The id that begins documents: the tokenizer's start token, else its end token.
+
+    Raises AtlasError if it has neither, if that token is not what the tokenizer calls by its id, or if the tokenizer puts
+    special tokens into texts by itself: then documents would be joined by what is none of their own.
+    """
+    name = tokenizer.bos_token or tokenizer.eos_token
+    if name is None:
+        raise AtlasError(
+            "base_model: its tokenizer has neither a start nor an end token to join documents with; name one in its "
+            "tokenizer_config.json (bos_token)"
+        )
+    start = tokenizer.get_vocab().get(name)
+    if start is None:
+        raise AtlasError(f"base_model: its tokenizer calls {name!r} its start token, which is not in its vocabulary")
+    for text in ("", "a b"):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        added = set(ids) & special_ids(tokenizer) - {tokenizer.unk_token_id}
+        if added or (not text and ids):
+            tokens = tokenizer.convert_ids_to_tokens(sorted(added or ids))
+            raise AtlasError(
+                f"base_model: its tokenizer puts {', '.join(map(repr, tokens))} into every text, also where it is told to add "
+                "nothing; remove that from its tokenizer.json"
+            )
+    return start
+
+
 def _check_sizes(folder: Path) -> None:
     """Raise AtlasError if the config asks for a model that its weights cannot be: it would be made before they are read."""
     try:

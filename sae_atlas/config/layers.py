@@ -68,9 +68,9 @@ def model_config(base_model: dict, also: str = "", at_hand: bool = False) -> dic
             raise AtlasError("base_model: its sizes are known once it is prepared")
         from sae_atlas.base_models.restoration import read_restoration
 
-        return read_restoration(base_model["path"]).config.to_dict()
+        return read_restoration(Path(base_model["path"]).expanduser()).config.to_dict()
     if base_model["source"] == "local":
-        file = Path(base_model["path"]) / "config.json"
+        file = Path(base_model["path"]).expanduser() / "config.json"
         if not file.is_file():
             raise AtlasError(f"base_model.path: {file} is not there; give a folder in transformers format")
         return read_config_file(file)
