@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.errors import FETCH, AtlasError, reason
 from sae_atlas.io.files import read_json
 from sae_atlas.io.log import DISK_ERRORS
 
@@ -66,9 +66,9 @@ def read_model(folder: Path, dtype: str, device: str | dict = "auto"):
     except Exception as error:  # a damaged file shows as errors of many libraries
         if getattr(error, "errno", None) in DISK_ERRORS:
             raise
-        raise AtlasError(f"{folder}: does not load ({reason(error)}); delete it and rerun") from error
+        raise AtlasError(f"{folder}: does not load ({reason(error)}). {_remedy(folder)}") from error
     if loading["missing_keys"]:  # transformers would fill them with random numbers
-        raise AtlasError(f"{folder}: its weights lack {sorted(loading['missing_keys'])[0]}; delete it and rerun")
+        raise AtlasError(f"{folder}: its weights lack {sorted(loading['missing_keys'])[0]}. {_remedy(folder)}")
     if parts:
         model.on_disk = on_disk  # kept as long as the model
     else:
@@ -120,11 +120,14 @@ def load_tokenizer(provenance: str | Path):
 
     folder = Path(provenance).parent / read_json(provenance)["path"]
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # as above
         if getattr(error, "errno", None) in DISK_ERRORS:
             raise
-        raise AtlasError(f"{folder}: its tokenizer does not load ({reason(error)}); delete it and rerun") from error
+        raise AtlasError(f"{folder}: its tokenizer does not load ({reason(error)}). {_remedy(folder)}") from error
+    if tokenizer.is_fast and getattr(tokenizer.backend_tokenizer.model, "dropout", None):
+        tokenizer.backend_tokenizer.model.dropout = None  # of merges, in training: the same text would give other ids
+    return tokenizer
 
 
 def largest_id(tokenizer) -> int:
@@ -165,6 +168,12 @@ def start_token(tokenizer) -> int:
     return start
 
 
+def _remedy(folder: Path) -> str:
+    """For a folder that does not load. Only what lies beside a provenance was made by the workflow, which makes it again."""
+    provenance = folder.parent / "provenance.json"
+    return f"Delete {provenance} and rerun; the folder will be rebuilt." if provenance.is_file() else FETCH
+
+
 def _check_sizes(folder: Path) -> None:
     """Raise AtlasError if the config asks for a model that its weights cannot be: it would be made before they are read."""
     try:
@@ -173,10 +182,10 @@ def _check_sizes(folder: Path) -> None:
         weights = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
         layers, width, inner, words = (_size(config, names) for names in SIZES)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise AtlasError(f"{folder}: its config.json is not readable ({reason(error)}); delete it and rerun") from error
+        raise AtlasError(f"{folder}: its config.json is not readable ({reason(error)}). {_remedy(folder)}") from error
     if width * (words + layers * max(inner, width)) > MOST_PER_BYTE * weights:
         raise AtlasError(
-            f"{folder}: config.json asks for {layers} blocks of width {width}: more than its weights hold; delete it and rerun"
+            f"{folder}: config.json asks for {layers} blocks of width {width}: more than its weights hold. {_remedy(folder)}"
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from sae_atlas.base_models import from_hub
 from sae_atlas.base_models.adapters import ADAPTER, check_base, read_meta, weights_sum
 from sae_atlas.base_models.from_scratch import random_model
-from sae_atlas.base_models.load import largest_id
+from sae_atlas.base_models.load import largest_id, start_token
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.files import atomic, sha256, write_json
@@ -144,7 +144,7 @@ def _from_rules(settings: dict, provenance: Path, made: Path) -> dict:
 
 
 def _sizes(folder: Path) -> dict:
-    """Numbers of the model under transformers' own names. Raises AtlasError if its tokenizer has more ids than it knows."""
+    """Numbers of the model under transformers' own names. Raises AtlasError for a tokenizer that does not fit."""
     from transformers import AutoConfig, AutoTokenizer
 
     import sae_atlas.base_models.restoration  # noqa: F401 - makes its architecture known to transformers
@@ -170,6 +170,7 @@ def _sizes(folder: Path) -> dict:
             f"base_model: its tokenizer has ids up to {largest}, its embedding {text.vocab_size} rows; give the folder the "
             "tokenizer that the model was trained with"
         )
+    start_token(words)
     return {
         "architecture": config.model_type,
         "n_layers": text.num_hidden_layers,
