@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 from models import write_tokenizer
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
-from sae_atlas.corpus import open_corpus, read_documents, tokenize
+from sae_atlas.corpus import open_corpus, tokenize
 from sae_atlas.io.errors import AtlasError
+from sae_atlas.texts.documents import read_documents
 
 TOKENIZER = byte_tokenizer()
 START = TOKENIZER.bos_token_id
@@ -209,7 +210,7 @@ def test_topics_are_those_of_the_articles(tmp_path):
 
 def test_a_text_hub_that_cannot_be_reached_is_one_line(tmp_path):
     code = (
-        "from sae_atlas.corpus import read_documents\n"
+        "from sae_atlas.texts.documents import read_documents\n"
         "next(read_documents({'source': 'hub', 'id': 'some/text', 'revision': 'main'}, 0))"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
