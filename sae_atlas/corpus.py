@@ -13,6 +13,7 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,11 @@ def tokenize(
     start = start_token(tokenizer)
     left_out = _LeftOut(tokenizer, start, text.get("exclude", []))
     bad_rows = Skipped() if text.get("bad_rows") == "skip" else refuse_row
-    rows = read_documents(text, seed, tokenizer, bad_rows, scratch=Path(corpus).parent)
-    documents, overlap = _encoded(rows, tokenizer), _Overlap()
+    folder = Path(corpus).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = read_documents(text, seed, tokenizer, bad_rows, scratch=folder)
+    first = list(islice(rows, 1))  # local files are read by now, under a bar of their own
+    documents, overlap = _encoded(chain(first, rows), tokenizer), _Overlap()
     dtype = np.min_scalar_type(max(largest_id(tokenizer), 255))
     contexts, topics, digest = _Contexts(context, dtype), _Topics(), hashlib.sha256()
     packed = (left_out, contexts, topics, digest)

@@ -38,7 +38,7 @@ def local_contents(config: dict, records: Iterable[Path], memory: Path) -> dict[
     made = [(path, record) for path in records if (record := read_record(path))]
     for stage, key, section in sources:
         settings = json.loads(json.dumps(plain.settings(stage)))
-        about = [each for each in made if (each[1]["stage"], each[1]["settings"]) == (stage, settings)]
+        about = [each for each in made if (each[1].get("stage"), each[1].get("settings")) == (stage, settings)]
         content = _content(contents, stage, key, section, *(about[0] if about else (None, {})))
         if content:
             found[stage] = content

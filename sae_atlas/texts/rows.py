@@ -44,7 +44,7 @@ def value_of(row: object, field: str) -> object:
 
 
 def no_column(name: str, columns) -> Bad:
-    return Bad(f"corpus.field: no column {name!r}; there is {', '.join(map(str, columns))}")
+    return Bad(f"corpus.field: no column {name!r}; there is {', '.join(map(str, columns)) or 'none'}")
 
 
 def _txt(file: Path, _: str) -> Iterator[tuple[int, object]]:
