@@ -1,37 +1,35 @@
 """Text to contexts: documents in a seeded random order, packed, cut into contexts, held-out documents split off first.
 
 On disk: a Zarr v3 group with `tokens [contexts, context]` (smallest unsigned integer that holds the vocabulary) and
-`mask [contexts, context]` (False for document starts; there is no padding, what fills no context is left out). Held-out
-contexts come first; each part is in a seeded random order, so any contiguous range of contexts is a random sample.
-`document [contexts]` is the number of the document at position 1 (numbers count from 0 in the order read), `topic
-[documents]` the place of its label in the attribute `topics`, -1 without one (labels: the embedded text).
+`mask [contexts, context]` (False for document starts and tokens that the config excludes; there is no padding, what fills
+no context is left out). Held-out contexts come first; each part is in a seeded random order, so any contiguous range of
+contexts is a random sample. `document [contexts]` is the number of the document at position 1 (numbers count from 0 in
+the order read), `topic [documents]` the place of its label in the attribute `topics`, -1 without one (labels: the embedded
+text).
 """
 
-import glob
 import hashlib
 import json
-import mmap
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from sae_atlas.base_models.load import largest_id, load_tokenizer
+from sae_atlas.base_models.load import largest_id, load_tokenizer, special_ids, start_token
 from sae_atlas.io.arrays import Rows
-from sae_atlas.io.errors import AtlasError, nearest, reason
+from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.io.files import atomic
-from sae_atlas.io.hub import hub_text, refuse
-from sae_atlas.io.log import DISK_ERRORS, progress
+from sae_atlas.io.log import logger, progress
 from sae_atlas.io.provenance import current_record
+from sae_atlas.texts.documents import Skipped, read_documents, refuse_row
 
 DOCUMENTS_PER_BATCH, CHARACTERS_PER_BATCH = 512, 2**18  # tokenised together, as many as reach either
-ROWS_IN_MEMORY = 128  # of a local text: the system reads up to 64 kB with each
 TOKENS_PER_CHUNK = 2**20
-SHUFFLE_BUFFER = 10_000  # documents of a stream that are shuffled together
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Corpus:
 
     def documents(self, rows: range) -> np.ndarray:
         """Number of the document at every position of these contexts, [contexts, context]; a start is of what it begins."""
-        begins = ~self.mask[rows.start : rows.stop]
+        begins = self.tokens[rows.start : rows.stop] == self.attributes["document_start"]
         begins[:, :2] = False  # position 0 is always a start, and position 1 is what `document` tells
         return self.document[rows.start : rows.stop][:, None] + begins.cumsum(axis=1)
 
@@ -118,34 +116,41 @@ def tokenize(
 
     Documents are held out whole until `held_out_tokens` unmasked tokens are reached; the rest gives `train_tokens`.
     Documents are joined with the document start; every context begins with one too. Raises AtlasError if the text is
-    short.
+    short, or has a row that is no document where `text` does not say to skip it.
     """
     tokenizer = load_tokenizer(base_model)
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    if start is None:
-        raise AtlasError("base_model: its tokenizer has neither a start nor an end token to part documents with")
+    start = start_token(tokenizer)
+    left_out = _LeftOut(tokenizer, start, text.get("exclude", []))
+    bad_rows = Skipped() if text.get("bad_rows") == "skip" else refuse_row
+    folder = Path(corpus).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = read_documents(text, seed, tokenizer, bad_rows, scratch=folder)
+    first = list(islice(rows, 1))  # local files are read by now, under a bar of their own
+    documents, overlap = _encoded(chain(first, rows), tokenizer), _Overlap()
     dtype = np.min_scalar_type(max(largest_id(tokenizer), 255))
-    documents, topics, digest = _encoded(read_documents(text, seed), tokenizer), _Topics(), hashlib.sha256()
-    contexts = _Contexts(context, dtype)
-    found_held_out = _pack(documents, held_out_tokens, start, contexts, topics, digest, "corpus.held_out_tokens")
+    contexts, topics, digest = _Contexts(context, dtype), _Topics(), hashlib.sha256()
+    packed = (left_out, contexts, topics, digest)
+    found_held_out = _pack(overlap.held_out(documents), held_out_tokens, *packed, "corpus.held_out_tokens")
     held_out = len(contexts)
-    found_train = _pack(documents, train_tokens, start, contexts, topics, digest, "corpus.tokens")
+    found_train = _pack(overlap.train(documents), train_tokens, *packed, "corpus.tokens")
+    rows.close()
+    notes = overlap.notes() | ({"skipped_rows": bad_rows.rows} if isinstance(bad_rows, Skipped) else {})
     generator = np.random.default_rng(seed)
     train = len(contexts) - held_out
     order = np.concatenate([generator.permutation(held_out), held_out + generator.permutation(train)])
     names, labels = topics.labels()
     with atomic(corpus) as partial:
         group = zarr.create_group(partial, zarr_format=3)
-        shape, rows = (len(order), context), min(len(order), contexts.rows_per_block)
-        tokens = _create(group, "tokens", shape, rows, dtype)
-        mask = _create(group, "mask", shape, rows, np.dtype(bool))
+        shape, size = (len(order), context), min(len(order), contexts.rows_per_block)
+        tokens = _create(group, "tokens", shape, size, dtype)
+        mask = _create(group, "mask", shape, size, np.dtype(bool))
         numbers = np.frombuffer(contexts.documents, np.int64)
         _create(group, "document", numbers.shape, len(numbers), numbers.dtype)[:] = numbers[order]
         _create(group, "topic", labels.shape, len(labels), labels.dtype)[:] = labels
-        for at in range(0, len(order), rows):
-            chosen = contexts.take(order[at : at + rows])
-            tokens[at : at + rows] = chosen
-            mask[at : at + rows] = chosen != start
+        for at in range(0, len(order), size):
+            chosen = contexts.take(order[at : at + size])
+            tokens[at : at + size] = chosen
+            mask[at : at + size] = ~left_out(chosen)
         group.attrs.update(
             {
                 "held_out_contexts": held_out,
@@ -157,9 +162,57 @@ def tokenize(
                 "text_sha256": digest.hexdigest(),
                 "seed": seed,
                 "text": text,
+                **notes,
                 "record": current_record(),
             }
         )
+
+
+class _LeftOut:
+    """Which tokens count neither in training nor in measurement: document starts, and those that the config excludes."""
+
+    def __init__(self, tokenizer, start: int, exclude: list[str]):
+        """exclude: tokens as they stand in the vocabulary; `special` for all special ones. Raises AtlasError for others."""
+        self.start, vocabulary, ids = start, tokenizer.get_vocab(), set()
+        for token in exclude:
+            if token != "special" and token not in vocabulary:
+                raise AtlasError(f"corpus.exclude: the tokenizer has no token {token!r}; {nearest(token, vocabulary)}")
+            ids |= {vocabulary[token]} if token != "special" else special_ids(tokenizer)
+        self.ids = np.array(sorted(ids - {start}))
+
+    def __call__(self, tokens: np.ndarray) -> np.ndarray:
+        starts = tokens == self.start
+        return starts | np.isin(tokens, self.ids) if len(self.ids) else starts
+
+
+class _Overlap:
+    """Counts train documents that are held out too, word for word."""
+
+    def __init__(self):
+        self.hashes, self.documents, self.repeated = set(), 0, 0
+
+    def held_out(self, documents: Iterator[tuple[list[int], str | None]]) -> Iterator[tuple[list[int], str | None]]:
+        for ids, topic in documents:
+            self.hashes.add(hash(tuple(ids)))
+            yield ids, topic
+
+    def train(self, documents: Iterator[tuple[list[int], str | None]]) -> Iterator[tuple[list[int], str | None]]:
+        for ids, topic in documents:
+            self.documents += bool(ids)
+            self.repeated += bool(ids) and hash(tuple(ids)) in self.hashes
+            yield ids, topic
+
+    def notes(self) -> dict:
+        """For the corpus' attributes, where there are any; the log says it."""
+        if not self.repeated:
+            return {}
+        logger.warning(
+            "%d of %d train documents are held out too, word for word: held-out numbers are partly of text that was trained "
+            "on; remove duplicates from the text",
+            self.repeated,
+            self.documents,
+        )
+        return {"train_documents_held_out_too": self.repeated}
 
 
 class _Contexts:
@@ -214,76 +267,6 @@ class _Topics:
         return names, moved[np.frombuffer(self.of_documents, np.int32)]
 
 
-def read_documents(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
-    """(text, topic) of the documents of a source in a seeded random order (streams: shuffled within a buffer)."""
-    if text["source"] == "package":
-        from sae_atlas.base_models.packages import find_text
-
-        articles = list(json.loads(find_text(text["package"]).path().read_text(encoding="utf-8")).values())
-        topic, topics = text.get("topic"), sorted({article["topic"] for article in articles})
-        if topic not in (None, *topics):
-            raise AtlasError(f"corpus.topic: {topic!r} is none of {text['package']}; {nearest(topic, topics)}")
-        says_nothing = {"Uncategorized": None}
-        documents = [(each["extract"], says_nothing.get(each["topic"], each["topic"])) for each in articles]
-        # One topic keeps the order of all: what is held out of all of them is held out of it too.
-        order = np.random.default_rng(seed).permutation(len(articles))
-        yield from (documents[i] for i in order if topic in (None, articles[i]["topic"]))
-        return
-    import datasets
-
-    field = text.get("field", "text")
-    try:
-        if text["source"] == "hub":
-            rows = hub_text(text).shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
-        else:
-            rows = _read_rows(datasets, _local_rows(datasets, Path(text["path"]).expanduser()), seed)
-        for row in rows:
-            if field not in row:
-                raise AtlasError(f"corpus.field: no column {field!r}; there is {', '.join(row)}")
-            if not isinstance(row[field], str):
-                raise AtlasError(f"corpus.field: column {field!r} holds {row[field]!r}, which is no text")
-            yield row[field], None
-    except Exception as error:  # datasets and the hub's client raise errors of many libraries
-        if isinstance(error, AtlasError) or getattr(error, "errno", None) in DISK_ERRORS:
-            raise
-        if text["source"] == "hub":
-            refuse(error, "corpus.id", text["id"], text.get("revision"), kind="dataset")
-        raise AtlasError(f"corpus.path: {text['path']} cannot be read ({reason(error)}); check the file") from error
-
-
-def _local_rows(datasets, path: Path):
-    if not path.is_file():
-        raise AtlasError(f"corpus.path: {path} is not there")
-    kinds = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
-    if path.suffix not in kinds:
-        raise AtlasError(f"corpus.path: {path.name} is none of {', '.join(kinds)}")
-    options = {"sample_by": "paragraph"} if path.suffix == ".txt" else {}
-    return datasets.load_dataset(kinds[path.suffix], data_files=glob.escape(str(path)), split="train", **options)
-
-
-def _read_rows(datasets, dataset, seed: int) -> Iterator[dict]:
-    """Rows of a dataset in a seeded random order.
-
-    Its files are mapped into memory, where all that is read of them would stay: here the pages are given back.
-    """
-    import pyarrow
-
-    maps = []
-    for file in dataset.cache_files:
-        with open(file["filename"], "rb") as opened:
-            maps.append(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
-    if maps:  # else it is in memory, by a setting of `datasets`
-        tables = [pyarrow.ipc.open_stream(pyarrow.py_buffer(each)).read_all() for each in maps]
-        table = datasets.table.InMemoryTable(pyarrow.concat_tables(tables))
-        # The fingerprint is given, for it would be made of the whole text in memory.
-        dataset = datasets.Dataset(table, info=dataset.info, fingerprint="text")
-    for number, row in enumerate(dataset.shuffle(seed=seed)):
-        yield row
-        if number % ROWS_IN_MEMORY == 0:
-            for each in maps:
-                each.madvise(mmap.MADV_DONTNEED)
-
-
 def _encoded(documents: Iterable[tuple[str, str | None]], tokenizer) -> Iterator[tuple[list[int], str | None]]:
     """(ids, topic) of documents."""
     for batch in _batches(documents):
@@ -311,13 +294,13 @@ def _batches(documents: Iterable[tuple[str, str | None]]) -> Iterator[list[tuple
         yield batch
 
 
-def _pack(documents, wanted: int, start: int, contexts: _Contexts, topics: _Topics, digest, name: str) -> int:
+def _pack(documents, wanted: int, left_out: _LeftOut, contexts: _Contexts, topics: _Topics, digest, name: str) -> int:
     """Append contexts with at least `wanted` unmasked tokens; how many these are.
 
     The document that reaches it is cut off and its rest is dropped, so no document lies on both sides of the split. Its
     label and those before it are appended to `topics`; one that holds the start token itself counts as several.
     """
-    waiting, found = [], 0
+    waiting, found, start = [], 0, left_out.start
     current = len(topics)  # document of the first token that waits
     context = contexts.shape[1]
     body = context - 1  # position 0 of every context is the document start
@@ -342,7 +325,7 @@ def _pack(documents, wanted: int, start: int, contexts: _Contexts, topics: _Topi
             piece[:, 1:] = stream[: count * body].reshape(count, body)
             waiting = [stream[count * body :]] if len(stream) > count * body else []
             current = int(number[count * body]) if waiting else len(topics)
-            reached = np.cumsum((piece != start).sum(axis=1))
+            reached = np.cumsum((~left_out(piece)).sum(axis=1))
             last = min(int(np.searchsorted(reached, wanted - found)), count - 1)
             contexts.append(piece[: last + 1], number[: count * body : body][: last + 1])
             bar.update(int(reached[last]))

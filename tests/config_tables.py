@@ -64,6 +64,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required() or field.default is None or field.default_factory or field.default in ("", []):
         return ""
     values = field.default if isinstance(field.default, list) else [field.default]
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
     shown = ", ".join(format_size(each) if isinstance(each, int) else str(each) for each in values)
     return f"`[{shown}]`" if isinstance(field.default, list) else f"`{shown}`"
 

@@ -13,12 +13,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from sae_atlas.base_models import packages
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.base_models.gguf_llama import read_tokenizer
-from sae_atlas.base_models.load import load, load_tokenizer
+from sae_atlas.base_models.load import load, load_base_model, load_tokenizer
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.config.layers import count_layers
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.io.files import read_json, sha256
+from sae_atlas.io.files import read_json, sha256, write_json
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 RANDOM = {"source": "random", "architecture": "gpt_neox", "sizes": SIZES, "seed": 0, "tokenizer": "bytes"}
@@ -129,10 +129,35 @@ def test_weights_that_are_not_whole_are_refused(tmp_path, damage):
         weights = load_file(file)
         del weights["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"]
         save_file(weights, file, {"format": "pt"})
-    with pytest.raises(
-        AtlasError, match=r"model: (does not load|its weights lack gpt_neox.layers.1).*delete it and rerun"
-    ):
+    line = r"model: (does not load|its weights lack gpt_neox.layers.1).*"
+    with pytest.raises(AtlasError, match=rf"{line}Delete {tmp_path}/provenance\.json and rerun"):
         load(tmp_path / "provenance.json", "float32")
+    # Of a folder of the user's own nothing is to be deleted, whoever reads it.
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    (tmp_path / "model").rename(ours / "model")
+    write_json(tmp_path / "provenance.json", {"path": str(ours / "model")})
+    for read in (lambda: load(tmp_path / "provenance.json", "float32"), lambda: load_base_model(ours / "model")):
+        with pytest.raises(AtlasError, match=rf"{line}Fetch or make it again") as refused:
+            read()
+        assert not {"delete", "Delete"} & set(str(refused.value).split())
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_no_remedy_deletes_what_is_the_users(tmp_path, file):
+    prepare(tmp_path / "a" / "provenance.json", **RANDOM)
+    ours = tmp_path / "ours" / "model"
+    ours.parent.mkdir()
+    (tmp_path / "a" / "model").rename(ours)
+    write_json(tmp_path / "provenance.json", {"path": str(ours)})
+    (ours / file).write_text("{damaged")
+    read = {
+        "config.json": lambda: load(tmp_path / "provenance.json", "float32"),
+        "tokenizer.json": lambda: load_tokenizer(tmp_path / "provenance.json"),
+    }
+    with pytest.raises(AtlasError, match="Fetch or make it again") as refused:
+        read[file]()
+    assert not {"delete", "Delete"} & set(str(refused.value).split())
 
 
 def test_code_in_a_folder_is_not_run(tmp_path):

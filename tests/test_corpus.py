@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 from models import write_tokenizer
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
-from sae_atlas.corpus import open_corpus, read_documents, tokenize
+from sae_atlas.corpus import open_corpus, tokenize
 from sae_atlas.io.errors import AtlasError
+from sae_atlas.texts.documents import read_documents
 
 TOKENIZER = byte_tokenizer()
 START = TOKENIZER.bos_token_id
@@ -209,7 +210,7 @@ def test_topics_are_those_of_the_articles(tmp_path):
 
 def test_a_text_hub_that_cannot_be_reached_is_one_line(tmp_path):
     code = (
-        "from sae_atlas.corpus import read_documents\n"
+        "from sae_atlas.texts.documents import read_documents\n"
         "next(read_documents({'source': 'hub', 'id': 'some/text', 'revision': 'main'}, 0))"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
@@ -247,3 +248,47 @@ def test_ids_above_the_length_of_the_vocabulary_keep_their_value(tmp_path):
     text = {"source": "local", "path": str(tmp_path / "text.txt")}
     tokenize(write_tokenizer(tmp_path / "model", holed), tmp_path / "a.zarr", text, 16, 1000, 300, 0)
     assert np.unique(open_corpus(tmp_path / "a.zarr").tokens[:]).tolist() == [0, 1, 70_000]
+
+
+def test_duplicates_across_the_split_are_counted_and_said(tmp_path, caplog):
+    file = tmp_path / "text.jsonl"
+    texts = [f"{number} " * 30 for number in range(40)]
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts * 2))
+    read = [text for text, _ in read_documents({"source": "local", "path": str(file)}, 0)]
+    corpus = write(tmp_path / "a.zarr", {"source": "local", "path": str(file)}, train=3000, held_out=1000)
+    split = int(corpus.documents(range(corpus.held_out)).max()) + 1
+    last = int(corpus.documents(range(len(corpus.tokens[:]))).max()) + 1
+    repeated = sum(text in read[:split] for text in read[split:last])
+    assert corpus.attributes["train_documents_held_out_too"] == repeated > 5
+    assert f"{repeated} of {last - split} train documents are held out too" in caplog.text
+    write(tmp_path / "b.zarr", {"source": "local", "path": str(file)}, train=100, held_out=100)
+    assert "train_documents_held_out_too" not in open_corpus(tmp_path / "b.zarr").attributes
+
+
+def test_bad_rows_are_skipped_and_counted_where_the_config_says_so(tmp_path, caplog):
+    file = tmp_path / "text.jsonl"
+    rows = [json.dumps({"text": "abc " * 40})] * 40 + ["{", '{"text": 1}']
+    file.write_text("\n".join(rows))
+    text = {"source": "local", "path": str(file)}
+    with pytest.raises(
+        AtlasError, match=r"corpus\.path: no JSON .*row 41\); mend the row, or set corpus\.bad_rows: skip"
+    ):
+        write(tmp_path / "a.zarr", text)
+    assert write(tmp_path / "b.zarr", text | {"bad_rows": "skip"}).attributes["skipped_rows"] == 2
+    assert caplog.text.count("skipped: ") == 2
+
+
+def test_excluded_tokens_are_read_and_masked(tmp_path, documents):
+    """They move no document: here a letter that is excluded stays with its document."""
+    plain = write(tmp_path / "a.zarr", documents)
+    letter = int(plain.tokens[plain.held_out, 5])
+    name = TOKENIZER.convert_ids_to_tokens(letter)
+    corpus = write(tmp_path / "b.zarr", documents | {"exclude": [name, "special"]}, train=1100)
+    tokens, mask = corpus.tokens[:], corpus.mask[:]
+    assert (mask == ((tokens != START) & (tokens != letter))).all() and (tokens == letter).any()
+    assert mask[corpus.held_out :].sum() == corpus.attributes["train_tokens"] >= 1100
+    numbers = corpus.documents(range(len(tokens)))
+    assert all(len(set(tokens[numbers == number]) - {START}) <= 1 for number in np.unique(numbers))
+    assert plain.mask[:].mean() > mask.mean()
+    with pytest.raises(AtlasError, match=r"corpus\.exclude: the tokenizer has no token 'nothing'"):
+        write(tmp_path / "c.zarr", documents | {"exclude": ["nothing"]})

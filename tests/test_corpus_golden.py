@@ -78,13 +78,14 @@ def source(name: str, vocabulary: int, folder: Path) -> dict:
 
 
 def digest(path: Path) -> str:
-    """Of every array and of the attributes; without the record and the place of the text."""
+    """Of every array and of the attributes; without the record, the place of the text and what is counted of it."""
     corpus = open_corpus(path)
     found = hashlib.sha256()
     for name in ("tokens", "mask", "document", "topic"):
         array = getattr(corpus, name)[:]
         found.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
-    attributes = {key: value for key, value in corpus.attributes.items() if key not in ("record", "text")}
+    later = ("record", "text", "train_documents_held_out_too")
+    attributes = {key: value for key, value in corpus.attributes.items() if key not in later}
     found.update(json.dumps(attributes, sort_keys=True).encode())
     return found.hexdigest()
 

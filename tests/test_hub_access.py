@@ -21,7 +21,7 @@ SCRIPT = """
 import hashlib, json, sys
 from pathlib import Path
 import test_interrupted_downloads as it
-from sae_atlas.corpus import read_documents
+from sae_atlas.texts.documents import read_documents
 from sae_atlas.io.errors import AtlasError
 
 def fetch(key, folder):

@@ -4,8 +4,8 @@ import pytest
 
 import sae_atlas
 from sae_atlas.base_models.adapters import read_meta
-from sae_atlas.corpus import read_documents
 from sae_atlas.io.files import read_json
+from sae_atlas.texts.documents import read_documents
 from workflow import LIFE, kinds, planned, small, snakemake
 
 TARGET = "models/sae/README.md"  # the cards; figures and pages are those of any atlas

@@ -137,11 +137,11 @@ def test_a_corpus_takes_at_most_six_bytes_a_token_above_its_base(tmp_path):
     with text.open("w") as file:
         for length in generator.integers(200, 3000, 5500):
             file.write(json.dumps({"text": bytes(generator.integers(97, 123, length, np.uint8)).decode()}) + "\n")
-    environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "RAYON_NUM_THREADS": "2"}  # as the rule's
+    environment = os.environ | {"RAYON_NUM_THREADS": "2"}  # as the rule's
     peaks = []
-    for tokens in (100_000, 2_000_000, 8_000_000):  # the first puts the text into the cache of `datasets`
+    for tokens in (2_000_000, 8_000_000):
         command = [sys.executable, "-c", CORPUS, text, tmp_path / f"{tokens}.zarr", str(tokens)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout) * 1024)
-    assert (peaks[2] - peaks[1]) / 6_000_000 <= 6, peaks
+    assert (peaks[1] - peaks[0]) / 6_000_000 <= 6, peaks

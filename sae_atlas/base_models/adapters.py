@@ -3,6 +3,7 @@
 What lies in such a folder: sae_atlas/lifecycle/folder.py.
 """
 
+import os
 from pathlib import Path
 
 from sae_atlas.base_models.names import check_content
@@ -11,6 +12,12 @@ from sae_atlas.io.files import read_json, sha256
 
 META = "export_meta.json"
 ADAPTER = "adapters"
+# What of a folder in transformers format makes the model and its tokenizer.
+MODEL_FILES = (
+    *("*.safetensors", "*.bin", "*.index.json", "config.json"),
+    *("tokenizer*", "vocab*", "merges*", "special_tokens_map.json", "added_tokens.json"),
+    *("*.model", "*.tiktoken", "*.jinja"),
+)
 
 
 def read_meta(folder: str | Path) -> dict:
@@ -36,6 +43,20 @@ def read_meta(folder: str | Path) -> dict:
     args = read_json(folder / "model_args.json")
     check_content(folder, args["architecture"], args["parameters"], meta["training_type"])
     return meta
+
+
+def model_files(path: str | Path, key: str) -> dict[str, Path]:
+    """Files of a model of the user's own by name: of a folder those that make it, or the one that `path` is (`.pt`).
+
+    Raises AtlasError, which names the `key` of the config.
+    """
+    path = Path(path).expanduser()
+    if os.path.isfile(path):  # False of a name that no file can have
+        return {path.name: path}
+    if not os.path.isfile(path / "config.json"):
+        raise AtlasError(f"{key}: {path} is no folder in transformers format (with a config.json) nor a file; name one")
+    files = {file for pattern in MODEL_FILES for file in path.glob(pattern) if file.is_file()}
+    return {file.name: file for file in sorted(files)}
 
 
 def weights_sum(folder: str | Path) -> dict[str, str]:

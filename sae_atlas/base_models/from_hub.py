@@ -9,7 +9,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import remove, sha256
 from sae_atlas.io.hub import cached_snapshot, is_away, refuse
 
-TEXTS = ["*.json", "*.txt", "*.model"]
+TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]
 
 
 def fetch(settings: dict, folder: Path) -> dict:

@@ -71,6 +71,7 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
         eos_token=tokens[0],
         unk_token=tokens[0],
         clean_up_tokenization_spaces=False,
+        chat_template=_field(reader, "tokenizer.chat_template"),
     )
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.errors import FETCH, AtlasError, reason
 from sae_atlas.io.files import read_json
 from sae_atlas.io.log import DISK_ERRORS
 
@@ -66,9 +66,9 @@ def read_model(folder: Path, dtype: str, device: str | dict = "auto"):
     except Exception as error:  # a damaged file shows as errors of many libraries
         if getattr(error, "errno", None) in DISK_ERRORS:
             raise
-        raise AtlasError(f"{folder}: does not load ({reason(error)}); delete it and rerun") from error
+        raise AtlasError(f"{folder}: does not load ({reason(error)}). {_remedy(folder)}") from error
     if loading["missing_keys"]:  # transformers would fill them with random numbers
-        raise AtlasError(f"{folder}: its weights lack {sorted(loading['missing_keys'])[0]}; delete it and rerun")
+        raise AtlasError(f"{folder}: its weights lack {sorted(loading['missing_keys'])[0]}. {_remedy(folder)}")
     if parts:
         model.on_disk = on_disk  # kept as long as the model
     else:
@@ -120,16 +120,58 @@ def load_tokenizer(provenance: str | Path):
 
     folder = Path(provenance).parent / read_json(provenance)["path"]
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # as above
         if getattr(error, "errno", None) in DISK_ERRORS:
             raise
-        raise AtlasError(f"{folder}: its tokenizer does not load ({reason(error)}); delete it and rerun") from error
+        raise AtlasError(f"{folder}: its tokenizer does not load ({reason(error)}). {_remedy(folder)}") from error
+    if tokenizer.is_fast and getattr(tokenizer.backend_tokenizer.model, "dropout", None):
+        tokenizer.backend_tokenizer.model.dropout = None  # of merges, in training: the same text would give other ids
+    return tokenizer
 
 
 def largest_id(tokenizer) -> int:
     """The largest id that a tokenizer may give: beyond its length where its vocabulary has holes."""
     return max(tokenizer.get_vocab().values(), default=-1)
+
+
+def special_ids(tokenizer) -> set[int]:
+    """Ids of all special tokens: those that have a role, and those that were added as special, as marks of a template."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def start_token(tokenizer) -> int:
+    """The id that begins documents: the tokenizer's start token, else its end token.
+
+    Raises AtlasError if it has neither, if that token is not what the tokenizer calls by its id, or if the tokenizer puts
+    special tokens into texts by itself: then documents would be joined by what is none of their own.
+    """
+    name = tokenizer.bos_token or tokenizer.eos_token
+    if name is None:
+        raise AtlasError(
+            "base_model: its tokenizer has neither a start nor an end token to join documents with; name one in its "
+            "tokenizer_config.json (bos_token)"
+        )
+    start = tokenizer.get_vocab().get(name)
+    if start is None:
+        raise AtlasError(f"base_model: its tokenizer calls {name!r} its start token, which is not in its vocabulary")
+    for text in ("", "a b"):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        added = set(ids) & special_ids(tokenizer) - {tokenizer.unk_token_id}
+        if added or (not text and ids):
+            tokens = tokenizer.convert_ids_to_tokens(sorted(added or ids))
+            raise AtlasError(
+                f"base_model: its tokenizer puts {', '.join(map(repr, tokens))} into every text, also where it is told to add "
+                "nothing; remove that from its tokenizer.json"
+            )
+    return start
+
+
+def _remedy(folder: Path) -> str:
+    """For a folder that does not load. Only what lies beside a provenance was made by the workflow, which makes it again."""
+    provenance = folder.parent / "provenance.json"
+    return f"Delete {provenance} and rerun; the folder will be rebuilt." if provenance.is_file() else FETCH
 
 
 def _check_sizes(folder: Path) -> None:
@@ -140,10 +182,10 @@ def _check_sizes(folder: Path) -> None:
         weights = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
         layers, width, inner, words = (_size(config, names) for names in SIZES)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise AtlasError(f"{folder}: its config.json is not readable ({reason(error)}); delete it and rerun") from error
+        raise AtlasError(f"{folder}: its config.json is not readable ({reason(error)}). {_remedy(folder)}") from error
     if width * (words + layers * max(inner, width)) > MOST_PER_BYTE * weights:
         raise AtlasError(
-            f"{folder}: config.json asks for {layers} blocks of width {width}: more than its weights hold; delete it and rerun"
+            f"{folder}: config.json asks for {layers} blocks of width {width}: more than its weights hold. {_remedy(folder)}"
         )
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from sae_atlas.base_models import from_hub
 from sae_atlas.base_models.adapters import ADAPTER, check_base, read_meta, weights_sum
 from sae_atlas.base_models.from_scratch import random_model
-from sae_atlas.base_models.load import largest_id, read_model
+from sae_atlas.base_models.load import largest_id, read_model, start_token
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.io.errors import AtlasError, reason
-from sae_atlas.io.files import atomic, sha256, write_json
+from sae_atlas.io.files import atomic, read_json, sha256, write_json
 from sae_atlas.io.log import DISK_ERRORS, logger
 from sae_atlas.io.provenance import current_record
 
@@ -143,13 +143,15 @@ def _from_rules(settings: dict, provenance: Path, made: Path) -> dict:
 
 
 def _sites(folder: Path) -> dict:
+    """Measured in the precision of the weights' files, which takes the least memory."""
     from sae_atlas.sites.measure import measure
 
-    return measure(read_model(folder, "float32", "cpu")).plain()
+    config = read_json(folder / "config.json")
+    return measure(read_model(folder, config.get("dtype") or config.get("torch_dtype") or "float32", "cpu")).plain()
 
 
 def _sizes(folder: Path) -> dict:
-    """Numbers of the model under transformers' own names. Raises AtlasError if its tokenizer has more ids than it knows."""
+    """Numbers of the model under transformers' own names. Raises AtlasError for a tokenizer that does not fit."""
     from transformers import AutoConfig, AutoTokenizer
 
     import sae_atlas.base_models.restoration  # noqa: F401 - makes its architecture known to transformers
@@ -175,6 +177,7 @@ def _sizes(folder: Path) -> dict:
             f"base_model: its tokenizer has ids up to {largest}, its embedding {text.vocab_size} rows; give the folder the "
             "tokenizer that the model was trained with"
         )
+    start_token(words)
     return {
         "architecture": config.model_type,
         "n_layers": text.num_hidden_layers,

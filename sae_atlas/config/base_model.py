@@ -1,6 +1,7 @@
 """The section `base_model`, and where it contradicts itself."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -9,7 +10,7 @@ from sae_atlas.base_models.from_scratch import PRESETS, model_sizes
 from sae_atlas.base_models.names import ARCHITECTURES, FineTunedName, parse_fine_tuned, parse_pretrained
 from sae_atlas.config.keys import HubId, Name, Number, Revision, Section, Text, Whole, Words, key
 from sae_atlas.config.layers import POSITIONS, stated
-from sae_atlas.config.made import MADE, TUNED
+from sae_atlas.config.made import MADE, TUNED, base_of
 from sae_atlas.config.texts import Corpus, Domain
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.sizes import format_size
@@ -168,3 +169,23 @@ def position_problems(base_model: Model, corpus: Corpus):
     positions = stated(base_model.plain(), POSITIONS)
     if positions is not None and corpus.context > positions:
         yield f"corpus.context: {corpus.context} is more than the {positions} positions of {base_model.name}; lower it"
+
+
+def chat_problems(base_model: Model, corpus: Corpus):
+    """Lines that name key and remedy, where conversations need a template and the tokenizer at hand has none."""
+    model = base_of(base_model.plain())
+    if model["source"] == "local":
+        folder = Path(model["path"]).expanduser()
+        template = any(map(_holds_template, [folder / "tokenizer_config.json", *folder.glob("chat_template.*")]))
+    else:
+        template = model["source"] != "restoration" and model.get("tokenizer") != "bytes"
+    sections = {"corpus": corpus, "base_model.lora.corpus": base_model.lora and base_model.lora.corpus}
+    for where, section in sections.items():
+        if section and section.chat and not template:
+            yield f"{where}.chat: the tokenizer of {model['name']} has no chat template; remove it or take an instruct model"
+
+
+def _holds_template(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    return file.suffix == ".jinja" or '"chat_template"' in file.read_text(encoding="utf-8", errors="replace")

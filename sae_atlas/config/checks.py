@@ -18,6 +18,7 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     training.length_problems,
     activations.problems,
     base_model.position_problems,
+    base_model.chat_problems,
     recipes.width_problems,
     measurement.evaluation_problems,
     measurement.floors_problems,

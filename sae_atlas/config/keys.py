@@ -58,6 +58,11 @@ def key(
     return Field(description=meaning, json_schema_extra=about, **kinds, **limits)
 
 
+def later(meaning: str, default: Any, *, used_by: Sequence[str] = ()) -> Any:
+    """A key that came when there were finished atlases: at its default it is absent, as it is from their identities."""
+    return key(meaning, default, used_by=used_by, exclude_if=lambda value: value == default)
+
+
 def about(field: FieldInfo) -> dict:
     """What `key` was told of the field beside its meaning: needed_by, used_by, otherwise."""
     return field.json_schema_extra or {}
@@ -136,6 +141,12 @@ def _layers(value: object) -> str | list[int]:
     return value
 
 
+def _paths(value: object) -> str | list[str]:
+    if not all(isinstance(each, str) and each for each in (value if isinstance(value, list) else [value])) or not value:
+        raise ValueError
+    return value
+
+
 @dataclass(frozen=True)
 class OrText:
     """Of a type that is also read from text: what its JSON schema says of the text."""
@@ -155,6 +166,12 @@ Real = Annotated[float, FINITE, WrapValidator(_number), NUMBER, Words("a number"
 # A whole number stays one, as it stands in the identities of finished atlases: 10 there is not 10.0.
 Number = Annotated[float, FINITE, WrapValidator(_number_as_written), NUMBER, Words("a number")]
 Text = Annotated[str, Field(strict=True), Words("text")]
+Switch = Annotated[bool, Field(strict=True), Words("`true` or `false`")]
+Paths = Annotated[
+    str | list[str],
+    PlainValidator(_paths, json_schema_input_type=str | list[str]),
+    Words("a path or a list of paths"),
+]
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
 NAME_WORDS = Words("at most 80 letters, digits, dots, dashes and underscores")
 Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN), NAME_WORDS]

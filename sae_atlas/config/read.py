@@ -5,6 +5,7 @@ from pathlib import Path
 from sae_atlas.config import activations, base_model, features, training
 from sae_atlas.config.checks import checked, checked_recipe
 from sae_atlas.config.limits import limit_problems, read_plain, shortened
+from sae_atlas.config.paths import resolved
 from sae_atlas.io.devices import SPREAD
 from sae_atlas.io.errors import AtlasError
 
@@ -20,6 +21,8 @@ def complete_config(config: dict, file: str) -> dict:
     Raises AtlasError with one line per problem, and if the number of layers cannot be told (hub not reachable).
     """
     problems, sections = limit_problems(config), {}
+    if not problems:
+        config, problems = resolved(config, Path(file).parent)
     if not problems:
         sections, problems = checked(config)
     if problems:

@@ -1,8 +1,8 @@
 """The section `corpus`, and the text that a base model is tuned on."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from sae_atlas.config.keys import HubId, Name, Revision, Section, Text, Whole, key
+from sae_atlas.config.keys import HubId, Name, Paths, Revision, Section, Switch, Text, Whole, Words, key, later
 
 
 class Source(Section):
@@ -11,18 +11,34 @@ class Source(Section):
     CHOICE: ClassVar[str] = "source"
 
     name: Name = key("name in file names and titles")
-    source: Literal["hub", "package", "local"] = key("`hub`, `package` (embedded) or `local` (a file)")
+    source: Literal["hub", "package", "local"] = key("`hub`, `package` (embedded) or `local` (files)")
     id: HubId = key("data set", needed_by=["hub"])
     revision: Revision = key("branch, tag or commit", otherwise="`main`", used_by=["hub"])
     subset: Text = key("configuration of the data set", otherwise="its own default", used_by=["hub"])
     split: Text = key("split of the data set", otherwise="`train`", used_by=["hub"])
-    field: Text = key("column of a data set, `.jsonl` or `.parquet` file that holds the text", otherwise="`text`",
-                      used_by=["hub", "local"])  # fmt: skip
+    field: Text = key(
+        "column of a data set or file that holds the text, or a path of keys in it, as `data.text`",
+        otherwise="`text`; with `chat` `messages`", used_by=["hub", "local"],
+    )  # fmt: skip
+    chat: Switch = later(
+        "documents are conversations: lists of messages with `role` and `content`, formatted by the chat template of the base "
+        "model's tokenizer", False, used_by=["hub", "local"],
+    )  # fmt: skip
+    bad_rows: Literal["refuse", "skip"] = later(
+        "what becomes of rows that hold no text: the run ends with the first one's place (`refuse`), or they are counted and "
+        "left out (`skip`)", "refuse", used_by=["hub", "local"],
+    )  # fmt: skip
     package: Text = key("name of an embedded text, such as `wikipedia-introductions`", needed_by=["package"])
     topic: Text = key("documents of this topic alone, such as `Mathematics`", otherwise="all", used_by=["package"])
-    path: Text = key(
-        "a `.txt` (documents are separated by blank lines), `.jsonl` or `.parquet` file", needed_by=["local"]
+    path: Paths = key(
+        "a file, a folder or a list of them: `.txt` (documents are separated by blank lines), `.jsonl`, `.csv` or `.parquet`, "
+        "each also with `.gz` or `.zst`. A relative path is seen from the folder of the run, or from the config's own",
+        needed_by=["local"],
     )
+    exclude: Annotated[list[Text], Words("a list of tokens")] = later(
+        "tokens that are read but neither trained on nor measured, as they stand in the vocabulary; `special` for all special "
+        "tokens", [],
+    )  # fmt: skip
 
 
 class Domain(Source):

@@ -65,9 +65,10 @@ def lens_columns(model, tokenizer, decoder: Tensor, site: str) -> dict[str, pa.A
 
 
 def token_strings(tokenizer, count: int) -> list[str]:
-    """Every id as text; ids beyond the tokenizer's, which pad the embedding, as `<id>`."""
-    known = min(len(tokenizer), count)
-    return tokenizer.batch_decode([[i] for i in range(known)]) + [f"<{i}>" for i in range(known, count)]
+    """Every id as text; ids that the tokenizer does not have, which pad the embedding or are holes in it, as `<id>`."""
+    ids = set(tokenizer.get_vocab().values())
+    decoded = tokenizer.batch_decode([[i] if i in ids else [] for i in range(count)])
+    return [text if i in ids else f"<{i}>" for i, text in enumerate(decoded)]
 
 
 def _type(name: str) -> pa.DataType:

@@ -124,10 +124,10 @@ def _stop(stream, line: str) -> None:
     raise SystemExit(1)
 
 
-def progress(total: int, unit: str, description: str) -> tqdm:
+def progress(total: int, unit: str, description: str, delay: float = 0) -> tqdm:
     """Progress bar in the job's log: done, rate and time left, a new line every few seconds.
 
-    Use as a context manager and call `.update(n)`. Without a job log it draws on stderr.
+    Use as a context manager and call `.update(n)`. Without a job log it draws on stderr. delay: seconds before it is shown.
     """
     stream = next((h.stream for h in logger.handlers if isinstance(h, logging.StreamHandler)), sys.stderr)
     in_file = stream is not sys.stderr
@@ -136,6 +136,7 @@ def progress(total: int, unit: str, description: str) -> tqdm:
         desc=description,
         unit=unit,
         unit_scale=True,
+        delay=delay,
         file=_Lines(stream) if in_file else stream,
         mininterval=5.0 if in_file else 0.5,
         dynamic_ncols=not in_file,

@@ -4,8 +4,9 @@ Settings are what a stage's numbers depend on and nothing else; an identity is t
 inputs' identities, so it is known before anything runs and can be checked in what is found on disk.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 
 from sae_atlas.config.published import has_snapshots
 from sae_atlas.io.provenance import identity
@@ -18,10 +19,16 @@ from sae_atlas.stages.versions import stage_version
 class Atlas:
     """Names, ranges, settings and identities of all jobs of a resolved config (config.read.complete_config)."""
 
-    def __init__(self, config: dict, begun_with: str | None = None, again: Collection = ()):
+    def __init__(
+        self,
+        config: dict,
+        begun_with: str | None = None,
+        again: Collection = (),
+        contents: Mapping[str, str] = MappingProxyType({}),
+    ):
         """begun_with: see stages.versions. again: stages, or (stage, cell as sorted items), that are asked for again:
-        they and what depends on them get identities that nothing on disk has."""
-        self.config, self.begun_with, self.again = config, begun_with, again
+        they and what depends on them get identities that nothing on disk has. contents: see stages.contents."""
+        self.config, self.begun_with, self.again, self.contents = config, begun_with, again, contents
         self.layers: list[int] = config["activations"]["layers"]
         self.recipes: list[str] = list(config["recipes"])
         self.pretrained = [name for name, recipe in config["recipes"].items() if "pretrained" in recipe]
@@ -145,6 +152,10 @@ class Atlas:
     def inputs(self, stage: str, **cell) -> dict[str, str]:
         """Identity of every input of a job, by the input's name in its rule."""
         return STAGES[stage].of(self, **cell)[1]
+
+    def content(self, stage: str) -> dict[str, str]:
+        """What the user's own files hold that the stage reads, as one of its inputs; empty where it reads none."""
+        return {"content": self.contents[stage]} if stage in self.contents else {}
 
     def version(self, stage: str) -> str:
         return stage_version(stage, self.begun_with)

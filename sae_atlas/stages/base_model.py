@@ -9,13 +9,13 @@ MAKERS = {"pretrain": "pretrain", "lora": "fine_tune_lora", "merged": "merge_lor
 
 @stage("base_models", runs="base_models.prepare:prepare")
 def prepare_model(atlas) -> tuple[dict, dict]:
-    return prepared(atlas, atlas.config["base_model"])
+    return prepared(atlas, atlas.config["base_model"], "prepare_model")
 
 
-def prepared(atlas, section: dict) -> tuple[dict, dict]:
-    """Settings and inputs of the job that makes the model of a section ready."""
+def prepared(atlas, section: dict, stage: str) -> tuple[dict, dict]:
+    """Settings and inputs of the stage that makes the model of a section ready."""
     if section["source"] not in MADE:
-        return {key: value for key, value in section.items() if key not in ("name", "dtype")}, {}
+        return {key: value for key, value in section.items() if key not in ("name", "dtype")}, atlas.content(stage)
     return {"source": section["source"]}, {"made": atlas.identity(MAKERS[section["source"]])}
 
 

@@ -4,9 +4,10 @@ from sae_atlas.stages.base_model import tokenizer_stage
 from sae_atlas.stages.declare import stage
 
 
-@stage("corpus.py", "io/arrays.py", runs="corpus:tokenize")
+@stage("corpus.py", "texts", "io/arrays.py", runs="corpus:tokenize")
 def tokenize(atlas) -> tuple[dict, dict]:
-    return corpus_settings(atlas.config["corpus"]), {"base_model": atlas.identity(tokenizer_stage(atlas))}
+    inputs = {"base_model": atlas.identity(tokenizer_stage(atlas)), **atlas.content("tokenize")}
+    return corpus_settings(atlas.config["corpus"]), inputs
 
 
 def corpus_settings(corpus: dict) -> dict:

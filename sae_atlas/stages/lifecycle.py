@@ -43,15 +43,15 @@ def pretrain(atlas) -> tuple[dict, dict]:
 
 @stage("base_models", runs="base_models.prepare:prepare")
 def prepare_base(atlas) -> tuple[dict, dict]:
-    return prepared(atlas, base_of(atlas.config["base_model"]))
+    return prepared(atlas, base_of(atlas.config["base_model"]), "prepare_base")
 
 
-@stage("corpus.py", "io/arrays.py", runs="corpus:tokenize")
+@stage("corpus.py", "texts", "io/arrays.py", runs="corpus:tokenize")
 def tokenize_domain(atlas) -> tuple[dict, dict]:
     corpus = atlas.config["corpus"] | atlas.config["base_model"]["lora"]["corpus"]
     domain = {key: corpus[key] for key in ("context", "held_out_tokens", "seed")}
     settings = corpus_settings(atlas.config["base_model"]["lora"]["corpus"] | domain)
-    return settings, {"base_model": atlas.identity(tokenizer_stage(atlas))}
+    return settings, {"base_model": atlas.identity(tokenizer_stage(atlas)), **atlas.content("tokenize_domain")}
 
 
 @stage("lifecycle/lora.py", "base_models/adapters.py", *TRAINING, runs="lifecycle.lora:fine_tune_lora")

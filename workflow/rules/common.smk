@@ -20,6 +20,7 @@ from sae_atlas.plan.estimate import memory_mb, minutes, threads
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import UNKNOWN, read_shape
 from sae_atlas.stages.base_model import MAKERS
+from sae_atlas.stages.contents import MEMORY, RECORDS, local_contents
 from sae_atlas.stages.explorer import TABLES as EXPLORED
 from sae_atlas.stages.explorer import shown
 from sae_atlas.stages.figures import figures
@@ -38,19 +39,25 @@ def made_by(section):
     return MAKERS.get(section["source"])
 
 
-def read_config():
-    """The config, checked and resolved; a mistake ends the run before any job starts, without a traceback."""
+def on_disk(*patterns):
+    """Files under results/, of this workflow."""
+    return [path for pattern in patterns for path in Path().glob(str(PATHS.modify(pattern)))]
+
+
+def read_atlas():
+    """The config, checked and resolved, and what its files hold; a mistake ends the run before any job, without a traceback."""
     file = str((workflow.configfiles or ["config"])[-1])
     try:
-        complete = complete_config(config, file)
+        checked = complete_config(config, file)
         if not workflow.remote_exec:  # a job of a run that was checked
-            check_config(complete, file)
-        return complete
+            check_config(checked, file)
+        contents = local_contents(checked, on_disk(*RECORDS), Path(PATHS.modify(MEMORY)))
     except AtlasError as error:
         sys.exit(f"{error}")
+    return Atlas(checked, begun_with(on_disk(ORIGINS)), contents=contents)
 
 
-atlas = Atlas(read_config(), begun_with(Path().glob(str(PATHS.modify(ORIGINS)))))
+atlas = read_atlas()
 # A folder is known by a file in it: Snakemake would remove a folder before the job that makes it again has begun.
 CORPUS = f"results/corpus/{atlas.config['corpus']['name']}.zarr/zarr.json"
 CHECKPOINT = "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt"

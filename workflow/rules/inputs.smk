@@ -120,7 +120,7 @@ def wanted():
     again |= {stage for stage in STAGES if rules.has(stage) and getattr(rules, stage).rule.name in asked.forcerun}
     files = [*asked.forcerun, *(asked.targets if asked.forcetargets else ())]
     again |= {(made_by[0], tuple(sorted(made_by[1].items()))) for file in files if (made_by := maker(file))}
-    return Atlas(atlas.config, atlas.begun_with, again) if again else atlas
+    return Atlas(atlas.config, atlas.begun_with, again, atlas.contents) if again else atlas
 
 
 def records():

@@ -9,9 +9,16 @@ from sae_atlas.config.read import complete_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.stages.atlas import Atlas
 from sae_atlas.stages.base_model import MAKERS
+from sae_atlas.stages.contents import MEMORY, RECORDS, local_contents
 from sae_atlas.stages.versions import ORIGINS, begun_with
 from sae_atlas.lifecycle.survival.configs import COMPARED, identities, three_configs
 from sae_atlas.io.provenance import identity
+
+
+def read_atlas(folder, checked):
+    """The atlas of a stage, whose results lie in a folder of its own."""
+    contents = local_contents(checked, [path for each in RECORDS for path in folder.glob(each)], folder / MEMORY)
+    return Atlas(checked, begun_with(folder.glob(ORIGINS)), contents=contents)
 
 
 def read_configs():
@@ -20,7 +27,7 @@ def read_configs():
         configs = three_configs(config)
         file = str((workflow.configfiles or ["config"])[-1])
         checked = {stage: complete_config(each, file) for stage, each in configs.items()}
-        return configs, {stage: Atlas(each, begun_with(Path(stage).glob(ORIGINS))) for stage, each in checked.items()}
+        return configs, {stage: read_atlas(Path(stage), each) for stage, each in checked.items()}
     except AtlasError as error:
         sys.exit(f"{error}")
 

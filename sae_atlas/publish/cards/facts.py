@@ -48,8 +48,11 @@ class Origin:
             embedded = find_text(text["package"])
             topic = f", topic {text['topic']}" if "topic" in text else ""
             return f"package {embedded.package}=={embedded.version}, file {embedded.file}{topic}"
-        place = text.get("id") or Path(text["path"]).name
-        details = [f"{key} {text[key]}" for key in ("revision", "subset", "split", "field") if key in text]
+        paths = text.get("path", [])
+        place = text.get("id") or ", ".join(Path(path).name for path in ([paths] if isinstance(paths, str) else paths))
+        keys = ("revision", "subset", "split", "field", "exclude")
+        values = {key: text[key] if isinstance(text[key], str) else " ".join(text[key]) for key in keys if key in text}
+        details = [f"{key} {value}" for key, value in values.items()] + ["chat"] * text.get("chat", False)
         return ", ".join([f"{text['source']} {place}", *details])
 
     @property

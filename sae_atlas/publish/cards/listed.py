@@ -44,7 +44,7 @@ def read_sums(folder: Path) -> dict[str, str]:
     found = [re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line) for line in lines]
     if not all(found):
         raise AtlasError(
-            f"{folder / SUMS}: line {found.index(None) + 1} is no sha256 and name; delete it, run the workflow again"
+            f"{folder / SUMS}: line {found.index(None) + 1} is no sha256 and name; fetch the folder or make it again"
         )
     return {match[2]: match[1] for match in found}
 

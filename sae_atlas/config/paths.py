@@ -1,0 +1,33 @@
+"""Paths in a config: seen from the folder of the run, or from the config's own."""
+
+import os
+from pathlib import Path
+
+
+def resolved(config: dict, folder: Path) -> tuple[dict, list[str]]:
+    """The config with every relative `path` as it is seen from the folder of the run, and lines of what is wrong.
+
+    One that leads to something there stays as it is written, as identities hold it; else it is taken from `folder`, the
+    config's own. Where it leads to something in both, nobody knows which is meant.
+    """
+    problems = []
+
+    def value(given: object, where: str) -> object:
+        if isinstance(given, dict):
+            return {name: value(each, f"{where}.{name}" if where else str(name)) for name, each in given.items()}
+        if where.rpartition(".")[2] != "path":
+            return given
+        return [path(each, where) for each in given] if isinstance(given, list) else path(given, where)
+
+    def path(given: object, where: str) -> object:
+        if not isinstance(given, str) or not given or given[0] == "~" or not os.path.exists(folder / given):
+            return given
+        if not os.path.exists(given):  # unlike Path's, it is no error of a name that no file can have
+            return os.path.relpath(folder / given)
+        if not Path(given).samefile(folder / given):
+            problems.append(
+                f"{where}: {given} is in {Path().absolute()} and in {folder.absolute()}; write the whole path"
+            )
+        return given
+
+    return value(config, ""), problems

@@ -1,0 +1,137 @@
+"""The documents of a text in a seeded random order; what is none of them is refused or skipped, row by row."""
+
+import json
+import mmap
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sae_atlas.io.errors import AtlasError, nearest, reason
+from sae_atlas.io.hub import hub_text, refuse
+from sae_atlas.io.log import DISK_ERRORS, logger, progress
+from sae_atlas.texts.chat import chat_format
+from sae_atlas.texts.files import text_files
+from sae_atlas.texts.rows import Bad, plain_text, read_rows, value_of
+
+SHUFFLE_BUFFER = 10_000  # documents of a stream that are shuffled together
+DOCUMENTS_PER_BATCH = 512  # written together
+ROWS_IN_MEMORY = 128  # of a local text: the system reads up to 64 kB with each
+TOLD = 5  # rows that are skipped, of which the log tells why
+
+
+def refuse_row(line: str) -> None:
+    raise AtlasError(f"{line}; mend the row, or set corpus.bad_rows: skip")
+
+
+class Skipped:
+    """Takes rows that are no documents instead of `refuse_row`, and counts them."""
+
+    def __init__(self):
+        self.rows = 0
+
+    def __call__(self, line: str) -> None:
+        self.rows += 1
+        if self.rows <= TOLD:
+            logger.warning("skipped: %s", line)
+
+
+def read_documents(
+    text: dict,
+    seed: int,
+    tokenizer=None,
+    bad_row: Callable[[str], None] = refuse_row,
+    scratch: Path | None = None,
+) -> Iterator[tuple[str, str | None]]:
+    """(text, topic) of the documents of a source in a seeded random order (streams: shuffled within a buffer).
+
+    tokenizer: its template formats conversations (`chat`). bad_row gets a line for every row that is no document. scratch:
+    folder on whose disk the documents of local files lie while they are read.
+    """
+    if text["source"] == "package":
+        yield from _embedded(text, seed)
+        return
+    as_text = chat_format(tokenizer) if text.get("chat") else plain_text
+    try:
+        if text["source"] == "hub":
+            rows = hub_text(text).shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+            values = ((text["id"], value_of(row, _field(text))) for row in rows)
+            documents = _checked(values, _field(text), as_text, bad_row)
+        else:
+            rows = _checked(_local_values(text, scratch), _field(text), as_text, bad_row)
+            documents = _shuffled(rows, seed, scratch)
+        yield from ((document, None) for document in documents)
+    except Exception as error:  # datasets, pyarrow and the hub's client raise errors of many libraries
+        if isinstance(error, AtlasError) or getattr(error, "errno", None) in DISK_ERRORS:
+            raise
+        if text["source"] == "hub":
+            refuse(error, "corpus.id", text["id"], text.get("revision"), kind="dataset")
+        raise AtlasError(f"corpus.path: {text['path']} cannot be read ({reason(error)}); check the file") from error
+
+
+def _embedded(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
+    from sae_atlas.base_models.packages import find_text
+
+    articles = list(json.loads(find_text(text["package"]).path().read_text(encoding="utf-8")).values())
+    topic, topics = text.get("topic"), sorted({article["topic"] for article in articles})
+    if topic not in (None, *topics):
+        raise AtlasError(f"corpus.topic: {topic!r} is none of {text['package']}; {nearest(topic, topics)}")
+    says_nothing = {"Uncategorized": None}
+    documents = [(each["extract"], says_nothing.get(each["topic"], each["topic"])) for each in articles]
+    # One topic keeps the order of all: what is held out of all of them is held out of it too.
+    order = np.random.default_rng(seed).permutation(len(articles))
+    yield from (documents[i] for i in order if topic in (None, articles[i]["topic"]))
+
+
+def _field(text: dict) -> str:
+    return text.get("field", "messages" if text.get("chat") else "text")
+
+
+def _local_values(text: dict, scratch: Path | None) -> Iterator[tuple[str, object]]:
+    """(file and row, value or Bad) of all files of a text."""
+    for file in text_files(text["path"], "corpus.path").values():
+        row = 0
+        try:
+            for row, value in read_rows(file, _field(text), scratch):
+                yield f"{file}, row {row}", value
+        except (OSError, ValueError, EOFError) as error:  # pyarrow's own are among them
+            if getattr(error, "errno", None) in DISK_ERRORS:
+                raise
+            raise AtlasError(
+                f"corpus.path: {file} cannot be read after row {row} ({reason(error)}); check it"
+            ) from error
+
+
+def _checked(values: Iterable[tuple[str, object]], field: str, as_text: Callable, bad_row: Callable) -> Iterator[str]:
+    for where, value in values:
+        try:
+            if isinstance(value, Bad):
+                bad_row(f"{value.why} ({where})")
+            else:
+                yield as_text(value)
+        except ValueError as error:
+            bad_row(f"corpus.field: column {field!r} {error} ({where})")
+
+
+def _shuffled(documents: Iterable[str], seed: int, scratch: Path | None) -> Iterator[str]:
+    """Documents in the order of a seeded permutation of all. They lie in a nameless file, and few of them in memory."""
+    import pyarrow
+
+    schema, batch = pyarrow.schema([("text", pyarrow.large_string())]), []
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        with pyarrow.ipc.new_stream(file, schema) as writer, progress(None, "documents", "text") as bar:
+            for document in documents:
+                batch.append(document)
+                if len(batch) == DOCUMENTS_PER_BATCH:
+                    writer.write_batch(pyarrow.record_batch([batch], schema=schema))
+                    bar.update(len(batch))
+                    batch = []
+            writer.write_batch(pyarrow.record_batch([batch], schema=schema))
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        column = pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped)).read_all()["text"]
+        for number, row in enumerate(np.random.default_rng(seed).permutation(len(column)).tolist()):
+            yield column[row].as_py()
+            if number % ROWS_IN_MEMORY == 0:  # what was read stays mapped unless it is given back
+                mapped.madvise(mmap.MADV_DONTNEED)

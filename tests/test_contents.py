@@ -1,0 +1,210 @@
+"""Files of the user's own are inputs: another content is another identity. What older releases made of them is kept."""
+
+import json
+import os
+import time
+
+import pytest
+
+from models import random_model
+from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
+from sae_atlas.config.read import complete_config
+from sae_atlas.io.contents import SETTLED, Contents
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.files import write_json
+from sae_atlas.io.provenance import make_record
+from sae_atlas.stages.atlas import Atlas
+from sae_atlas.stages.contents import local_contents
+from workflow import planned, small, snakemake
+
+LOCAL = {"name": "ours", "source": "local", "context": 32, "tokens": "8k", "held_out_tokens": "2k"}
+
+
+def write_text(file, word="word"):
+    file.write_text("".join(json.dumps({"text": f"document {i} " + f"{word} " * 40}) + "\n" for i in range(300)))
+    return str(file)
+
+
+def write_model(folder, seed=0):
+    folder.mkdir(exist_ok=True)
+    model = random_model("gpt_neox", 257)
+    model.gpt_neox.embed_in.weight[0, 0] = seed
+    model.float().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return complete_config(
+        small(
+            base_model={"name": "m", "source": "local", "path": write_model(tmp_path / "model")},
+            corpus=LOCAL | {"path": write_text(tmp_path / "t.jsonl")},
+        ),
+        "config.yaml",
+    )
+
+
+def contents(config, folder, records=()):
+    return local_contents(config, records, folder / "contents.json")
+
+
+def finished(folder, config, stage, **about):
+    """The record of a stage as an older release left it: without a content."""
+    atlas = Atlas(config)
+    record = make_record(stage, atlas.settings(stage), atlas.version(stage), atlas.inputs(stage))
+    write_json(folder / f"{stage}.json", {**about, "record": record})
+    return folder / f"{stage}.json"
+
+
+def edit(file):
+    """Another content of as many bytes, with the old time: only the time of the change itself tells."""
+    about = file.stat()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [
+        ("t.jsonl", "tokenize"),
+        ("model/model.safetensors", "prepare_model"),
+        ("model/config.json", "prepare_model"),
+        ("model/tokenizer.json", "prepare_model"),
+    ],
+)
+def test_an_edit_changes_the_identity_of_what_reads_the_file_and_a_new_time_does_not(tmp_path, config, file, stage):
+    before = contents(config, tmp_path)
+    assert set(before) == {"tokenize", "prepare_model"}
+    os.utime(tmp_path / file)
+    assert contents(config, tmp_path) == before
+    edit(tmp_path / file)
+    after = contents(config, tmp_path)
+    assert {name for name in before if before[name] != after[name]} == {stage}
+    identities = [Atlas(config, contents=each).identity(stage) for each in ({}, before, after)]
+    assert len(set(identities)) == 3
+
+
+def test_other_files_of_a_model_folder_and_sources_that_are_no_files_of_ours_do_not_count(tmp_path, config):
+    before = contents(config, tmp_path)
+    (tmp_path / "model" / "README.md").write_text("mine")
+    (tmp_path / "model" / "generation_config.json").write_text("{}")
+    assert contents(config, tmp_path) == before
+    assert contents(complete_config(small(), "config.yaml"), tmp_path) == {}
+
+
+def test_a_file_is_read_once(tmp_path, monkeypatch):
+    file, read = tmp_path / "t.bin", []
+    file.write_bytes(b"content")
+    monkeypatch.setattr("sae_atlas.io.contents._hash", lambda path, bar: read.append(path) or "digest")
+    monkeypatch.setattr(time, "time", lambda: file.stat().st_ctime + 2 * SETTLED)
+    for _ in range(3):
+        memory = Contents(tmp_path / "memory.json")
+        assert memory.sha256([file], "corpus.path") == ["digest"]
+        memory.keep()
+    assert read == [str(file)]
+    (tmp_path / "memory.json").write_text("{damaged")
+    assert Contents(tmp_path / "memory.json").sha256([file], "corpus.path") == ["digest"] and len(read) == 2
+
+
+def test_what_was_changed_a_moment_ago_may_change_again_within_the_same_time(tmp_path):
+    file = tmp_path / "t.bin"
+    file.write_bytes(b"content")
+    memory = Contents(tmp_path / "memory.json")
+    memory.sha256([file], "corpus.path")
+    assert memory.files == {}
+
+
+def test_a_text_from_before_contents_is_kept_until_it_is_edited(tmp_path, config):
+    record = finished(tmp_path, config, "tokenize")
+    assert "tokenize" not in contents(config, tmp_path, [record])
+    assert "tokenize" not in contents(config, tmp_path, [record])
+    edit(tmp_path / "t.jsonl")
+    assert "tokenize" in contents(config, tmp_path, [record])
+
+
+def test_a_text_that_is_newer_than_what_was_made_of_it_before_contents_is_told_once(tmp_path, config, capsys):
+    record = finished(tmp_path, config, "tokenize")
+    os.utime(record, (0, 0))
+    contents(config, tmp_path, [record])
+    line = capsys.readouterr().err
+    assert "t.jsonl is newer than" in line and "--forcerun tokenize" in line and line.count("\n") == 1
+    contents(config, tmp_path, [record])
+    assert not capsys.readouterr().err
+
+
+def test_of_a_model_from_before_contents_the_recorded_weights_tell(tmp_path, config):
+    from sae_atlas.base_models.adapters import weights_sum
+
+    right = {"source": "local model", "weights_sha256": weights_sum(tmp_path / "model")}
+    record = finished(tmp_path, config, "prepare_model", **right)
+    assert "prepare_model" not in contents(config, tmp_path, [record])
+    write_model(tmp_path / "model", seed=1)
+    assert "prepare_model" in contents(config, tmp_path, [record])
+    (tmp_path / "contents.json").unlink()
+    assert "prepare_model" in contents(config, tmp_path, [record])  # whoever forgets asks the record
+
+
+def test_files_that_are_gone_are_refused_before_any_job_unless_what_was_made_of_them_is_there(tmp_path, config):
+    content = contents(config, tmp_path)
+    atlas = Atlas(config, contents=content)
+    records = []
+    for stage in ("tokenize", "prepare_model"):
+        record = make_record(stage, atlas.settings(stage), atlas.version(stage), atlas.inputs(stage))
+        write_json(tmp_path / f"{stage}.json", {"record": record})
+        records.append(tmp_path / f"{stage}.json")
+    (tmp_path / "t.jsonl").unlink()
+    assert contents(config, tmp_path, records) == content
+    with pytest.raises(AtlasError, match=r"corpus\.path: .*t\.jsonl is not there"):
+        contents(config, tmp_path)
+    (tmp_path / "model" / "config.json").unlink()
+    assert contents(config, tmp_path, records) == content
+    with pytest.raises(AtlasError, match=r"base_model\.path: .*model is no folder in transformers format"):
+        contents(config, tmp_path, records[:1])
+
+
+def test_an_edited_text_and_other_weights_make_again_what_follows_and_nothing_else_does(tmp_path):
+    """The whole workflow as a user runs it, from a folder that is not the config's own."""
+    (tmp_path / "run").mkdir()
+    config = tmp_path / "config.yaml"
+    write_text(tmp_path / "t.jsonl")
+    write_model(tmp_path / "model")
+    values = small(
+        base_model={"name": "m", "source": "local", "path": "model"},
+        corpus=LOCAL | {"path": "t.jsonl"},
+        activations={"layers": [0], "shard_rows": 1024, "chunk_rows": 256},
+        training={"tokens": "3k", "snapshots": []},
+    )
+    config.write_text(json.dumps(values))
+    asked = (tmp_path / "run", config, "results/checkpoints/topk/sae_layer00_3k.pt")
+    snakemake(*asked)
+    (tmp_path / "run" / "results" / "contents.json").unlink()
+    os.utime(tmp_path / "t.jsonl")
+    assert planned(*asked) == []
+    edit(tmp_path / "t.jsonl")
+    jobs = planned(*asked)
+    assert "corpus: tokenize" in jobs and "base model: prepare local" not in jobs
+    assert any(job.startswith("train:") for job in jobs)
+    edit(tmp_path / "t.jsonl")  # back
+    write_model(tmp_path / "model", seed=1)
+    assert {*jobs, "base model: prepare local"} == set(planned(*asked))
+
+
+def test_a_path_is_seen_from_the_folder_of_the_run_or_the_configs_own(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    write_text(tmp_path / "t.jsonl")
+    paths = small(corpus=LOCAL | {"path": "t.jsonl"})
+    file = str(tmp_path / "config.yaml")
+    assert complete_config(paths, file)["corpus"]["path"] == "../t.jsonl"
+    assert complete_config(small(corpus=LOCAL | {"path": ["t.jsonl", "u.jsonl"]}), file)["corpus"]["path"] == [
+        "../t.jsonl",
+        "u.jsonl",
+    ]
+    write_text(tmp_path / "run" / "t.jsonl")
+    with pytest.raises(AtlasError, match=r"corpus\.path: t\.jsonl is in .*run and in .*; write the whole path"):
+        complete_config(paths, file)
+    (tmp_path / "t.jsonl").unlink()
+    assert complete_config(paths, file)["corpus"]["path"] == "t.jsonl"
