@@ -159,7 +159,9 @@ class Published(Section):
     CHOICE: ClassVar[str] = "architecture"
 
     architecture: Literal[*ARCHITECTURES] = key("kind of SAE")
-    expansion: Whole = key("latents per input dimension, as the published SAEs have them", ge=1)
+    expansion: Annotated[Whole, Field(ge=1)] | None = key(
+        "latents per input dimension, as the published SAEs have them", otherwise="as the SAEs' own files say"
+    )
     k: Whole = key("active latents per token, as the published SAEs have them", needed_by=["topk"], ge=1)
     pretrained: Pretrained = key()
 
@@ -201,6 +203,8 @@ def width_problems(recipes: dict, base_model: Model, activations: Activations):
     if width is None:
         return
     for name, recipe in recipes.items():
+        if recipe.expansion is None:  # the files of a published SAE know it
+            continue
         where, latents = f"recipes.{name}", recipe.expansion * width
         asked = {"k": recipe.k} if uses(recipe.architecture, "k") else {}
         if isinstance(recipe, Recipe):

@@ -42,7 +42,9 @@ def require(path: Path, config: dict, key: str, allowed: tuple) -> object:
     value = config.get(key, allowed[0])
     if value not in allowed:
         known = [each for each in allowed if each is not None]
-        raise AtlasError(f"{path}: {key} {value!r} is not supported; {nearest(value, known) if known else 'only null is'}")
+        raise AtlasError(
+            f"{path}: {key} {value!r} is not supported; {nearest(value, known) if known else 'only null is'}"
+        )
     return value
 
 
@@ -68,7 +70,7 @@ def active(path: Path, config: dict, key: str, d_sae: int) -> int:
 
 
 def check_stated(path: Path, stated: Mapping[str, object], tensors: Iterable[object]) -> None:
-    """Raise AtlasError where a number that a config states is not the one of the tensors, in the same order; None states none."""
+    """Raise AtlasError where a number that a config states is not that of the tensors, in the same order; None states none."""
     for (key, said), have in zip(stated.items(), tensors, strict=True):
         if said is not None and said != have:
             raise AtlasError(f"{path}: {key} is {said}, the weights have {have}; fetch it again")
