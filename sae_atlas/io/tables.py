@@ -24,14 +24,20 @@ def write_table(path: str | Path, table: pa.Table, identities: Sequence[str] | N
         parquet.write_table(table.replace_schema_metadata({"identities": json.dumps(list(identities))}), partial)
 
 
-def read_table(path: str | Path) -> "pd.DataFrame":
-    """A table of results; of latents none of which fired it may have no rows. Raises AtlasError if it is not readable."""
+def read_table(path: str | Path, may_be_empty: bool = False) -> "pd.DataFrame":
+    """A table of results. Raises AtlasError if it is not readable or empty.
+
+    may_be_empty: of a table with rows per latent that fires, for all of a layer may be dead.
+    """
     import pandas as pd  # here, for training only writes tables, and 0.3 s is much of a short job
 
     try:
-        return pd.read_parquet(path)
+        table = pd.read_parquet(path)
     except (pa.ArrowInvalid, OSError, ValueError) as error:
         raise AtlasError(f"{path}: no readable table. {REMAKE}") from error
+    if table.empty and not may_be_empty:
+        raise AtlasError(f"{path}: the table has no rows. {REMAKE}")
+    return table
 
 
 def identities(path: str | Path) -> list[str]:
