@@ -100,7 +100,7 @@ def _check(path: Path, config: dict, recipe: dict, layer: int, site: str, names:
     source = (activations["base_model"] or {}).get("source")
     said = {
         "architecture": (own["architecture"], recipe["architecture"]),
-        "k": (own.get("k"), recipe.get("k", own.get("k"))),
+        "k": (k := own.get("k", config.get("stated", {}).get("k")), recipe.get("k", k)),
         "number of latents": (config["d_sae"], recipe.get("d_sae", config["d_sae"])),
         "expansion": (config["d_sae"] / config["d_in"], recipe["expansion"]),
         "layer": (activations["layer"], layer),
