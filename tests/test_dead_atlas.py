@@ -42,7 +42,9 @@ def test_tables_and_cards_say_that_all_latents_are_dead(dead):
         assert "128 of 128 latents did not fire on 1,021 held-out tokens" in card.read_text()
     flow = pd.read_parquet(folder / "results" / "metrics" / "dead" / "flow.parquet")
     assert flow.layer.tolist() == [0, 1] and flow.latent.tolist() == [-1, -1]
-    assert "no latent fired in layer 0, 1" in (folder / "results" / "figures" / "dead" / "7_layer_flow.svg").read_text()
+    for figure in ("5_importance_spectrum", "7_layer_flow"):
+        drawn = (folder / "results" / "figures" / "dead" / f"{figure}.svg").read_text()
+        assert "no latent fired in layer 0, 1" in drawn
 
 
 def test_the_explorer_shows_a_layer_of_dead_latents(dead):

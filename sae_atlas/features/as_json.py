@@ -30,8 +30,8 @@ def contexts_as_json(contexts: str | Path, base_model: str | Path, file: str | P
     """
     table, tokenizer = read_table(contexts, may_be_empty=True), load_tokenizer(base_model)
     top = table[table.band == TOP]
-    texts = tokenizer.batch_decode([row.tolist() for row in top.tokens])
-    tokens = tokenizer.batch_decode([[row[peak]] for row, peak in zip(top.tokens, top.peak, strict=True)])
+    texts = [tokenizer.decode(row.tolist()) for row in top.tokens]  # a batch of none would be decoded to one text
+    tokens = [tokenizer.decode([row[peak]]) for row, peak in zip(top.tokens, top.peak, strict=True)]
     found: dict[int, list] = {}
     for row, text, token in zip(top.itertuples(), texts, tokens, strict=True):
         context = {"text": text, "score": float(row.activation), "token_index": int(row.peak), "token": token}
