@@ -5,7 +5,9 @@ import json
 import pandas as pd
 import pytest
 
+from sae_atlas.commands.latents import clearest, describe
 from sae_atlas.features.as_json import contexts_as_json, contexts_for_neuronpedia
+from sae_atlas.io.errors import AtlasError
 from workflow import planned, small, snakemake
 
 DEAD = {"architecture": "jumprelu", "expansion": 4, "jumprelu": {"threshold": 1e6}, "batch": 128}
@@ -67,3 +69,10 @@ def test_what_is_exported_of_them_is_empty(dead, tmp_path):
     contexts_for_neuronpedia(*tables, tmp_path / "b.json", **about)
     assert json.loads((tmp_path / "a.json").read_text()) == {}
     assert json.loads((tmp_path / "b.json").read_text())["features"] == []
+
+
+def test_who_asks_for_the_clearest_is_told_that_there_is_none(dead):
+    folder = dead[0] / "results" / "features" / "dead"
+    with pytest.raises(AtlasError, match="none of its 128 latents fires on the text; train longer"):
+        clearest(folder)
+    assert describe(folder, 1, 3).startswith("layer 1, latent 3: dead, it fires on none of ")
