@@ -102,6 +102,8 @@ def test_other_formats_state_their_width_elsewhere(tmp_path):
         ("{}", r"None latents of None dimensions"),
         ("[", r"cfg\.json does not say it \(JSONDecodeError"),
         ('{"d_in": 0, "d_sae": 3}', r"3 latents of 0 dimensions"),
+        ("[" * 100_000, r"cfg\.json does not say it"),
+        ('{"d_in": 24, "d_sae": 1' + "0" * 400 + "}", r"cfg\.json does not say it"),
         ('{"d_in": 24, "d_sae": "many"}', r"cfg\.json does not say it"),
     ],
 )
@@ -112,6 +114,13 @@ def test_a_width_that_cannot_be_told_is_one_line_before_the_run(tmp_path, config
         complete_config(atlas_of(tmp_path), "config.yaml")
     line = str(error.value)
     assert line.startswith("recipes.theirs: the width of its SAEs cannot be told: ") and "\n" not in line
+
+
+def test_a_release_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(
+        AtlasError, match=r"layer_0/cfg\.json: is not there; check pretrained\.path and pretrained\.file; or state"
+    ):
+        complete_config(atlas_of(tmp_path), "config.yaml")
 
 
 def test_layers_of_other_widths_are_one_line(measured, tmp_path):

@@ -66,9 +66,9 @@ def completed(recipe: dict, name: str, layers: list[int]) -> dict:
     try:
         path = fetch(recipe["pretrained"], file, at_hand=True)
         sizes = d_sae, d_in = _sizes_in(path, kind)
-        if not all(type(size) is int and size > 0 for size in sizes):
+        if not all(type(size) is int and 0 < size < 2**31 for size in sizes):
             raise ValueError(f"{d_sae} latents of {d_in} dimensions")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AtlasError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, AtlasError) as error:
         why = error if isinstance(error, AtlasError) else f"{file} does not say it ({reason(error)})"
         raise AtlasError(
             f"recipes.{name}: the width of its SAEs cannot be told: {why}; or state `expansion`"
@@ -77,6 +77,8 @@ def completed(recipe: dict, name: str, layers: list[int]) -> dict:
 
 
 def _sizes_in(path: Path, kind: str) -> tuple[int, int]:
+    if not path.is_file():
+        raise AtlasError(f"{path}: is not there; check pretrained.path and pretrained.file")
     if kind in STATED_IN:
         d_sae, d_in = stated_sizes(kind, json.loads(path.read_text(encoding="utf-8"))).values()
     else:
