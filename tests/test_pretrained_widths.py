@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from hub import point_at, serve
 from safetensors.torch import save_file
 
 from sae_atlas.config.read import complete_config
@@ -121,6 +122,22 @@ def test_a_release_that_is_not_there_is_one_line(tmp_path):
         AtlasError, match=r"layer_0/cfg\.json: is not there; check pretrained\.path and pretrained\.file; or state"
     ):
         complete_config(atlas_of(tmp_path), "config.yaml")
+
+
+def test_on_the_hub_the_small_file_is_enough_and_is_asked_for_once(tmp_path, monkeypatch):
+    saelens(tmp_path / "release" / "layer_0", 0, 64)
+    config = atlas_of(tmp_path)
+    where = {"source": "hub", "id": "someone/theirs", "format": "saelens", "file": "layer_{layer}"}
+    config["recipes"]["theirs"]["pretrained"] = where
+    with serve() as hub:
+        point_at(hub, tmp_path / "home", monkeypatch)
+        hub.files["layer_0/cfg.json"] = (tmp_path / "release" / "layer_0" / "cfg.json").read_bytes()
+        assert "model card: small-neox_resid1_64_3k_theirs" in planned(tmp_path, config)
+    assert "model card: small-neox_resid1_64_3k_theirs" in planned(tmp_path, config)  # from the cache: nobody answers
+    config["recipes"]["theirs"]["pretrained"] = where | {"id": "someone/others"}
+    done = snakemake(tmp_path, config, "--dry-run", check=False)
+    assert "recipes.theirs: the width of its SAEs cannot be told: pretrained.id: layer_0/cfg.json" in done.stdout
+    assert done.returncode != 0 and "Traceback" not in done.stdout
 
 
 def test_layers_of_other_widths_are_one_line(measured, tmp_path):
