@@ -35,37 +35,16 @@ ONLY = {
 ONLY_READ = {"hook_head_index": (None,), "hook_head_index_out": (None,)}
 # Keys of the machine, of training, and of `metadata`, in which those that matter are looked at.
 HARMLESS = (
-    *(
-        "dtype",
-        "device",
-        "seed",
-        "lr",
-        "l1_coefficient",
-        "lp_norm",
-        "l1_warm_up_steps",
-        "l0_coefficient",
-        "l0_warm_up_steps",
-    ),
-    *(
-        "target_l0",
-        "jumprelu_init_threshold",
-        "jumprelu_bandwidth",
-        "jumprelu_sparsity_loss_mode",
-        "jumprelu_tanh_scale",
-    ),
-    *(
-        "jumprelu_ste_to_input",
-        "pre_act_loss_coefficient",
-        "aux_loss_coefficient",
-        "topk_threshold_lr",
-        "matryoshka_widths",
-    ),
-    *("use_matryoshka_aux_loss", "use_sparse_activations", "decoder_init_norm", "noise_standard_deviation", "sparsity"),
-    *("b_dec_init_method", "mse_loss_normalization", "use_ghost_grads", "model_name", "model_class_name", "hook_name"),
-    *("hook_layer", "hf_hook_name", "dataset_path", "dataset_trust_remote_code", "context_size", "seqpos_slice"),
-    *("prepend_bos", "exclude_special_tokens", "training_tokens", "neuronpedia_id", "sae_lens_version"),
-    *("sae_lens_training_version", "activation_fn_kwargs", "model_from_pretrained_kwargs", "hook_head_index"),
-)
+    "dtype", "device", "seed", "lr", "l1_coefficient", "lp_norm", "l1_warm_up_steps", "l0_coefficient",
+    "l0_warm_up_steps", "target_l0", "jumprelu_init_threshold", "jumprelu_bandwidth", "jumprelu_sparsity_loss_mode",
+    "jumprelu_tanh_scale", "jumprelu_ste_to_input", "pre_act_loss_coefficient", "aux_loss_coefficient",
+    "topk_threshold_lr", "matryoshka_widths", "use_matryoshka_aux_loss", "use_sparse_activations",
+    "decoder_init_norm", "noise_standard_deviation", "sparsity", "b_dec_init_method", "mse_loss_normalization",
+    "use_ghost_grads", "model_name", "model_class_name", "hook_name", "hook_layer", "hf_hook_name", "dataset_path",
+    "dataset_trust_remote_code", "context_size", "seqpos_slice", "prepend_bos", "exclude_special_tokens",
+    "training_tokens", "neuronpedia_id", "sae_lens_version", "sae_lens_training_version", "activation_fn_kwargs",
+    "model_from_pretrained_kwargs", "hook_head_index",
+)  # fmt: skip
 
 
 def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
