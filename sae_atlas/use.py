@@ -13,6 +13,8 @@ from sae_atlas.publish.formats.load import load_sae
 from sae_atlas.saes.sae import Sae
 from sae_atlas.sites import hooks
 
+KEYS = ("attention_mask", "position_ids")  # arguments of a pass that say where its rows start
+
 __all__ = ["capture", "load_base_model", "load_model", "load_sae", "patch"]
 
 
@@ -42,9 +44,9 @@ def patch(
     """Inside the `with`, the model reads the SAE's reconstruction in place of the site's activations.
 
     scale: latent -> factor on its activation before decoding (steering). site, layer: where; by default what the SAE was
-    trained on. skip: positions at the start of a context that stay as they are, for SAEs saw none of them; a pass of one
-    position is a step of generation and none of its start. attention_mask [batch, context] of a padded batch: the start is
-    then where it begins to be 1. Raises AtlasError where site or layer is not known.
+    trained on. skip: positions at the start of a context that stay as they are, for SAEs saw none of them. The start of a
+    padded row is where its attention mask [batch, context] begins to be 1: that of the pass, or attention_mask where a pass
+    has none. Raises AtlasError where site or layer is not known, and for a mask of another batch.
     """
     trained = sae.config["activations"]
     site, layer = site or trained["site"], trained["layer"] if layer is None else layer
@@ -58,13 +60,47 @@ def patch(
     for latent, factor in (scale or {}).items():
         factors[latent] = factor
 
+    given: dict[str, Tensor] = {}  # KEYS of the pass at work
+
+    def read_arguments(_, arguments: tuple, named: dict) -> None:
+        given.clear()
+        of_pass = {"attention_mask": next(iter(arguments[1:2]), None)} | named
+        given.update({key: of_pass.get(key) for key in KEYS})
+
     def through(x: Tensor) -> Tensor:
         replaced = sae.decode(sae.encode(x.to(sae.W_enc)) * factors).to(x)
-        if x.shape[1] == 1:
-            return replaced
-        mask = torch.ones(x.shape[:2]) if attention_mask is None else attention_mask
-        kept = (mask.cumsum(dim=1) <= skip).to(x.device)
-        return torch.where(kept[..., None], x, replaced)
+        at_start = _starts(given, attention_mask, *x.shape[:2], skip).to(x.device)
+        return torch.where(at_start[..., None], x, replaced)
 
-    with hooks.patch(model, site, layer, through):
-        yield
+    handles = [
+        model.register_forward_pre_hook(read_arguments, with_kwargs=True),
+        model.register_forward_hook(lambda *_: given.clear()),  # a part of the model may be called alone
+    ]
+    try:
+        with hooks.patch(model, site, layer, through):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _starts(given: Mapping, mask: Tensor | None, rows: int, positions: int, skip: int) -> Tensor:
+    """Which positions of a pass are padding or the first `skip` after it, bool [rows or 1, positions].
+
+    A pass that continues a cache has the mask of all positions, its own last; one without a mask may say the numbers of its
+    positions; else one position alone continues, and more are a context from its start.
+    """
+    own, numbers = (each if isinstance(each, Tensor) and each.dim() == 2 else None for each in map(given.get, KEYS))
+    if own is None and mask is not None and positions > 1:  # a step goes on after the positions that the mask is of
+        own = mask
+    if own is not None:
+        starts = (own.cumsum(dim=1) <= skip)[:, -positions:]
+    elif numbers is not None:
+        starts = numbers < skip
+    else:
+        starts = torch.arange(positions)[None] < (skip if positions > 1 else 0)
+    if starts.shape not in ((rows, positions), (1, positions)):
+        raise AtlasError(
+            f"patch: attention_mask is {list(own.shape)}, the pass reads {[rows, positions]}; give its own"
+        )
+    return starts

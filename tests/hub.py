@@ -11,6 +11,7 @@ from threading import Event, Thread
 from urllib.parse import parse_qs
 
 import huggingface_hub.constants
+import huggingface_hub.file_download
 
 COMMIT = "a" * 40
 REFUSED = 403  # unlike 503 the client does not try it again for half a minute

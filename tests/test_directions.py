@@ -8,6 +8,7 @@ import pytest
 import torch
 from stores import D_IN
 
+from sae_atlas.figures.layer_flow import plot_layer_flow
 from sae_atlas.io.tables import read_table, write_table
 from sae_atlas.metrics import directions
 from sae_atlas.metrics.flow import match_layers
@@ -90,3 +91,17 @@ def test_flow_follows_directions_and_leaves_the_dead_out(tmp_path):
     assert flow.next.fillna(-9).tolist() == [0, 1, 0, 1, -9, -9]
     assert flow.previous.fillna(-9).tolist() == [-9, -9, 0, 1, 1, 0]
     assert flow.chance.iloc[0] == pytest.approx(math.sqrt(2 * math.log(2) / D_IN))
+
+
+def test_flow_keeps_a_layer_that_is_all_dead(tmp_path):
+    """Layers on both of its sides are not taken for neighbours, and it is in the table."""
+    axes = torch.eye(D_IN)
+    for layer, density in ((0, [0.5, 0.5]), (1, [0, 0]), (2, [0.5, 0.5])):
+        write_layer(tmp_path, layer, axes[[0, 1]], density)
+    flow = flow_of(tmp_path, [0, 1, 2])
+    assert flow.layer.tolist() == [0, 0, 2, 2, 1] and flow.latent.tolist() == [0, 1, 0, 1, -1]
+    assert flow[["previous", "next"]].isna().all(axis=None)
+    tables = {"flow": tmp_path / "flow.parquet", "png": tmp_path / "7.png", "svg": tmp_path / "7.svg"}
+    plot_layer_flow(**tables, title="m, resid_post", recipe="r", colour_map="viridis")
+    drawn = (tmp_path / "7.svg").read_text()
+    assert "0→1" in drawn and "1→2" in drawn and "no latent fired in layer 1" in drawn

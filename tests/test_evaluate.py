@@ -226,16 +226,28 @@ def test_settled_counts_the_latents_that_are_in_the_final_snapshot(place, tmp_pa
     assert table.final["settled"] == 1
 
 
-def test_a_model_that_gives_nan_on_held_out_text_is_named(place, tmp_path):
-    """As on train text: the token that does it may occur in held-out documents alone."""
+EMBEDDED, READ_OUT = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@pytest.mark.parametrize(
+    ("layer", "weight", "value", "words"),
+    [
+        (2, EMBEDDED, torch.nan, "layer 2: the model gives NaN or infinite activations; try"),
+        (2, EMBEDDED, 1e25, "layer 2: the model gives activations of 1e[+]25, whose squares float32 does not hold"),
+        (0, READ_OUT, torch.nan, "the model gives losses on held-out text that are NaN or infinite; try"),
+        (0, READ_OUT, torch.inf, "the model gives losses on held-out text that are NaN or infinite; try"),
+    ],
+)
+def test_a_model_that_gives_no_numbers_on_held_out_text_is_named(place, tmp_path, layer, weight, value, words):
+    """As on train text: the token that does it may occur in held-out documents alone; or it happens above the site."""
     shutil.copytree(place / "model", tmp_path / "model")
     shutil.copy(place / "provenance.json", tmp_path)
     weights = tmp_path / "model" / "model.safetensors"
     tensors = load_file(weights)
-    tensors["model.embed_tokens.weight"][byte_tokenizer()("s").input_ids[0]] = torch.nan
+    tensors[weight][byte_tokenizer()("s").input_ids[0]] = value
     save_file(tensors, weights, metadata={"format": "pt"})
     settings = {"site": "resid_post", "tokens": 800, "patched_tokens": 400, "contexts_per_batch": 8}
     files = tmp_path / "provenance.json", place / "corpus.zarr", tmp_path / "held_out.zarr"
-    with pytest.raises(AtlasError, match=r"layer 2: the model gives NaN or infinite activations; try"):
-        save_held_out(*files, layers=[2], **settings, model_dtype="float32")
+    with pytest.raises(AtlasError, match=words):
+        save_held_out(*files, layers=[layer], **settings, model_dtype="float32")
     assert not (tmp_path / "held_out.zarr").exists()

@@ -34,3 +34,20 @@ def test_what_cannot_be_trained_on_is_refused_and_nothing_stays(tmp_path, activa
     with pytest.raises(AtlasError, match=line):
         train_sae(activations, tmp_path, device="cpu", **RECIPE)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "line"),
+    [
+        ({"k": 33}, r"recipe\.k: 33 is more than the 32 latents \(2 x 16\); lower it or raise expansion"),
+        ({"auxk": {"latents": 40}}, r"recipe\.auxk\.latents: 40 is more than the 32 latents"),
+        (
+            {"architecture": "matryoshka", "groups": [0.01, 0.99]},
+            r"recipe\.groups: one of them has none of the 32 latents",
+        ),
+    ],
+)
+def test_a_recipe_that_contradicts_the_width_of_the_array_is_refused(tmp_path, recipe, line):
+    with pytest.raises(AtlasError, match=line):
+        train_sae(array(512), tmp_path, device="cpu", **RECIPE | recipe)
+    assert list(tmp_path.iterdir()) == []

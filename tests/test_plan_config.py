@@ -53,6 +53,26 @@ def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
             "recipes.topk.k: 129 is more than the 128 latents (4 x 32); lower it or raise expansion",
         ),
         (
+            "recipes.topk.auxk",
+            {"latents": 129},
+            "recipes.topk.auxk.latents: 129 is more than the 128 latents (4 x 32); lower it or raise expansion",
+        ),
+        (
+            "recipes.l1.l1",
+            {"target_l0": 128.5},
+            "recipes.l1.l1.target_l0: 128.5 is more than the 128 latents (4 x 32); lower it or raise expansion",
+        ),
+        (
+            "recipes.topk",
+            {"architecture": "jumprelu", "expansion": 2, "jumprelu": {"target_l0": 65}},
+            "recipes.topk.jumprelu.target_l0: 65 is more than the 64 latents (2 x 32)",
+        ),
+        (
+            "recipes.topk",
+            {"architecture": "matryoshka", "expansion": 4, "groups": [0.001, 0.999]},
+            "recipes.topk.groups: one of them has none of the 128 latents (4 x 32); write larger fractions",
+        ),
+        (
             "base_model.sizes.max_position_embeddings",
             24,
             "corpus.context: 32 is more than the 24 positions of small-neox; lower it",

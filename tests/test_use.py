@@ -103,16 +103,52 @@ def test_the_package_itself_is_light():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_padding_at_the_left_changes_nothing(sae):
-    """The start of a padded row is where its mask begins, which is what stays as it is."""
-    model, tokens = random_model("llama"), torch.tensor([[1, 5, 6, 7]])
-    padded, mask = torch.cat([torch.zeros(1, 4, dtype=torch.long), tokens], dim=1), torch.tensor([[0] * 4 + [1] * 4])
-    places = (mask.cumsum(dim=1) - 1).clamp_min(0)
+PAD = torch.zeros(1, 4, dtype=torch.long)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("own", [True, False], ids=["the pass has the mask", "the mask is given"])
+def test_padding_changes_nothing(sae, side, own):
+    """The start of a padded row is where its mask begins, whatever token is there, and is what stays as it is."""
+    model, tokens = random_model("llama"), torch.tensor([[9, 5, 6, 7]])
     with sae_atlas.patch(model, sae):
         plain = model(tokens).logits
-    with sae_atlas.patch(model, sae, attention_mask=mask):
-        found = model(padded, attention_mask=mask, position_ids=places).logits[:, 4:]
+    parts = ([PAD, tokens], [PAD, PAD + 1]) if side == "left" else ([tokens, PAD], [PAD + 1, PAD])
+    padded, mask = (torch.cat(each, dim=1) for each in parts)
+    real = mask[0].bool()
+    places = (mask.cumsum(dim=1) - 1).clamp_min(0)
+    seen = {"attention_mask": mask} if own or side == "left" else {}  # padding at the right is never looked at
+    with sae_atlas.patch(model, sae, attention_mask=None if own else mask):
+        found = model(padded, **seen, position_ids=places).logits[:, real]
     torch.testing.assert_close(found, plain)
     with sae_atlas.patch(model, sae):
-        other = model(padded, attention_mask=mask, position_ids=places).logits[:, 4:]
-    assert (other - plain).abs().max() > 1e-3
+        again = model(tokens).logits
+    torch.testing.assert_close(again, plain)  # nothing stays behind of the mask
+
+
+def test_rows_of_other_lengths_generate_as_each_alone(sae):
+    model, rows = random_model("llama"), [[9, 5, 6, 7], [3]]
+    settings = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0}
+    padded = torch.tensor([[0] * (4 - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (4 - len(row)) + [1] * len(row) for row in rows])
+    for beams in (1, 2):
+        with sae_atlas.patch(model, sae):
+            together = model.generate(padded, attention_mask=mask, num_beams=beams, **settings)
+            for row, found in zip(rows, together, strict=True):
+                ids = torch.tensor([row])
+                alone = model.generate(ids, attention_mask=torch.ones_like(ids), num_beams=beams, **settings)
+                assert found[4:].tolist() == alone[0, len(row) :].tolist()
+
+
+def test_a_mask_of_another_batch_is_refused(sae):
+    model = random_model("llama")
+    line = r"patch: attention_mask is \[3, 6\], the pass reads \[2, 6\]"
+    with pytest.raises(AtlasError, match=line), sae_atlas.patch(model, sae, attention_mask=torch.ones(3, 6)):
+        model(TOKENS)
+
+
+def test_a_part_of_the_model_called_alone_starts_at_its_first_position(sae):
+    model = random_model("llama")
+    with sae_atlas.patch(model, sae):
+        whole = model(TOKENS, output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(model.model(TOKENS).last_hidden_state, whole)

@@ -23,6 +23,7 @@ from sae_atlas.sites.trace import forward_pass
 
 # Root mean square below which rounding to float16, in steps of 2^-24 there, takes more than a millionth of the variance.
 SMALLEST = 2**-24 / (12e-6) ** 0.5
+SQUARED = (1e-15, 1e15)  # least and largest magnitude of activations whose squares, and sums of them, float32 holds
 ROWS_PER_CHUNK = 4096  # rows of every layer that wait in memory for a whole chunk
 
 
@@ -123,13 +124,18 @@ class _Column:
 
 
 def largest_value(values: torch.Tensor, layer: int) -> float:
-    """Largest magnitude. Raises AtlasError if a value is not finite."""
+    """Largest magnitude. Raises AtlasError if a value is not finite, or norms and errors of such values would not be."""
     low, high = values.aminmax() if values.numel() else (torch.zeros(()), torch.zeros(()))
     largest = torch.maximum(-low, high).item()  # NaN if any is
     if not math.isfinite(largest):
         raise AtlasError(
             f"layer {layer}: the model gives NaN or infinite activations; "
             "try base_model.dtype: float32, and check the weights"
+        )
+    if largest and not SQUARED[0] <= largest <= SQUARED[1]:
+        raise AtlasError(
+            f"layer {layer}: the model gives activations of {largest:.0e}, whose squares float32 does not hold; "
+            "check the weights, or scale the model's"
         )
     return largest
 

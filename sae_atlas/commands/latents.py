@@ -40,6 +40,10 @@ def clearest(folder: str | Path, by: str = "specificity", layer: int | None = No
     largest AUROC, above its baseline. Raises AtlasError if no layer has been looked at, or none of its latents can be judged.
     """
     table = pd.concat([_layer(folder, number) for number in _layers(folder, layer)], ignore_index=True)
+    if not (table.density > 0).any():
+        raise AtlasError(
+            f"{folder}: none of its {len(table)} latents fires on the text; train longer or with a smaller penalty"
+        )
     table["specificity"] = (2 * table.detection - 1) * -np.log2(table.density.where(table.density > 0))
     if by == "topic":
         order = table[table.topic_auroc > table.topic_baseline].sort_values("topic_auroc", ascending=False)
@@ -59,6 +63,8 @@ def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> 
     if latent not in about.index:
         raise AtlasError(f"layer {layer} has no latent {latent}; there are 0 to {len(about) - 1}")
     row = about.loc[latent]
+    if not row.density:
+        return f"layer {layer}, latent {latent}: dead, it fires on none of {row.tokens_seen:,} tokens"
     kept = pd.read_parquet(_file(folder, layer, "contexts"), filters=[("latent", "==", latent), ("band", "==", "top")])
     decode = Decoder.of_model(Path(folder).parents[1] / "base_model" / "provenance.json")
     lines = [

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sae_atlas.config import activations, base_model, features, training
+from sae_atlas.config import activations, base_model, features, published, training
 from sae_atlas.config.checks import checked, checked_recipe
 from sae_atlas.config.limits import limit_problems, read_plain, shortened
 from sae_atlas.config.paths import resolved
@@ -34,6 +34,8 @@ def complete_config(config: dict, file: str) -> dict:
     complete["device"] = device  # not among what makes numbers, nor is where the base model lies
     complete["base_model"] = base_model.completed(complete["base_model"], complete["corpus"]["context"])
     complete["activations"] = activations.completed(complete["activations"], complete["base_model"])
+    for name, recipe in recipes.items():
+        recipes[name] = published.completed(recipe, name, complete["activations"]["layers"])
     complete["training"] = training.completed(complete["training"])
     if "features" in complete:
         layers, tokens = complete["activations"]["layers"], complete["corpus"]["tokens"]

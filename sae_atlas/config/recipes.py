@@ -12,9 +12,9 @@ from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import HubId, Real, Revision, Section, Text, Whole, Words, is_used, key
 from sae_atlas.config.layers import WIDTHS, stated
 from sae_atlas.config.published import FILES
-from sae_atlas.saes.architectures import ARCHITECTURES, users, uses
+from sae_atlas.saes.architectures import ARCHITECTURES, users
 from sae_atlas.sites import SITES
-from sae_atlas.training.recipe import CONVENTIONS
+from sae_atlas.training.recipe import CONVENTIONS, contradictions
 
 SPECIFICATION = re.compile(r"(0?[0-9]d)?")  # of a layer's digits; more may be as wide as memory
 
@@ -159,7 +159,9 @@ class Published(Section):
     CHOICE: ClassVar[str] = "architecture"
 
     architecture: Literal[*ARCHITECTURES] = key("kind of SAE")
-    expansion: Whole = key("latents per input dimension, as the published SAEs have them", ge=1)
+    expansion: Annotated[Whole, Field(ge=1)] | None = key(
+        "latents per input dimension, as the published SAEs have them", otherwise="as the SAEs' own files say"
+    )
     k: Whole = key("active latents per token, as the published SAEs have them", needed_by=["topk"], ge=1)
     pretrained: Pretrained = key()
 
@@ -203,14 +205,5 @@ def width_problems(recipes: dict, base_model: Model, activations: Activations):
     if width is None:
         return
     for name, recipe in recipes.items():
-        where, latents = f"recipes.{name}", recipe.expansion * width
-        asked = {"k": recipe.k} if uses(recipe.architecture, "k") else {}
-        if isinstance(recipe, Recipe):
-            asked |= {"l1.target_l0": recipe.l1.target_l0} if uses(recipe.architecture, "l1") else {}
-            asked |= {"jumprelu.target_l0": recipe.jumprelu.target_l0} if uses(recipe.architecture, "jumprelu") else {}
-        for name_of_key, value in asked.items():
-            if value is not None and value > latents:
-                yield (
-                    f"{where}.{name_of_key}: {value:g} is more than the {latents} latents ({recipe.expansion} x {width}); "
-                    "lower it or raise expansion"
-                )
+        if recipe.expansion is not None:  # the files of a published SAE know it
+            yield from (f"recipes.{name}.{line}" for line in contradictions(recipe.plain(), width))

@@ -28,10 +28,10 @@ def contexts_as_json(contexts: str | Path, base_model: str | Path, file: str | P
 
     token_index: in the tokens of the text. Dead latents are left out.
     """
-    table, tokenizer = read_table(contexts), load_tokenizer(base_model)
+    table, tokenizer = read_table(contexts, may_be_empty=True), load_tokenizer(base_model)
     top = table[table.band == TOP]
-    texts = tokenizer.batch_decode([row.tolist() for row in top.tokens])
-    tokens = tokenizer.batch_decode([[row[peak]] for row, peak in zip(top.tokens, top.peak, strict=True)])
+    texts = [tokenizer.decode(row.tolist()) for row in top.tokens]  # a batch of none would be decoded to one text
+    tokens = [tokenizer.decode([row[peak]]) for row, peak in zip(top.tokens, top.peak, strict=True)]
     found: dict[int, list] = {}
     for row, text, token in zip(top.itertuples(), texts, tokens, strict=True):
         context = {"text": text, "score": float(row.activation), "token_index": int(row.peak), "token": token}
@@ -55,7 +55,7 @@ def contexts_for_neuronpedia(
     context: tokens of one. A group of contexts has bin_min -1 and bin_contains -1 for the highest; for a quantile's band its
     lowest and highest activation and the share of the peaks that the band spans. What is not measured is empty.
     """
-    table = read_table(contexts)
+    table = read_table(contexts, may_be_empty=True)
     about = read_table(features)
     tokenizer = load_tokenizer(base_model)
     edges = np.array(json.loads(parquet.read_schema(features).field("histogram").metadata[b"edges"]))

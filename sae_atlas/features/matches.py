@@ -51,7 +51,7 @@ def contexts_of_matches(
     places += [("layer", str(other), other, path) for other, path in zip(layers, neighbours, strict=True)]
     kept = contexts, window
     parts = [_at("", "", contexts_of(text_of(layer), TopActivations(0, *kept)))]  # where there is no place
-    matches = read_table(evolution) if places else None
+    matches = read_table(evolution, may_be_empty=True) if places else None
     with progress(len(places), "places", f"layer {layer}") as bar:
         for axis, place, of_layer, path in places:
             wanted = matches.match[(matches.axis == axis) & (matches.place == place)].unique()

@@ -54,7 +54,8 @@ def name_latents(
     about = read_table(features)
     decode = Decoder.of_model(base_model)
     texts = Texts(read_table(raw), open_corpus(corpus).topics(), window, decode)
-    latents = gather(read_table(contexts), read_table(documents), about, texts, decode, layer)
+    of_latents = (read_table(each, may_be_empty=True) for each in (contexts, documents))
+    latents = gather(*of_latents, about, texts, decode, layer)
     base = PatternFrequency(texts.whole)
     rows = {}
     with progress(len(latents), "latents", f"layer {layer}") as bar:

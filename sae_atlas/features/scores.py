@@ -31,7 +31,7 @@ def score_latents(
     documents, raw: what features.documents pooled; features: the table with a row per latent. Null where nothing can be
     said: a latent that fires nowhere, a text without topics.
     """
-    peaks = read_table(documents)
+    peaks = read_table(documents, may_be_empty=True)
     texts = read_table(raw)
     latents = len(read_table(features))
     topics = open_corpus(corpus).topics()[texts.document]

@@ -11,6 +11,7 @@ from sae_atlas.figures.scales import pivot
 from sae_atlas.figures.style import (
     GREY,
     INK,
+    all_dead,
     headline,
     layer_axis,
     layer_bar,
@@ -73,6 +74,7 @@ def plot_importance_spectrum(
             f"importance of a latent: mean over {tokens:,} held-out tokens of its squared contribution, "
             "(activation x decoder norm)²; final snapshots\n"
             "participation ratio: how many equally important latents would be as concentrated; dashed: 1% is left"
+            + all_dead([layer for layer, shares in spectra.items() if not len(shares)])
         )
         headline(figure, name, below)
         save(figure, png, svg, name)
@@ -87,9 +89,9 @@ def _spectrum(path: str | Path) -> np.ndarray:
 
 def _log(axes: Axes, values: np.ndarray, least: float) -> None:
     """Both axes logarithmic, y not below `least`."""
-    values = values[values > least]
+    values = values[values > least] if (values > least).any() else np.array([least, 1.0])
     axes.set(xscale="log", xlabel="rank of the latent (log scale)")
-    axes.set(yscale="log", ylim=(max(values.min(initial=1.0) / 1.5, least), values.max(initial=1e-3) * 1.5))
+    axes.set(yscale="log", ylim=(max(values.min() / 1.5, least), max(values.max(), 1e-3) * 1.5))
 
 
 def _counts(axes: Axes, table: pd.DataFrame) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from sae_atlas.figures.style import INK, headline, layer_axis, page, save, style
+from sae_atlas.figures.style import INK, all_dead, headline, layer_axis, page, save, style
 from sae_atlas.figures.style import colour_map as colours
 from sae_atlas.io.tables import read_table
 
@@ -33,9 +33,12 @@ def plot_layer_flow(
     layers = sorted(table["layer"].unique())
     pairs = list(pairwise(layers))
     ways = {"next": layers[:-1], "previous": layers[1:]}
-    cosines = {way: [table.loc[table["layer"] == layer, way].to_numpy() for layer in ways[way]] for way in ways}
+    cosines = {
+        way: [table.loc[table["layer"] == layer, way].dropna().to_numpy() for layer in ways[way]] for way in ways
+    }
     cells = {way: np.column_stack([_shares(each) for each in found]) for way, found in cosines.items()}
-    most = max(each.max() for each in cells.values())
+    most = max(each.max() for each in cells.values()) or 1
+    dead = sorted(table.loc[table["latent"] < 0, "layer"])
     chances = table.drop_duplicates("layer").set_index("layer")["chance"]
     with style():
         figure = page(12.5, 7.6)
@@ -57,7 +60,7 @@ def plot_layer_flow(
             "cosine between the decoder direction of every latent that fired and the closest one of the neighbouring "
             "layer, final snapshots\n"
             f"dashed: {SAME:g}, from where it counts as the same latent; dots: share of the latents above it; dotted: the "
-            "closest of as many random directions"
+            "closest of as many random directions" + all_dead(dead)
         )
         headline(figure, name, below)
         save(figure, png, svg, name)

@@ -113,7 +113,7 @@ def _l0_axis(panels: Sequence[Axes]) -> None:
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > DECADE else (1, 1.5, 2, 3, 5, 7)))
             axes.xaxis.set_minor_locator(NullLocator())
         else:
-            axes.set_xlim(0, 1.25 * high)
+            axes.set_xlim(0, 1.25 * high or 1)  # 0 where all latents are dead
         axes.xaxis.set_major_formatter(FuncFormatter(short_number))
         axes.set_xlabel("L0: active latents per token" + (" (log scale)" if axes.get_xscale() == "log" else ""))
 

@@ -147,6 +147,11 @@ def headline(figure: Figure, title: str, below: str, top: float = 0.12) -> None:
     figure.text(left, 1 - (top + 0.28) / height, below, ha="left", va="top", fontsize=9, color=GREY, linespacing=1.35)
 
 
+def all_dead(layers: Sequence[int]) -> str:
+    """What stands under a figure that has nothing of these layers to show."""
+    return f"; no latent fired in layer {', '.join(map(str, layers))}" if layers else ""
+
+
 def save(figure: Figure, png: str | Path, svg: str | Path, title: str) -> None:
     """Write both files atomically, without dates; identity and settings of the job at work go into their metadata."""
     record = current_record() or {"stage": "outside a workflow", "identity": None, "settings": {}}

@@ -169,6 +169,11 @@ class _HeldOut:
                 teacher = Teacher(forward_pass(self.model, ids).logits[mask], self.temperature)
             sums += run(partial(_measure, Piece(ids, mask, teacher)), students)
         means = sums / sum(int(mask.sum()) for _, mask, _ in self.pieces)
+        if not np.isfinite(means).all():
+            raise AtlasError(
+                f"floors.students: after step {step} a student's loss is NaN or infinite; lower "
+                "floors.students.learning_rate, try base_model.dtype: float32, and check the base model's weights"
+            )
         found = []
         for student, held_out in zip(students, means.tolist(), strict=True):
             about = {"width": student.width, "seed": student.seed, "step": step, "tokens": tokens}

@@ -24,15 +24,18 @@ def write_table(path: str | Path, table: pa.Table, identities: Sequence[str] | N
         parquet.write_table(table.replace_schema_metadata({"identities": json.dumps(list(identities))}), partial)
 
 
-def read_table(path: str | Path) -> "pd.DataFrame":
-    """A table of results. Raises AtlasError if it is not readable or empty."""
+def read_table(path: str | Path, may_be_empty: bool = False) -> "pd.DataFrame":
+    """A table of results. Raises AtlasError if it is not readable or empty.
+
+    may_be_empty: of a table with rows per latent that fires, for all of a layer may be dead.
+    """
     import pandas as pd  # here, for training only writes tables, and 0.3 s is much of a short job
 
     try:
         table = pd.read_parquet(path)
     except (pa.ArrowInvalid, OSError, ValueError) as error:
         raise AtlasError(f"{path}: no readable table. {REMAKE}") from error
-    if table.empty:
+    if table.empty and not may_be_empty:
         raise AtlasError(f"{path}: the table has no rows. {REMAKE}")
     return table
 

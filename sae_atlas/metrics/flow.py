@@ -25,8 +25,9 @@ def match_layers(
 
     checkpoints, latents: of `layers`, in ascending order, the final checkpoint and its per-latent table (metrics.evaluate).
     `previous` and `next` are the largest cosines of its decoder row with one of an alive latent of the neighbouring layer;
-    NaN at the ends. `chance`: about what the closest of as many random directions as the layer has latents would give,
-    sqrt(2 ln n / d_in). Two decoders are in memory at once.
+    NaN at the ends, and where the neighbour has no alive latent. A layer without one has a row of latent -1 and NaN.
+    `chance`: about what the closest of as many random directions as the layer has latents would give, sqrt(2 ln n / d_in).
+    Two decoders are in memory at once.
     """
     tables, last = [], None
     with torch.inference_mode(), progress(len(checkpoints), "layers", "matching") as bar:
@@ -42,6 +43,10 @@ def match_layers(
             tables.append({"layer": torch.full((len(alive),), layer), "latent": torch.from_numpy(alive), **found})
             last = decoder
             bar.update()
+    dead = torch.tensor([layer for layer, part in zip(layers, tables, strict=True) if not len(part["latent"])])
+    if len(dead):
+        unknown = {name: _unknown(dead.float()) for name in ("previous", "next", "chance")}
+        tables.append({"layer": dead, "latent": torch.full_like(dead, -1), **unknown})
     columns = {name: torch.cat([part[name] for part in tables]).numpy() for name in tables[0]}
     write_table(table, pa.table(columns))
 

@@ -164,6 +164,7 @@ def _clean(model, group, ids: np.ndarray, batch: slice, layers: list[int], bar) 
         largest_value(at_site[layer], layer)
         _write(group, f"layer{layer:02d}/site", contexts, batch, at_site[layer])
         if streams:
+            largest_value(streams[layer], layer)
             _write(group, f"layer{layer:02d}/stream", contexts, batch, streams[layer])
     if batch.start < patched:
         _write(group, "final", patched, batch, final[last])

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sae_atlas.io.errors import AtlasError
+
 
 @dataclass(frozen=True)
 class Clean:
@@ -26,6 +28,7 @@ def losses(logits: Tensor, tokens: Tensor, clean: Clean) -> tuple[Tensor, Tensor
 
     logits: [contexts, context, vocabulary]; tokens: [contexts, context]. With z the patched logits and p the clean
     probabilities, CE = lse(z) - z[next] and KL = sum p log p - p . z + lse(z): two passes over the logits in all.
+    Raises AtlasError if one is not finite, for a mean over the others would pass for a measurement.
     """
     entropies, divergences = [], []
     for row, context in enumerate(logits):  # one context's logits stay in cache
@@ -33,7 +36,13 @@ def losses(logits: Tensor, tokens: Tensor, clean: Clean) -> tuple[Tensor, Tensor
         total = torch.logsumexp(z, dim=-1)
         entropies.append(total - z.gather(1, tokens[row, 1:, None])[:, 0])
         divergences.append(clean.negentropy[row] - torch.linalg.vecdot(clean.probabilities[row], z) + total)
-    return torch.stack(entropies), torch.stack(divergences)
+    found = torch.stack(entropies), torch.stack(divergences)
+    if not all(torch.isfinite(each).all() for each in found):
+        raise AtlasError(
+            "the model gives losses on held-out text that are NaN or infinite; try base_model.dtype: float32, and check "
+            "the weights"
+        )
+    return found
 
 
 def scored(model, tokens: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class Jobs:
         return Work(rule, **(getattr(self, rule)(**cell) if hasattr(self, rule) else {}))
 
     def latents(self, recipe: str) -> int:
-        return self.atlas.expansion(recipe) * self.d_in
+        return self.config["recipes"][recipe].get("d_sae") or self.atlas.expansion(recipe) * self.d_in
 
     def weights(self, recipe: str) -> int:
         """Of encoder and decoder: as many FLOPs as a token takes in one of them."""

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
+from sae_atlas.config.published import expansion
 from sae_atlas.io.errors import FETCH, AtlasError
 from sae_atlas.io.files import atomic, read_json, sha256
 from sae_atlas.io.provenance import current_record
 from sae_atlas.publish.cards.markdown import escape, number
-from sae_atlas.publish.cards.names import PUBLISHED, parse_sae_name, spelled_site
+from sae_atlas.publish.cards.names import PUBLISHED, parse_sae_name, spelled_site, width
 from sae_atlas.publish.formats import saelens
 from sae_atlas.saes.checkpoint import load_checkpoint
 
@@ -77,7 +78,7 @@ def _said(config: dict) -> dict:
         "base": config["base_model"]["name"],
         "site": config["site"],
         "layer": config["layer"],
-        "expansion": recipe["expansion"],
+        **width(recipe),
         "tokens": config["tokens"],
         "recipe": recipe["name"],
     }
@@ -110,7 +111,7 @@ def _weights(folder: Path, config: dict) -> Iterator[str]:
     found = {key: own[key] for key in ("tokens", "d_in", "d_sae")} | {
         key: own["activations"][key] for key in ("site", "layer")
     }
-    found |= {"record": own["record"], "expansion": own["d_sae"] // own["d_in"]}
+    found |= {"record": own["record"], "expansion": expansion(own["d_sae"], own["d_in"])}
     said = {key: config[key] for key in ("tokens", "d_in", "d_sae", "site", "layer")}
     said |= {"record": config["records"]["training"], "expansion": config["recipe"]["expansion"]}
     yield from _disagreements("model.pt", folder.name, found, said)

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.checkpoint import load_checkpoint
 from sae_atlas.saes.parts import keep_largest
@@ -41,7 +42,11 @@ class Sae:
         return self
 
     def encode(self, x: Tensor) -> Tensor:
-        """Latents [..., d_sae] of raw activations x [..., d_in]."""
+        """Latents [..., d_sae] of raw activations x [..., d_in]. Raises AtlasError for activations of another width."""
+        if x.shape[-1] != self.d_in:
+            raise AtlasError(
+                f"this SAE reads {self.d_in} dimensions, the activations have {x.shape[-1]}; give it its own site's"
+            )
         z = (x - self.b_dec) @ self.W_enc + self.b_enc
         if self.k is not None:
             return keep_largest(z.reshape(-1, self.d_sae), self.k).reshape(z.shape)

@@ -73,7 +73,8 @@ class Atlas:
     def sae_name(self, recipe: str, layer: int) -> str:
         """Folder of the final SAE of a layer under models/sae."""
         base, site = self.config["base_model"]["name"], self.config["activations"]["site"]
-        return sae_name(base, site, layer, self.expansion(recipe), self.tokens_of(recipe, self.last), recipe)
+        values, tokens = self.config["recipes"][recipe], self.tokens_of(recipe, self.last)
+        return sae_name(base, site, layer, values["expansion"], tokens, recipe, values.get("d_sae"))
 
     def release_name(self, recipe: str) -> str:
         """Folder of a recipe under models/releases."""

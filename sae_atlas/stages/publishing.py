@@ -1,5 +1,6 @@
 """What is published depends on the measurement and on the names of base model and text."""
 
+from sae_atlas.config.published import as_written
 from sae_atlas.stages.declare import stage
 from sae_atlas.stages.evaluation import evaluations
 from sae_atlas.stages.figures import figures
@@ -91,6 +92,6 @@ def what_makes(atlas, recipes: list[str]) -> dict:
         "corpus": atlas.config["corpus"],
         "activations": {key: value for key, value in activations.items() if key not in bounds},
         "training": atlas.config["training"],
-        "recipes": {recipe: atlas.config["recipes"][recipe] for recipe in recipes},
+        "recipes": {recipe: as_written(atlas.config["recipes"][recipe]) for recipe in recipes},
         **{key: atlas.config[key] for key in ("evaluation", "floors") if key in atlas.config},
     }

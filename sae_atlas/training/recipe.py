@@ -1,6 +1,8 @@
 """The recipe as training reads it; what its keys mean is said in sae_atlas.config.recipes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 CONVENTIONS = ("canonical", "mean-sum", "mean-mean")
 
@@ -56,6 +58,23 @@ class Recipe:
 
     def d_sae(self, d_in: int) -> int:
         return self.expansion * d_in
+
+
+def contradictions(recipe: dict, d_in: int) -> Iterator[str]:
+    """Keys of a recipe, as plain values, that ask for more latents than it has on d_in dimensions, each with the remedy."""
+    latents = recipe["expansion"] * d_in
+    of_them = f"the {latents} latents ({recipe['expansion']} x {d_in})"
+    asked = {"k": recipe.get("k")} | {
+        f"{section}.{key}": recipe.get(section, {}).get(key)
+        for section, key in (("l1", "target_l0"), ("jumprelu", "target_l0"), ("auxk", "latents"))
+    }
+    for key, value in asked.items():
+        if value is not None and value > latents:
+            yield f"{key}: {value:g} is more than {of_them}; lower it or raise expansion"
+    *most, _ = recipe.get("groups", [1])
+    ends = [0, *(round(end * latents) for end in accumulate(most)), latents]  # as saes.matryoshka.ends
+    if any(start == stop for start, stop in pairwise(ends)):
+        yield f"groups: one of them has none of {of_them}; write larger fractions or raise expansion"
 
 
 def canonical_lambda(l1: L1, d_in: int, d_sae: int, scale: float) -> float:

@@ -23,7 +23,7 @@ from sae_atlas.saes.architectures import uses
 from sae_atlas.training import controller
 from sae_atlas.training.curve import MOST_ROWS, Curve
 from sae_atlas.training.interruption import Interruption
-from sae_atlas.training.recipe import Recipe
+from sae_atlas.training.recipe import Recipe, contradictions
 from sae_atlas.training.schedule import decayed, warmed_up
 from sae_atlas.training.state import State, initial_penalty, initial_state
 from sae_atlas.training.transfer import Batches
@@ -61,6 +61,8 @@ def train(
     """
     chosen = Recipe.from_dict(recipe)
     reader = open_store(store)
+    if wrong := list(contradictions(recipe, reader.d_in)):  # the width of a module path or an array is known only here
+        raise AtlasError("\n".join(f"recipe.{line}" for line in wrong))
     on = resolve(device)
     state = _begin(chosen, reader, previous).to(on)
     steps = reader.rows // chosen.batch

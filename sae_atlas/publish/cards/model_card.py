@@ -19,7 +19,7 @@ from sae_atlas.publish.cards.facts import (
 )
 from sae_atlas.publish.cards.how_trained import loss, published_by, training
 from sae_atlas.publish.cards.markdown import fill, interval, number
-from sae_atlas.publish.cards.names import PUBLISHED, parse_sae_name, spelled_site
+from sae_atlas.publish.cards.names import PUBLISHED, parse_sae_name, spelled_site, width
 from sae_atlas.publish.cards.weights import copy
 from sae_atlas.saes.architectures import ARCHITECTURES
 
@@ -59,7 +59,7 @@ def _check_name(name: str, measured: Measured, base: str) -> None:
         "base": (parts.base, base),
         "site": (spelled_site(parts.site), spelled_site(measured.site)),
         "layer": (parts.layer, measured.layer),
-        "expansion": (parts.expansion, config["recipe"]["expansion"]),
+        **{key: (getattr(parts, key), true) for key, true in width(config["recipe"]).items()},
         "tokens": (parts.tokens, config["tokens"]),
         "recipe": (parts.recipe, measured.recipe_name),
     }

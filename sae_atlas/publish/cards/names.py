@@ -16,29 +16,43 @@ SPELLED = {
 }
 SITES = {spelled: site for site, spelled in SPELLED.items()}
 PUBLISHED = ("model.pt", "config.json", "model_card.md", "cfg.json", "sae_weights.safetensors")  # of an SAE's folder
-PATTERN = re.compile(
-    r"(?P<base>.+?)_(?P<site>[A-Za-z]+)(?P<layer>\d+)_exp(?P<expansion>\d+)_(?P<tokens>\d+[kMB]?)(?:_(?P<recipe>.+))?"
-)
+PATTERNS = [
+    re.compile(rf"(?P<base>.+?)_(?P<site>[A-Za-z]+)(?P<layer>\d+)_{width}_(?P<tokens>\d+[kMB]?)(?:_(?P<recipe>.+))?")
+    for width in (r"exp(?P<expansion>\d+)", r"(?P<d_sae>\d+)")
+]
 
 
 @dataclass(frozen=True)
 class SaeName:
-    """The parts of an SAE's name. `site` is one of ours or the end of a module path; `recipe` may be absent."""
+    """The parts of an SAE's name. `site` is one of ours or the end of a module path; `recipe` may be absent.
+
+    `d_sae` stands in place of `expansion` where it is no whole multiple of the input dimensions.
+    """
 
     base: str
     site: str
     layer: int
-    expansion: int
+    expansion: int | None
     tokens: int
     recipe: str | None
+    d_sae: int | None = None
 
 
-def sae_name(base: str, site: str, layer: int, expansion: int, tokens: int, recipe: str) -> str:
-    """`<base>_<site><layer>_exp<expansion>_<tokens>_<recipe>`: gpt2-small_mlp0_exp2_1M_topk-32.
+def sae_name(
+    base: str, site: str, layer: int, expansion: int | None, tokens: int, recipe: str, d_sae: int | None = None
+) -> str:
+    """`<base>_<site><layer>_exp<expansion>_<tokens>_<recipe>`: gpt2-small_mlp0_exp2_1M_topk-32; `_<d_sae>_` where it is given.
 
     The recipe tells sister runs apart. A module path as site is spelled by its last part.
     """
-    return f"{base}_{spelled_site(site)}{layer}_exp{expansion}_{format_size(tokens)}_{recipe}"
+    width = f"exp{expansion}" if d_sae is None else d_sae
+    return f"{base}_{spelled_site(site)}{layer}_{width}_{format_size(tokens)}_{recipe}"
+
+
+def width(recipe: dict) -> dict[str, int]:
+    """What a name says of a recipe's width: `expansion` or `d_sae`."""
+    key = "d_sae" if "d_sae" in recipe else "expansion"
+    return {key: recipe[key]}
 
 
 def spelled_site(site: str) -> str:
@@ -49,15 +63,17 @@ def spelled_site(site: str) -> str:
 
 def parse_sae_name(name: str) -> SaeName:
     """The parts of a name that sae_name made. Raises AtlasError if it is none."""
-    match = PATTERN.fullmatch(name)
+    match = next(filter(None, (pattern.fullmatch(name) for pattern in PATTERNS)), None)
     if not match:
         raise AtlasError(
             f"{name}: no name of an SAE; it reads <base>_<site><layer>_exp<expansion>_<tokens>_<recipe>, "
             "for example gpt2-small_mlp0_exp2_1M_topk-32"
         )
-    site, recipe = match["site"], match["recipe"]
-    layer, expansion, tokens = int(match["layer"]), int(match["expansion"]), parse_size(match["tokens"])
-    return SaeName(match["base"], SITES.get(site, site), layer, expansion, tokens, recipe)
+    parts = {"expansion": None, "d_sae": None} | match.groupdict()
+    numbers = {key: parts[key] and int(parts[key]) for key in ("layer", "expansion", "d_sae")}
+    return SaeName(
+        **parts | numbers | {"site": SITES.get(parts["site"], parts["site"]), "tokens": parse_size(parts["tokens"])}
+    )
 
 
 def release_name(base: str, expansion: int, recipe: str) -> str:

@@ -1,28 +1,33 @@
 """dictionary_learning: a folder with ae.pt, whose tensors differ by class, and config.json {trainer: {dict_class, ...}}."""
 
+import re
 from pathlib import Path
 
 import torch
 
+from sae_atlas.config.published import stated_sizes
 from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.io.files import write_json
-from sae_atlas.publish.formats.foreign import checked, checkpoint, positive, read_config
+from sae_atlas.publish.formats.foreign import active, check_stated, checked, checkpoint, read_config, require
 from sae_atlas.publish.formats.saelens import ungated
 from sae_atlas.saes.checkpoint import load_tensors, save_tensors
 from sae_atlas.saes.sae import Sae
+from sae_atlas.sites import SITES
 
 FILES = ("config.json", "ae.pt")
 LINEAR = {"encoder.weight": ("d_sae", "d_in"), "encoder.bias": ("d_sae",), "decoder.weight": ("d_in", "d_sae")}
 PLAIN = {"W_enc": ("d_in", "d_sae"), "b_enc": ("d_sae",), "W_dec": ("d_sae", "d_in"), "b_dec": ("d_in",)}
-TOPK = {"k": (), "threshold": ()}
+LATER = {"k": (), "threshold": (), "group_sizes": ("groups",)}  # tensors of TopK that the first releases did not have
+SUBMODULE = re.compile(rf"(?:blocks\.\d+\.)?({'|'.join(SITES)})(?:_layer_?\d+)?")  # names of a site that are in use
+INPUTS = ("resid_pre", "resid_mid", "mlp_in")
 GATES = {"r_mag": ("d_sae",), "gate_bias": ("d_sae",), "mag_bias": ("d_sae",)}
 # class -> (its tensors, the name of its decoder bias, does its encoder read x - that bias?)
 CLASSES = {
     "AutoEncoder": (LINEAR | {"bias": ("d_in",)}, "bias", True),
     "AutoEncoderNew": (LINEAR | {"decoder.bias": ("d_in",)}, "decoder.bias", False),
-    "AutoEncoderTopK": (LINEAR | {"b_dec": ("d_in",)} | TOPK, "b_dec", True),
-    "BatchTopKSAE": (LINEAR | {"b_dec": ("d_in",)} | TOPK, "b_dec", True),
-    "MatryoshkaBatchTopKSAE": (PLAIN | TOPK | {"group_sizes": ("groups",)}, "b_dec", True),
+    "AutoEncoderTopK": (LINEAR | {"b_dec": ("d_in",)}, "b_dec", True),
+    "BatchTopKSAE": (LINEAR | {"b_dec": ("d_in",)} | {"threshold": ()}, "b_dec", True),
+    "MatryoshkaBatchTopKSAE": (PLAIN | {"threshold": ()}, "b_dec", True),
     "JumpReluAutoEncoder": (PLAIN | {"threshold": ("d_sae",)}, "b_dec", False),
     "GatedAutoEncoder": (
         {name: shape for name, shape in LINEAR.items() if name != "encoder.bias"} | GATES | {"decoder_bias": ("d_in",)},
@@ -66,7 +71,11 @@ def _linear(sae: Sae, bias) -> dict:
 
 
 def read(folder: str | Path) -> dict:
-    """The checkpoint. BatchTopK and Matryoshka become what they are at inference: a JumpReLU of one threshold."""
+    """The checkpoint. BatchTopK and Matryoshka become what they are at inference: a JumpReLU of one threshold.
+
+    A trainer's keys are those of its training, whichever it was: what they make of the tensors is in `dict_class`. Activations
+    that were scaled (`norm_factor`) are scaled back in the biases before they are written.
+    """
     folder = Path(folder)
     path, weights = folder / FILES[0], folder / FILES[1]
     config = read_config(path)
@@ -74,8 +83,12 @@ def read(folder: str | Path) -> dict:
     kind = trainer.get("dict_class") if isinstance(trainer, dict) else None
     if kind not in CLASSES:
         raise AtlasError(f"{path}: trainer.dict_class {kind!r} is not supported; {nearest(kind, CLASSES)}")
+    said = SUBMODULE.fullmatch(str(trainer.get("submodule_name")))
+    site = {"site": said[1]} if said else {}
+    # `in` is the input of a module that is named after its output, `in_and_out` predicts one from the other.
+    require(path, config.get("buffer") or {}, "io", ("out", "in") if site.get("site") in INPUTS else ("out",))
     shapes, bias, centred = CLASSES[kind]
-    found = checked(weights, load_tensors(weights, "Fetch it again."), shapes)
+    found = checked(weights, load_tensors(weights, "Fetch it again."), shapes, LATER if "TopK" in kind else None)
     plain = "W_enc" in shapes
     encoder = found["W_enc"].T if plain else found["encoder.weight"]
     decoder = found["W_dec"] if plain else found["decoder.weight"].T
@@ -85,16 +98,20 @@ def read(folder: str | Path) -> dict:
     if kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
         threshold = threshold.expand(len(encoder))
     architecture = {"AutoEncoder": "relu", "AutoEncoderNew": "relu", "AutoEncoderTopK": "topk"}.get(kind, "jumprelu")
+    check_stated(path, stated_sizes("dictionary_learning", config), decoder.shape)
+    if "k" in found:
+        check_stated(path, {"trainer.k": trainer.get("k")}, [int(found["k"])])
+        trainer = {**trainer, "k": int(found["k"])}
     return checkpoint(
         encoder,
         encoder_bias,
         decoder,
         found[bias],
         architecture,
-        k=positive(path, trainer, "k") if architecture == "topk" else None,
+        k=active(path, trainer, "k", len(decoder)) if architecture == "topk" else None,
         threshold=threshold if architecture == "jumprelu" else None,
         centred=centred,
-        activations={"base_model": {"source": trainer.get("lm_name")}, "layer": trainer.get("layer")},
+        activations={"base_model": {"source": trainer.get("lm_name")}, "layer": trainer.get("layer")} | site,
         tokens=config.get("metadata", {}).get("training_tokens"),
         stated=trainer,
     )

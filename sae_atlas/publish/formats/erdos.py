@@ -6,7 +6,7 @@ z = ReLU(W_e (x - b_pre) + b_e), x_hat = W_d z + b_d + b_pre: both decoder biase
 from pathlib import Path
 
 from sae_atlas.io.errors import AtlasError, nearest
-from sae_atlas.publish.formats.foreign import checked, checkpoint, positive
+from sae_atlas.publish.formats.foreign import check_stated, checked, checkpoint
 from sae_atlas.saes.checkpoint import load_tensors
 
 KEYS = ("model_state", "config", "stats", "optimizer_state")
@@ -31,9 +31,7 @@ def read(path: str | Path) -> dict:
     config = value["config"]
     found = checked(path, value["model_state"], SHAPES)
     d_sae, d_in = found["encoder.weight"].shape
-    for key, size in (("d_model", d_in), ("d_sae", d_sae)):
-        if positive(path, config, key) != size:
-            raise AtlasError(f"{path}: config.{key} is {config[key]}, the weights have {size}")
+    check_stated(path, {"config.d_sae": config.get("d_sae"), "config.d_model": config.get("d_model")}, (d_sae, d_in))
     # The encoder reads x - b_pre, the decoder adds b_pre + b_d; ours has one bias for both.
     moved = found["encoder.weight"].double() @ found["decoder.bias"].double()
     return checkpoint(

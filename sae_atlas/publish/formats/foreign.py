@@ -1,7 +1,7 @@
 """What every reader needs: files read without running anything, tensors checked by name and shape, our form of them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from sae_atlas.io.errors import AtlasError, nearest, reason
 from sae_atlas.publish.formats.hooks import parse_hook
 
 Shapes = Mapping[str, tuple[str, ...]]
+OFF = (None, False, "none", "", [], {})  # values of a key that does nothing
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -40,24 +41,49 @@ def require(path: Path, config: dict, key: str, allowed: tuple) -> object:
     """The value of a key that must be one of `allowed`; the first is meant where the key is absent."""
     value = config.get(key, allowed[0])
     if value not in allowed:
-        raise AtlasError(f"{path}: {key} {value!r} is not supported; {nearest(value, allowed)}")
+        known = [each for each in allowed if each is not None]
+        raise AtlasError(
+            f"{path}: {key} {value!r} is not supported; {nearest(value, known) if known else 'only null is'}"
+        )
     return value
 
 
-def positive(path: Path, config: dict, key: str) -> int:
-    """A whole number from 1 that the file must state."""
+def refuse_unknown(path: Path, config: dict, known: Collection[str]) -> None:
+    """Raise AtlasError for a key beside `known` that is set, in a config all of whose keys may say what an SAE computes.
+
+    Libraries and their forks add keys, and a new one that is off leaves the SAE as it was.
+    """
+    for key in sorted(set(config) - set(known)):
+        if config[key] not in OFF:
+            raise AtlasError(
+                f"{path}: key `{key}` ({str(config[key])[:40]}) is not known here and may change what the SAE computes; "
+                "if it does not, take it out of a copy of the file"
+            )
+
+
+def active(path: Path, config: dict, key: str, d_sae: int) -> int:
+    """The number of active latents, which the file must state: a whole number from 1 to d_sae."""
     value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise AtlasError(f"{path}: {key} is {value!r}, not a whole number from 1")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= d_sae:
+        raise AtlasError(f"{path}: {key} is {value!r}, not a whole number from 1 to the {d_sae} latents")
     return value
 
 
-def checked(path: Path, found: Mapping[str, object], shapes: Shapes) -> dict[str, Tensor]:
-    """The tensors in float32. shapes: name -> `("d_sae", "d_in")`; the biases, of one dimension, give the sizes.
+def check_stated(path: Path, stated: Mapping[str, object], tensors: Iterable[object]) -> None:
+    """Raise AtlasError where a number that a config states is not that of the tensors, in the same order; None states none."""
+    for (key, said), have in zip(stated.items(), tensors, strict=True):
+        if said is not None and said != have:
+            raise AtlasError(f"{path}: {key} is {said}, the weights have {have}; fetch it again")
+
+
+def checked(path: Path, found: Mapping[str, object], shapes: Shapes, later: Shapes | None = None) -> dict[str, Tensor]:
+    """The tensors in float32. shapes: name -> `("d_sae", "d_in")`; the biases, of one dimension, give the sizes. later: of
+    tensors that the format did not have from the start.
 
     Raises AtlasError for a tensor that is missing, unknown, of another shape (as where encoder and decoder are swapped) or
     not finite.
     """
+    shapes = shapes | {name: shape for name, shape in (later or {}).items() if name in found}
     for name in sorted(set(found) - set(shapes)):
         raise AtlasError(f"{path}: unknown tensor `{name}`; {nearest(name, shapes)}")
     for name in shapes:

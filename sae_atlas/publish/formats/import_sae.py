@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from sae_atlas.config.published import fetch
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, sha256
-from sae_atlas.io.hub import refuse
 from sae_atlas.io.log import logger
 from sae_atlas.io.provenance import current_record
 from sae_atlas.publish.formats.load import FOLDERS, read
@@ -58,7 +58,7 @@ def _fetch(pretrained: dict, where: str) -> tuple[Path, dict[str, str]]:
     """The file or folder on this machine, and the hashes of what is read of it."""
     folder = FOLDERS.get(pretrained["format"])
     names = [f"{where}/{name}" for name in folder.FILES] if folder else [where]
-    files = [_download(pretrained, name) for name in names] if pretrained["source"] == "hub" else map(Path, names)
+    files = [fetch(pretrained, name) for name in names] if pretrained["source"] == "hub" else map(Path, names)
     files = list(files)
     missing = [file for file in files if not file.is_file()]
     if missing:
@@ -95,22 +95,13 @@ def _check_promise(file: Path, found: str, name: str) -> None:
         )
 
 
-def _download(pretrained: dict, name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    revision = pretrained.get("revision", "main")
-    try:
-        return Path(hf_hub_download(pretrained["id"], name, revision=revision))
-    except Exception as error:  # the hub's client raises errors of many libraries
-        refuse(error, "pretrained.id", pretrained["id"], revision, name, also=", or use source `local`")
-
-
 def _check(path: Path, config: dict, recipe: dict, layer: int, site: str, names: set[str], d_model: int) -> None:
     own, activations = config["recipe"], config["activations"]
     source = (activations["base_model"] or {}).get("source")
     said = {
         "architecture": (own["architecture"], recipe["architecture"]),
-        "k": (own.get("k"), recipe.get("k", own.get("k"))),
+        "k": (k := own.get("k", config.get("stated", {}).get("k")), recipe.get("k", k)),
+        "number of latents": (config["d_sae"], recipe.get("d_sae", config["d_sae"])),
         "expansion": (config["d_sae"] / config["d_in"], recipe["expansion"]),
         "layer": (activations["layer"], layer),
         "site": (activations["site"], site),

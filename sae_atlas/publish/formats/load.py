@@ -43,7 +43,11 @@ def read(path: str | Path, kind: str) -> dict:
     if path.is_dir():
         path = path / "model.pt"
     check_listed(path)
-    return load_checkpoint(path, FETCH)
+    found = load_checkpoint(path, FETCH)
+    for name, tensor in found["model_state"].items():
+        if not tensor.isfinite().all():
+            raise AtlasError(f"{path}: {name} holds values that are not finite. {FETCH}")
+    return found
 
 
 def format_of(path: Path) -> str:

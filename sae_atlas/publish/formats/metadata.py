@@ -1,5 +1,6 @@
 """What an exported SAE says of itself: base model, hook, text, normalisation, under SAELens' names where it has one."""
 
+from sae_atlas.config.published import expansion
 from sae_atlas.publish.cards.facts import Origin
 from sae_atlas.publish.formats.hooks import hook_name, module_path
 
@@ -18,7 +19,7 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
         "hook_layer": layer,
         "site": site,
         "architecture_trained": recipe["architecture"],
-        "expansion": config["d_sae"] // config["d_in"],
+        "expansion": expansion(config["d_sae"], config["d_in"]),
         "training_tokens": config.get("tokens"),
         "normalize_activations": "none: centring and scaling are folded into the weights",
         "prepend_bos": True,

@@ -4,15 +4,18 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from sae_atlas.config.published import stated_sizes
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic, write_json
 from sae_atlas.publish.formats.foreign import (
+    active,
+    check_stated,
     checked,
     checkpoint,
     place,
-    positive,
     read_config,
     read_safetensors,
+    refuse_unknown,
     require,
 )
 from sae_atlas.saes.sae import Sae
@@ -24,6 +27,10 @@ SHAPES = {
     "W_dec": ("d_sae", "d_in"),
     "b_dec": ("d_in",),
 }
+UNLESS_FALSE = ("skip_connection", "transcode", "signed")  # keys of cfg.json that change what the weights compute
+SIZES = ("k", "d_in", "num_latents", "expansion_factor")
+# Keys that change nothing afterwards: how the decoder was held while training, a loss, the weights' own dtype, what we add.
+HARMLESS = ("normalize_decoder", "multi_topk", "dtype", "metadata")
 
 
 def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
@@ -55,9 +62,11 @@ def read(folder: str | Path) -> dict:
     path, weights = folder / FILES[0], folder / FILES[1]
     config = read_config(path)
     require(path, config, "activation", ("topk",))
-    for key in ("skip_connection", "transcode", "signed"):  # which change what the weights compute
+    for key in UNLESS_FALSE:
         require(path, config, key, (False,))
+    refuse_unknown(path, config, ("activation", *UNLESS_FALSE, *SIZES, *HARMLESS))
     found = checked(weights, read_safetensors(weights), SHAPES)
+    check_stated(path, stated_sizes("sparsify", config), found["W_dec"].shape)
     about = config.get("metadata", {})
     return checkpoint(
         found["encoder.weight"],
@@ -65,7 +74,7 @@ def read(folder: str | Path) -> dict:
         found["W_dec"],
         found["b_dec"],
         "topk",
-        k=positive(path, config, "k"),
+        k=active(path, config, "k", len(found["W_dec"])),
         activations=place(about.get("hook_name") or folder.name),
         tokens=about.get("training_tokens"),
         stated=config,
