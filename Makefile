@@ -86,8 +86,9 @@ audit: .tools-venv/ready
 	.tools-venv/bin/python -m pip install --quiet --disable-pip-version-check pip-licenses==5.5.5 pip-audit==2.10.1
 	touch $@
 
-# What we export, loaded by SAELens, sparsify and dictionary_learning themselves, in the benchmark's environment (1.7 GB).
-test-peers: .bench-venv/ready
+# What we export, loaded by SAELens, sparsify and dictionary_learning themselves, in the benchmark's environment (1.7 GB), and by
+# transformers 4.
+test-peers: .bench-venv/ready .transformers4/ready
 	.bench-venv/bin/python -m pytest tests/peers
 
 lint: .venv/ready
@@ -126,6 +127,11 @@ bench-load: .venv/ready
 # The training step on this machine's GPU, in tokens per second: benchmarks/gpu_results.json.
 bench-gpu: .venv/ready
 	$(BIN)/python -m benchmarks.gpu_steps
+
+.transformers4/ready: .bench-venv/ready
+	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .transformers4 \
+	transformers==4.57.3 huggingface_hub==0.36.2 tokenizers==0.22.2
+	touch $@
 
 # torch comes first and alone: asked for by anything else, it may be a build of gigabytes.
 .bench-venv/ready: benchmarks/requirements.lock requirements-embedded.lock

@@ -4,10 +4,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
 
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
-from sae_atlas.io.errors import AtlasError
 from sae_atlas.plan.site_check import random_layers
 from sae_atlas.sites.hooks import capture, patch, start_at
 from sae_atlas.sites.measure import measure

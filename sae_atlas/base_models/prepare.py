@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sae_atlas.base_models import from_hub
 from sae_atlas.base_models.adapters import ADAPTER, check_base, read_meta, weights_sum
+from sae_atlas.base_models.both_versions import add_older_names
 from sae_atlas.base_models.from_scratch import random_model
 from sae_atlas.base_models.load import largest_id, read_model, start_token
 from sae_atlas.base_models.packages import find_model
@@ -49,6 +50,7 @@ def _from_package(settings: dict, folder: Path) -> dict:
     with atomic(folder) as partial:
         read_model(file).save_pretrained(partial)
         read_tokenizer(file).save_pretrained(partial)
+        add_older_names(partial)
     return {
         "path": folder.name,
         "source": f"package {embedded.package}=={embedded.version}, file {embedded.file}",
@@ -83,6 +85,7 @@ def _from_restoration(settings: dict, folder: Path) -> dict:
     with atomic(folder) as partial:
         model.save_pretrained(partial)
         code_point_tokenizer(model.config.vocab_size).save_pretrained(partial)
+        add_older_names(partial)
     return {
         "path": folder.name,
         "source": f"restoration {path.name}",
@@ -99,6 +102,7 @@ def _at_random(settings: dict, folder: Path) -> dict:
     with atomic(folder) as partial:
         model.save_pretrained(partial)
         words.save_pretrained(partial)
+        add_older_names(partial)
     return {
         "path": folder.name,
         "source": f"random {settings['architecture']}, seed {settings['seed']}",
@@ -113,6 +117,7 @@ def make_tokenizer(provenance: str | Path, tokenizer: str) -> None:
     folder = Path(provenance).parent / "tokenizer"
     with atomic(folder) as partial:
         named_tokenizer(tokenizer).save_pretrained(partial)
+        add_older_names(partial)
     write_json(provenance, {"path": folder.name, "tokenizer": tokenizer, "record": current_record()})
 
 

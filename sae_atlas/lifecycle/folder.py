@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_atlas.base_models.adapters import ADAPTER, META
+from sae_atlas.base_models.both_versions import add_older_names
 from sae_atlas.io.files import read_json, sha256, write_json
 from sae_atlas.io.provenance import current_record
 from sae_atlas.lifecycle.card import write_card
@@ -41,6 +42,7 @@ def write_model(
     else:
         model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
+    add_older_names(partial)
     write_json(partial / "config.json", read_json(partial / "config.json") | {"training": training})
     write_json(partial / "model_args.json", args)
     # Read again, so that a checkpoint's bytes do not depend on which of these values were one object in memory.
