@@ -156,9 +156,14 @@ def start_token(tokenizer) -> int:
     start = tokenizer.get_vocab().get(name)
     if start is None:
         raise AtlasError(f"base_model: its tokenizer calls {name!r} its start token, which is not in its vocabulary")
-    for text in ("", "a b"):
+    special = special_ids(tokenizer)
+    ordinary = next((number for number in sorted(tokenizer.get_vocab().values()) if number not in special), start)
+    for text in (
+        "",
+        tokenizer.decode([ordinary]),
+    ):  # a word that it knows: what it does not know may be its start token
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        added = set(ids) & special_ids(tokenizer) - {tokenizer.unk_token_id}
+        added = set(ids) & special - {tokenizer.unk_token_id} if ordinary != start else set()
         if added or (not text and ids):
             tokens = tokenizer.convert_ids_to_tokens(sorted(added or ids))
             raise AtlasError(

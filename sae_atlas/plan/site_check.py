@@ -22,7 +22,8 @@ from sae_atlas.io.provenance import code_identity
 LAYERS = 4  # the most that are made; one of each kind that the config lists
 PARAMETERS = 100_000_000  # the most that are made at the model's own width
 VOCABULARY = 512
-MOST = 1_000_000_000  # parameters: with more, the measurement waits for the weights
+MOST = 200_000_000  # parameters: with more, the measurement waits for the weights
+EXPERTS = 8  # that a narrow model's MLPs choose from
 SEED = 0
 
 
@@ -144,7 +145,7 @@ def _shortened(config, layers: list[int]):
 
 
 def _narrow(text) -> None:
-    """Two groups of heads, and widths in proportion; heads keep their size."""
+    """Two groups of heads, and widths in proportion; heads keep their size. A few experts in one group."""
     heads = text.num_attention_heads
     keys = getattr(text, "num_key_value_heads", None) or heads
     fewer = min(keys, 2)
@@ -156,3 +157,9 @@ def _narrow(text) -> None:
     for name in ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"):
         if isinstance(getattr(text, name, None), int):
             setattr(text, name, max(64, int(getattr(text, name) * share)))
+    for name in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"):
+        if isinstance(getattr(text, name, None), int):
+            setattr(text, name, min(EXPERTS, getattr(text, name)))
+    for name, most in (("num_experts_per_tok", 2), ("moe_k", 2), ("n_group", 1), ("topk_group", 1)):
+        if isinstance(getattr(text, name, None), int):
+            setattr(text, name, min(most, getattr(text, name)))
