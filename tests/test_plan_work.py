@@ -48,6 +48,10 @@ def test_jobs_are_those_of_a_dry_run(tmp_path, name):
         "features": {"features": {"layers": [1]}},
         "module": {"activations.site": "gpt_neox.layers.{layer}.mlp.act"},  # whose directions do not flow
     }
+    own = ("data/fragments.txt", "models/torso_restoration/best_model.pt") if name == "restoration" else ()
+    for path in own:  # what the user gives: that it is there counts, not what it holds
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
     if name in changes:
         file = tmp_path / "config.yaml"
         file.write_text(yaml.safe_dump(small(**changes[name])))
