@@ -167,4 +167,6 @@ def _check_starts(model: nn.Module, tokens: Tensor, logits: Tensor) -> None:
 
 
 def _missing(value: Tensor, other: Tensor) -> float:
-    return float((value.double() - other.double()).norm() / value.double().norm())
+    """Share of the logits' norm; those that are no numbers, which the losses' own guard names, are left out."""
+    value, other = (torch.nan_to_num(each.double(), 0, 0, 0) for each in (value, other))
+    return float((value - other).norm() / value.norm())
