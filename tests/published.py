@@ -38,7 +38,9 @@ class Run:
         self.values = complete_recipe(RECIPES[recipe])
         self.model = make_record("prepare_model", {"source": source}, "0", {})
         self.corpus = make_record("tokenize", {"context": 128}, "0", {})
+        layers = [{"gives": {"resid_post": f"model.layers.{layer}"}} for layer in range(2)]
         provenance = {"source": source, "licence": "apache-2.0", "quantisation": None, "architecture": "llama"}
+        provenance["sites"] = {"layers": layers}
         write_json(folder / "provenance.json", provenance | {"n_layers": 2, "d_model": D_IN, "record": self.model})
         text = {"source": "package", "package": "wikipedia-introductions"}
         zarr.create_group(folder / "corpus.zarr", zarr_format=3).attrs.update(
