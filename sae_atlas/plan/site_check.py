@@ -7,10 +7,13 @@ import copy
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+import sae_atlas
 from sae_atlas.config.layers import model_config
 from sae_atlas.config.made import base_of
 from sae_atlas.io.errors import AtlasError, reason
@@ -22,7 +25,7 @@ from sae_atlas.io.provenance import code_identity
 LAYERS = 4  # the most that are made; one of each kind that the config lists
 PARAMETERS = 100_000_000  # the most that are made at the model's own width
 VOCABULARY = 512
-MOST = 200_000_000  # parameters: with more, the measurement waits for the weights
+MOST = 300_000_000  # parameters: with more, the measurement waits for the weights
 EXPERTS = 8  # that a narrow model's MLPs choose from
 SEED = 0
 
@@ -50,7 +53,16 @@ def site_problem(base_model: dict, site: str, layers: list[int]) -> str | None:
     try:
         return json.loads(file.read_text(encoding="utf-8"))["problem"]
     except (OSError, ValueError, KeyError):
-        problem = _measured(transformers_config(base_model), site, layers)
+        pass
+    # In a process of its own: what reads the config stays as small as it is without torch.
+    ours = [str(Path(sae_atlas.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    asked = [sys.executable, "-P", "-m", "sae_atlas.plan.site_check", json.dumps([base_model, site, layers])]
+    settings = {"encoding": "utf-8", "env": os.environ | {"PYTHONPATH": os.pathsep.join(ours)}}
+    done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **settings)
+    if done.returncode:
+        logger.warning("the site is not measured before the run; the weights will tell")
+        return None
+    problem = json.loads(done.stdout)
     with suppress(OSError):  # a home that cannot be written: it is measured again the next time
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"problem": problem})
@@ -163,3 +175,8 @@ def _narrow(text) -> None:
     for name, most in (("num_experts_per_tok", 2), ("moe_k", 2), ("n_group", 1), ("topk_group", 1)):
         if isinstance(getattr(text, name, None), int):
             setattr(text, name, min(most, getattr(text, name)))
+
+
+if __name__ == "__main__":
+    section, asked_site, chosen = json.loads(sys.argv[1])
+    print(json.dumps(_measured(transformers_config(section), asked_site, chosen)))
