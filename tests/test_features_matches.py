@@ -75,7 +75,7 @@ def test_only_latents_that_are_a_match_are_kept(look, tmp_path, monkeypatch):
     found = look()
     table = pd.read_parquet(tmp_path / "evolution.parquet")
     assert set(found.latent[found["axis"] == "snapshot"]) == {0, 1, 2, 3, 4}  # 5 was that of token 0, which is masked
-    monkeypatch.setattr("sae_atlas.features.matches.read_table", lambda *_: table.assign(match=2))
+    monkeypatch.setattr("sae_atlas.features.matches.read_table", lambda *_, **__: table.assign(match=2))
     found = look()
     assert set(found.latent) == {2}
 

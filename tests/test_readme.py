@@ -33,9 +33,9 @@ def test_the_config_snippet_is_a_config(tmp_path):
     assert set(shown["base_model"]) == {"name", "source", "path"}
     (tmp_path / "my-model").mkdir()
     (tmp_path / "my-model" / "config.json").write_text('{"num_hidden_layers": 3}')
-    config = small(
-        **{"base_model": shown["base_model"] | {"path": str(tmp_path / "my-model")}, "corpus": shown["corpus"]}
-    )
+    (tmp_path / "text.jsonl").write_text('{"text": "a"}\n')
+    own = {"base_model": "my-model", "corpus": "text.jsonl"}
+    config = small(**{section: shown[section] | {"path": str(tmp_path / name)} for section, name in own.items()})
     assert kinds(planned(tmp_path, config))["train"] == 18
 
 
