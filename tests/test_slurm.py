@@ -98,13 +98,15 @@ def checkpoints(folder) -> dict[str, bytes]:
 
 
 def stop_process(folder, layer: int, snapshot: str) -> None:
-    """Halt the process that trains, as a hung disk would."""
+    """Halt the process that trains this layer, as a hung disk would; others may train beside it."""
+    log = str(training_log(folder, layer, snapshot))
     script = re.compile(r"snakemake.*\.train_sae\.py|tmp\w+\.train_sae\.py")
     for process in psutil.process_iter(["cmdline", "cwd"]):
         line = " ".join(process.info["cmdline"] or [])
         if process.info["cwd"] == str(folder) and script.search(line) and "-m snakemake" not in line:
-            process.send_signal(signal.SIGSTOP)
-            return
+            if log in {file.path for file in process.open_files()}:
+                process.send_signal(signal.SIGSTOP)
+                return
     raise AssertionError("no process trains")
 
 
