@@ -103,10 +103,10 @@ def stop_process(folder, layer: int, snapshot: str) -> None:
     script = re.compile(r"snakemake.*\.train_sae\.py|tmp\w+\.train_sae\.py")
     for process in psutil.process_iter(["cmdline", "cwd"]):
         line = " ".join(process.info["cmdline"] or [])
-        if process.info["cwd"] == str(folder) and script.search(line) and "-m snakemake" not in line:
-            if log in {file.path for file in process.open_files()}:
-                process.send_signal(signal.SIGSTOP)
-                return
+        trains = process.info["cwd"] == str(folder) and script.search(line) and "-m snakemake" not in line
+        if trains and log in {file.path for file in process.open_files()}:
+            process.send_signal(signal.SIGSTOP)
+            return
     raise AssertionError("no process trains")
 
 
