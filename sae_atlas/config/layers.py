@@ -1,6 +1,7 @@
 """What the base model's own config says: its sizes, how many blocks it has, and which of them a config names."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 from sae_atlas.base_models.from_scratch import model_sizes
@@ -28,9 +29,9 @@ def named_layers(layers: str | list[int], base_model: dict) -> list[int]:
 
 def count_layers(base_model: dict) -> int:
     """Blocks of the base model, from its own config. Raises AtlasError if that cannot be read."""
-    config = model_config(base_model, also=", or list activations.layers (`0-23`)")
+    config = text_part(model_config(base_model, also=", or list activations.layers (`0-23`)"))
     for key in LAYERS:
-        if isinstance(config, dict) and key in config:
+        if key in config:
             if type(config[key]) is int and 0 < config[key] <= MOST:
                 return config[key]
             raise AtlasError(f"activations.layers: the model's config says {key} {str(config[key])[:40]!r}; list them")
@@ -40,11 +41,15 @@ def count_layers(base_model: dict) -> int:
 def stated(base_model: dict, names: tuple[str, ...]) -> int | None:
     """What the base model's own config says under the first of `names` that it has; None where it is not at hand."""
     try:
-        config = model_config(base_model, at_hand=True)
+        config = text_part(model_config(base_model, at_hand=True))
     except AtlasError:
         return None
-    config = config.get("text_config") or config
     return next((config[name] for name in names if type(config.get(name)) is int and config[name] > 0), None)
+
+
+def text_part(config: object) -> dict:
+    """Of a model's config the part that is about its language model: models of text and images have it apart."""
+    return (config.get("text_config") or config) if isinstance(config, dict) else {}
 
 
 def model_config(base_model: dict, also: str = "", at_hand: bool = False) -> dict:
@@ -74,7 +79,7 @@ def model_config(base_model: dict, also: str = "", at_hand: bool = False) -> dic
         if not file.is_file():
             raise AtlasError(f"base_model.path: {file} is not there; give a folder in transformers format")
         return read_config_file(file)
-    return _hub_config(base_model, also, at_hand)
+    return _hub_config(base_model["id"], base_model.get("revision"), also, at_hand)
 
 
 def read_config_file(file: Path) -> dict:
@@ -85,10 +90,10 @@ def read_config_file(file: Path) -> dict:
         raise AtlasError(f"base_model: {file} is not readable ({reason(error)})") from error
 
 
-def _hub_config(base_model: dict, also: str, at_hand: bool) -> dict:
+@cache  # several sections ask for it, through the hub's client each time
+def _hub_config(name: str, revision: str | None, also: str, at_hand: bool) -> dict:
     from huggingface_hub import hf_hub_download
 
-    name, revision = base_model["id"], base_model.get("revision")
     try:
         return read_config_file(Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=at_hand)))
     except Exception as error:  # the hub's client raises errors of many libraries

@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from sae_atlas.io.log import logger
 from sae_atlas.sites import INTO_STREAM
 from sae_atlas.sites.measure import measure
 
@@ -51,6 +52,8 @@ def lens_columns(model, tokenizer, decoder: Tensor, site: str) -> dict[str, pa.A
     Empty lists where the site is neither the residual stream nor added to it, for the unembedding never sees its directions;
     and where the model's stream reaches its logits through more than modules.
     """
+    if site in INTO_STREAM and measure(model).before_logits is None:
+        logger.warning("no promoted tokens: the model's stream reaches its logits through more than modules")
     if site not in INTO_STREAM or measure(model).before_logits is None:
         return {name: pa.array([[]] * len(decoder), _type(name)) for name in LENS_COLUMNS}
     strings = np.array(token_strings(tokenizer, model.get_output_embeddings().weight.shape[0]), object)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_atlas.config.layers import LAYERS, WIDTHS, model_config, read_config_file
+from sae_atlas.config.layers import LAYERS, WIDTHS, model_config, read_config_file, text_part
 from sae_atlas.io.errors import AtlasError
 
 # Families whose MLP is two matrices. In all later ones it is gated: three.
@@ -43,7 +43,7 @@ def read_shape(base_model: dict, prepared: str | Path, at_hand: bool = False) ->
     file = Path(prepared) / "config.json"
     config = read_config_file(file) if file.is_file() else model_config(base_model, at_hand=at_hand)
     try:
-        return _shape(config.get("text_config", config))
+        return _shape(text_part(config))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AtlasError(
             "base_model: its config does not say width, blocks and vocabulary; what it takes is not known"

@@ -7,6 +7,7 @@ from sae_atlas.base_models.adapters import META
 from sae_atlas.config.made import folder_of
 from sae_atlas.config.read import complete_config
 from sae_atlas.io.errors import AtlasError
+from sae_atlas.plan.site_check import check_config
 from sae_atlas.stages.atlas import Atlas
 from sae_atlas.stages.base_model import MAKERS
 from sae_atlas.stages.contents import MEMORY, RECORDS, local_contents
@@ -27,6 +28,9 @@ def read_configs():
         configs = three_configs(config)
         file = str((workflow.configfiles or ["config"])[-1])
         checked = {stage: complete_config(each, file) for stage, each in configs.items()}
+        if not workflow.remote_exec:  # a job of a run that was checked
+            for each in checked.values():
+                check_config(each, file)
         return configs, {stage: read_atlas(Path(stage), each) for stage, each in checked.items()}
     except AtlasError as error:
         sys.exit(f"{error}")
