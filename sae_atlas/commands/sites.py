@@ -16,7 +16,8 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.metrics.importance import participation_ratio
 from sae_atlas.plan.site_check import random_layers, transformers_config
 from sae_atlas.sites import SITES
-from sae_atlas.sites.measure import Sites, measure
+from sae_atlas.sites.measure import measure
+from sae_atlas.sites.points import Sites
 from sae_atlas.sites.trace import forward_pass
 
 CONTEXT = 8  # tokens of the pass that finds widths; any number does

@@ -4,47 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
 
 import torch
 from torch import Tensor, nn
 
-from sae_atlas.sites import MODULE_INPUT
+from sae_atlas.sites.points import Block, Point
 from sae_atlas.sites.trace import CONTEXTS, TOKENS, Call, Slot, traced
 
 PARTS = ("attn_out", "mlp_out", "mlp_in", "resid_mid")  # sites that a block need not have
 SAME_PART = 0.05  # largest share of a part by which it may be off once it is added to the stream, in any precision
 ADDS_UP = 1e-3  # largest share of a value that may be missing from a sum, beyond rounding
-
-
-@dataclass(frozen=True)
-class Point:
-    """Where a value is: among a module's arguments (`is_input`) or its outputs. The site's value is `factor` times that."""
-
-    module: str
-    slot: Slot
-    is_input: bool
-    factor: float = 1.0
-    onto_stream: bool = False  # the site is the block's input plus that
-
-    def __str__(self) -> str:
-        if self.onto_stream:
-            return f"resid_pre + {self.module}"
-        return f"{MODULE_INPUT}{self.module}" if self.is_input else self.module
-
-
-@dataclass(frozen=True)
-class Block:
-    """The points of a block's sites, and of the sites that it lacks what was measured.
-
-    gives: site -> module whose output is the site's value as it stands, for those who read outputs alone.
-    """
-
-    module: str
-    points: dict[str, Point]
-    lacks: dict[str, str] = field(default_factory=dict)
-    gives: dict[str, str] = field(default_factory=dict)
 
 
 class Trial:

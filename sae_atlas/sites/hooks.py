@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.sites import MODULE_INPUT, SITES
-from sae_atlas.sites.block import Point
-from sae_atlas.sites.measure import Sites, measure
+from sae_atlas.sites.measure import measure
+from sae_atlas.sites.points import Point, hooked, started
 from sae_atlas.sites.trace import Slot, forward_pass, trial_tokens
 
 
@@ -101,7 +101,7 @@ def capture(model: nn.Module, site: str, layers: list[int], stop: bool = True) -
         for layer in layers:
             point = point_of(model, site, layer)
             see = lambda activation, layer=layer: keep(layer, activation)  # noqa: E731 - one a layer
-            stack.enter_context(_at(model, measure(model), point, see))
+            stack.enter_context(hooked(model, measure(model), point, see))
         with suppress(_Reached):
             yield found
 
@@ -109,92 +109,12 @@ def capture(model: nn.Module, site: str, layers: list[int], stop: bool = True) -
 @contextmanager
 def patch(model: nn.Module, site: str, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Inside the `with`, the site's activation [batch, context, d] is replaced by `change(activation)`."""
-    with _at(model, measure(model), point_of(model, site, layer), change):
+    with hooked(model, measure(model), point_of(model, site, layer), change):
         yield
 
 
 @contextmanager
 def start_at(model: nn.Module, layer: int, residual: Tensor) -> Iterator[None]:
-    """Inside the `with`, the blocks before `layer` are skipped and block `layer` reads `residual` [batch, context, d].
-
-    `layer` may be the number of blocks: then only what comes behind them is run. The blocks stay where they are (some
-    models choose masks by block index); only their forward is replaced.
-    """
-    sites = measure(model)
-    skipped = [model.get_submodule(block.module) for block in sites.blocks[:layer]]
-    own = [vars(block).get("forward") for block in skipped]  # accelerate puts its own there
-    for block, about in zip(skipped, sites.blocks, strict=False):
-        block.forward = _given(residual, about.points["resid_post"].slot)
-    try:
-        with ExitStack() as stack:
-            if layer < len(sites.blocks):
-                stack.enter_context(_at(model, sites, sites.blocks[layer].points["resid_pre"], lambda _: residual))
-            yield
-    finally:
-        for block, forward in zip(skipped, own, strict=True):
-            del block.forward
-            if forward is not None:
-                block.forward = forward
-
-
-def _given(residual: Tensor, slot: Slot) -> Callable:
-    """A forward that gives the stream where the block gave it, and nothing beside it."""
-    if slot.key is None:
-        return lambda *_, **__: residual
-    return lambda *_, **__: (*[None] * slot.key, residual, None)
-
-
-@contextmanager
-def _at(model: nn.Module, sites: Sites, point: Point, see: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """Hook a point: `see` gets the activation [batch, context, d]; what it returns, if anything, takes its place.
-
-    Of a site that is a part onto the stream `see` gets the sum, and a change is made through the part, for the block keeps
-    its own copy of the stream. What is returned goes to the activation's device.
-    """
-    entering: list[Tensor] = []  # the stream that the block reads
-
-    def visit(value: Tensor) -> Tensor | None:
-        part = value.unflatten(0, entering[-1].shape[:2]) if point.slot.flat else value
-        if part.ndim != 3:
-            raise AtlasError(
-                f"activations.site: {point} holds values of {part.ndim} dimensions, {tuple(part.shape)}; a site has one "
-                "activation per token, [batch, context, d]"
-            )
-        whole = part if point.factor == 1 else part * point.factor
-        changed = see(whole + entering[-1].to(part.device) if point.onto_stream else whole)
-        if changed is None:
-            return None
-        changed = changed.to(part.device)
-        if point.onto_stream:
-            changed = changed - entering[-1].to(part.device)
-        return (changed if point.factor == 1 else changed / point.factor).reshape(value.shape)
-
-    def into(_, args: tuple, named: dict):
-        changed = visit(point.slot.read(args, named))
-        return None if changed is None else point.slot.replace(changed, args, named)
-
-    def out_of(_, __, output):
-        if not isinstance(output, tuple):
-            return visit(output)
-        changed = visit(point.slot.read(output, {}))
-        return None if changed is None else point.slot.replace(changed, output, {})[0]
-
-    module = model.get_submodule(point.module)
-    handles = []
-    if point.onto_stream or point.slot.flat:
-        block = next(block for block in sites.blocks if point.module.startswith(f"{block.module}."))
-        stream = block.points["resid_pre"].slot
-        handles.append(
-            model.get_submodule(block.module).register_forward_pre_hook(
-                lambda _, args, named: entering.__setitem__(slice(None), [stream.read(args, named)]), with_kwargs=True
-            )
-        )
-    if point.is_input:
-        handles.append(module.register_forward_pre_hook(into, with_kwargs=True))
-    else:
-        handles.append(module.register_forward_hook(out_of))
-    try:
+    """Inside the `with`, the blocks before `layer` are skipped and block `layer` reads `residual` [batch, context, d]."""
+    with started(model, measure(model), layer, residual):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -2,13 +2,12 @@
 
 A block adds resid_post - resid_pre to the stream. Two of its modules whose outputs add up to that give `attn_out` and
 `mlp_out`; which is which is told by whether a part mixes tokens. Where the stream between them is what a module reads, that
-is `resid_mid`; where no module holds a part, the part is the difference of two streams.
+is `resid_mid`. Parts that no module holds are no sites.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import pairwise
 from weakref import WeakKeyDictionary
 
@@ -16,39 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.sites.block import Block, Trial, parts_of
-from sae_atlas.sites.trace import Call, Slot, forward_pass, token_tensors, traced, trial_tokens
+from sae_atlas.sites.block import Trial, parts_of
+from sae_atlas.sites.points import Block, Sites, started
+from sae_atlas.sites.trace import Call, Slot, forward_pass, traced, trial_tokens
 
 SAME = 8  # rounding steps of the model's precision by which the norms of logits that must be the same may differ
-
-
-@dataclass(frozen=True)
-class Sites:
-    """Of a model: the path of its list of blocks, the blocks, and the modules from the last stream to the logits.
-
-    before_logits: modules that the stream goes through one after another, the unembedding last; None where it goes through
-    more than modules. causal: whether a token's logits depend on none of the tokens behind it.
-    """
-
-    path: str
-    blocks: tuple[Block, ...]
-    before_logits: tuple[str, ...] | None
-    causal: bool
-
-    def plain(self) -> dict:
-        """For the model's record: of every block the modules that hold its sites, `in:` before those that read them.
-
-        `gives`: site -> module whose output is the site's value as it stands.
-        """
-        return {
-            "blocks": self.path,
-            "before_logits": self.before_logits and list(self.before_logits),
-            "layers": [
-                {"sites": {site: str(point) for site, point in block.points.items()}, "gives": block.gives}
-                for block in self.blocks
-            ],
-        }
-
 
 _measured: WeakKeyDictionary[nn.Module, Sites] = WeakKeyDictionary()
 
@@ -57,27 +28,42 @@ def measure(model: nn.Module) -> Sites:
     """Measured once per model. Raises AtlasError, with what was measured, where no stream of blocks is found."""
     if model not in _measured:
         with torch.inference_mode():
-            tokens = trial_tokens(model)
-            _measured[model], logits = _measure(model, tokens)
-            _check_starts(model, tokens, logits)
+            _measured[model] = _measure(model, trial_tokens(model))
     return _measured[model]
 
 
-def _measure(model: nn.Module, tokens: Tensor) -> tuple[Sites, Tensor]:
-    """And the logits of the pass."""
-    path, streams = _block_list(model, tokens)
+def _measure(model: nn.Module, tokens: Tensor) -> Sites:
+    path, slots = _block_list(model, tokens)
+    middle, last = len(slots) // 2, len(slots) - 1
     found: list[Block] = []
+    streams: dict[int, Tensor] = {}  # by the block that is to read it
+    behind: list[Call] = []  # calls after the last block
+
+    def block_ended(trial: Trial) -> None:
+        found.append(parts_of(trial))
+        if len(found) == middle + 1:
+            streams[middle] = trial.pre
+        if len(found) == last + 1:
+            streams[last + 1] = trial.post
+
+    outside = {
+        name: module
+        for name, module in model.named_modules()
+        if name and not name.startswith(f"{path}.") and not f"{path}.".startswith(f"{name}.")
+    }
     with ExitStack() as stack:
-        for number, (block, (slot_in, slot_out)) in enumerate(zip(model.get_submodule(path), streams, strict=True)):
-            trial = Trial(f"{path}.{number}", block, slot_in, slot_out)
-            stack.enter_context(trial.watched(lambda trial: found.append(parts_of(trial))))
+        for number, (block, (slot_in, slot_out)) in enumerate(zip(model.get_submodule(path), slots, strict=True)):
+            stack.enter_context(Trial(f"{path}.{number}", block, slot_in, slot_out).watched(block_ended))
+        stack.enter_context(traced(outside, lambda call: behind.append(call) if last + 1 in streams else None))
         logits = forward_pass(model, tokens).logits
-    before_logits = _tail(model, path, tokens, streams[-1][1])
     changed = tokens.clone()
     changed[:, -1] = tokens[:, 0]
     after = forward_pass(model, changed).logits
     causal = _missing(logits[:, :-1], after[:, :-1]) <= SAME * torch.finfo(model.dtype).eps
-    return Sites(path, tuple(found), before_logits, causal), logits
+    sites = Sites(path, tuple(found), _before_logits(model, behind, streams[last + 1]), causal)
+    for start, stream in streams.items():
+        _check_start(model, sites, tokens, logits, start, stream)
+    return sites
 
 
 def _block_list(model: nn.Module, tokens: Tensor) -> tuple[str, list[tuple[Slot, Slot]]]:
@@ -117,29 +103,13 @@ def _stream(seen: list[Call]) -> list[tuple[Slot, Slot]] | None:
     return [(slot or first, call.outputs[0][0]) for slot, call in zip(reads, seen, strict=True)]
 
 
-def _tail(model: nn.Module, path: str, tokens: Tensor, last: Slot) -> tuple[str, ...] | None:
+def _before_logits(model: nn.Module, calls: list[Call], stream: Tensor) -> tuple[str, ...] | None:
     """The modules from the last block's output to the logits, each of which reads what the one before it gave."""
     head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), None)
-    if head is None:
-        return None
-    calls: list[Call] = []
-    stream: list[Tensor] = []
-    outside = {
-        name: module
-        for name, module in model.named_modules()
-        if name and not name.startswith(f"{path}.") and not path.startswith(name)
-    }
-    final = model.get_submodule(path)[-1]
-    handle = final.register_forward_hook(
-        lambda _, __, output: stream.append(token_tensors(output if isinstance(output, tuple) else (output,))[0][1])
-    )
-    with traced(outside, lambda call: calls.append(call) if stream else None):
-        forward_pass(model, tokens)
-    handle.remove()
     chain = [next((call for call in calls if call.module == head), None)]
     while chain[0] is not None and chain[0].inputs:
         read = chain[0].inputs[0][1]
-        if torch.equal(read, stream[0]):
+        if torch.equal(read, stream):
             return tuple(call.module for call in chain)
         givers = [call for call in calls if call is not chain[0] and torch.equal(call.output, read)]
         if not givers or len(chain) > len(calls):
@@ -148,22 +118,15 @@ def _tail(model: nn.Module, path: str, tokens: Tensor, last: Slot) -> tuple[str,
     return None
 
 
-def _check_starts(model: nn.Module, tokens: Tensor, logits: Tensor) -> None:
+def _check_start(model: nn.Module, sites: Sites, tokens: Tensor, logits: Tensor, block: int, stream: Tensor) -> None:
     """Raise AtlasError where a pass that starts at a later block does not give the logits of the whole pass."""
-    from sae_atlas.sites.hooks import capture, start_at
-
-    count = len(_measured[model].blocks)
-    for start, site, layer in ((count // 2, "resid_pre", count // 2), (count, "resid_post", count - 1)):
-        with capture(model, site, [layer]) as stream:
-            forward_pass(model, tokens)
-        with start_at(model, start, stream[layer]):
-            missed = _missing(logits, forward_pass(model, tokens).logits)
-        if not missed <= SAME * torch.finfo(model.dtype).eps:
-            del _measured[model]
-            raise AtlasError(
-                f"base_model: {type(model).__name__} started from the stream at block {start} misses its own logits by "
-                f"{missed:.0%}; more than the stream goes from block to block, so that no layer's loss can be measured"
-            )
+    with started(model, sites, block, stream):
+        missed = _missing(logits, forward_pass(model, tokens).logits)
+    if not missed <= SAME * torch.finfo(model.dtype).eps:
+        raise AtlasError(
+            f"base_model: {type(model).__name__} started from the stream at block {block} misses its own logits by "
+            f"{missed:.0%}; more than the stream goes from block to block, so that no layer's loss can be measured"
+        )
 
 
 def _missing(value: Tensor, other: Tensor) -> float:
