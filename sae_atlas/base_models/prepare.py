@@ -5,10 +5,10 @@ from pathlib import Path
 
 from sae_atlas.base_models import from_hub
 from sae_atlas.base_models.adapters import ADAPTER, check_base, read_meta, weights_sum
-from sae_atlas.base_models.both_versions import add_older_names
 from sae_atlas.base_models.from_scratch import random_model
 from sae_atlas.base_models.load import largest_id, read_model, start_token
 from sae_atlas.base_models.packages import find_model
+from sae_atlas.base_models.written import write_folder
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.files import atomic, read_json, sha256, write_json
 from sae_atlas.io.log import DISK_ERRORS, logger
@@ -48,9 +48,7 @@ def _from_package(settings: dict, folder: Path) -> dict:
     file = embedded.path()
     logger.info("converting %s", file.name)
     with atomic(folder) as partial:
-        read_model(file).save_pretrained(partial)
-        read_tokenizer(file).save_pretrained(partial)
-        add_older_names(partial)
+        write_folder(partial, read_tokenizer(file), read_model(file))
     return {
         "path": folder.name,
         "source": f"package {embedded.package}=={embedded.version}, file {embedded.file}",
@@ -83,9 +81,7 @@ def _from_restoration(settings: dict, folder: Path) -> dict:
         raise AtlasError(f"base_model.path: {path} is not there; give the model's .pt")
     model = read_restoration(path)
     with atomic(folder) as partial:
-        model.save_pretrained(partial)
-        code_point_tokenizer(model.config.vocab_size).save_pretrained(partial)
-        add_older_names(partial)
+        write_folder(partial, code_point_tokenizer(model.config.vocab_size), model)
     return {
         "path": folder.name,
         "source": f"restoration {path.name}",
@@ -100,9 +96,7 @@ def _at_random(settings: dict, folder: Path) -> dict:
     words = named_tokenizer(settings["tokenizer"])
     model = random_model(settings["architecture"], settings["sizes"], words, settings["seed"])
     with atomic(folder) as partial:
-        model.save_pretrained(partial)
-        words.save_pretrained(partial)
-        add_older_names(partial)
+        write_folder(partial, words, model)
     return {
         "path": folder.name,
         "source": f"random {settings['architecture']}, seed {settings['seed']}",
@@ -116,8 +110,7 @@ def make_tokenizer(provenance: str | Path, tokenizer: str) -> None:
     """Write a tokenizer (`named_tokenizer`) alone, in a folder beside its provenance, as `load_tokenizer` reads it."""
     folder = Path(provenance).parent / "tokenizer"
     with atomic(folder) as partial:
-        named_tokenizer(tokenizer).save_pretrained(partial)
-        add_older_names(partial)
+        write_folder(partial, named_tokenizer(tokenizer))
     write_json(provenance, {"path": folder.name, "tokenizer": tokenizer, "record": current_record()})
 
 

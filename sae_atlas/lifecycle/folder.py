@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_atlas.base_models.adapters import ADAPTER, META
-from sae_atlas.base_models.both_versions import add_older_names
+from sae_atlas.base_models.written import add_older_names
 from sae_atlas.io.files import read_json, sha256, write_json
 from sae_atlas.io.provenance import current_record
 from sae_atlas.lifecycle.card import write_card

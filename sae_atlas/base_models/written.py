@@ -1,4 +1,4 @@
-"""Folders that transformers 5 wrote, made readable for transformers 4 too: it knows other names for the same things."""
+"""Write a model's folder so that transformers 4 reads it as the same model: it knows other names than 5 for the same things."""
 
 from pathlib import Path
 
@@ -9,6 +9,14 @@ ROTARY = {
     "llama": {"rope_theta": "rope_theta"},
     "gpt_neox": {"rotary_emb_base": "rope_theta", "rotary_pct": "partial_rotary_factor"},
 }
+
+
+def write_folder(folder: Path, tokenizer, model=None) -> None:
+    """A tokenizer, and the model that it is of if there is one, in transformers format."""
+    if model is not None:
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    add_older_names(folder)
 
 
 def add_older_names(folder: Path) -> None:
