@@ -260,6 +260,9 @@ def test_hooks_have_the_names_others_use(site):
 def test_module_paths():
     neox, gpt2, llama = (measure(random_model(kind)).plain() for kind in ("gpt_neox", "gpt2", "llama"))
     assert module_path(neox, "resid_post", 2) == "gpt_neox.layers.2"
+    assert (
+        module_path(neox, "mlp_in", 2) == "gpt_neox.layers.2.post_attention_layernorm"
+    )  # the other norm gives the same
     assert module_path(neox, "resid_pre", 2) == "gpt_neox.layers.1" and module_path(neox, "resid_pre", 0) is None
     assert module_path(gpt2, "attn_out", 2) == "transformer.h.2.attn"
     assert module_path(gpt2, "resid_mid", 2) is None  # no module gives it

@@ -228,13 +228,16 @@ def _mlp_input(trial: Trial, part: Call, stream: Tensor) -> Point | None:
 
 
 def _outermost(trial: Trial, value: Tensor, before: Call | None = None) -> Call | None:
-    """The outermost module that gives this value; one that computes rather than one that hands it on."""
+    """The outermost module that gives this value; one that computes rather than one that hands it on.
+
+    The last of several: norms that are yet to be trained give the same of the same stream.
+    """
     givers = [
-        call
-        for call in trial.calls
+        (call.has_matrix, -call.depth, number)
+        for number, call in enumerate(trial.calls)
         if call is not before and call.output.shape == value.shape and torch.equal(call.output, value)
     ]
-    return max(givers, key=lambda call: (call.has_matrix, -call.depth), default=None)
+    return trial.calls[max(givers)[-1]] if givers else None
 
 
 def _output(trial: Trial, call: Call, factor: float) -> Point:
