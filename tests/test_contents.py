@@ -46,7 +46,7 @@ def config(tmp_path):
 
 
 def contents(config, folder, records=()):
-    return local_contents(config, records, folder / "contents.json")
+    return local_contents(config, "config.yaml", records, folder / "contents.json")
 
 
 def finished(folder, config, stage, **about):
@@ -157,7 +157,7 @@ def test_files_that_are_gone_are_refused_before_any_job_unless_what_was_made_of_
         records.append(tmp_path / f"{stage}.json")
     (tmp_path / "t.jsonl").unlink()
     assert contents(config, tmp_path, records) == content
-    with pytest.raises(AtlasError, match=r"corpus\.path: .*t\.jsonl is not there"):
+    with pytest.raises(AtlasError, match=r"config.yaml: corpus\.path: .*t\.jsonl is not there"):
         contents(config, tmp_path)
     (tmp_path / "model" / "config.json").unlink()
     assert contents(config, tmp_path, records) == content

@@ -26,10 +26,11 @@ RECORDS = (
 MEMORY = "results/contents.json"
 
 
-def local_contents(config: dict, records: Iterable[Path], memory: Path) -> dict[str, str]:
+def local_contents(config: dict, file: str, records: Iterable[Path], memory: Path) -> dict[str, str]:
     """Hash of what a config's own files hold, by the stage that reads them; of outputs from before without one: none.
 
-    records: of what is there. Raises AtlasError for a file that is not there, unless what was made from it is.
+    records: of what is there. Raises AtlasError, which names the config's `file`, for a file that is not there, unless what
+    was made from it is.
     """
     sources = list(_sources(config))
     if not sources:
@@ -39,7 +40,10 @@ def local_contents(config: dict, records: Iterable[Path], memory: Path) -> dict[
     for stage, key, section in sources:
         settings = json.loads(json.dumps(plain.settings(stage)))
         about = [each for each in made if (each[1].get("stage"), each[1].get("settings")) == (stage, settings)]
-        content = _content(contents, stage, key, section, *(about[0] if about else (None, {})))
+        try:
+            content = _content(contents, stage, key, section, *(about[0] if about else (None, {})))
+        except AtlasError as error:
+            raise AtlasError(f"{file}: {error}") from error
         if content:
             found[stage] = content
     contents.keep()

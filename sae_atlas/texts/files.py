@@ -41,7 +41,9 @@ def text_files(path: str | list[str], key: str) -> dict[str, Path]:
             raise AtlasError(f"{key}: {place} holds no {_kinds()}")
         return inside
     if not os.path.isfile(place):
-        raise AtlasError(f"{key}: {place} is not there")
+        raise AtlasError(
+            f"{key}: {place} is not there; give a file or a folder, from here or from the config's own folder"
+        )
     if kind(place) not in KINDS:
         raise AtlasError(f"{key}: {place.name} is none of {_kinds()}")
     return {place.name: place}

@@ -51,7 +51,7 @@ def read_atlas():
         checked = complete_config(config, file)
         if not workflow.remote_exec:  # a job of a run that was checked
             check_config(checked, file)
-        contents = local_contents(checked, on_disk(*RECORDS), Path(PATHS.modify(MEMORY)))
+        contents = local_contents(checked, file, on_disk(*RECORDS), Path(PATHS.modify(MEMORY)))
     except AtlasError as error:
         sys.exit(f"{error}")
     return Atlas(checked, begun_with(on_disk(ORIGINS)), contents=contents)

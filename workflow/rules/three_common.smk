@@ -16,9 +16,9 @@ from sae_atlas.lifecycle.survival.configs import COMPARED, identities, three_con
 from sae_atlas.io.provenance import identity
 
 
-def read_atlas(folder, checked):
+def read_atlas(folder, checked, file):
     """The atlas of a stage, whose results lie in a folder of its own."""
-    contents = local_contents(checked, [path for each in RECORDS for path in folder.glob(each)], folder / MEMORY)
+    contents = local_contents(checked, file, [path for each in RECORDS for path in folder.glob(each)], folder / MEMORY)
     return Atlas(checked, begun_with(folder.glob(ORIGINS)), contents=contents)
 
 
@@ -31,7 +31,7 @@ def read_configs():
         if not workflow.remote_exec:  # a job of a run that was checked
             for each in checked.values():
                 check_config(each, file)
-        return configs, {stage: read_atlas(Path(stage), each) for stage, each in checked.items()}
+        return configs, {stage: read_atlas(Path(stage), each, file) for stage, each in checked.items()}
     except AtlasError as error:
         sys.exit(f"{error}")
 
