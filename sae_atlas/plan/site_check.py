@@ -1,6 +1,6 @@
-"""Whether a model has the site that a config asks for, before anything of it but its config.json is there.
+"""Whether a model has the site that a config asks for, before its weights are read, and of a local one its tokenizer.
 
-Measured on a few random layers made from that config; measured again on the weights when the model is prepared and used.
+Measured on a few random layers made from its config.json; measured again on the weights when the model is prepared and used.
 """
 
 import copy
@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import sae_atlas
+from sae_atlas.base_models.from_hub import TEXTS
 from sae_atlas.config.layers import model_config
 from sae_atlas.config.made import base_of
 from sae_atlas.io.errors import AtlasError, reason
@@ -27,18 +28,30 @@ PARAMETERS = 100_000_000  # the most that are made at the model's own width
 VOCABULARY = 512
 MOST = 300_000_000  # parameters: with more, the measurement waits for the weights
 EXPERTS = 8  # that a narrow model's MLPs choose from
+WIDTHS = (
+    "hidden_size",
+    "intermediate_size",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+    "mamba_n_heads",
+    "mamba_d_ssm",
+)
+PATIENCE = 120  # s that a run's start waits for the measurement
 SEED = 0
 
 
 def check_config(config: dict, file: str) -> None:
-    """Raise AtlasError, with the config's file, where its model has no such site in these layers as far as is known."""
+    """Raise AtlasError, with the config's file, for a local model whose tokenizer does not fit, or a model without this site.
+
+    Of a model that is not here yet the jobs that fetch it tell.
+    """
     activations = config["activations"]
-    if problem := site_problem(config["base_model"], activations["site"], activations["layers"]):
+    if problem := model_problem(config["base_model"], activations["site"], activations["layers"]):
         raise AtlasError(f"{file}: {problem}")
 
 
-def site_problem(base_model: dict, site: str, layers: list[int]) -> str | None:
-    """What is wrong with the site in these layers of a config's model, in one line; None where nothing is known to be.
+def model_problem(base_model: dict, site: str, layers: list[int]) -> str | None:
+    """What is wrong with a config's model, or the site in these layers of it, in one line; None where nothing is known to be.
 
     base_model: the config's section; without its config.json nothing is known. The answer is kept in the user's cache
     folder, for it takes the import of torch and transformers.
@@ -47,7 +60,8 @@ def site_problem(base_model: dict, site: str, layers: list[int]) -> str | None:
         sizes = model_config(base_model)
     except AtlasError:
         return None
-    key = [sizes, site, layers, version("transformers"), code_identity("sites", "plan/site_check.py")]
+    code = code_identity("sites", "plan/site_check.py", "base_models/prepare.py", "base_models/load.py")
+    key = [sizes, site, layers, version("transformers"), code, _small_files(base_of(base_model))]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sae-atlas"
     file = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
     try:
@@ -57,9 +71,10 @@ def site_problem(base_model: dict, site: str, layers: list[int]) -> str | None:
     # In a process of its own: what reads the config stays as small as it is without torch.
     ours = [str(Path(sae_atlas.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     asked = [sys.executable, "-P", "-m", "sae_atlas.plan.site_check", json.dumps([base_model, site, layers])]
-    settings = {"encoding": "utf-8", "env": os.environ | {"PYTHONPATH": os.pathsep.join(ours)}}
-    done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **settings)
-    if done.returncode:
+    settings = {"encoding": "utf-8", "env": os.environ | {"PYTHONPATH": os.pathsep.join(ours)}, "timeout": PATIENCE}
+    try:
+        done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, **settings)
+    except subprocess.SubprocessError:
         logger.warning("the site is not measured before the run; the weights will tell")
         return None
     problem = json.loads(done.stdout)
@@ -67,6 +82,15 @@ def site_problem(base_model: dict, site: str, layers: list[int]) -> str | None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"problem": problem})
     return problem
+
+
+def _small_files(section: dict) -> list:
+    """Of a local model what a tokenizer may be read from, with sizes and times."""
+    if section["source"] != "local":
+        return []
+    folder = Path(section["path"]).expanduser()
+    files = sorted({file for pattern in TEXTS for file in folder.glob(pattern)})
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 def transformers_config(base_model: dict):
@@ -121,6 +145,19 @@ def random_layers(config, layers: list[int]):
     return None
 
 
+def _problem(base_model: dict, site: str, layers: list[int]) -> str | None:
+    """In a process with torch: the tokenizer, then the site."""
+    from sae_atlas.base_models.prepare import sizes
+
+    section = base_of(base_model)
+    if section["source"] == "local":
+        try:
+            sizes(Path(section["path"]).expanduser())
+        except AtlasError as error:
+            return str(error)
+    return _measured(transformers_config(base_model), site, layers)
+
+
 def _measured(config, site: str, layers: list[int]) -> str | None:
     from sae_atlas.sites.hooks import check_site
     from sae_atlas.sites.measure import measure
@@ -157,18 +194,17 @@ def _shortened(config, layers: list[int]):
 
 
 def _narrow(text) -> None:
-    """Two groups of heads, and widths in proportion; heads keep their size. A few experts in one group."""
+    """Two or four heads, and widths in proportion; heads keep their size. A few experts in one group."""
     heads = text.num_attention_heads
     keys = getattr(text, "num_key_value_heads", None) or heads
-    fewer = min(keys, 2)
-    share = fewer / keys
-    text.num_attention_heads = int(heads * share)
+    fewer_keys = min(keys, 2)
+    fewer = fewer_keys if keys == heads else min(heads, 2 * fewer_keys)
+    text.num_attention_heads = fewer
     if hasattr(text, "num_key_value_heads"):
-        text.num_key_value_heads = fewer
-    text.hidden_size = int(text.hidden_size * share)
-    for name in ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"):
+        text.num_key_value_heads = fewer_keys
+    for name in WIDTHS:
         if isinstance(getattr(text, name, None), int):
-            setattr(text, name, max(64, int(getattr(text, name) * share)))
+            setattr(text, name, max(1, getattr(text, name) * fewer // heads))
     for name in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"):
         if isinstance(getattr(text, name, None), int):
             setattr(text, name, min(EXPERTS, getattr(text, name)))
@@ -179,4 +215,4 @@ def _narrow(text) -> None:
 
 if __name__ == "__main__":
     section, asked_site, chosen = json.loads(sys.argv[1])
-    print(json.dumps(_measured(transformers_config(section), asked_site, chosen)))
+    print(json.dumps(_problem(section, asked_site, chosen)))

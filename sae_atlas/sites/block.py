@@ -16,6 +16,9 @@ from sae_atlas.sites.trace import CONTEXTS, TOKENS, Call, Slot, traced
 PARTS = ("attn_out", "mlp_out", "mlp_in", "resid_mid")  # sites that a block need not have
 SAME_PART = 0.05  # largest share of a part by which it may be off once it is added to the stream, in any precision
 ADDS_UP = 1e-3  # largest share of a value that may be missing from a sum, beyond rounding
+# Largest share by which a part that mixes no tokens may move with another token, beyond rounding: experts work on the tokens
+# that chose them, and sum in another order with another number of them.
+MIXES_NOTHING = 1e-5
 
 
 class Trial:
@@ -259,4 +262,4 @@ def _keeps_later(part: Call, calls: list[Call], first: int) -> bool:
     """Whether a part is the same, but for rounding, from the token `first` on."""
     now = next(call.output for call in calls if call.module == part.module)[:, first:].double()
     before = part.output[:, first:].double()
-    return bool((now - before).norm() <= torch.finfo(part.output.dtype).eps * before.norm())
+    return bool((now - before).norm() <= (MIXES_NOTHING + torch.finfo(part.output.dtype).eps) * before.norm())
