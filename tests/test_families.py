@@ -3,74 +3,26 @@
 import pyarrow.parquet as pq
 import pytest
 import torch
+from families import KINDS, layers_of, problems, row, rows
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
-from sae_atlas.plan.site_check import random_layers
-from sae_atlas.sites.hooks import capture, patch, start_at
-from sae_atlas.sites.measure import measure
-from sae_atlas.sites.points import Block
-from sae_atlas.sites.trace import forward_pass, trial_tokens
 from workflow import small, snakemake
 
 # Families whose kinds differ: sequential, parallel, norms behind the modules, flat tokens, one part alone, mixed layers.
 FEW = ("gpt2", "phi", "gemma2", "opt", "mamba", "qwen3_5_text", "bloom")
-CLOSE = 1e-4  # of a norm, in float32
+LONG = pytest.mark.long
 
 
-def problems(kind: str) -> list[str]:
-    """What is wrong with the sites of a family's random layers; raises AtlasError where the family is refused."""
-    config = AutoConfig.for_model(kind)
-    model = random_layers(config, list(range(config.get_text_config().num_hidden_layers)))
-    if model is None:
-        raise LookupError("no few layers of it can be made")
-    with torch.inference_mode():
-        blocks = measure(model).blocks
-        return [line for layer in range(len(blocks)) for line in of_block(model, layer, blocks[layer])]
-
-
-def of_block(model, layer: int, block: Block) -> list[str]:
-    tokens, count = trial_tokens(model), len(measure(model).blocks)
-    whole, values, wrong = forward_pass(model, tokens).logits, {}, []
-    for site in block.points:
-        values[site] = read(model, site, layer, tokens, stop=False)
-        if not torch.equal(values[site], read(model, site, layer, tokens, stop=True)):
-            wrong.append(f"{site} is another where the pass ends early")
-        with patch(model, site, layer, lambda activation: activation.clone()):
-            if off(forward_pass(model, tokens).logits, whole) > CLOSE:
-                wrong.append(f"{site} patched with itself moves the logits")
-        with patch(model, site, layer, torch.zeros_like):
-            if torch.equal(forward_pass(model, tokens).logits, whole):
-                wrong.append(f"{site} patched with zeros moves nothing")
-    parts = [values[site] for site in ("attn_out", "mlp_out") if site in values]
-    whole_sum = len(parts) == 2 or any("adds one part" in reason for reason in block.lacks.values())
-    if whole_sum and (missed := off(sum(parts, values["resid_pre"]), values["resid_post"])) > CLOSE:
-        wrong.append(f"the parts miss resid_post by {missed:.0e}")
-    for start, site in ((layer, "resid_pre"), *[(count, "resid_post")] * (layer == count - 1)):
-        with start_at(model, start, values[site]):
-            if off(forward_pass(model, tokens).logits, whole) > CLOSE:
-                wrong.append(f"started at block {start} it gives other logits")
-    return [f"layer {layer}: {line}" for line in wrong]
-
-
-def read(model, site: str, layer: int, tokens, stop: bool):
-    with capture(model, site, [layer], stop=stop) as values:
-        forward_pass(model, tokens)
-    return values[layer]
-
-
-def off(value, expected) -> float:
-    return float((value - expected).norm() / expected.norm())
-
-
-@pytest.mark.parametrize("kind", FEW)
-def test_sites_of_a_family(kind):
-    assert problems(kind) == []
+@pytest.mark.parametrize("kind", [kind if kind in FEW else pytest.param(kind, marks=LONG) for kind in KINDS])
+def test_a_family_has_the_sites_that_the_page_says_and_they_are_what_their_names_say(kind):
+    assert row(kind) == rows()[kind]
+    if "not tried" not in rows()[kind] and "refused: base_model" not in rows()[kind]:
+        assert problems(layers_of(kind)) == []
 
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
 LLAMA = SIZES | {"num_key_value_heads": 1, "intermediate_size": 64, "pad_token_id": None}
-LONG = pytest.mark.long
 CHAINS = [  # family, its sizes, site
     ("phi", LLAMA | {"num_key_value_heads": 2}, "resid_post"),
     ("gemma2", LLAMA | {"head_dim": 16}, "attn_out"),

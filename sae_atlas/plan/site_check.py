@@ -24,9 +24,10 @@ from sae_atlas.io.log import logger
 from sae_atlas.io.provenance import code_identity
 
 LAYERS = 4  # the most that are made; one of each kind that the config lists
-PARAMETERS = 100_000_000  # the most that are made at the model's own width
+PARAMETERS = 20_000_000  # the most that are made at the model's own width
 VOCABULARY = 512
 MOST = 300_000_000  # parameters: with more, the measurement waits for the weights
+HEADS = 4  # of a narrow model
 EXPERTS = 8  # that a narrow model's MLPs choose from
 WIDTHS = (
     "hidden_size",
@@ -119,7 +120,7 @@ def random_layers(config, layers: list[int]):
     """A model in float32 of a few layers of this config, one of each kind among `layers`, with random weights.
 
     Its vocabulary is cut, and beyond PARAMETERS its heads and widths are too. None where it cannot be made of a size that
-    pays. Every weight is drawn anew, for some families begin with zeros.
+    pays. Matrices are drawn anew, and vectors moved from where they begin, for some families begin with zeros.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -140,7 +141,7 @@ def random_layers(config, layers: list[int]):
         with torch.no_grad():
             for weight in model.parameters():
                 drawn = torch.randn(weight.shape, generator=generator)
-                weight.copy_(0.5 * weight.shape[-1] ** -0.5 * drawn if weight.ndim > 1 else 1 + 0.1 * drawn)
+                weight.copy_(0.5 * weight.shape[-1] ** -0.5 * drawn if weight.ndim > 1 else weight + 0.1 * drawn)
         return model
     return None
 
@@ -194,14 +195,13 @@ def _shortened(config, layers: list[int]):
 
 
 def _narrow(text) -> None:
-    """Two or four heads, and widths in proportion; heads keep their size. A few experts in one group."""
+    """Four heads, and widths in proportion; heads keep their size. A few experts in one group."""
     heads = text.num_attention_heads
     keys = getattr(text, "num_key_value_heads", None) or heads
-    fewer_keys = min(keys, 2)
-    fewer = fewer_keys if keys == heads else min(heads, 2 * fewer_keys)
+    fewer = min(heads, HEADS)
     text.num_attention_heads = fewer
     if hasattr(text, "num_key_value_heads"):
-        text.num_key_value_heads = fewer_keys
+        text.num_key_value_heads = fewer if keys == heads else min(keys, fewer // 2)
     for name in WIDTHS:
         if isinstance(getattr(text, name, None), int):
             setattr(text, name, max(1, getattr(text, name) * fewer // heads))

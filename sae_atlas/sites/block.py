@@ -135,7 +135,8 @@ def _pair(holders: list[Call], misses: Callable, added: Tensor) -> list[tuple[Ca
     for a, b in pairs:
         both = torch.stack([a.output.double().flatten(), b.output.double().flatten()], dim=1)
         factors = torch.linalg.lstsq(both, added.flatten()[:, None]).solution[:, 0]
-        if bool((factors > 0).all()) and misses((both @ factors).view_as(added)) < ADDS_UP:
+        least = float((both.norm(dim=0) * factors).min())  # a part that may be missing is none
+        if least > ADDS_UP * added.norm() and misses((both @ factors).view_as(added)) < ADDS_UP:
             return [(a, float(factors[0])), (b, float(factors[1]))]
     return None
 

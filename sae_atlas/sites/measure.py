@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.sites.block import Trial, parts_of
 from sae_atlas.sites.points import Block, Sites, started
 from sae_atlas.sites.trace import Call, Slot, forward_pass, traced, trial_tokens
@@ -120,8 +120,14 @@ def _before_logits(model: nn.Module, calls: list[Call], stream: Tensor) -> tuple
 
 def _check_start(model: nn.Module, sites: Sites, tokens: Tensor, logits: Tensor, block: int, stream: Tensor) -> None:
     """Raise AtlasError where a pass that starts at a later block does not give the logits of the whole pass."""
-    with started(model, sites, block, stream):
-        missed = _missing(logits, forward_pass(model, tokens).logits)
+    try:
+        with started(model, sites, block, stream):
+            missed = _missing(logits, forward_pass(model, tokens).logits)
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:  # of the model's own code
+        raise AtlasError(
+            f"base_model: {type(model).__name__} cannot be started from the stream at block {block} ({reason(error)}), so that "
+            "no layer's loss can be measured"
+        ) from error
     if not missed <= SAME * torch.finfo(model.dtype).eps:
         raise AtlasError(
             f"base_model: {type(model).__name__} started from the stream at block {block} misses its own logits by "

@@ -100,7 +100,7 @@ def hooked(model: nn.Module, sites: Sites, point: Point, see: Callable[[Tensor],
         return None if changed is None else point.slot.replace(changed, args, named)
 
     def out_of(_, __, output):
-        if not isinstance(output, tuple):
+        if not isinstance(output, tuple | list):
             return visit(output)
         changed = visit(point.slot.read(output, {}))
         return None if changed is None else point.slot.replace(changed, output, {})[0]
@@ -150,7 +150,7 @@ def started(model: nn.Module, sites: Sites, layer: int, residual: Tensor) -> Ite
 
 
 def _given(residual: Tensor, slot: Slot) -> Callable:
-    """A forward that gives the stream where the block gave it, and nothing beside it."""
-    if slot.key is None:
+    """A forward that gives the stream where the block gave it, and nothing in the place of what else it gave."""
+    if slot.outputs is None:
         return lambda *_, **__: residual
-    return lambda *_, **__: (*[None] * slot.key, residual, None)
+    return lambda *_, **__: tuple(residual if place == slot.key else None for place in range(slot.outputs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,12 @@ ORDINARY = 256  # ids below this are tried
 class Slot:
     """Which of a module's arguments or outputs a tensor is: a place or a name; None where it is the only output.
 
-    flat: it is [batch x context, d] and not [batch, context, d].
+    flat: it is [batch x context, d] and not [batch, context, d]. outputs: how many the module gives, None of one alone.
     """
 
     key: int | str | None = None
     flat: bool = False
+    outputs: int | None = None
 
     def read(self, args: tuple, named: dict) -> Tensor:
         return named[self.key] if isinstance(self.key, str) else args[self.key or 0]
@@ -56,7 +57,12 @@ def forward_pass(model: nn.Module, tokens: Tensor, last_only: bool = False):
     """A forward pass without a cache, with the arguments that this model's forward knows. last_only: logits of one position."""
     known = inspect.signature(model.forward).parameters
     wanted = {"use_cache": False} | ({"logits_to_keep": 1} if last_only else {})
-    return model(tokens, **{name: value for name, value in wanted.items() if name in known})
+    config = model.config.get_text_config()
+    keeps, config.use_cache = getattr(config, "use_cache", False), False  # some forwards take it from there alone
+    try:
+        return model(tokens, **{name: value for name, value in wanted.items() if name in known})
+    finally:
+        config.use_cache = keeps
 
 
 def trial_tokens(model: nn.Module) -> Tensor:
@@ -84,7 +90,9 @@ def token_tensors(args: tuple, named: dict | None = None) -> list[tuple[Slot, Te
 def output_tensors(output) -> list[tuple[Slot, Tensor]]:
     if isinstance(output, Tensor):
         return [(Slot(None, slot.flat), value) for slot, value in token_tensors((output,))]
-    return token_tensors(output) if isinstance(output, tuple) else []
+    if not isinstance(output, tuple | list):
+        return []
+    return [(replace(slot, outputs=len(output)), value) for slot, value in token_tensors(output)]
 
 
 @contextmanager
