@@ -1,13 +1,12 @@
 """Large atlases and long texts: `python -m benchmarks.load [--toy] [--only graph|starts|tokens|texts|wide]`.
 
 graph: the plan (`snakemake -n`) of 24 layers x 6 snapshots x 3 recipes, and of ten times as many recipes, snapshots or
-layers. starts: what a job of every kind imports before it works. tokens: seconds and peak memory of every stage at 1, 4 and
+layers. starts: what a job of every stage imports before it works. tokens: seconds and peak memory of every stage at 1, 4 and
 16 times the tokens, each in a process of its own. texts: `tokenize` alone at sizes at which its memory shows, again 1, 4 and 16
 times the tokens. wide: the stages of `tokens` once, at d 4,096 and in one long context.
 """
 
 import argparse
-import ast
 import json
 import os
 import subprocess
@@ -27,6 +26,7 @@ from sae_atlas.config.read import complete_config
 from sae_atlas.plan.estimate import asked
 from sae_atlas.plan.shape import read_shape
 from sae_atlas.plan.work import count
+from sae_atlas.stages import STAGES
 from sae_atlas.stages.atlas import Atlas
 
 STAGES = ("prepare_model", "tokenize", "save_activations", "shard_activations", "train_sae", "save_held_out")
@@ -90,15 +90,15 @@ def _planned(layers: int, snapshots: int, recipes: int) -> dict:
     return {"layers": layers, "snapshots": snapshots, "recipes": recipes, "jobs": total, **used}
 
 
-def starts(which: str) -> list[dict]:
-    """Seconds and memory of a new Python with the imports of every script of the workflow, wherever in it they stand."""
+def starts(which: str | None = None) -> list[dict]:
+    """Seconds and memory of a new Python with what a job of every stage, or of `which`, imports before it works."""
     rows = []
-    for script in sorted((ROOT / "workflow/scripts").glob(f"{which}.py")):
-        nodes = ast.walk(ast.parse(script.read_text(encoding="utf-8")))
-        lines = [ast.unparse(node) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
-        names = f"import sys; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    for stage in sorted(STAGES) if which is None else [which]:
+        module, _ = STAGES[stage].runs.split(":")
+        lines = ["import sys, sae_atlas.stages.job", f"import sae_atlas.{module}"]
+        names = f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
         found, used = _timed([sys.executable, "-c", "\n".join([*lines, names])])
-        rows.append({"rule": script.stem, "imports": found.stdout.split(), **used})
+        rows.append({"rule": stage, "imports": found.stdout.split(), **used})
     return rows
 
 
@@ -185,7 +185,7 @@ def main() -> None:
     toy = chosen.toy
     parts = {
         "graph": lambda: graph(((2, 1, 1),) if toy else GRIDS),
-        "starts": lambda: starts("release" if toy else "*"),
+        "starts": lambda: starts("release" if toy else None),
         "tokens": lambda: tokens((2048, 4096), measure) if toy else tokens((32_768, 131_072, 524_288)),
         "texts": lambda: texts((20_000, 40_000), measure) if toy else texts((1_000_000, 4_000_000, 16_000_000)),
         "wide": lambda: wide(64, 8, 256, measure) if toy else wide(4096, 32, 8192),

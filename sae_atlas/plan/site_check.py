@@ -204,7 +204,8 @@ def _narrow(text) -> None:
         text.num_key_value_heads = fewer if keys == heads else min(keys, fewer // 2)
     for name in WIDTHS:
         if isinstance(getattr(text, name, None), int):
-            setattr(text, name, max(1, getattr(text, name) * fewer // heads))
+            width = getattr(text, name) * fewer // heads
+            setattr(text, name, width if width < 8 else width // 8 * 8)  # products of experts want widths of 16 bytes
     for name in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"):
         if isinstance(getattr(text, name, None), int):
             setattr(text, name, min(EXPERTS, getattr(text, name)))
