@@ -26,7 +26,7 @@ from sae_atlas.config.read import complete_config
 from sae_atlas.plan.estimate import asked
 from sae_atlas.plan.shape import read_shape
 from sae_atlas.plan.work import count
-from sae_atlas.stages import STAGES
+from sae_atlas.stages import STAGES as DECLARED
 from sae_atlas.stages.atlas import Atlas
 
 STAGES = ("prepare_model", "tokenize", "save_activations", "shard_activations", "train_sae", "save_held_out")
@@ -93,8 +93,8 @@ def _planned(layers: int, snapshots: int, recipes: int) -> dict:
 def starts(which: str | None = None) -> list[dict]:
     """Seconds and memory of a new Python with what a job of every stage, or of `which`, imports before it works."""
     rows = []
-    for stage in sorted(STAGES) if which is None else [which]:
-        module, _ = STAGES[stage].runs.split(":")
+    for stage in sorted(DECLARED) if which is None else [which]:
+        module, _ = DECLARED[stage].runs.split(":")
         lines = ["import sys, sae_atlas.stages.job", f"import sae_atlas.{module}"]
         names = f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
         found, used = _timed([sys.executable, "-c", "\n".join([*lines, names])])
