@@ -1,7 +1,6 @@
 """What every job of the workflow does around its stage's function: the log, the check of its inputs, the record, its costs."""
 
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,13 +10,11 @@ from pathlib import Path
 from sae_atlas.io.errors import REMAKE, AtlasError
 from sae_atlas.io.files import write_json
 from sae_atlas.io.log import job_log
+from sae_atlas.io.memory import keep_memory
 from sae_atlas.io.provenance import carries, code_identity, current_record, make_record, recording
 from sae_atlas.io.usage import process_start, write_usage
 
 NO_ARGUMENT = ("keep_bits",)  # settings of what is no more, kept because identities of finished atlases hold them
-# Told to torch before its first large array: pages of 2 MB where the system has them, so that an evaluation meets a fifth of
-# the page faults. What the user says of it counts.
-LARGE_PAGES = ("THP_MEM_ALLOC_ENABLE", "1")
 ARRAYS = "zarr.json"  # stands for the folder of arrays that it lies in
 
 
@@ -33,7 +30,7 @@ def job(snakemake) -> Iterator[Callable]:
     snakemake: as scripts find it. Its params `job` and `expects` are made by `job` of workflow/rules/inputs.smk.
     """
     start = process_start()
-    os.environ.setdefault(*LARGE_PAGES)
+    keep_memory()
     with job_log(snakemake.log[0]):
         asked = snakemake.params.job
         for path, identities in snakemake.params.expects.items():
