@@ -1,6 +1,7 @@
 """What is around every stage's function: inputs of other jobs are refused, arguments go by name, outputs carry the record."""
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, write_json
 from sae_atlas.io.provenance import code_identity, current_record, make_record, recording
 from sae_atlas.io.tables import identities, write_table
+from sae_atlas.plan.costs import read_costs
 from sae_atlas.stages import STAGES
 from sae_atlas.stages.explorer import TABLES
 from sae_atlas.stages.job import job
@@ -67,6 +69,18 @@ def run(snakemake) -> None:
     """As workflow/scripts/run.py does."""
     with job(snakemake) as function:
         function()
+
+
+def test_what_a_job_took_is_told_beside_its_log(tmp_path, runs):
+    """Exactly, also of a job that is over before anybody could look at it from outside."""
+    runs(lambda: sum(range(10**6)))
+    snakemake = given(tmp_path)
+    snakemake.log = [f"{tmp_path}/results/logs/a_stage/layer00.log"]
+    before = sum(os.times()[:4])
+    run(snakemake)
+    (cost,) = read_costs(tmp_path / "results" / "benchmarks", {"a_stage": ["layer00"]})
+    assert cost.measured == 1 and cost.wall >= before - 0.1 and cost.cpu >= before - 0.1
+    assert cost.memory > 20  # MB, of the interpreter and its libraries alone
 
 
 # --- the check of the inputs -------------------------------------------------------------------------------------------

@@ -16,14 +16,12 @@ def execute_script(self, script: str, edit: bool = False) -> None:
     """In place of PythonScript.execute_script, which starts an interpreter."""
     process = FORKS.Process(target=runpy.run_path, args=(script,), kwargs={"run_name": "__main__"})
     process.start()
-    with benchmarked(process.pid, self.bench_record):
-        process.join()
+    process.join()
     if process.exitcode:
         raise subprocess.CalledProcessError(process.exitcode, script)
 
 
 if __name__ == "__main__":
-    from snakemake.benchmark import benchmarked
     from snakemake.cli import main
     from snakemake.script import PythonScript
 

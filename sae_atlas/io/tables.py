@@ -1,10 +1,11 @@
 """Tables on disk: Parquet that carries the identities of what is in it. Without torch: figures read them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
@@ -22,6 +23,27 @@ def write_table(path: str | Path, table: pa.Table, identities: Sequence[str] | N
         identities = [record["identity"]] if (record := current_record()) else []
     with atomic(path) as partial:
         parquet.write_table(table.replace_schema_metadata({"identities": json.dumps(list(identities))}), partial)
+
+
+def table_of(columns: Mapping[str, np.ndarray | list]) -> pa.Table:
+    """A table of columns of numbers [rows], of lists of numbers of one length [rows, length], or of texts.
+
+    From buffers: any other way makes pyarrow import pandas, 0.3 s of a short job.
+    """
+    return pa.Table.from_arrays([_array(np.asarray(column)) for column in columns.values()], list(columns))
+
+
+def _array(values: np.ndarray) -> pa.Array:
+    if values.ndim == 2:
+        offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+        rows = _array(values.reshape(-1))
+        return pa.Array.from_buffers(pa.list_(rows.type), len(values), [None, pa.py_buffer(offsets)], children=[rows])
+    if values.dtype.kind == "U":
+        texts = [text.encode() for text in values.tolist()]
+        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+        return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
+    values = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
 
 
 def read_table(path: str | Path, may_be_empty: bool = False) -> "pd.DataFrame":

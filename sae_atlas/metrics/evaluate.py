@@ -4,14 +4,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
 import torch
 
 from sae_atlas.base_models.load import load
 from sae_atlas.io.files import sha256, write_json
 from sae_atlas.io.log import progress
 from sae_atlas.io.provenance import current_record
-from sae_atlas.io.tables import write_table
+from sae_atlas.io.tables import table_of, write_table
 from sae_atlas.metrics.held_out import open_held_out
 from sae_atlas.metrics.layer_data import LayerData
 from sae_atlas.metrics.sums import Sums
@@ -68,9 +67,9 @@ def evaluate(
         for snapshot in saes
         for row in sums[snapshot].rows(final)
     ]
-    write_table(table, pa.table({name: [row[name] for row in rows] for name in METRIC_COLUMNS}))
-    write_table(latents, pa.table(final.per_latent()))
-    write_table(blocks, pa.table(final.per_block()))
+    write_table(table, table_of({name: [row[name] for row in rows] for name in METRIC_COLUMNS}))
+    write_table(latents, table_of(final.per_latent()))
+    write_table(blocks, table_of(final.per_block()))
     measured = {snapshot: _about(saes[snapshot], files[snapshot]) for snapshot in saes}
     metrics = [{key: _json(value) for key, value in row.items()} for row in rows]
     write_json(json, {"metrics": metrics, "checkpoints": measured, "record": current_record()})

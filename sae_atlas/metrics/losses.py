@@ -18,9 +18,14 @@ class Clean:
 
 def clean_predictions(logits: Tensor) -> Clean:
     """From logits [contexts, context, vocabulary]."""
-    logs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
-    probabilities = logs.exp()
-    return Clean(probabilities, torch.linalg.vecdot(probabilities, logs))
+    contexts, context, words = logits.shape
+    probabilities = logits.new_empty((contexts, context - 1, words), dtype=torch.float32)
+    negentropy = probabilities.new_empty((contexts, context - 1))
+    for row, each in enumerate(logits):  # one context's log-probabilities stay in cache
+        logs = torch.log_softmax(each[:-1].float(), dim=-1)
+        probabilities[row] = logs.exp()
+        negentropy[row] = torch.linalg.vecdot(probabilities[row], logs)
+    return Clean(probabilities, negentropy)
 
 
 def losses(logits: Tensor, tokens: Tensor, clean: Clean) -> tuple[Tensor, Tensor]:

@@ -161,13 +161,13 @@ class Sums:
             "held_out_tokens": np.full(self.sae.d_sae, self.tokens),
         }
 
-    def per_block(self) -> dict[str, list]:
+    def per_block(self) -> dict[str, np.ndarray]:
         """Columns of the table of the blocks of contexts: tokens, active (sum of their L0), energy [d_sae] in float32.
 
         energy: sum over the block's tokens of every latent's squared contribution (metrics.importance.energy).
         """
         tokens, active = (np.bincount(self.block, self.sums[name]).astype(np.int64) for name in ("tokens", "l0"))
-        return {"tokens": tokens, "active": active, "energy": list(self.block_energy.float().numpy())}
+        return {"tokens": tokens, "active": active, "energy": self.block_energy.float().numpy()}
 
 
 def _row(metric: str, value: float, unit: str, window: int, low: float = NAN, high: float = NAN) -> dict:

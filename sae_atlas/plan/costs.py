@@ -1,4 +1,4 @@
-"""What every rule cost: sums over the benchmark files that Snakemake leaves beside the results."""
+"""What every rule cost: sums over the benchmark files that jobs leave beside the results."""
 
 import csv
 from dataclasses import dataclass
@@ -21,8 +21,7 @@ class Cost:
 def read_costs(folder: str | Path, jobs: dict[str, list[str]]) -> list[Cost]:
     """Cost of every rule in `jobs` (plan.jobs.jobs) from the files in `folder`; of a job run again, its last run.
 
-    Files of jobs that are not of this atlas any more do not count. Snakemake samples memory and CPU time, so that of jobs
-    under a second or two are low.
+    Files of jobs that are not of this atlas any more do not count.
     """
     return [_cost(rule, [Path(folder) / benchmark(rule, name) for name in names]) for rule, names in jobs.items()]
 
@@ -44,7 +43,7 @@ def _rows(file: Path) -> list[dict]:
 
 
 def _number(text: str | None) -> float:
-    """Snakemake writes NA (or -) for what it could not sample."""
+    """NA, or - in older files, stands for what is not known."""
     try:
         return float(text or 0)
     except ValueError:

@@ -35,10 +35,9 @@ KINDS = {
         "evolution",
         "contexts_of_matches",
         "explorer",
-        "model_card",
         "index",
     ),
-    "light": ("shard_activations", "release"),
+    "light": ("shard_activations", "model_card", "release"),
 }
 TOKENISED = 0.4e6  # tokens/s a core
 SCRIPT = 0.1  # s that Snakemake takes to start a script

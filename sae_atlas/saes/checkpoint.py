@@ -1,26 +1,16 @@
 """Checkpoints: the SAE on raw activations, the normaliser folded in; plain tensors and plain Python values."""
 
-import pickle
-import pickletools
-import re
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
-from sae_atlas.io.errors import FETCH, REMAKE, AtlasError, Damaged, reason
+from sae_atlas.io.errors import FETCH, REMAKE, AtlasError
 from sae_atlas.io.files import atomic
-from sae_atlas.io.log import DISK_ERRORS
 from sae_atlas.io.provenance import current_record
 from sae_atlas.saes.architectures import ARCHITECTURES
-
-PLAIN = re.compile(
-    r"collections OrderedDict|torch (\w+Storage|Size|device|b?float\w*|u?int\w+|bool|complex\w+)"
-    r"|torch\._utils (_rebuild_tensor_v2|_rebuild_parameter)|torch\.nn\.parameter Parameter"
-)
+from sae_atlas.saes.archive import read_checked
 
 
 def save_tensors(path: str | Path, value: dict) -> None:
@@ -55,52 +45,7 @@ def load_tensors(path: str | Path, remedy: str = REMAKE) -> dict:
 
     remedy: what to do about such a file; by default it is one that the workflow makes (Damaged). Nothing in it is ever run.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise AtlasError(f"{path}: is not there. {'Rerun; it will be rebuilt.' if remedy == REMAKE else remedy}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
-                raise AtlasError(f"{path}: is compressed, which may unpack to any size; no checkpoint is. {remedy}")
-            broken = archive.testzip()  # torch does not look at the sums
-            plain = not broken and all(map(_is_plain, _pickles(archive)))
-        if broken:
-            raise _damaged(path, f"{broken} fails its checksum (crc32)", remedy)
-        value = torch.load(path, map_location="cpu", weights_only=True) if plain else None
-    except pickle.UnpicklingError:  # torch's own text tells how to run it
-        plain = False
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise _damaged(path, f"cut short or no checkpoint ({reason(error)})", remedy) from error
-    except OSError as error:
-        if error.errno in DISK_ERRORS:
-            raise
-        raise AtlasError(f"{path}: damaged or no checkpoint ({reason(error)}). {remedy}") from error
-    except AtlasError:
-        raise
-    except Exception as error:  # damage shows as errors of many kinds
-        raise AtlasError(f"{path}: damaged or no checkpoint ({reason(error)}). {remedy}") from error
-    if not plain:
-        raise AtlasError(f"{path}: holds more than tensors and plain values; it may be code and is not run")
-    if not isinstance(value, dict):
-        raise AtlasError(f"{path}: holds {type(value).__name__}, not a dictionary. {remedy}")
-    return value
-
-
-def _damaged(path: Path, what: str, remedy: str) -> AtlasError:
-    """For what is certain: the same bytes will never load. An error of the disk or of memory may pass."""
-    return Damaged(path, what) if remedy == REMAKE else AtlasError(f"{path}: {what}. {remedy}")
-
-
-def _pickles(archive: zipfile.ZipFile) -> Iterator[bytes]:
-    return (archive.read(each) for each in archive.infolist() if each.filename.endswith(".pkl"))
-
-
-def _is_plain(content: bytes) -> bool:
-    """Does a pickle name only what tensors are made of? torch also lets a few names through that can ask for any memory."""
-    names = [
-        str(said) for code, said, _ in pickletools.genops(content) if code.name in ("GLOBAL", "STACK_GLOBAL", "INST")
-    ]
-    return all(PLAIN.fullmatch(name) for name in names)
+    return read_checked(path, lambda _: torch.load(path, map_location="cpu", weights_only=True), remedy)
 
 
 def fold(weights: dict[str, Tensor], threshold: Tensor | None, mean: Tensor, scale: float) -> dict[str, Tensor]:

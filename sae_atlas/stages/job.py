@@ -1,4 +1,4 @@
-"""What every job of the workflow does around its stage's function: the log, the check of its inputs, the record."""
+"""What every job of the workflow does around its stage's function: the log, the check of its inputs, the record, its costs."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -10,7 +10,9 @@ from pathlib import Path
 from sae_atlas.io.errors import REMAKE, AtlasError
 from sae_atlas.io.files import write_json
 from sae_atlas.io.log import job_log
+from sae_atlas.io.memory import keep_memory
 from sae_atlas.io.provenance import carries, code_identity, current_record, make_record, recording
+from sae_atlas.io.usage import process_start, write_usage
 
 NO_ARGUMENT = ("keep_bits",)  # settings of what is no more, kept because identities of finished atlases hold them
 ARRAYS = "zarr.json"  # stands for the folder of arrays that it lies in
@@ -22,10 +24,13 @@ def job(snakemake) -> Iterator[Callable]:
 
     These are the rule's named inputs and outputs (a folder of arrays for its zarr.json; inputs of no files are left out),
     the stage's settings and the rule's further arguments; threads, device and wildcards go to functions that take them.
-    What the function writes carries the job's record; an output called `record` is the record itself, as JSON.
+    What the function writes carries the job's record; an output called `record` is the record itself, as JSON. What the job
+    took is written under results/benchmarks, as its log is under results/logs.
 
     snakemake: as scripts find it. Its params `job` and `expects` are made by `job` of workflow/rules/inputs.smk.
     """
+    start = process_start()
+    keep_memory()
     with job_log(snakemake.log[0]):
         asked = snakemake.params.job
         for path, identities in snakemake.params.expects.items():
@@ -36,13 +41,18 @@ def job(snakemake) -> Iterator[Callable]:
         function = _function(asked["runs"])
         if asked["stage"] is None:  # for other programs, whose files have no room for a record
             yield partial(function, **given)
-            return
-        depends_on = [asked[key] for key in ("stage", "settings", "version", "inputs")]
-        with recording(make_record(*depends_on, code=code_identity(*asked["modules"]))):
+        else:
+            depends_on = [asked[key] for key in ("stage", "settings", "version", "inputs")]
             about = {**snakemake.wildcards, "threads": snakemake.threads, "device": snakemake.resources.get("device")}
-            yield partial(function, **_filled(function, given, asked["settings"], about))
-            if record_file is not None:
-                write_json(record_file, {"record": current_record()})
+            with recording(make_record(*depends_on, code=code_identity(*asked["modules"]))):
+                yield partial(function, **_filled(function, given, asked["settings"], about))
+                if record_file is not None:
+                    write_json(record_file, {"record": current_record()})
+        write_usage(_of_costs(snakemake.log[0]), start)
+
+
+def _of_costs(log: str | Path) -> Path:
+    return Path(str(log).replace("results/logs/", "results/benchmarks/", 1)).with_suffix(".tsv")
 
 
 def _check(path: Path, identities: list[str]) -> None:

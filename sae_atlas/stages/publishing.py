@@ -12,10 +12,10 @@ def sources(atlas) -> dict:
 
 PAIR = (
     "publish/formats/published.py",
-    "publish/formats/saelens.py",
+    "publish/formats/saelens_pair.py",
     "publish/formats/metadata.py",
     "publish/formats/hooks.py",
-    "saes/sae.py",
+    "saes/archive.py",
 )
 
 

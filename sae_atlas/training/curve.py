@@ -4,11 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sae_atlas.io.tables import write_table
+from sae_atlas.io.tables import table_of, write_table
 from sae_atlas.kernels.measured import Measured, floats
 
 MOST_ROWS = 100  # at most, per window
@@ -47,14 +46,8 @@ class Curve:
         self.sums, self.count, self.fired = [0.0] * len(MEANS), 0, None
 
     def write(self, path: str | Path) -> None:
-        """One column per name. From buffers: any other way makes pyarrow import pandas, 0.3 s of a short job."""
-        names = list(self.rows[0])
-        columns = [np.array([row[name] for row in self.rows]) for name in names]
-        arrays = [
-            pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)])
-            for column in columns
-        ]
-        write_table(path, pa.Table.from_arrays(arrays, names))
+        """One column per name."""
+        write_table(path, table_of({name: np.array([row[name] for row in self.rows]) for name in self.rows[0]}))
 
     def to_dict(self) -> dict:
         fired = torch.zeros(0, dtype=torch.bool) if self.fired is None else self.fired.cpu()

@@ -14,8 +14,6 @@ rule save_activations:
         activations=temp(directory("results/activations/{snapshot}_{group}.zarr")),
     log:
         "results/logs/save_activations/{snapshot}_{group}.log",
-    benchmark:
-        "results/benchmarks/save_activations/{snapshot}_{group}.tsv"
     conda:
         "../../envs/atlas.yaml"
     threads: threads_of("save_activations")
@@ -41,8 +39,6 @@ rule shard_activations:
         store=temp(directory("results/stores/layer{layer}/{snapshot}.zarr")),
     log:
         "results/logs/shard_activations/layer{layer}_{snapshot}.log",
-    benchmark:
-        "results/benchmarks/shard_activations/layer{layer}_{snapshot}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:

@@ -9,8 +9,6 @@ rule prepare_model:
         provenance=update(PROVENANCE),
     log:
         "results/logs/prepare_model.log",
-    benchmark:
-        "results/benchmarks/prepare_model.tsv"
     localrule: BASE_MODEL["source"] == "hub"  # nodes of a cluster may have no internet
     conda:
         "../../envs/atlas.yaml"

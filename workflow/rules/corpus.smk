@@ -9,8 +9,6 @@ rule tokenize:
         corpus=update(CORPUS),
     log:
         "results/logs/tokenize.log",
-    benchmark:
-        "results/benchmarks/tokenize.tsv"
     localrule: atlas.config["corpus"]["source"] == "hub"
     conda:
         "../../envs/atlas.yaml"

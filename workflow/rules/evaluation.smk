@@ -11,8 +11,6 @@ rule save_held_out:
         clean=update("results/held_out.zarr/zarr.json"),
     log:
         "results/logs/save_held_out.log",
-    benchmark:
-        "results/benchmarks/save_held_out.tsv"
     conda:
         "../../envs/atlas.yaml"
     threads: threads_of("save_held_out")
@@ -48,8 +46,6 @@ rule evaluate_sae:
         json=update("results/metrics/{recipe}/layer{layer}.json"),
     log:
         "results/logs/evaluate_sae/{recipe}/layer{layer}.log",
-    benchmark:
-        "results/benchmarks/evaluate_sae/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:
@@ -77,8 +73,6 @@ rule collect_metrics:
         table=update("results/metrics/{recipe}.parquet"),
     log:
         "results/logs/collect_metrics/{recipe}.log",
-    benchmark:
-        "results/benchmarks/collect_metrics/{recipe}.tsv"
     localrule: True
     conda:
         "../../envs/atlas.yaml"
@@ -105,8 +99,6 @@ use rule collect_metrics as collect_recipes with:
         ),
     log:
         "results/logs/collect_recipes.log",
-    benchmark:
-        "results/benchmarks/collect_recipes.tsv"
     params:
         **job("collect_recipes"),
     message:
@@ -122,8 +114,6 @@ rule match_layers:
         table=update("results/metrics/{recipe}/flow.parquet"),
     log:
         "results/logs/match_layers/{recipe}.log",
-    benchmark:
-        "results/benchmarks/match_layers/{recipe}.tsv"
     conda:
         "../../envs/atlas.yaml"
     threads: threads_of("match_layers")

@@ -15,8 +15,6 @@ rule explorer:
         page=update("results/explorer/index.html"),
     log:
         "results/logs/explorer.log",
-    benchmark:
-        "results/benchmarks/explorer.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:

@@ -14,8 +14,6 @@ rule save_text:
         activations=temp(directory("results/features/activations_{part}.zarr")),
     log:
         "results/logs/save_text/{part}.log",
-    benchmark:
-        "results/benchmarks/save_text/{part}.tsv"
     conda:
         "../../envs/atlas.yaml"
     threads: threads_of("save_text")
@@ -45,8 +43,6 @@ rule top_contexts:
         raw_table=update("results/features/{recipe}/layer{layer}_raw.parquet"),
     log:
         "results/logs/top_contexts/{recipe}/layer{layer}.log",
-    benchmark:
-        "results/benchmarks/top_contexts/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:
@@ -71,8 +67,6 @@ rule evolution:
         table=update("results/features/{recipe}/layer{layer}_evolution.parquet"),
     log:
         "results/logs/evolution/{recipe}/layer{layer}.log",
-    benchmark:
-        "results/benchmarks/evolution/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:
@@ -97,8 +91,6 @@ rule contexts_of_matches:
         table=update("results/features/{recipe}/layer{layer}_matches.parquet"),
     log:
         "results/logs/contexts_of_matches/{recipe}/layer{layer}.log",
-    benchmark:
-        "results/benchmarks/contexts_of_matches/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:
@@ -130,8 +122,6 @@ rule contexts_as_json:
         file=update("results/features/{recipe}/layer{layer}.json"),
     log:
         "results/logs/contexts_as_json/{recipe}/layer{layer}.log",
-    benchmark:
-        "results/benchmarks/contexts_as_json/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:
@@ -155,8 +145,6 @@ rule contexts_for_neuronpedia:
         file=update("results/features/{recipe}/neuronpedia/layer{layer}.json"),
     log:
         "results/logs/contexts_for_neuronpedia/{recipe}/layer{layer}.log",
-    benchmark:
-        "results/benchmarks/contexts_for_neuronpedia/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:

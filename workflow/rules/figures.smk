@@ -31,8 +31,6 @@ for name, figure in FIGURES.items():
             svg=update(f"results/figures/{{recipe}}/{figure.number}_{name}.svg"),
         log:
             f"results/logs/plot_{name}/{{recipe}}.log",
-        benchmark:
-            f"results/benchmarks/plot_{name}/{{recipe}}.tsv"
         conda:
             "../../envs/atlas.yaml"
         resources:

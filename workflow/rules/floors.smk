@@ -9,8 +9,6 @@ rule floors:
         table=update("results/floors/{recipe}/floors.parquet"),
     log:
         "results/logs/floors/{recipe}.log",
-    benchmark:
-        "results/benchmarks/floors/{recipe}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:
@@ -33,8 +31,6 @@ rule distill:
         table=update("results/students.parquet"),
     log:
         "results/logs/distill.log",
-    benchmark:
-        "results/benchmarks/distill.tsv"
     conda:
         "../../envs/atlas.yaml"
     threads: threads_of("distill")
@@ -59,8 +55,6 @@ rule fit_floors:
         table=update("results/floors/{recipe}/fit.parquet"),
     log:
         "results/logs/fit_floors/{recipe}.log",
-    benchmark:
-        "results/benchmarks/fit_floors/{recipe}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:

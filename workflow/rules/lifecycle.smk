@@ -9,8 +9,6 @@ if pretraining(BASE_MODEL):
             provenance=update(TOKENIZER),
         log:
             "results/logs/make_tokenizer.log",
-        benchmark:
-            "results/benchmarks/make_tokenizer.tsv"
         conda:
             "../../envs/atlas.yaml"
         resources:
@@ -32,8 +30,6 @@ if pretraining(BASE_MODEL):
             meta=update(made_model(base_of(BASE_MODEL))),
         log:
             "results/logs/pretrain.log",
-        benchmark:
-            "results/benchmarks/pretrain.tsv"
         conda:
             "../../envs/atlas.yaml"
         threads: threads_of("pretrain")
@@ -60,8 +56,6 @@ if BASE_MODEL["source"] in TUNED:
             provenance=update(BASE),
         log:
             "results/logs/prepare_base.log",
-        benchmark:
-            "results/benchmarks/prepare_base.tsv"
         localrule: base_of(BASE_MODEL)["source"] == "hub"
         params:
             **job("prepare_base"),
@@ -73,8 +67,6 @@ if BASE_MODEL["source"] in TUNED:
             corpus=update(DOMAIN),
         log:
             "results/logs/tokenize_domain.log",
-        benchmark:
-            "results/benchmarks/tokenize_domain.tsv"
         localrule: BASE_MODEL["lora"]["corpus"]["source"] == "hub"
         resources:
             **asked("tokenize_domain"),
@@ -92,8 +84,6 @@ if BASE_MODEL["source"] in TUNED:
             meta=update(ADAPTER),
         log:
             "results/logs/fine_tune_lora.log",
-        benchmark:
-            "results/benchmarks/fine_tune_lora.tsv"
         conda:
             "../../envs/atlas.yaml"
         threads: threads_of("fine_tune_lora")
@@ -121,8 +111,6 @@ if BASE_MODEL["source"] == "merged":
             meta=update(made_model(BASE_MODEL)),
         log:
             "results/logs/merge_lora.log",
-        benchmark:
-            "results/benchmarks/merge_lora.tsv"
         conda:
             "../../envs/atlas.yaml"
         resources:

@@ -14,8 +14,6 @@ rule score_latents:
         probes=update("results/features/{recipe}/layer{layer}_probes.parquet"),
     log:
         "results/logs/score_latents/{recipe}/layer{layer}.log",
-    benchmark:
-        "results/benchmarks/score_latents/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:
@@ -42,8 +40,6 @@ rule name_latents:
         names=update("results/features/{recipe}/layer{layer}_names.parquet"),
     log:
         "results/logs/name_latents/{recipe}/layer{layer}.log",
-    benchmark:
-        "results/benchmarks/name_latents/{recipe}/layer{layer}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:

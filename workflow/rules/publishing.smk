@@ -17,8 +17,6 @@ rule model_card:
         card=update("models/sae/{sae}/model_card.md"),
     log:
         "results/logs/model_card/{sae}.log",
-    benchmark:
-        "results/benchmarks/model_card/{sae}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:
@@ -45,8 +43,6 @@ rule release:
         readme=update("models/releases/{release}/README.md"),
     log:
         "results/logs/release/{release}.log",
-    benchmark:
-        "results/benchmarks/release/{release}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:
@@ -73,8 +69,6 @@ rule index:
         table=update("models/sae/README.md"),
     log:
         "results/logs/index.log",
-    benchmark:
-        "results/benchmarks/index.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:

@@ -21,8 +21,6 @@ rule page:
         ),
     log:
         "results/logs/page.log",
-    benchmark:
-        "results/benchmarks/page.tsv"
     localrule: True
     conda:
         "../../envs/atlas.yaml"

@@ -11,8 +11,6 @@ if BASE_MODEL["source"] == "restoration":
             model=update("results/base_model/transformer_lens.pt"),
         log:
             "results/logs/convert_transformer_lens.log",
-        benchmark:
-            "results/benchmarks/convert_transformer_lens.tsv"
         conda:
             "../../envs/atlas.yaml"
         resources:

@@ -9,8 +9,6 @@ rule compare_latents:
         table=update("results/survival/{recipe}/{comparison}.parquet"),
     log:
         "results/logs/compare_latents/{recipe}/{comparison}.log",
-    benchmark:
-        "results/benchmarks/compare_latents/{recipe}/{comparison}.tsv"
     conda:
         "../../envs/atlas.yaml"
     resources:
@@ -35,8 +33,6 @@ rule survival_page:
         svg=update("results/survival/{recipe}/survival.svg"),
     log:
         "results/logs/survival_page/{recipe}.log",
-    benchmark:
-        "results/benchmarks/survival_page/{recipe}.tsv"
     localrule: True
     conda:
         "../../envs/atlas.yaml"

@@ -13,8 +13,6 @@ rule train_sae:
         curve=update("results/curves/{recipe}/layer{layer}_{snapshot}.parquet"),
     log:
         "results/logs/train_sae/{recipe}/layer{layer}_{snapshot}.log",
-    benchmark:
-        "results/benchmarks/train_sae/{recipe}/layer{layer}_{snapshot}.tsv"
     wildcard_constraints:
         recipe=one_of(atlas.trained),
     conda:
@@ -40,8 +38,6 @@ rule import_sae:
         checkpoint=update("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt"),
     log:
         "results/logs/import_sae/{recipe}/layer{layer}_{snapshot}.log",
-    benchmark:
-        "results/benchmarks/import_sae/{recipe}/layer{layer}_{snapshot}.tsv"
     wildcard_constraints:
         recipe=one_of(atlas.pretrained),
     localrule: any(atlas.config["recipes"][recipe]["pretrained"]["source"] == "hub" for recipe in atlas.pretrained)

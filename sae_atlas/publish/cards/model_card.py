@@ -1,6 +1,6 @@
 """The published SAE of one layer: model.pt, config.json and model_card.md, checked against each other.
 
-The SAELens pair, for which torch is needed, is put there before (exports/published.py); its hashes are listed too.
+The SAELens pair is put there before (formats/published.py); its hashes are listed too.
 """
 
 import os

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from sae_atlas.config.published import stated_sizes
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.io.files import atomic, write_json
 from sae_atlas.publish.formats.foreign import (
     active,
     check_stated,
@@ -19,10 +17,9 @@ from sae_atlas.publish.formats.foreign import (
     refuse_unknown,
     require,
 )
+from sae_atlas.publish.formats.saelens_pair import FILES, write_pair
 from sae_atlas.saes.sae import Sae
 
-FILES = ("cfg.json", "sae_weights.safetensors")
-VERSION = "6.0.0"  # of the format
 SHAPES = {"W_enc": ("d_in", "d_sae"), "b_enc": ("d_sae",), "W_dec": ("d_sae", "d_in"), "b_dec": ("d_in",)}
 READ = ("architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input", "rescale_acts_by_decoder_norm", "metadata")
 # Keys with the values of them that we compute; the first is meant where the key is absent. Before version 6 there were more.
@@ -48,28 +45,9 @@ HARMLESS = (
 
 
 def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
-    """ReLU as `standard`, TopK as `topk`, all with a threshold as `jumprelu`."""
-    folder = Path(folder)
-    kind = {"topk": "topk", "relu": "standard", "threshold": "jumprelu"}[sae.inference]
-    tensors = {"W_enc": sae.W_enc, "b_enc": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
-    if kind == "jumprelu":
-        tensors["threshold"] = sae.threshold
-    config = {
-        "architecture": kind,
-        "d_in": sae.d_in,
-        "d_sae": sae.d_sae,
-        "dtype": "float32",
-        "device": "cpu",
-        "apply_b_dec_to_input": True,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-    }
-    if kind == "topk":
-        config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
-    config["metadata"] = {"sae_lens_version": VERSION, "sae_lens_training_version": None, **metadata}
-    with atomic(folder / FILES[1]) as partial:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
-    write_json(folder / FILES[0], config)
+    """The pair (saelens_pair.py)."""
+    tensors = {name: getattr(sae, name).numpy() for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
+    write_pair(folder, tensors, sae.inference, sae.k, metadata)
 
 
 def read(folder: str | Path) -> dict:
