@@ -1,5 +1,7 @@
 """One finished small atlas, shared by the tests that look at it; Triton's interpreter where there is no GPU."""
 
+import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -33,7 +35,21 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Finished:
-    folder = tmp_path_factory.mktemp("atlas")
+    """Made once, by whichever worker asks first; the others wait. A test that would change the folder copies it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # what the workers have in common
+    folder, told = root / "atlas", root / "atlas.json"
+    with (root / "atlas.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            told.write_text(json.dumps(finish(folder)))
+    return Finished(folder, **json.loads(told.read_text()))
+
+
+def finish(folder: Path) -> dict:
+    """Run the small chain in `folder`, every job in a process of its own; what `Finished` tells of it."""
+    folder.mkdir(exist_ok=True)
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(small(), sort_keys=False))
     process = subprocess.Popen(
@@ -55,7 +71,7 @@ def finished(tmp_path_factory) -> Finished:
     output, _ = process.communicate()
     watcher.join()
     assert process.returncode == 0, output
-    return Finished(folder, output, most[0])
+    return {"output": output, "most_stores": most[0]}
 
 
 @pytest.fixture(scope="session")
