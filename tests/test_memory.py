@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -88,8 +89,9 @@ echo $$
 """  # a cluster that runs a job at once and writes down what it asked for
 
 
-def test_the_rule_asks_for_what_the_plan_says_and_a_retry_for_more(tmp_path):
+def test_the_rule_asks_for_what_the_plan_says_and_a_retry_for_more(finished, tmp_path):
     """On nodes of one core, where `max-threads` says so, for one of the two threads that it could use."""
+    shutil.copytree(finished.folder / "results" / "base_model", tmp_path / "results" / "base_model")
     (tmp_path / "text.txt").write_text("too short")
     (tmp_path / "submit").write_text(SUBMIT)
     text = {"name": "short", "source": "local", "path": str(tmp_path / "text.txt"), "context": 32, "tokens": "40M"}
