@@ -20,6 +20,29 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, by whomever
 
 
+if workers := os.getenv("PYTEST_XDIST_WORKER_COUNT"):
+    # Threads of several processes on the same cores wait for each other longer than they compute.
+    torch.set_num_threads(max(1, os.cpu_count() // int(workers)))
+
+# Files that take minutes, the longest first: begun last, one of them would keep a worker after all others have ended.
+LONGEST = (
+    "slurm",
+    "survives",
+    "workflow",
+    "features_workflow",
+    "lifecycle",
+    "pretrained",
+    "golden",
+    "interruption",
+    "full_disk",
+)
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 SECRETS = ("HF_TOKEN", "NAMING_KEY", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY")  # in the environment of its run
 SECRET = "hf_a-secret-that-nothing-may-hold"
 

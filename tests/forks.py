@@ -12,6 +12,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,9 +34,7 @@ class Forks:
     @cached_property
     def address(self) -> str:
         """Of its socket."""
-        folder = tempfile.TemporaryDirectory()
-        atexit.register(folder.cleanup)
-        address = f"{folder.name}/socket"
+        address = f"{tempfile.mkdtemp()}/socket"
         own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         own |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         command = [sys.executable, "-P", __file__, address, *self.modules]
@@ -81,6 +80,7 @@ def serve(address: str) -> dict:
             connection.close()
             while _ended():
                 pass
+    shutil.rmtree(Path(address).parent)
     os._exit(0)
 
 
