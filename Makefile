@@ -35,9 +35,9 @@ plan: .venv/ready
 report: .venv/ready
 	$(BIN)/snakemake --snakefile Snakefile --configfile "$$CONFIG" --directory "$$DIRECTORY" --report results/report.html
 
-# What every change runs: every kind of fault once or a few times; two files of tests at a time.
+# What every change runs: every kind of fault once or a few times; two files of tests at a time, in the order of tests/conftest.py.
 test: .venv/ready browser slurm
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --durations=25
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=25
 
 # The long forms of some of them: all of tiny-neox, here and on SLURM, the disk full at every stage, 20 kills, fuzzing for a
 # minute a kind, every Triton kernel at every precision, the benchmarks at toy size, also beside the peers (1.7 GB).

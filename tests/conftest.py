@@ -1,5 +1,7 @@
 """One finished small atlas, shared by the tests that look at it; Triton's interpreter where there is no GPU."""
 
+import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +20,29 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, by whomever
 
 
+if workers := os.getenv("PYTEST_XDIST_WORKER_COUNT"):
+    # Threads of several processes on the same cores wait for each other longer than they compute.
+    torch.set_num_threads(max(1, os.cpu_count() // int(workers)))
+
+# Files that take minutes, the longest first: begun last, one of them would keep a worker after all others have ended.
+LONGEST = (
+    "slurm",
+    "survives",
+    "workflow",
+    "features_workflow",
+    "lifecycle",
+    "pretrained",
+    "golden",
+    "interruption",
+    "full_disk",
+)
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 SECRETS = ("HF_TOKEN", "NAMING_KEY", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY")  # in the environment of its run
 SECRET = "hf_a-secret-that-nothing-may-hold"
 
@@ -33,7 +58,21 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Finished:
-    folder = tmp_path_factory.mktemp("atlas")
+    """Made once, by whichever worker asks first; the others wait. A test that would change the folder copies it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # what the workers have in common
+    folder, told = root / "atlas", root / "atlas.json"
+    with (root / "atlas.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            told.write_text(json.dumps(finish(folder)))
+    return Finished(folder, **json.loads(told.read_text()))
+
+
+def finish(folder: Path) -> dict:
+    """Run the small chain in `folder`, every job in a process of its own; what `Finished` tells of it."""
+    folder.mkdir(exist_ok=True)
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(small(), sort_keys=False))
     process = subprocess.Popen(
@@ -55,7 +94,7 @@ def finished(tmp_path_factory) -> Finished:
     output, _ = process.communicate()
     watcher.join()
     assert process.returncode == 0, output
-    return Finished(folder, output, most[0])
+    return {"output": output, "most_stores": most[0]}
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ moved needs a raised version, or a stage before it with one. After a change of w
 import inspect
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from functools import cache
@@ -16,10 +15,11 @@ from pathlib import Path
 import yaml
 from digests import digest
 
+import workflow
 from sae_atlas.config.read import complete_config
 from sae_atlas.stages import STAGES
 from sae_atlas.stages.atlas import Atlas
-from workflow import LIFE, ROOT, command, small
+from workflow import LIFE, ROOT, small
 
 FILE = Path(__file__).with_name("golden.json")
 REMAKE = "`make golden`"
@@ -77,10 +77,8 @@ def snakemake(folder: Path, config: dict, *targets: str) -> None:
     folder.mkdir(exist_ok=True)
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
-    python, _, _, *arguments = command(folder, file, "--notemp", *targets)
-    warm = [python, str(Path(__file__).with_name("warm.py")), *arguments]
     on_cpu = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # a GPU's products are of another precision
-    done = subprocess.run(warm, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=on_cpu)
+    done = workflow.run(*workflow.command(folder, file, "--notemp", *targets)[1:], warm=True, env=on_cpu)
     if done.returncode:
         raise AssertionError(f"snakemake ended with {done.returncode}:\n{done.stdout}")
 

@@ -1,10 +1,10 @@
 """What the workflow catalog, citations and the container promise is there."""
 
 import re
-import subprocess
 
 import yaml
 
+import workflow
 from workflow import ROOT, command, small
 
 THROUGH_THE_OTHER_DOOR = f"""
@@ -45,7 +45,7 @@ def run(folder, snakefile, *arguments) -> str:
     config.write_text(yaml.safe_dump(small()))
     line = command(folder, config, *arguments)
     line[line.index("--snakefile") + 1] = str(snakefile)
-    done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = workflow.run(*line[1:])
     assert done.returncode == 0, done.stdout
     return done.stdout
 

@@ -2,33 +2,33 @@
 
 import os
 import random
+import shutil
 import time
 
-from test_full_disk import TINY
 from test_interruption import checkpoints
 
-from workflow import snakemake
+from workflow import small, snakemake
 
 YEAR = 365 * 24 * 3600
 TABLE = "results/metrics.parquet"
 
 
-def test_files_from_next_year_and_last_year_lose_nothing(tmp_path):
-    snakemake(tmp_path, TINY, TABLE)
-    expected, table = checkpoints(tmp_path / "results"), (tmp_path / TABLE).read_bytes()
-    files, chosen, now = sorted((tmp_path / "results").rglob("*")), random.Random(0), time.time()
+def test_files_from_next_year_and_last_year_lose_nothing(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "atlas")
+    expected, table = checkpoints(folder / "results"), (folder / TABLE).read_bytes()
+    files, chosen, now = sorted((folder / "results").rglob("*")), random.Random(0), time.time()
     for path in files:
         moved = now + chosen.choice((-YEAR, YEAR))
         os.utime(path, (moved, moved))
-    assert "Nothing to be done" in snakemake(tmp_path, TINY, TABLE).stdout
-    (tmp_path / "results/metrics/topk/layer00.json").unlink()
-    (tmp_path / TABLE).unlink()
+    assert "Nothing to be done" in snakemake(folder, small(), TABLE).stdout
+    (folder / "results/metrics/topk/layer00.json").unlink()
+    (folder / TABLE).unlink()
     measured = (TABLE, "results/metrics/topk/layer00.json")
-    done = snakemake(tmp_path, TINY, *measured, check=False)  # from a checkpoint of next year
+    done = snakemake(folder, small(), *measured, check=False)  # from checkpoints of next year
     assert done.returncode != 0 and "could indicate a clock skew problem" in done.stdout  # Snakemake's own
-    assert checkpoints(tmp_path / "results") == expected
+    assert checkpoints(folder / "results") == expected
     for path in filter(lambda path: path.exists(), files):
         os.utime(path)  # touch
-    snakemake(tmp_path, TINY, *measured)
-    assert checkpoints(tmp_path / "results") == expected
-    assert (tmp_path / TABLE).read_bytes() == table
+    snakemake(folder, small(), *measured)
+    assert checkpoints(folder / "results") == expected
+    assert (folder / TABLE).read_bytes() == table

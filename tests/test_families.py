@@ -53,9 +53,9 @@ def test_the_chain_on_a_family(kind, sizes, site, tmp_path):
     settings = small()
     settings["base_model"] = {"name": kind, "source": "local", "path": "model"}
     settings["activations"] |= {"site": site, "layers": "all"}
-    settings["training"] = {"tokens": "2k", "snapshots": ["1k"]}
+    settings["training"] = {"tokens": "1k", "snapshots": []}
     settings["recipes"] = {"topk": settings["recipes"]["topk"]}
-    snakemake(tmp_path, settings)
+    snakemake(tmp_path, settings, "results/metrics.parquet", "models/sae/README.md", warm=True)
     table = pq.read_table(tmp_path / "results" / "metrics.parquet").to_pandas()
     last = table[table["snapshot"] == "final"].pivot(index="layer", columns="metric", values="value")
     assert list(last.index) == [0, 1, 2]

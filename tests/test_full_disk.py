@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -25,8 +26,9 @@ STAGES = {
     "collect_metrics", "plot_metrics_heatmap", "model_card", "index", "release", "page", "save_text", "top_contexts",
     "contexts_of_matches", "evolution", "score_latents", "name_latents", "explorer",
 }  # fmt: skip
+SOME = TINY | {"training": {"tokens": "1k", "snapshots": []}}
 SOME_STAGES = {"shard_activations", "train_sae", "evaluate_sae"}  # a folder, a file and what goes on, tables
-LAST = "results/checkpoints/topk/sae_layer00_2k.resume.pt"
+LAST = "results/checkpoints/topk/sae_layer00_1k.resume.pt"
 # Run by Python when a job's process starts: the first job of each of these stages finds the disk full, all others find room,
 # so that a figure drawn between a stage's failure and its retry does too.
 HOOK = """
@@ -76,22 +78,26 @@ def disk(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stages", "target"),
+    ("stages", "config", "targets"),
     [
-        pytest.param(SOME_STAGES, "results/metrics/topk/layer00.json", id="some"),
-        pytest.param(STAGES, None, id="all", marks=pytest.mark.long),
+        pytest.param(SOME_STAGES, SOME, ["results/metrics/topk/layer00.json", LAST], id="some"),
+        pytest.param(STAGES, TINY, [], id="all", marks=pytest.mark.long),
     ],
 )
-def test_a_disk_that_fills_is_one_line_and_the_run_goes_on(disk, finished, tmp_path, monkeypatch, stages, target):
+def test_a_disk_that_fills_is_one_line_and_the_run_goes_on(
+    disk, finished, tmp_path, monkeypatch, stages, config, targets
+):
     hook, notes = tmp_path / "hook", tmp_path / "notes"
     for folder in (hook, notes):
         folder.mkdir()
     (hook / "sitecustomize.py").write_text(HOOK.format(disk=str(disk.place), notes=str(notes), stages=stages))
     monkeypatch.setenv("PYTHONPATH", str(hook))
-    targets = [target, LAST] if target else []
-    stopped = snakemake(disk.folder, TINY, "--cores", "1", *targets, check=False)
+    if "prepare_model" not in stages:  # nor any of those that do not depend on the layers
+        for name in ("base_model", "corpus", "held_out.zarr"):
+            shutil.copytree(finished.folder / "results" / name, disk.folder / "results" / name)
+    stopped = snakemake(disk.folder, config, "--cores", "1", *targets, check=False)
     assert stopped.returncode != 0
-    went_on = snakemake(disk.folder, TINY, "--cores", "1", "--retries", "1", *targets)
+    went_on = snakemake(disk.folder, config, "--cores", "1", "--retries", "1", *targets)
     told, *rest = re.split(r"^Error in rule (\w+):$", stopped.stdout + went_on.stdout, flags=re.MULTILINE)
     rules, before = rest[::2], [told, *rest[1::2]]
     assert sorted(rules) == sorted(stages)
@@ -100,15 +106,15 @@ def test_a_disk_that_fills_is_one_line_and_the_run_goes_on(disk, finished, tmp_p
     assert "Traceback" not in stopped.stdout + went_on.stdout
     assert not list(disk.place.rglob("*.partial-*"))
     ours, undisturbed = checkpoints(disk.folder / "results"), checkpoints(finished.folder / "results")
-    assert len(ours) == 2 and ours.items() <= undisturbed.items()
+    assert len(ours) == len(config["training"]["snapshots"]) + 1 and ours.items() <= undisturbed.items()
     for note in notes.iterdir():  # of all stages the training alone finds the disk full once more
         note.unlink()
     for stage in stages - {"train_sae"}:
         (notes / stage).touch()
-    again = snakemake(disk.folder, TINY, "--cores", "1", "--forcerun", "train_sae", *targets, check=False)
+    again = snakemake(disk.folder, config, "--cores", "1", "--forcerun", "train_sae", *targets, check=False)
     assert again.returncode != 0 and "Error in rule train_sae" in again.stdout
     assert checkpoints(disk.folder / "results") == ours
-    assert "Nothing to be done" in snakemake(disk.folder, TINY, *targets[:1]).stdout
+    assert "Nothing to be done" in snakemake(disk.folder, config, *targets[:1]).stdout
 
 
 def test_what_is_read_only_is_read_and_not_written(disk):

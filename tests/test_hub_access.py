@@ -63,6 +63,13 @@ def fetched(folder: Path, environment: dict[str, str]) -> dict:
     return dict(map(json.loads, done.stdout.splitlines()))
 
 
+@pytest.fixture(scope="module")
+def there(hub, tmp_path_factory):
+    """What comes where nothing is in the way."""
+    folder = tmp_path_factory.mktemp("there")
+    return fetched(folder / "a", environment(folder / "home", hub.url))
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_gated_repository_ends_in_a_line_with_its_page_and_the_token(status, hub, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "gate", status)
@@ -74,8 +81,7 @@ def test_a_gated_repository_ends_in_a_line_with_its_page_and_the_token(status, h
 
 
 @pytest.mark.parametrize("away", ["offline mode", "no network"])
-def test_without_internet_a_line_says_what_to_fetch_before_and_then_it_works(away, hub, tmp_path):
-    there = fetched(tmp_path / "there", environment(tmp_path / "other home", hub.url))
+def test_without_internet_a_line_says_what_to_fetch_before_and_then_it_works(away, hub, there, tmp_path):
     home = tmp_path / "home"
     cut_off = (
         environment(home, hub.url, HF_HUB_OFFLINE="1")
@@ -95,8 +101,7 @@ def test_without_internet_a_line_says_what_to_fetch_before_and_then_it_works(awa
     assert hub.requests == []
 
 
-def test_what_takes_no_locks_and_no_links_takes_what_is_fetched(hub, tmp_path):
-    there = fetched(tmp_path / "there", environment(tmp_path / "other home", hub.url))
+def test_what_takes_no_locks_and_no_links_takes_what_is_fetched(hub, there, tmp_path):
     without = environment(tmp_path / "home", hub.url, **refusing(tmp_path))
     assert fetched(tmp_path / "without", without) == there
 

@@ -13,8 +13,8 @@ from workflow import command, small, snakemake
 LONG = "results/checkpoints/topk/sae_layer00_2k.resume.pt"
 MOMENTS = {  # what is there when the run is killed
     "while stores are made": lambda results: any(results.glob("stores/layer*/*.zarr")),
-    "in the first window": lambda results: len(checkpoints(results)) >= 3,
-    "in a later window": lambda results: len(checkpoints(results)) >= 10,
+    "in the first window": lambda results: len(checkpoints(results)) >= 2,
+    "in a later window": lambda results: len(checkpoints(results)) >= 5,
 }
 
 
@@ -28,11 +28,12 @@ def checkpoints(results) -> dict[str, bytes]:
 
 def test_killed_three_times_and_equal_bit_for_bit(finished, tmp_path):
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(small(), sort_keys=False))
+    some = small(**{"activations.layers": [0, 1], "training": {"tokens": "2k", "snapshots": ["1k"]}})
+    config.write_text(yaml.safe_dump(some, sort_keys=False))
     last = [
-        f"results/checkpoints/{recipe}/sae_layer0{layer}_3k.resume.pt"
+        f"results/checkpoints/{recipe}/sae_layer0{layer}_2k.resume.pt"
         for recipe in ("topk", "l1")
-        for layer in range(3)
+        for layer in range(2)
     ]
     same_command = command(tmp_path, config, *last)
     results = tmp_path / "results"
@@ -47,9 +48,8 @@ def test_killed_three_times_and_equal_bit_for_bit(finished, tmp_path):
         process.wait()
     ended = subprocess.run(same_command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert ended.returncode == 0, ended.stdout
-    expected = checkpoints(finished.folder / "results")
-    assert len(expected) == 18
-    assert checkpoints(results) == expected
+    ours, undisturbed = checkpoints(results), checkpoints(finished.folder / "results")
+    assert len(ours) == 8 and ours.items() <= undisturbed.items()
 
 
 def test_stopped_by_either_signal_and_equal_bit_for_bit(tmp_path):
@@ -65,7 +65,7 @@ def test_stopped_by_either_signal_and_equal_bit_for_bit(tmp_path):
         if snapshot == "1k":  # from here a second folder goes on undisturbed
             shutil.copytree(tmp_path / "run", tmp_path / "whole", ignore=shutil.ignore_patterns("*.interrupted"))
     for folder in ("run", "whole"):
-        snakemake(tmp_path / folder, tmp_path / "config.yaml", LONG)
+        snakemake(tmp_path / folder, tmp_path / "config.yaml", LONG, warm=folder == "whole")
     log = "results/logs/train_sae/topk/layer00_2k.log"
     assert "going on after step" in (tmp_path / "run" / log).read_text()
     assert "going on after step" not in (tmp_path / "whole" / log).read_text()

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -38,7 +39,7 @@ def group():
     made.rmdir()
 
 
-def test_killed_for_memory_it_is_told_and_a_retry_with_more_gives_the_same_bytes(group, tmp_path):
+def test_killed_for_memory_it_is_told_and_a_retry_with_more_gives_the_same_bytes(group, finished, tmp_path):
     """What SLURM does by itself (tests/test_slurm.py) on one machine: the limit is raised once a job was killed by it."""
     limit, config = group / "memory.limit_in_bytes", tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(TINY, sort_keys=False))
@@ -63,9 +64,7 @@ def test_killed_for_memory_it_is_told_and_a_retry_with_more_gives_the_same_bytes
     assert not (tmp_path / "run" / TARGET).exists()
     code, output = run("--retries", "1")
     assert code == 0 and output.count("SIGKILL") == 1, output
-    (tmp_path / "whole").mkdir()
-    snakemake(tmp_path / "whole", config, TARGET)
-    ours, theirs = (contents(tmp_path / name / "results" / "base_model") for name in ("run", "whole"))
+    ours, theirs = (contents(folder / "results" / "base_model") for folder in (tmp_path / "run", finished.folder))
     assert ours == theirs and len(ours) > 3
 
 
@@ -90,8 +89,9 @@ echo $$
 """  # a cluster that runs a job at once and writes down what it asked for
 
 
-def test_the_rule_asks_for_what_the_plan_says_and_a_retry_for_more(tmp_path):
+def test_the_rule_asks_for_what_the_plan_says_and_a_retry_for_more(finished, tmp_path):
     """On nodes of one core, where `max-threads` says so, for one of the two threads that it could use."""
+    shutil.copytree(finished.folder / "results" / "base_model", tmp_path / "results" / "base_model")
     (tmp_path / "text.txt").write_text("too short")
     (tmp_path / "submit").write_text(SUBMIT)
     text = {"name": "short", "source": "local", "path": str(tmp_path / "text.txt"), "context": 32, "tokens": "40M"}

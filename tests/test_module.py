@@ -2,14 +2,16 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 import yaml
+from test_lifecycle_workflow import merged
 
 from sae_atlas.io.files import read_json
-from workflow import ROOT, SMALL, small
+from workflow import ROOT, SMALL, run, small
 
 OUTER = """
 configfile: "config.yaml"
@@ -44,30 +46,33 @@ rule mine:
 """
 
 
-def run(folder, *arguments):
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(folder), *arguments]
-    command += ["--snakefile", str(folder / "Snakefile")]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def told(folder, *arguments):
+    command = ["-m", "snakemake", "--cores", "2", "--directory", str(folder), *arguments]
+    done = run(*command, "--snakefile", str(folder / "Snakefile"))
     assert done.returncode == 0, done.stdout
     return done.stdout
 
 
-def test_another_workflow_can_have_an_atlas_as_a_module(tmp_path):
-    recipe = {"topk": SMALL["recipes"]["topk"]}
-    config = small(
-        **{"recipes": recipe, "activations.layers": [1], "training.tokens": "2k", "training.snapshots": ["1k"]}
-    )
+def test_another_workflow_can_have_an_atlas_as_a_module(finished, tmp_path):
+    """An atlas that lacks some of its last files; one from its beginning: tests/test_survives.py."""
+    shutil.copytree(finished.folder, tmp_path / "saes")
+    lacking = ["results/metrics.parquet", "results/metrics/topk/layer01.json", "models/sae/README.md"]
+    lacking.append("models/sae/small-neox_resid1_exp4_3k_topk/config.json")
+    for path in lacking:
+        (tmp_path / "saes" / path).unlink()
+    config = small()
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"genes": 3, "sae": config}))
     (tmp_path / "Snakefile").write_text(OUTER.format(place=ROOT))
-    run(tmp_path)
-    assert (tmp_path / "rows.txt").read_text() == "1\n"
-    card = read_json(tmp_path / "saes/models/sae/small-neox_resid1_exp4_2k_topk/config.json")
+    told(tmp_path)
+    assert (tmp_path / "rows.txt").read_text() == "6\n"
+    assert all((tmp_path / "saes" / path).is_file() for path in lacking)
+    card = read_json(tmp_path / "saes" / lacking[-1])
     assert card["records"]["training"]["stage"] == "train_sae"
     assert not (tmp_path / "results").exists()
-    assert "Nothing to be done" in run(tmp_path)
+    assert "Nothing to be done" in told(tmp_path)
     config["recipes"]["more"] = SMALL["recipes"]["topk"] | {"k": 3}  # stores are made again, the other's SAEs are not
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"genes": 3, "sae": config}))
-    assert re.search(r"^atlas_train_sae +2$", run(tmp_path, "--dry-run"), re.MULTILINE)
+    assert re.search(r"^atlas_train_sae +9$", told(tmp_path, "--dry-run"), re.MULTILINE)
 
 
 # Snakemake of an environment in which the library is not installed: it is found beside the workflow.
@@ -81,11 +86,13 @@ main(sys.argv[1:])
 
 @pytest.mark.parametrize(
     ("front_door", "config"),
-    [("Snakefile", "tiny-neox"), ("workflow/Snakefile", "tiny-neox"), ("workflow/three_stages.smk", "lifecycle")],
+    [("Snakefile", small()), ("workflow/Snakefile", small()), ("workflow/three_stages.smk", merged())],
+    ids=["Snakefile", "workflow", "three stages"],
 )
 def test_the_library_need_not_be_installed(tmp_path, front_door, config):
     command = [sys.executable, "-c", BARE, "--snakefile", str(ROOT / front_door), "--directory", str(tmp_path)]
-    command += ["--configfile", str(ROOT / "config" / f"{config}.yaml"), "--cores", "1", "--dry-run"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    command += ["--configfile", str(tmp_path / "config.yaml"), "--cores", "1", "--dry-run"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""})
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^total +\d+$", done.stdout, re.MULTILINE)

@@ -25,23 +25,27 @@ MACHINE = Machine("a machine", 2, 1e11, 1e11, 1e10, 1e9, 1e9, dict.fromkeys(STAR
 H200 = GPUS["H200"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "small",
-        "features",
-        "module",
-        "config",
-        "floors",
-        "restoration",
-        "pythia-410m",
-        "published-pythia-410m",
-        "tiny-neox",
-        "lifecycle",
-    ],
-)
+NAMES = ["small", "features", "module", "config", "floors", "restoration", "lifecycle"]
+LARGE = ["pythia-410m", "published-pythia-410m", "tiny-neox"]  # hundreds of jobs of each kind
+
+
+@pytest.mark.parametrize("name", [*NAMES, *(pytest.param(name, marks=pytest.mark.long) for name in LARGE)])
 def test_jobs_are_those_of_a_dry_run(tmp_path, name):
-    file = ROOT / "config" / f"{name}.yaml"
+    compare_with_a_dry_run(tmp_path, ROOT / "config" / f"{name}.yaml", name)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_jobs_of_two_layers_and_snapshots_are_those_of_a_dry_run(tmp_path, name):
+    config = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+    config["activations"]["layers"] = [0, 1]
+    config["training"] |= {"tokens": config["training"]["snapshots"][1]}
+    config["training"]["snapshots"] = config["training"]["snapshots"][:1]
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    compare_with_a_dry_run(tmp_path, file, name)
+
+
+def compare_with_a_dry_run(tmp_path, file, name):
     changes = {
         "small": {},
         "features": {"features": {"layers": [1]}},

@@ -70,7 +70,7 @@ def measured(finished, tmp_path_factory):
     recipes = published(finished, release)
     for names, targets in ((["saelens", "erdos"], []), (list(recipes), TARGETS)):
         config = small(**{"recipes": {name: recipes[name] for name in names}, "activations.layers": list(LAYERS)})
-        snakemake(folder, config, *targets)
+        snakemake(folder, config, *targets, warm=True)
     return folder, config
 
 
@@ -135,6 +135,12 @@ def test_a_second_run_does_nothing_and_one_file_more_is_measured_alone(measured)
     assert (jobs["import"], jobs["evaluate"], jobs["model card"], "train" in jobs) == (2, 2, 2, False)
 
 
+def prepared(measured, folder):
+    """A folder in which nothing but the base model was made."""
+    shutil.copytree(measured[0] / "results" / "base_model", folder / "results" / "base_model")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -148,7 +154,8 @@ def test_what_disagrees_with_the_config_is_one_line(measured, tmp_path, change, 
     recipe = config["recipes"]["saelens"] | change
     recipe = {key: value for key, value in recipe.items() if value is not None}
     config = small(**{"recipes": {"theirs": recipe}, "activations.layers": [1]})
-    done = snakemake(tmp_path, config, "results/checkpoints/theirs/sae_layer01_3k.pt", check=False)
+    target = "results/checkpoints/theirs/sae_layer01_3k.pt"
+    done = snakemake(prepared(measured, tmp_path), config, target, check=False)
     assert done.returncode != 0 and words in done.stdout and "Traceback" not in done.stdout
 
 
@@ -161,6 +168,7 @@ def test_the_wrong_layer_and_another_model_are_noticed(measured, tmp_path):
     config = small(**{"recipes": {"theirs": recipe}, "activations.layers": [0, 1]})
     config["recipes"]["theirs"] = recipe | {"pretrained": recipe["pretrained"] | {"path": str(folder)}}
     target = "results/checkpoints/theirs/sae_layer01_3k.pt"
+    prepared(measured, tmp_path)
     assert "its layer is 0, the config's 1" in snakemake(tmp_path, config, target, check=False).stdout
     config["base_model"]["name"] = "other"
     target = "results/checkpoints/theirs/sae_layer00_3k.pt"
@@ -182,7 +190,7 @@ def test_saes_on_the_hub_are_fetched(measured, tmp_path, monkeypatch):
             recipes[kind] = config["recipes"][kind] | {"pretrained": pretrained}
         config = small(**{"recipes": recipes, "activations.layers": [1]})
         targets = [f"results/checkpoints/{kind}/sae_layer01_3k.pt" for kind in recipes]
-        snakemake(tmp_path, config, *targets)
+        snakemake(prepared(measured, tmp_path), config, *targets)
         for kind in recipes:
             ours = measured[0] / "results" / "checkpoints" / kind / "sae_layer01_3k.pt"
             fetched = load_checkpoint(tmp_path / "results" / "checkpoints" / kind / "sae_layer01_3k.pt")["model_state"]

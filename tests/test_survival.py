@@ -145,12 +145,10 @@ def test_of_the_latents_that_fall_silent_those_that_fired_most_come_first():
 
 def test_one_config_gives_three_and_each_model_is_made_once(tmp_path):
     import re
-    import subprocess
-    import sys
 
     import yaml
 
-    from workflow import ROOT
+    from workflow import ROOT, run
 
     configs = three_configs(merged())
     assert [config["base_model"]["source"] for config in configs.values()] == ["pretrain", "lora", "merged"]
@@ -159,7 +157,6 @@ def test_one_config_gives_three_and_each_model_is_made_once(tmp_path):
         three_configs(small())
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(merged()))
     command = [
-        sys.executable,
         "-m",
         "snakemake",
         "--snakefile",
@@ -169,7 +166,7 @@ def test_one_config_gives_three_and_each_model_is_made_once(tmp_path):
         "reason",
     ]
     command += ["--directory", str(tmp_path), "--configfile", str(tmp_path / "config.yaml"), "--cores", "2"]
-    told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    told = run(*command).stdout
     counts = dict(line.split() for line in told.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit())
     made = {rule: counts[rule] for rule in counts if rule.endswith(("_pretrain", "_fine_tune_lora", "_merge_lora"))}
     assert made == {"pretrained_pretrain": "1", "lora_fine_tune_lora": "1", "merged_merge_lora": "1"}

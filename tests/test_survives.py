@@ -17,7 +17,7 @@ from test_interruption import checkpoints
 from test_module import OUTER
 
 from sae_atlas.io.files import read_json
-from workflow import ROOT, SMALL, kinds, planned_in, small
+from workflow import ROOT, SMALL, kinds, planned_in, run, small
 
 ONE = small(**{"activations.layers": [1], "activations.max_live_stores": 2, "training.tokens": "2k"})
 ONE["training"]["snapshots"] = ["1k"]
@@ -44,9 +44,8 @@ class Workflow:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.place / "Snakefile"), "--cores", "2"]
         return [*command, "--configfile", str(file), "--directory", str(folder), *arguments]
 
-    def run(self, folder: Path, config: dict, *arguments: str, check: bool = True) -> str:
-        command = self.command(folder, config, *arguments)
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
+    def run(self, folder: Path, config: dict, *arguments: str, check: bool = True, warm: bool = False) -> str:
+        done = run(*self.command(folder, config, *arguments)[1:], cwd=folder, warm=warm)
         assert not check or done.returncode == 0, done.stdout
         return done.stdout
 
@@ -70,7 +69,7 @@ def atlas(finished) -> Path:
 def one(workflow, tmp_path_factory) -> Path:
     """One layer, one recipe, two snapshots, finished."""
     folder = tmp_path_factory.mktemp("one") / "atlas"
-    workflow.run(folder, ONE)
+    workflow.run(folder, ONE, warm=True)
     return folder
 
 
@@ -92,7 +91,7 @@ def copied(atlas: Path, folder: Path, memory: bool = True) -> Path:
         NO_PROFILE,
         ("--profile", SLURM),
         ("--workflow-profile", SLURM),
-        *((*NO_PROFILE, "--rerun-triggers", trigger) for trigger in TRIGGERS),
+        *(pytest.param((*NO_PROFILE, "--rerun-triggers", trigger), marks=pytest.mark.long) for trigger in TRIGGERS),
         (*NO_PROFILE, "--rerun-triggers", *TRIGGERS),
     ],
 )
@@ -152,8 +151,17 @@ def bare(atlas, tmp_path_factory) -> Path:
     return copied(atlas, tmp_path_factory.mktemp("bare") / "copy", memory=False)
 
 
-@pytest.mark.parametrize("changed", CHANGES)
-@pytest.mark.parametrize("way", ["no profile", "neither times nor memory"])
+# With our profile: tests/test_workflow.py. The rest of the pairs is for those who have the time.
+WAYS = ("no profile", "neither times nor memory")
+FEW = {("a recipe", WAYS[0]), ("a longer run", WAYS[0]), ("a layer", WAYS[1]), ("how figures look", WAYS[1])}
+PAIRS = [
+    pytest.param(changed, way, marks=[] if (changed, way) in FEW else pytest.mark.long)
+    for way in WAYS
+    for changed in CHANGES
+]
+
+
+@pytest.mark.parametrize(("changed", "way"), PAIRS)
 def test_a_change_runs_exactly_its_jobs(workflow, atlas, bare, changed, way):
     changes, jobs = CHANGES[changed]
     folder = atlas if way == "no profile" else bare
@@ -164,7 +172,7 @@ def test_one_layer_more_leaves_the_others_held_out_passes_alone(workflow, one, t
     folder = copied(one, tmp_path / "copy")
     before, trained = held_out(folder), checkpoints(folder / "results")
     config = {**ONE, "activations": {**ONE["activations"], "layers": [0, 1]}}
-    workflow.run(folder, config, *NO_PROFILE)
+    workflow.run(folder, config, *NO_PROFILE, "results/metrics/topk/layer00.json")
     after = held_out(folder)
     assert {name: after[name] for name in before} == before
     assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"layer00"}
@@ -186,8 +194,10 @@ def test_what_is_asked_for_again_ends_with_the_same_bits(workflow, one, tmp_path
     folder = copied(one, tmp_path / "copy")
     before = checkpoints(folder / "results")
     if asked == "-f":
-        asked = ("-f", "results/checkpoints/topk/sae_layer01_2k.pt")
-    told = workflow.run(folder, ONE, *asked, *NO_PROFILE)
+        asked, targets = (asked,), ["results/checkpoints/topk/sae_layer01_2k.pt"]
+    else:  # without what is drawn of it; with the last resume point, or it would go as temporary ones do
+        targets = ["results/metrics/topk/layer01.json", "results/checkpoints/topk/sae_layer01_2k.resume.pt"]
+    told = workflow.run(folder, ONE, *asked, *NO_PROFILE, "--", *targets)
     assert "train: topk, layer 01, to 2k tokens" in told
     assert checkpoints(folder / "results") == before
     measured_again = "evaluate: topk, layer 01" in told
@@ -222,7 +232,8 @@ def test_what_is_killed_leaves_what_was_there(workflow, one, tmp_path, whole):
     assert outputs(folder) == before
     assert workflow.planned(folder, ONE, *NO_PROFILE) == {}
     unlocked = (*NO_PROFILE, "--nolock", "--rerun-incomplete")  # as our profile has it
-    workflow.run(folder, ONE, "--forcerun", "plot_pareto", *unlocked)  # what was put aside is in nobody's way
+    drawn = "results/figures/topk/6_pareto.png"
+    workflow.run(folder, ONE, drawn, "--forcerun", "plot_pareto", *unlocked)  # what was put aside is in nobody's way
     assert outputs(folder) == before
 
 
@@ -245,18 +256,18 @@ def test_as_a_module_of_another_workflow_elsewhere(workflow, tmp_path):
     """No profile of ours applies there. Twice, then with a recipe added, then forced by the names that its rules have there."""
     (tmp_path / "Snakefile").write_text(OUTER.format(place=workflow.place))
 
-    def run(config, *arguments):
+    def jobs(config, *arguments, **options):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump({"sae": config}))
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config.yaml", *arguments]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+        command = ["-m", "snakemake", "--cores", "2", "--configfile", "config.yaml", *arguments]
+        done = run(*command, cwd=tmp_path, **options)
         assert done.returncode == 0, done.stdout
         return kinds(planned_in(done.stdout))
 
-    run(ONE)
+    jobs(ONE, warm=True)  # by processes of their own: tests/test_module.py
     assert read_json(tmp_path / "saes/results/base_model/provenance.json")["record"]["version"] == "1"
-    assert run(ONE, "--dry-run") == {}
+    assert jobs(ONE, "--dry-run") == {}
     more = {**ONE, "recipes": {**ONE["recipes"], "more": {**ONE["recipes"]["topk"], "k": 3}}}
-    planned = run(more, "--dry-run")
+    planned = jobs(more, "--dry-run")
     assert (planned["train"], planned["evaluate"], planned["model card"]) == (2, 1, 1)
-    again = run(ONE, "--dry-run", "--forcerun", "atlas_train_sae")
+    again = jobs(ONE, "--dry-run", "--forcerun", "atlas_train_sae")
     assert (again["train"], again["evaluate"], again["store"]) == (2, 1, 2)

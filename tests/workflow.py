@@ -1,15 +1,31 @@
 """Run the workflow as a user does, in a folder of its own, on a small random model."""
 
 import copy
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import yaml
+from forks import Forks
 
 ROOT = Path(__file__).resolve().parents[1]
+WARM = str(ROOT / "tests" / "warm.py")
+SNAKEMAKE = Forks("snakemake.cli", "pyarrow.parquet", "yaml", "zarr")
+LIBRARIES = Forks(
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "numba",
+    "pandas",
+    "pyarrow.parquet",
+    "torch",
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformers.models.gpt_neox.modeling_gpt_neox",
+    "zarr",
+)
 
 SMALL = {
     "base_model": {
@@ -84,18 +100,34 @@ def small(**changes) -> dict:
     return config
 
 
-def snakemake(folder: Path, config: dict | Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-    """Run the workflow in `folder`; returns the finished process, stdout and stderr together."""
-    if isinstance(config, dict):
-        file = folder / "config.yaml"
-        file.write_text(yaml.safe_dump(config, sort_keys=False))
-        config = file
-    done = subprocess.run(
-        command(folder, config, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def snakemake(
+    folder: Path, config: dict | Path, *arguments: str, check: bool = True, warm: bool = False
+) -> subprocess.CompletedProcess:
+    """Run the workflow in `folder`; returns the finished process, stdout and stderr together.
+
+    warm: jobs begin with the libraries imported (tests/warm.py), for chains whose results are looked at, not their processes.
+    """
+    with tempfile.TemporaryDirectory() as elsewhere:
+        if isinstance(config, dict):
+            # Kept beside the results of a run; a dry run leaves nothing in a folder that others read.
+            file = Path(elsewhere if "--dry-run" in arguments else folder) / "config.yaml"
+            file.write_text(yaml.safe_dump(config, sort_keys=False))
+            config = file
+        done = run(*command(folder, config, *arguments)[1:], warm=warm)
     if check and done.returncode:
         raise AssertionError(f"snakemake ended with {done.returncode}:\n{done.stdout}")
     return done
+
+
+def run(*program: str, warm: bool = False, **options) -> subprocess.CompletedProcess:
+    """Run `-m snakemake ...`; returns the finished process, stdout and stderr together. options: cwd, env."""
+    if warm:
+        options["env"] = options.get("env", os.environ) | {"JOBS": LIBRARIES.address}
+        return SNAKEMAKE.run(WARM, *program[2:], **options)
+    if "--dry-run" in program:
+        return SNAKEMAKE.run(*program, **options)
+    together = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.run([sys.executable, *program], **together, **options)
 
 
 def command(folder: Path, config: Path, *arguments: str) -> list[str]:
