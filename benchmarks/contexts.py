@@ -63,7 +63,7 @@ def made_up_sae(architecture: str, d_in: int, d_sae: int, l0: int) -> Sae:
 def one_pass(text: Text, sae: Sae):
     kept = TopActivations(sae.d_sae, K, WINDOW)
     for batch in batches(text, sae, FAR):
-        kept.add(batch.starts, batch.columns, batch.values, batch.place, batch.document)
+        kept.add(batch.starts, batch.columns, batch.values, batch.text_position, batch.document)
     return contexts_of(text, kept)
 
 

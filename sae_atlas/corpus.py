@@ -4,8 +4,8 @@ On disk: a Zarr v3 group with `tokens [contexts, context]` (smallest unsigned in
 `mask [contexts, context]` (False for document starts and tokens that the config excludes; there is no padding, what fills
 no context is left out). Held-out contexts come first; each part is in a seeded random order, so any contiguous range of
 contexts is a random sample. `document [contexts]` is the number of the document at position 1 (numbers count from 0 in
-the order read), `topic [documents]` the place of its label in the attribute `topics`, -1 without one (labels: the embedded
-text).
+the order read), `topic [documents]` the index of its label in the attribute `topics`, -1 without one (only the embedded
+text has labels).
 """
 
 import hashlib
@@ -28,13 +28,13 @@ from sae_atlas.io.log import logger, progress
 from sae_atlas.io.provenance import current_record
 from sae_atlas.texts.documents import Skipped, read_documents, refuse_row
 
-DOCUMENTS_PER_BATCH, CHARACTERS_PER_BATCH = 512, 2**18  # tokenised together, as many as reach either
+DOCUMENTS_PER_BATCH, CHARACTERS_PER_BATCH = 512, 2**18  # tokenised together, until either is reached
 TOKENS_PER_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """An opened corpus: arrays that read from disk, and where windows lie."""
+    """An opened corpus: arrays that read from disk, and the contexts of its windows."""
 
     tokens: Rows
     mask: Rows
@@ -76,9 +76,9 @@ class Corpus:
         return int(self._counts(rows.start, rows.stop).sum())
 
     def documents(self, rows: range) -> np.ndarray:
-        """Number of the document at every position of these contexts, [contexts, context]; a start is of what it begins."""
+        """Number of the document at every position of these contexts, [contexts, context]; a start belongs to its document."""
         begins = self.tokens[rows.start : rows.stop] == self.attributes["document_start"]
-        begins[:, :2] = False  # position 0 is always a start, and position 1 is what `document` tells
+        begins[:, :2] = False  # position 0 is always a start, and `document` is that of position 1
         return self.document[rows.start : rows.stop][:, None] + begins.cumsum(axis=1)
 
     def topics(self) -> np.ndarray:
@@ -86,7 +86,7 @@ class Corpus:
         return np.array([*self.attributes["topics"], None], object)[self.topic[:]]
 
     def _counts(self, first: int, last: int | None) -> np.ndarray:
-        """Unmasked tokens of these contexts, [contexts]; never all of their mask in memory."""
+        """Unmasked tokens of these contexts, [contexts], read a chunk at a time."""
         last, size = self.mask.shape[0] if last is None else last, self.mask.chunk_rows
         parts = (self.mask[at : min(at + size, last)].sum(axis=1, dtype=np.int64) for at in range(first, last, size))
         return np.concatenate([np.zeros(0, np.int64), *parts])
@@ -125,14 +125,14 @@ def tokenize(
     folder = Path(corpus).parent
     folder.mkdir(parents=True, exist_ok=True)
     rows = read_documents(text, seed, tokenizer, bad_rows, scratch=folder)
-    first = list(islice(rows, 1))  # local files are read by now, under a bar of their own
+    first = list(islice(rows, 1))  # reads all local files, which have a progress bar of their own
     documents, overlap = _encoded(chain(first, rows), tokenizer), _Overlap()
     dtype = np.min_scalar_type(max(largest_id(tokenizer), 255))
     contexts, topics, digest = _Contexts(context, dtype), _Topics(), hashlib.sha256()
     packed = (left_out, contexts, topics, digest)
-    found_held_out = _pack(overlap.held_out(documents), held_out_tokens, *packed, "corpus.held_out_tokens")
+    held_out_count = _pack(overlap.held_out(documents), held_out_tokens, *packed, "corpus.held_out_tokens")
     held_out = len(contexts)
-    found_train = _pack(overlap.train(documents), train_tokens, *packed, "corpus.tokens")
+    train_count = _pack(overlap.train(documents), train_tokens, *packed, "corpus.tokens")
     rows.close()
     notes = overlap.notes() | ({"skipped_rows": bad_rows.rows} if isinstance(bad_rows, Skipped) else {})
     generator = np.random.default_rng(seed)
@@ -154,8 +154,8 @@ def tokenize(
         group.attrs.update(
             {
                 "held_out_contexts": held_out,
-                "held_out_tokens": found_held_out,
-                "train_tokens": found_train,
+                "held_out_tokens": held_out_count,
+                "train_tokens": train_count,
                 "tokenizer": _tokenizer_hash(tokenizer),
                 "document_start": int(start),
                 "topics": names,
@@ -169,7 +169,7 @@ def tokenize(
 
 
 class _LeftOut:
-    """Which tokens count neither in training nor in measurement: document starts, and those that the config excludes."""
+    """Tokens that count neither in training nor in measurement: document starts, and those that the config excludes."""
 
     def __init__(self, tokenizer, start: int, exclude: list[str]):
         """exclude: tokens as they stand in the vocabulary; `special` for all special ones. Raises AtlasError for others."""
@@ -186,7 +186,7 @@ class _LeftOut:
 
 
 class _Overlap:
-    """Counts train documents that are held out too, word for word."""
+    """Counts train documents that are identical to a held-out one."""
 
     def __init__(self):
         self.hashes, self.documents, self.repeated = set(), 0, 0
@@ -218,7 +218,7 @@ class _Overlap:
 class _Contexts:
     """Contexts that are appended, [count, context], and the number of the document at position 1 of each.
 
-    They lie in blocks, so that nothing is copied to make room for more: the ids of the text are in memory once.
+    They are stored in blocks, so that appending copies nothing: the ids of the text are in memory once.
     """
 
     def __init__(self, context: int, dtype: np.dtype):
@@ -240,31 +240,31 @@ class _Contexts:
             contexts, documents = contexts[now:], documents[now:]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Contexts at these places, [rows, context]."""
-        places = zip(*np.divmod(rows, self.rows_per_block), strict=True)
-        return np.stack([self.blocks[block][row] for block, row in places])
+        """These contexts, [rows, context]."""
+        locations = zip(*np.divmod(rows, self.rows_per_block), strict=True)
+        return np.stack([self.blocks[block][row] for block, row in locations])
 
 
 class _Topics:
-    """The label of every document: of each its place among those met so far, 4 bytes."""
+    """The label of every document, 4 bytes each: its index among the labels in the order of their first use."""
 
     def __init__(self):
-        self.places, self.of_documents = {None: -1}, array("i")
+        self.index_of, self.of_documents = {None: -1}, array("i")
 
     def __len__(self) -> int:
         """Documents that have one, be it None."""
         return len(self.of_documents)
 
     def append(self, topic: str | None, documents: int) -> None:
-        place = self.places.setdefault(topic, len(self.places) - 1)
-        self.of_documents.extend([place] * documents)
+        index = self.index_of.setdefault(topic, len(self.index_of) - 1)
+        self.of_documents.extend([index] * documents)
 
     def labels(self) -> tuple[list[str], np.ndarray]:
-        """(names in alphabetical order, [documents] place of each document's label among them)."""
-        met = [topic for topic in self.places if topic is not None]
-        names = sorted(met)
-        moved = np.array([*map(names.index, met), -1], np.int32)  # the last is that of -1
-        return names, moved[np.frombuffer(self.of_documents, np.int32)]
+        """(names in alphabetical order, [documents] index of each document's label among them, -1 without one)."""
+        first_use = [topic for topic in self.index_of if topic is not None]
+        names = sorted(first_use)
+        sorted_index = np.array([*map(names.index, first_use), -1], np.int32)  # the last is that of -1
+        return names, sorted_index[np.frombuffer(self.of_documents, np.int32)]
 
 
 def _encoded(documents: Iterable[tuple[str, str | None]], tokenizer) -> Iterator[tuple[list[int], str | None]]:
@@ -282,7 +282,7 @@ def _encoded(documents: Iterable[tuple[str, str | None]], tokenizer) -> Iterator
 
 
 def _batches(documents: Iterable[tuple[str, str | None]]) -> Iterator[list[tuple[str, str | None]]]:
-    """Documents to tokenise together: a tokenizer keeps a hundred bytes a token of those it works on."""
+    """Documents to tokenise together: a tokenizer needs a hundred bytes per token of a batch."""
     batch, characters = [], 0
     for document in documents:
         batch.append(document)
@@ -295,12 +295,12 @@ def _batches(documents: Iterable[tuple[str, str | None]]) -> Iterator[list[tuple
 
 
 def _pack(documents, wanted: int, left_out: _LeftOut, contexts: _Contexts, topics: _Topics, digest, name: str) -> int:
-    """Append contexts with at least `wanted` unmasked tokens; how many these are.
+    """Append contexts with at least `wanted` unmasked tokens; returns how many tokens they have.
 
-    The document that reaches it is cut off and its rest is dropped, so no document lies on both sides of the split. Its
-    label and those before it are appended to `topics`; one that holds the start token itself counts as several.
+    The document that reaches `wanted` is cut there and its rest is dropped, so no document is on both sides of the split.
+    Its label and those before it are appended to `topics`; one that holds the start token itself counts as several.
     """
-    waiting, found, start = [], 0, left_out.start
+    waiting, collected, start = [], 0, left_out.start
     current = len(topics)  # document of the first token that waits
     context = contexts.shape[1]
     body = context - 1  # position 0 of every context is the document start
@@ -318,7 +318,7 @@ def _pack(documents, wanted: int, left_out: _LeftOut, contexts: _Contexts, topic
                 continue
             stream = np.concatenate(waiting)
             begins = stream == start
-            begins[0] = False  # `current` is what it begins
+            begins[0] = False  # it begins document `current`
             number = current + begins.cumsum()
             count = len(stream) // body
             piece = np.full((count, context), start, contexts.dtype)
@@ -326,13 +326,13 @@ def _pack(documents, wanted: int, left_out: _LeftOut, contexts: _Contexts, topic
             waiting = [stream[count * body :]] if len(stream) > count * body else []
             current = int(number[count * body]) if waiting else len(topics)
             reached = np.cumsum((~left_out(piece)).sum(axis=1))
-            last = min(int(np.searchsorted(reached, wanted - found)), count - 1)
+            last = min(int(np.searchsorted(reached, wanted - collected)), count - 1)
             contexts.append(piece[: last + 1], number[: count * body : body][: last + 1])
             bar.update(int(reached[last]))
-            found += int(reached[last])
-            if found >= wanted:
-                return found
-    raise AtlasError(f"{name}: the text yields {found} tokens, not {wanted}; lower it or give more text")
+            collected += int(reached[last])
+            if collected >= wanted:
+                return collected
+    raise AtlasError(f"{name}: the text yields {collected} tokens, not {wanted}; lower it or give more text")
 
 
 def _create(group: zarr.Group, name: str, shape: tuple, rows: int, dtype: np.dtype) -> zarr.Array:
@@ -342,7 +342,7 @@ def _create(group: zarr.Group, name: str, shape: tuple, rows: int, dtype: np.dty
         chunks=(rows, *shape[1:]),
         dtype=dtype,
         compressors=[ZstdCodec(level=3), Crc32cCodec()],
-        config={"write_empty_chunks": True},  # a missing chunk is damage, never zeros
+        config={"write_empty_chunks": True},  # so that a missing chunk is always damage
     )
 
 

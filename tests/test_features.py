@@ -22,7 +22,7 @@ def keep(text, sae, k=3, window=5, outlier_norm=FAR) -> tuple[TopActivations, in
     kept, seen = TopActivations(sae.d_sae, k, window), 0
     with torch.inference_mode():
         for batch in batches(text, sae, outlier_norm):
-            kept.add(batch.starts, batch.columns, batch.values, batch.place, batch.document)
+            kept.add(batch.starts, batch.columns, batch.values, batch.text_position, batch.document)
             seen += int(batch.counts.sum())
     return kept, seen
 
@@ -141,7 +141,7 @@ def test_memory_is_that_of_the_latents_whatever_the_text():
 
     empty, sae = size(), random_sae("relu")
     for batch in batches(random_text(200, 17, D_IN), sae, FAR):
-        kept.add(batch.starts, batch.columns, batch.values, batch.place, batch.document)
+        kept.add(batch.starts, batch.columns, batch.values, batch.text_position, batch.document)
     assert size() == empty
     assert empty < 64 * (3 * (1 + SAMPLED) * (5 * 4 + 40) + 1200)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csc_array
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
@@ -13,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sae_atlas.features.peaks import position_bias, token_entropy, top_tokens
 from sae_atlas.features.probes import probe_table
-from sae_atlas.features.selectivity import aurocs, kept_topics, selectivity
+from sae_atlas.features.selectivity import aurocs, frequent_topics, selectivity
 
 TOPICS = np.array(["arts", "maths", "people", None] * 30, object)
 
@@ -27,7 +28,7 @@ def test_auroc_is_that_of_scikit_learn():
     scores, known = noise(20), TOPICS != None  # noqa: E711 (elementwise)
     members = np.stack([TOPICS[known] == name for name in ("arts", "maths")])
     expected = [[roc_auc_score(row, column) for column in scores[known].T] for row in members]
-    np.testing.assert_allclose(aurocs(scores[known], members), expected)
+    np.testing.assert_allclose(aurocs(rankdata(scores[known], axis=0), members), expected)
 
 
 def test_a_latent_that_fires_exactly_on_one_topic():
@@ -37,7 +38,7 @@ def test_a_latent_that_fires_exactly_on_one_topic():
     scores[:, 2] = 0
     scores[:, 3] = TOPICS != "arts"
     found = selectivity(csc_array(scores), TOPICS, 199, 0)
-    names = np.array([*kept_topics(TOPICS), None])
+    names = np.array([*frequent_topics(TOPICS), None])
     assert names[found.topic[:2]].tolist() == ["maths", "maths"]
     assert found.auroc[:2].tolist() == [1, 1]  # unlabelled documents say nothing
     assert (found.baseline[:2] < 0.7).all()
@@ -54,7 +55,7 @@ def test_latents_that_know_nothing_exceed_the_baseline_as_often_as_they_should()
 
 
 def test_rare_topics_and_texts_without_topics_say_nothing():
-    assert kept_topics(np.array(["a"] * 5 + ["b"] * 4 + [None] * 9, object)) == ["a"]
+    assert frequent_topics(np.array(["a"] * 5 + ["b"] * 4 + [None] * 9, object)) == ["a"]
     found = selectivity(np.ones((9, 2)), np.array([None] * 9, object), 19, 0)
     assert found.topic.tolist() == [-1, -1] and np.isnan(found.auroc).all()
 

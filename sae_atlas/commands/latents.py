@@ -1,4 +1,4 @@
-"""The latents that are most clearly about something, by the tool's own scores; and one latent with its contexts."""
+"""The latents with the clearest meaning by their scores, and one latent with its contexts."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from sae_atlas.features.model_namer import marked
 from sae_atlas.features.name_patterns import Window
 from sae_atlas.io.errors import AtlasError
 
-TRIED = 20  # contexts that a name was tried on at least
+TRIED = 20  # windows that a name must have been tested on
 LISTED_COLUMNS = (
     "layer",
     "latent",
@@ -35,9 +35,9 @@ ORDERS = {  # what the first ones have most of, in a sentence
 def clearest(folder: str | Path, by: str = "specificity", layer: int | None = None, rows: int = 10) -> pd.DataFrame:
     """LISTED_COLUMNS of the latents of a recipe, the clearest first. folder: results/features/<recipe>. by: one of ORDERS.
 
-    `detection`: names that tell best whether the latent fires, tried on at least TRIED windows, the more confident first.
-    `specificity`: of these, what fires seldom before what fires on every "the", in a column of that name more. `topic`: the
-    largest AUROC, above its baseline. Raises AtlasError if no layer has been looked at, or none of its latents can be judged.
+    `detection`: names that predict best whether the latent fires, tested on at least TRIED windows, the more confident first.
+    `specificity`: the same, weighted by how seldom the latent fires, with a column of that name. `topic`: the largest AUROC
+    above its baseline. Raises AtlasError if no layer has names, or none of its latents has the scores.
     """
     table = pd.concat([_layer(folder, number) for number in _layers(folder, layer)], ignore_index=True)
     if not (table.density > 0).any():
@@ -65,7 +65,8 @@ def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> 
     row = about.loc[latent]
     if not row.density:
         return f"layer {layer}, latent {latent}: dead, it fires on none of {row.tokens_seen:,} tokens"
-    kept = pd.read_parquet(_file(folder, layer, "contexts"), filters=[("latent", "==", latent), ("band", "==", "top")])
+    of_latent = [("latent", "==", latent), ("band", "==", "top")]
+    top_contexts = pd.read_parquet(_file(folder, layer, "contexts"), filters=of_latent)
     decode = Decoder.of_model(Path(folder).parents[1] / "base_model" / "provenance.json")
     lines = [
         f"layer {layer}, latent {latent}: {row['name']}",
@@ -74,7 +75,7 @@ def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> 
         f"fires on {row.density:.2%} of tokens, peaks on {np.exp2(row.token_entropy):.1f} kinds of token",
         f"promotes {', '.join(map(repr, row.promoted[:5])) or 'nothing: this site does not write to the stream'}",
     ]
-    for each in kept.head(contexts).itertuples():
+    for each in top_contexts.head(contexts).itertuples():
         text = " ".join(marked(Window(decode(each.tokens), each.topic, int(each.peak))).split())
         lines.append(f"{each.activation:6.1f}  {text}  [{_topic(each.topic)}]")
     return "\n".join(lines)
@@ -85,8 +86,8 @@ def _topic(name: str | None) -> str:
 
 
 def _layers(folder: str | Path, layer: int | None) -> list[int]:
-    found = sorted(int(path.name[5:].split("_")[0]) for path in Path(folder).glob("layer*_names.parquet"))
-    chosen = [number for number in found if layer is None or number == layer]
+    numbers = sorted(int(path.name[5:].split("_")[0]) for path in Path(folder).glob("layer*_names.parquet"))
+    chosen = [number for number in numbers if layer is None or number == layer]
     if not chosen:
         raise AtlasError(f"{folder}: no named latents; give results/features/<recipe> and a layer that was looked at")
     return chosen

@@ -1,5 +1,5 @@
-"""What can be read from a model, to choose site and layer by: named sites, module paths with their widths, and of
-activations that were saved their norms, outliers and effective dimension.
+"""What can be read from a model, to choose site and layer: named sites, module paths with their widths, and norms,
+outliers and effective dimension of saved activations.
 """
 
 from pathlib import Path
@@ -64,12 +64,12 @@ def widths(config, sites: Sites) -> dict[str, int]:
     """
     from transformers import AutoModelForCausalLM
 
-    found: dict[str, int] = {}
+    width_of_path: dict[str, int] = {}
 
     def keep(path: str, output) -> None:
         output = output[0] if isinstance(output, tuple) else output
         if isinstance(output, torch.Tensor) and output.ndim == 3 and output.shape[:2] == (1, CONTEXT):
-            found[path] = output.shape[-1]
+            width_of_path[path] = output.shape[-1]
 
     with FakeTensorMode():  # shapes without numbers, through whatever the model does
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
@@ -80,7 +80,7 @@ def widths(config, sites: Sites) -> dict[str, int]:
                 module.register_forward_hook(lambda _, __, output, path=path: keep(path, output))
         with torch.inference_mode():
             forward_pass(model, torch.zeros(1, CONTEXT, dtype=torch.long))
-    return found
+    return width_of_path
 
 
 def _where(site: str, sites: Sites, width: int) -> str:
@@ -94,7 +94,7 @@ def _where(site: str, sites: Sites, width: int) -> str:
 
 
 def geometry(x: np.ndarray) -> dict[str, float]:
-    """Of activations [tokens, d_in]: what tells layers apart.
+    """Norms and effective dimension of activations [tokens, d_in].
 
     median_norm, in the activations' unit; largest, the largest norm over it; outliers, the share of tokens above OUTLIER
     medians (0 to 1); dimension, the effective dimension of the others: (sum of the covariance's eigenvalues)^2 / sum of
@@ -103,12 +103,12 @@ def geometry(x: np.ndarray) -> dict[str, float]:
     x = x.astype(np.float64)
     norms = np.linalg.norm(x, axis=1)
     median = float(np.median(norms))
-    kept = x[norms <= OUTLIER * median]
-    covariance = np.cov(kept, rowvar=False, bias=True).reshape(x.shape[1], x.shape[1])
+    typical = x[norms <= OUTLIER * median]
+    covariance = np.cov(typical, rowvar=False, bias=True).reshape(x.shape[1], x.shape[1])
     return {
         "median_norm": median,
         "largest": float(norms.max()) / median,
-        "outliers": 1 - len(kept) / len(x),
+        "outliers": 1 - len(typical) / len(x),
         "dimension": participation_ratio(torch.linalg.eigvalsh(torch.from_numpy(covariance)).clamp(min=0)),
     }
 

@@ -42,10 +42,10 @@ def _summarise(folder: Path) -> str:
             f"  {recipe}: CE recovered {median['ce_recovered']:.3f}, FVU {median['fvu']:.3f}, "
             f"L0 {median['l0']:.1f} (median of the layers, final snapshot)"
         )
-    return "\n".join([*lines, "Where to look:", *(f"  {what:<16} {path}" for what, path in _places(folder, final))])
+    return "\n".join([*lines, "Where to look:", *(f"  {what:<16} {path}" for what, path in _outputs(folder, final))])
 
 
-def _places(folder: Path, final: pd.DataFrame):
+def _outputs(folder: Path, final: pd.DataFrame):
     """Of cards, releases and the explorer only those that the page links to: others may lie there, of earlier configs."""
     page = folder / "results" / "index.html"
     linked = _linked(page)

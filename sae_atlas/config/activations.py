@@ -93,7 +93,7 @@ def problems(activations: Activations, base_model: Model):
 def completed(activations: dict, base_model: dict) -> dict:
     """The plain section with its layers as a list and the sizes that depend on how many there are.
 
-    Raises AtlasError if the number of layers cannot be told (hub not reachable and `layers: all`).
+    Raises AtlasError if the number of layers is not known (hub not reachable and `layers: all`).
     """
     layers = named_layers(activations["layers"], base_model)
     per_pass = min(activations.get("layers_per_pass", len(layers)), len(layers))

@@ -117,7 +117,7 @@ def problems(base_model: Model, corpus: Corpus, where: str = "base_model"):
         ]
         of_base += problems(base, corpus, f"{where}.base")
         yield from of_base
-        if of_base:  # its name, on which this one builds, may be wrong
+        if of_base:  # its name may be wrong, and this one is derived from it
             return
     fit = base_model.fit
     if fit and fit.batch % fit.accumulation:
@@ -133,7 +133,7 @@ def problems(base_model: Model, corpus: Corpus, where: str = "base_model"):
 
 
 def _names(base_model: Model, corpus: Corpus) -> tuple:
-    """The parts of the name of a model of one's own: as it says, and as they are. Raises AtlasError for a name of no kind."""
+    """Parts of the name of a model of one's own: as given, and as they must be. Raises AtlasError for a name of no kind."""
     source, base = base_model.source, base_model.base
     if base and base.source != "pretrain":
         domain, tokens = base_model.lora.corpus.name, format_size(base_model.fit.tokens)
@@ -152,7 +152,7 @@ def _names(base_model: Model, corpus: Corpus) -> tuple:
 
 
 def completed(base_model: dict, context: int) -> dict:
-    """The plain section with a preset as sizes; and so its base. Where it lies is not what it is: without `device_map`.
+    """The plain section with a preset as sizes, and so its base. Without `device_map`, which changes no numbers.
 
     context: tokens of a context of the corpus: the positions that a model from scratch gets.
     """

@@ -25,7 +25,7 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     features.problems,
     features.layer_problems,
 )
-SECRETS = ("key_variable", "url")  # may hold a key by mistake, which is not repeated
+SECRETS = ("key_variable", "url")  # may hold a key by mistake, so their values are not repeated
 
 
 def checked(config: dict) -> tuple[dict[str, Section | dict], list[str]]:
@@ -43,9 +43,9 @@ def checked(config: dict) -> tuple[dict[str, Section | dict], list[str]]:
         elif field.default_factory:
             sections[name] = field.default_factory()
     if {"base_model", "corpus"} <= set(sections):
-        found = list(base_model.problems(sections["base_model"], sections["corpus"]))
-        if found:  # its layers cannot be told
-            problems += found
+        model_problems = list(base_model.problems(sections["base_model"], sections["corpus"]))
+        if model_problems:  # then its layers are not known
+            problems += model_problems
             del sections["base_model"]
     for contradictions in CONTRADICTIONS:
         needed = inspect.signature(contradictions).parameters
@@ -55,7 +55,7 @@ def checked(config: dict) -> tuple[dict[str, Section | dict], list[str]]:
 
 
 def checked_recipe(values: object, where: str) -> tuple[Section | None, list[str]]:
-    """A recipe that trains or one that takes SAEs of others; None where it is of the wrong shape. And what is wrong with it."""
+    """A recipe that trains or one that takes SAEs of others, None where it is of the wrong shape; and what is wrong with it."""
     if not isinstance(values, dict) or "pretrained" not in values:
         recipe, problems = _section(recipes.Recipe, values, where)
         return recipe, problems or list(recipes.trained_problems(recipe, where))
@@ -68,9 +68,9 @@ def checked_recipe(values: object, where: str) -> tuple[Section | None, list[str
     return recipe, lines + (problems or list(recipes.published_problems(recipe, where)))
 
 
-def _add(sections: dict, problems: list[str], name: str, section: Section | dict | None, found: list[str]) -> None:
-    problems += found
-    if section is not None and not found:
+def _add(sections: dict, problems: list[str], name: str, section: Section | dict | None, lines: list[str]) -> None:
+    problems += lines
+    if section is not None and not lines:
         sections[name] = section
 
 
@@ -78,13 +78,13 @@ def _recipes(values: object) -> tuple[dict | None, list[str]]:
     field = Config.model_fields["recipes"]
     if not isinstance(values, dict) or not values:
         return None, [f"recipes: {values!r} does not fit; write {words(field)}"]
-    found, problems = {}, []
+    sections, problems = {}, []
     for name, recipe in values.items():
         if not NAME_PATTERN.match(name):
             problems.append(f"recipes: {name!r} does not fit as a name; write {NAME_WORDS.text}")
-        found[name], lines = checked_recipe(recipe, f"recipes.{name}")
+        sections[name], lines = checked_recipe(recipe, f"recipes.{name}")
         problems += lines
-    return found, problems
+    return sections, problems
 
 
 def _section(kind: type[Section], values: object, where: str) -> tuple[Section | None, list[str]]:
@@ -92,12 +92,12 @@ def _section(kind: type[Section], values: object, where: str) -> tuple[Section |
     try:
         return kind.model_validate(values), misplaced
     except ValidationError as error:
-        found = sorted(error.errors(include_url=False, include_context=False), key=_order)
-        return None, [_line(kind, each, where) for each in found] + misplaced
+        errors = sorted(error.errors(include_url=False, include_context=False), key=_order)
+        return None, [_line(kind, each, where) for each in errors] + misplaced
 
 
 def _order(error: dict) -> list[str]:
-    """By the section, and in it by the key; what a section lacks comes first, as it does."""
+    """Errors are sorted by section and key; the keys that a section lacks come first."""
     return list(map(str, error["loc"][:-1] if error["type"] in ("missing", "extra_forbidden") else error["loc"]))
 
 
@@ -126,10 +126,10 @@ def _line(kind: type[Section], error: dict, where: str) -> str:
         return f"{key}: {value!r} is not allowed; {nearest(value, allowed(field))}"
     if error["type"] == "model_type":
         return f"{key}: {value!r} does not fit; it has the keys {listed((section_of(field) if field else kind).model_fields)}"
-    if field is None:  # what a section says of itself
+    if field is None:  # an error of the section as a whole
         return f"{key}: {error['msg'].removeprefix('Value error, ')}"
-    shown = "what it holds" if error["loc"][-1] in SECRETS else repr(value)
-    return f"{key}: {shown} does not fit; write {words(field, example=True)} ({_first_sentence(field)})"
+    value_text = "what it holds" if error["loc"][-1] in SECRETS else repr(value)
+    return f"{key}: {value_text} does not fit; write {words(field, example=True)} ({_first_sentence(field)})"
 
 
 def _field(kind: type[Section], path: tuple) -> tuple[type[Section], FieldInfo | None]:

@@ -99,11 +99,11 @@ def layer_problems(features: Features, activations: Activations, base_model: Mod
     if features.layers == "all":
         return
     try:
-        there = named_layers(activations.layers, base_model.plain())
-    except AtlasError:  # told where activations.layers is looked at
+        trained = named_layers(activations.layers, base_model.plain())
+    except AtlasError:  # reported where activations.layers is checked
         return
     chosen = named_layers(features.layers, base_model.plain())
-    missing = [layer for layer in chosen if layer not in there]
+    missing = [layer for layer in chosen if layer not in trained]
     if missing:
         yield f"features.layers: layer {missing[0]} is not among activations.layers; there is no SAE of it"
     if not chosen:

@@ -42,10 +42,11 @@ def key(
 ) -> Any:
     """A key of a section.
 
-    meaning: its first sentence is shown in error lines, all of it in config/README.md; of a section None, for there its class
-    says it. default: a value, or a section's class; without it the key must be given, unless it says what holds `otherwise` or
-    who needs it: then it is absent from the plain section. needed_by, used_by: values of the section's CHOICE with which the
-    key must or may be given; without them always. limits: `ge`, `gt`, `le`, `lt`, `min_length`, ...
+    meaning: its first sentence is shown in error lines, all of it in config/README.md; None of a section, whose class has it.
+    default: a value, or a section's class; without it the key must be given, unless there is `otherwise`, which says what holds
+    then, or `needed_by` or `used_by`: a key that is not given is absent from the plain section. needed_by, used_by: values of
+    the section's CHOICE with which the key must or may be given; without them always. limits: `ge`, `gt`, `le`, `lt`,
+    `min_length`, ...
     """
     users = (*needed_by, *used_by)
     about = {"needed_by": list(needed_by), "used_by": list(users)} if users else {}
@@ -59,12 +60,12 @@ def key(
 
 
 def later(meaning: str, default: Any, *, used_by: Sequence[str] = ()) -> Any:
-    """A key that came when there were finished atlases: at its default it is absent, as it is from their identities."""
+    """A key that is newer than finished atlases: at its default it is absent, as from their identities."""
     return key(meaning, default, used_by=used_by, exclude_if=lambda value: value == default)
 
 
 def about(field: FieldInfo) -> dict:
-    """What `key` was told of the field beside its meaning: needed_by, used_by, otherwise."""
+    """Arguments of `key` for the field beside its meaning: needed_by, used_by, otherwise."""
     return field.json_schema_extra or {}
 
 
@@ -149,7 +150,7 @@ def _paths(value: object) -> str | list[str]:
 
 @dataclass(frozen=True)
 class OrText:
-    """Of a type that is also read from text: what its JSON schema says of the text."""
+    """For a type that is also read from text: the pattern of the text in its JSON schema."""
 
     pattern: str
 

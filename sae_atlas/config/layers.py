@@ -1,4 +1,4 @@
-"""What the base model's own config says: its sizes, how many blocks it has, and which of them a config names."""
+"""The base model's own config: its sizes, its number of blocks, and which of them are named in `activations.layers`."""
 
 import json
 from functools import cache
@@ -18,7 +18,7 @@ VOCABULARIES = {"bytes": 257, "package": 49152}  # of the tokenizers that random
 
 
 def named_layers(layers: str | list[int], base_model: dict) -> list[int]:
-    """`all`, a range ("0-23") or a list as block indices. Raises AtlasError where `all` cannot be told."""
+    """`all`, a range ("0-23") or a list as block indices. Raises AtlasError if the number of layers is not known."""
     if layers == "all":
         return list(range(count_layers(base_model)))
     if isinstance(layers, str):
@@ -48,7 +48,7 @@ def stated(base_model: dict, names: tuple[str, ...]) -> int | None:
 
 
 def text_part(config: object) -> dict:
-    """Of a model's config the part that is about its language model: models of text and images have it apart."""
+    """The part of a model's config about its language model, which is a section of its own in models of text and images."""
     return (config.get("text_config") or config) if isinstance(config, dict) else {}
 
 
@@ -63,8 +63,8 @@ def model_config(base_model: dict, also: str = "", at_hand: bool = False) -> dic
 
         return find_model(base_model["package"]).sizes
     if base_model["source"] in ("random", "pretrain"):
-        made = base_model["source"] == "pretrain"
-        sizes = model_sizes(base_model, context=0) if made else base_model["sizes"]  # any context does
+        from_scratch = base_model["source"] == "pretrain"
+        sizes = model_sizes(base_model, context=0) if from_scratch else base_model["sizes"]  # of any length of contexts
         # Most families have an unembedding of their own unless told otherwise.
         family = {"model_type": base_model["architecture"], "tie_word_embeddings": False}
         return {**family, "vocab_size": VOCABULARIES[base_model["tokenizer"]], **sizes}
@@ -90,7 +90,7 @@ def read_config_file(file: Path) -> dict:
         raise AtlasError(f"base_model: {file} is not readable ({reason(error)})") from error
 
 
-@cache  # several sections ask for it, through the hub's client each time
+@cache  # several sections need it, each by a call of the hub's client
 def _hub_config(name: str, revision: str | None, also: str, at_hand: bool) -> dict:
     from huggingface_hub import hf_hub_download
 

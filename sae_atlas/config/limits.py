@@ -1,7 +1,7 @@
-"""What a config may hold at all, before its keys are looked at: plain values, few enough to be looked through one by one.
+"""Limits of any config, checked before its keys: plain values, few enough to be checked one by one.
 
 YAML can say a great deal in a few lines: aliases of aliases that are billions of values once they are followed, a list
-that holds itself, numbers of a million digits. All of it ends here, in one line, before anything is done with it.
+that holds itself, numbers of a million digits. They are refused here, in one line, before anything else is done.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Base models that our own rules make: which of them a config needs, what they are called, where they lie.
+"""Base models that rules of this workflow make: which of them a config needs, their names and folders.
 
-A section `base_model` with source `pretrain` is one of them; with `lora` or `merged` it stands on its `base`, a section
-of the same form with any other source.
+A section `base_model` with source `pretrain` is one of them; with `lora` or `merged` it has a `base`, a section of the same
+form with any other source.
 """
 
 from dataclasses import replace
@@ -39,5 +39,5 @@ def kind_of(base_model: dict) -> str:
 
 
 def folder_of(base_model: dict) -> str | None:
-    """Where our rules write the model of a section; None where they do not make it."""
+    """Folder in which rules write the model of a section; None where they do not make it."""
     return f"models/{kind_of(base_model)}/{base_model['name']}" if base_model["source"] in MADE else None

@@ -8,7 +8,7 @@ def resolved(config: dict, folder: Path) -> tuple[dict, list[str]]:
     """The config with every relative `path` as it is seen from the folder of the run, and lines of what is wrong.
 
     One that leads to something there stays as it is written, as identities hold it; else it is taken from `folder`, the
-    config's own. Where it leads to something in both, nobody knows which is meant.
+    config's own. A path that leads to something in both is ambiguous.
     """
     problems = []
 
@@ -22,7 +22,7 @@ def resolved(config: dict, folder: Path) -> tuple[dict, list[str]]:
     def path(given: object, where: str) -> object:
         if not isinstance(given, str) or not given or given[0] == "~" or not os.path.exists(folder / given):
             return given
-        if not os.path.exists(given):  # unlike Path's, it is no error of a name that no file can have
+        if not os.path.exists(given):  # unlike Path.exists, False for a name that no file can have
             return os.path.relpath(folder / given)
         if not Path(given).samefile(folder / given):
             problems.append(

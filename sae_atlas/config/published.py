@@ -1,4 +1,4 @@
-"""Where SAEs that others published lie."""
+"""Published SAEs: their paths in a release, and their sizes."""
 
 import json
 from pathlib import Path
@@ -56,8 +56,8 @@ def expansion(d_sae: int, d_in: int) -> int | float:
 def completed(recipe: dict, name: str, layers: list[int]) -> dict:
     """The recipe with the width of its SAEs, as the file of the first layer states it, if the config does not.
 
-    Where it is no whole multiple of the input dimensions, names say `d_sae`. Raises AtlasError if the file cannot be had or is
-    silent; that it is right, and the same in all layers, is checked when they are taken over.
+    Where it is no whole multiple of the input dimensions, names say `d_sae`. Raises AtlasError if the file cannot be had or
+    does not state it; that it is right, and the same in all layers, is checked by import_sae.
     """
     if "pretrained" not in recipe or "expansion" in recipe:
         return recipe
@@ -98,7 +98,7 @@ STATED_IN = {"saelens": "cfg.json", "sparsify": "cfg.json", "dictionary_learning
 
 
 def stated_sizes(kind: str, config: dict) -> dict[str, int | None]:
-    """Latents and input dimensions, in this order, under the keys of a config of STATED_IN; None where it is silent."""
+    """Latents and input dimensions, in this order, under the keys of a config of STATED_IN; None where not stated."""
     if kind == "dictionary_learning":
         trainer = config["trainer"]
         return {f"trainer.{key}": trainer.get(key) for key in ("dict_size", "activation_dim")}

@@ -18,7 +18,7 @@ def read_config(file: str | Path) -> dict:
 def complete_config(config: dict, file: str) -> dict:
     """`config` checked and complete, as plain values. `file` is named in errors.
 
-    Raises AtlasError with one line per problem, and if the number of layers cannot be told (hub not reachable).
+    Raises AtlasError with one line per problem, and if the number of layers is not known (hub not reachable).
     """
     problems, sections = limit_problems(config), {}
     if not problems:
@@ -31,7 +31,7 @@ def complete_config(config: dict, file: str) -> dict:
     complete = {name: section.plain() for name, section in sections.items()} | {"recipes": recipes}
     device = complete["training"]["device"]
     complete["model_device"] = SPREAD if "device_map" in complete["base_model"] else device
-    complete["device"] = device  # not among what makes numbers, nor is where the base model lies
+    complete["device"] = device  # it changes no numbers, as the device of the base model does not
     complete["base_model"] = base_model.completed(complete["base_model"], complete["corpus"]["context"])
     complete["activations"] = activations.completed(complete["activations"], complete["base_model"])
     for name, recipe in recipes.items():

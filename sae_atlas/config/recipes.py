@@ -119,7 +119,7 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _with_preset(cls, values: object) -> object:
-        """What a preset says of keys that the architecture uses; a preset that is not one is told as a value."""
+        """Add the preset's keys that the architecture uses. An unknown preset is left, to be reported as a wrong value."""
         if not isinstance(values, dict) or values.get("preset", "standard") not in list(PRESETS):
             return values
         preset = PRESETS[values.get("preset", "standard")]
@@ -205,5 +205,5 @@ def width_problems(recipes: dict, base_model: Model, activations: Activations):
     if width is None:
         return
     for name, recipe in recipes.items():
-        if recipe.expansion is not None:  # the files of a published SAE know it
+        if recipe.expansion is not None:  # stated by the files of a published SAE
             yield from (f"recipes.{name}.{line}" for line in contradictions(recipe.plain(), width))

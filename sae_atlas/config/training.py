@@ -58,5 +58,5 @@ def length_problems(training: Training, corpus: Corpus, recipes: dict):
 
 
 def completed(training: dict) -> dict:
-    """The plain section without what makes no number: where it computes, and what watches it."""
+    """The plain section without `device` and `tracker`, which change no numbers."""
     return {name: value for name, value in training.items() if name not in ("device", "tracker")}

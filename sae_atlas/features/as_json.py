@@ -1,4 +1,4 @@
-"""Contexts as JSON: a list per latent, and what SAEDashboard writes for Neuronpedia, so that others' viewers read them."""
+"""Contexts as JSON: a list per latent, and the form that SAEDashboard writes for Neuronpedia, which other viewers read."""
 
 import json
 from pathlib import Path
@@ -32,11 +32,11 @@ def contexts_as_json(contexts: str | Path, base_model: str | Path, file: str | P
     top = table[table.band == TOP]
     texts = [tokenizer.decode(row.tolist()) for row in top.tokens]  # a batch of none would be decoded to one text
     tokens = [tokenizer.decode([row[peak]]) for row, peak in zip(top.tokens, top.peak, strict=True)]
-    found: dict[int, list] = {}
+    contexts_of_latent: dict[int, list] = {}
     for row, text, token in zip(top.itertuples(), texts, tokens, strict=True):
         context = {"text": text, "score": float(row.activation), "token_index": int(row.peak), "token": token}
-        found.setdefault(int(row.latent), []).append(context)
-    _write(file, found)
+        contexts_of_latent.setdefault(int(row.latent), []).append(context)
+    _write(file, contexts_of_latent)
 
 
 def contexts_for_neuronpedia(
@@ -85,15 +85,15 @@ def contexts_for_neuronpedia(
 
 
 def _activations(rows: pd.DataFrame, strings: dict[int, str]) -> list[dict]:
-    found = []
+    windows = []
     for band, group in rows.groupby("band", sort=False):
         low, high = float(group.activation.min()), float(group.activation.max())
         bin_min, share = (-1, -1) if band == TOP else (low, 2 * BETWEEN)
         for row in group.itertuples():
             tokens = [strings[token] for token in row.tokens.tolist()]
             bounds = {"bin_min": bin_min, "bin_max": high, "bin_contains": share}
-            found.append({**bounds, "tokens": tokens, "values": _rounded(row.activations)})
-    return found
+            windows.append({**bounds, "tokens": tokens, "values": _rounded(row.activations)})
+    return windows
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -1,8 +1,8 @@
-"""Detection: can a name tell windows in which the latent fires from windows in which it does not?
+"""Detection: does a name predict in which windows the latent fires?
 
-As EleutherAI's detection scores (Paulo et al. 2024, arXiv 2410.13928): as many windows with as without, none of the
-documents that the name was made from. The windows with it are a random sample of its other peaks, so a name that is
-true of the highest ones alone scores low.
+As EleutherAI's detection scores (Paulo et al. 2024, arXiv 2410.13928): half of the windows hold a peak and half none, all
+of documents that the name was not made from. Those with a peak are a random sample of the other peaks, so a name that
+fits the highest peaks alone scores low.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 from sae_atlas.features.name_patterns import Window
 
-LEAST = 4  # windows without which nothing is said
+LEAST = 4  # windows of a trial; with fewer available it is empty
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Latents and raw activations pooled per document, in one pass: what scores, probes and names are made from.
+"""Latents and raw activations pooled per document in one pass, from which scores, probes and names are made.
 
 Memory is bounded by the (document, latent) pairs that fire, not by documents x d_sae.
 """
@@ -10,7 +10,7 @@ PEAK_COLUMNS = ("document", "latent", "activation", "mean", "token", "position",
 
 
 class Pooled:
-    """Fed with batches of tokens in the order of the text; a document may go on in the next batch."""
+    """Takes batches of tokens in the order of the text; a document may continue in the next batch."""
 
     def __init__(self, d_sae: int, d_in: int):
         self.d_sae, self.d_in = d_sae, d_in
@@ -28,9 +28,9 @@ class Pooled:
         lengths = np.diff(starts)[counts]
         x, tokens, position, document = (each[counts] for each in (x, tokens, position, document))
         row = self._rows(document)
-        names, place = np.unique(document, return_inverse=True)
+        names, index = np.unique(document, return_inverse=True)
         raw = np.zeros((len(names), self.d_in))
-        np.add.at(raw, place, x)
+        np.add.at(raw, index, x)
         for name, total in zip(names.tolist(), raw, strict=True):
             self.sums[name] = self.sums.get(name, 0) + total
         self.read.append(np.stack([document, tokens, position]))

@@ -1,7 +1,7 @@
 """A language model behind an OpenAI-compatible chat endpoint: retries with back-off, answers kept on disk.
 
-The key comes from the environment and goes nowhere but into the request's header: not into logs, errors or the answers
-on disk. An answer is paid once: the same question to the same model is read from disk.
+The key comes from the environment and goes only into the request's header, never into logs, errors or the answers on
+disk. An answer is paid for once: the same question to the same model is read from disk.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from sae_atlas.io.log import logger
 ATTEMPTS = 6
 LONGEST_WAIT = 60  # seconds between two attempts, whatever the server asks for
 TIMEOUT = 120  # seconds for an answer
-PASSING = (408, 409, 425, 429)  # and all from 500: worth another attempt
+TRANSIENT = (408, 409, 425, 429)  # and all from 500: worth another attempt
 
 
-class Passing(Exception):
-    """A failure that another attempt may not meet. `wait`: seconds the server asks for, None if it does not say."""
+class Transient(Exception):
+    """A failure that may pass with another attempt. `wait`: seconds the server asks for, None if it does not say."""
 
     def __init__(self, text: str, wait: float | None = None):
         super().__init__(text)
@@ -55,7 +55,7 @@ class Endpoint:
         return self._file(messages).is_file()
 
     def ask(self, messages: list[dict], again: int = 0) -> str:
-        """The answer to messages ({role, content}). again: of the same question's answers another one.
+        """The answer to messages ({role, content}). again: number of another answer to the same question.
 
         Raises AtlasError if the server refuses, or fails at every attempt.
         """
@@ -63,7 +63,7 @@ class Endpoint:
         if file.is_file():
             return read_json(file)["answer"]
         attempts = Retrying(
-            retry=retry_if_exception_type(Passing),
+            retry=retry_if_exception_type(Transient),
             stop=stop_after_attempt(ATTEMPTS),
             wait=self._wait,
             before_sleep=lambda state: logger.info(
@@ -73,7 +73,7 @@ class Endpoint:
         )
         try:
             answer, usage = attempts(self._post, messages)
-        except Passing as error:
+        except Transient as error:
             raise AtlasError(
                 f"features.names.endpoint: {error}, {ATTEMPTS} times; run again later, what was answered is kept"
             ) from None
@@ -95,11 +95,11 @@ class Endpoint:
         try:
             reply = requests.post(self.url, json=body, auth=self._sign, timeout=TIMEOUT, allow_redirects=False)
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            raise Passing(f"{self.url} gives no answer ({self._safe(reason(error))})") from None
+            raise Transient(f"{self.url} gives no answer ({self._safe(reason(error))})") from None
         except (requests.RequestException, UnicodeError, ValueError) as error:  # a url or a key that cannot be sent
             raise AtlasError(f"features.names.endpoint: {self._safe(reason(error))}; check url and key") from None
-        if reply.status_code in PASSING or reply.status_code >= 500:
-            raise Passing(f"{self.url} answers {reply.status_code}", _seconds(reply.headers.get("Retry-After")))
+        if reply.status_code in TRANSIENT or reply.status_code >= 500:
+            raise Transient(f"{self.url} answers {reply.status_code}", _seconds(reply.headers.get("Retry-After")))
         if reply.status_code != 200:
             said = self._safe(" ".join(reply.text.split())[:200])
             raise AtlasError(
@@ -109,9 +109,9 @@ class Endpoint:
             value = reply.json()
             answer, usage = value["choices"][0]["message"]["content"], value.get("usage")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            raise Passing(f"{self.url} answers what is no chat completion") from None
+            raise Transient(f"{self.url} answers what is no chat completion") from None
         if not isinstance(answer, str):
-            raise Passing(f"{self.url} answers without text")
+            raise Transient(f"{self.url} answers without text")
         return self._safe(answer), usage if isinstance(usage, dict) else {}
 
     def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -126,5 +126,5 @@ class Endpoint:
 
 
 def _seconds(header: str | None) -> float | None:
-    """Retry-After in seconds; its other form, a date, is not worth a clock."""
+    """Retry-After in seconds; None for its other form, a date."""
     return float(header) if header and header.isdigit() else None

@@ -19,7 +19,7 @@ MATCH_COLUMNS = {
     "match": pa.int32(),
     "cosine": pa.float32(),
 }
-NOWHERE = pa.schema(list(MATCH_COLUMNS.items())).empty_table()  # an SAE without earlier snapshots and neighbours
+NO_MATCHES = pa.schema(list(MATCH_COLUMNS.items())).empty_table()  # of an SAE without earlier snapshots and neighbours
 
 
 def evolution(
@@ -30,23 +30,23 @@ def evolution(
     earlier: Sequence[str | Path] = (),
     neighbours: Sequence[str | Path] = (),
 ) -> None:
-    """Write a row per latent of `checkpoint` and place: latent, axis, place, match, cosine.
+    """Write a row per latent of `checkpoint` and other checkpoint: latent, axis, place, match, cosine.
 
     earlier: checkpoints of the same layer at `snapshots` (`40k`); neighbours: final checkpoints of `layers`. axis is
-    `snapshot` or `layer`; `match` is the latent there whose decoder row has the largest `cosine` with this one's, alive or
-    not (about sqrt(2 ln n / d_in) is chance).
+    `snapshot` or `layer`, and place says which one. match is the latent of the other checkpoint, alive or not, whose decoder
+    row has the largest `cosine` with this latent's (about sqrt(2 ln n / d_in) is chance).
     """
     rows = _decoder(checkpoint)
-    places = [("snapshot", name, path) for name, path in zip(snapshots, earlier, strict=True)]
-    places += [("layer", str(layer), path) for layer, path in zip(layers, neighbours, strict=True)]
-    parts = [NOWHERE]
+    references = [("snapshot", name, path) for name, path in zip(snapshots, earlier, strict=True)]
+    references += [("layer", str(layer), path) for layer, path in zip(layers, neighbours, strict=True)]
+    parts = [NO_MATCHES]
     with torch.inference_mode():
-        for axis, place, path in places:
+        for axis, label, path in references:
             cosine, match = partners(rows, _decoder(path))
             part = {
                 "latent": np.arange(len(rows), dtype=np.int32),
                 "axis": [axis] * len(rows),
-                "place": [place] * len(rows),
+                "place": [label] * len(rows),
             }
             parts.append(pa.table({**part, "match": match.int().numpy(), "cosine": cosine.numpy()}))
     write_table(table, pa.concat_tables(parts))

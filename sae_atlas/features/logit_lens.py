@@ -1,6 +1,6 @@
-"""Logit lens: which tokens a latent's direction makes the model say, and which it keeps it from, if nothing came in between.
+"""Logit lens: the tokens that a latent's direction promotes and suppresses when it goes straight to the logits.
 
-As nostalgebraist (2020) reads hidden states, here for decoder rows: through the final norm and the unembedding.
+nostalgebraist (2020) reads hidden states through the final norm and the unembedding; here decoder rows are read so.
 """
 
 import numpy as np
@@ -14,17 +14,18 @@ from sae_atlas.sites.measure import measure
 
 TOKENS = 10  # of each kind
 LATENTS_AT_ONCE = 256  # latents whose logits are in memory at once
-LOGITS_PER_BLOCK = 64  # logits of which only the best is looked at first
+LOGITS_PER_BLOCK = 64  # logits whose largest stands for them in the first selection
 LENS_COLUMNS = ("promoted", "promoted_logits", "suppressed", "suppressed_logits")
 
 
 def logit_lens(model, directions: Tensor) -> Tensor:
     """Logits [n, vocabulary] of directions [n, d_model]: W_U (norm(d) - norm(0)), which leaves the norm's bias out.
 
-    norm: all that the model's stream goes through before the unembedding. Unitless; for a norm without bias (RMSNorm) the
-    same for any length of the direction. Tokens are compared within a row.
+    norm: the modules between the residual stream and the unembedding. Unitless; for a norm without bias (RMSNorm) the same for
+    any length of the direction. Tokens are compared within a row.
     """
-    *before, head = map(model.get_submodule, measure(model).before_logits)  # called: weights may have to be fetched
+    # Run as modules, for their weights may have to be fetched.
+    *before, head = map(model.get_submodule, measure(model).before_logits)
     nothing = torch.zeros_like(directions[:1], device=model.device, dtype=model.dtype)
     seen, unmoved = directions.to(nothing), nothing
     for module in before:
@@ -42,29 +43,30 @@ def extremes(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     blocks = padded.view(len(logits), -1, LOGITS_PER_BLOCK)
     best = blocks.amax(dim=2).topk(min(count, blocks.shape[1]), dim=1).indices
     candidates = torch.gather(blocks, 1, best[:, :, None].expand(-1, -1, LOGITS_PER_BLOCK)).flatten(1)
-    values, places = candidates.topk(min(count, logits.shape[1]), dim=1)
-    return values, torch.gather(best, 1, places // LOGITS_PER_BLOCK) * LOGITS_PER_BLOCK + places % LOGITS_PER_BLOCK
+    values, candidate = candidates.topk(min(count, logits.shape[1]), dim=1)
+    block = torch.gather(best, 1, candidate // LOGITS_PER_BLOCK)
+    return values, block * LOGITS_PER_BLOCK + candidate % LOGITS_PER_BLOCK
 
 
 def lens_columns(model, tokenizer, decoder: Tensor, site: str) -> dict[str, pa.Array]:
     """LENS_COLUMNS, a row per decoder row [d_sae, d_in]: tokens as strings and their logits.
 
-    Empty lists where the site is neither the residual stream nor added to it, for the unembedding never sees its directions;
-    and where the model's stream reaches its logits through more than modules.
+    The lists are empty where the site is neither the residual stream nor added to it, as the unembedding never reads its
+    directions, and where the model computes its logits from the stream by more than modules.
     """
     if site in INTO_STREAM and measure(model).before_logits is None:
         logger.warning("no promoted tokens: the model's stream reaches its logits through more than modules")
     if site not in INTO_STREAM or measure(model).before_logits is None:
         return {name: pa.array([[]] * len(decoder), _type(name)) for name in LENS_COLUMNS}
     strings = np.array(token_strings(tokenizer, model.get_output_embeddings().weight.shape[0]), object)
-    found = {name: [] for name in LENS_COLUMNS}
+    columns = {name: [] for name in LENS_COLUMNS}
     for first in range(0, len(decoder), LATENTS_AT_ONCE):
         logits = logit_lens(model, decoder[first : first + LATENTS_AT_ONCE]).float()
         for kind, sign in (("promoted", 1), ("suppressed", -1)):
             values, tokens = extremes(sign * logits, TOKENS)
-            found[kind] += strings[tokens.cpu().numpy()].tolist()
-            found[f"{kind}_logits"] += (sign * values).cpu().numpy().tolist()
-    return {name: pa.array(rows, _type(name)) for name, rows in found.items()}
+            columns[kind] += strings[tokens.cpu().numpy()].tolist()
+            columns[f"{kind}_logits"] += (sign * values).cpu().numpy().tolist()
+    return {name: pa.array(rows, _type(name)) for name, rows in columns.items()}
 
 
 def token_strings(tokenizer, count: int) -> list[str]:

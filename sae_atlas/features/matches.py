@@ -41,40 +41,39 @@ def contexts_of_matches(
     `layers`. activations: of the layer and of its neighbours, in this order, read as features.text.read_text does. Dead
     matches have no contexts.
     """
-    on, files = resolve(device), dict(zip([layer, *layers], activations, strict=True))
+    target_device, files = resolve(device), dict(zip([layer, *layers], activations, strict=True))
 
     @cache  # the earlier snapshots all read the same
     def text_of(other: int) -> Text:
         return read_text(corpus, files[other], other, split)
 
-    places = [("snapshot", name, layer, path) for name, path in zip(snapshots, earlier, strict=True)]
-    places += [("layer", str(other), other, path) for other, path in zip(layers, neighbours, strict=True)]
-    kept = contexts, window
-    parts = [_at("", "", contexts_of(text_of(layer), TopActivations(0, *kept)))]  # where there is no place
-    matches = read_table(evolution, may_be_empty=True) if places else None
-    with progress(len(places), "places", f"layer {layer}") as bar:
-        for axis, place, of_layer, path in places:
-            wanted = matches.match[(matches.axis == axis) & (matches.place == place)].unique()
-            sae = Sae.load(path).to(on)
-            parts.append(_at(axis, place, _highest(text_of(of_layer), sae, wanted, *kept, outlier_norm)))
+    references = [("snapshot", name, layer, path) for name, path in zip(snapshots, earlier, strict=True)]
+    references += [("layer", str(other), other, path) for other, path in zip(layers, neighbours, strict=True)]
+    no_rows = contexts_of(text_of(layer), TopActivations(0, contexts, window))
+    parts = [_labelled("", "", no_rows)]
+    matches = read_table(evolution, may_be_empty=True) if references else None
+    with progress(len(references), "places", f"layer {layer}") as bar:
+        for axis, label, of_layer, path in references:
+            wanted = matches.match[(matches.axis == axis) & (matches.place == label)].unique()
+            sae = Sae.load(path).to(target_device)
+            highest = _highest(text_of(of_layer), sae, wanted, contexts, window, outlier_norm)
+            parts.append(_labelled(axis, label, highest))
             bar.update()
     write_table(table, pa.concat_tables(parts))
 
 
-def _at(axis: str, place: str, contexts: pa.Table) -> pa.Table:
-    named = {
-        "axis": pa.array([axis] * len(contexts), pa.string()),
-        "place": pa.array([place] * len(contexts), pa.string()),
-    }
-    return pa.table({**named, **{name: contexts[name] for name in contexts.column_names}})
+def _labelled(axis: str, place: str, contexts: pa.Table) -> pa.Table:
+    """The contexts with the columns `axis` and `place` before the others."""
+    table = contexts.add_column(0, "place", pa.repeat(place, len(contexts)))
+    return table.add_column(0, "axis", pa.repeat(axis, len(contexts)))
 
 
 def _highest(text: Text, sae: Sae, latents: np.ndarray, contexts: int, window: int, outlier_norm: float) -> pa.Table:
-    """The highest contexts of these latents."""
-    kept = TopActivations(sae.d_sae, contexts, window)
+    """The contexts with the highest activations of these latents."""
+    top_activations = TopActivations(sae.d_sae, contexts, window)
     with torch.inference_mode():
         for batch in batches(text, sae, outlier_norm):
-            kept.add(batch.starts, batch.columns, batch.values, batch.place, batch.document)
-    found = contexts_of(text, kept)
-    among = compute.is_in(found["latent"], pa.array(latents, found["latent"].type))
-    return found.filter(compute.and_(among, compute.equal(found["band"], TOP)))
+            top_activations.add(batch.starts, batch.columns, batch.values, batch.text_position, batch.document)
+    contexts_table = contexts_of(text, top_activations)
+    among = compute.is_in(contexts_table["latent"], pa.array(latents, contexts_table["latent"].type))
+    return contexts_table.filter(compute.and_(among, compute.equal(contexts_table["band"], TOP)))

@@ -1,4 +1,4 @@
-"""Names by a language model: what it is asked, what that will cost, what of its answers is taken."""
+"""Names by a language model: the questions, an estimate of their cost, and how the answers are read."""
 
 import json
 import re
@@ -65,10 +65,10 @@ def name_batch(endpoint: Endpoint, latents: dict[int, tuple[list[Window], list[s
             int(each["feature"]): _named(each) for each in _json(answer)["names"] if int(each["feature"]) in latents
         }
 
-    found = _read(endpoint, naming_question(latents), read) or {}
-    if missing := sorted(set(latents) - set(found)):
+    names = _read(endpoint, naming_question(latents), read) or {}
+    if missing := sorted(set(latents) - set(names)):
         logger.info("%s named no latent %s: the offline names stay", endpoint.model, ", ".join(map(str, missing)))
-    return found
+    return names
 
 
 def pick(endpoint: Endpoint, name: str, windows: Sequence[Window]) -> np.ndarray | None:
@@ -81,7 +81,7 @@ def pick(endpoint: Endpoint, name: str, windows: Sequence[Window]) -> np.ndarray
 
 
 def estimate(questions: list[list[dict]], answers: int, price: dict | None) -> str:
-    """What asking will take, in words. answers: tokens of all answers; price: dollars per million tokens, by input, output."""
+    """Requests, tokens and cost, in words. answers: tokens of all answers; price: of input and output, dollars per million."""
     asked = sum(len(message["content"]) for question in questions for message in question) // LETTERS_PER_TOKEN
     text = f"{len(questions)} requests, about {asked:,} tokens in and {answers:,} out"
     if price:
@@ -90,7 +90,7 @@ def estimate(questions: list[list[dict]], answers: int, price: dict | None) -> s
 
 
 def _read(endpoint: Endpoint, question: list[dict], read: Callable):
-    """What `read` makes of the first readable answer; None after ANSWERS that were not."""
+    """The first answer that `read` can read, as it returns it; None if none of ANSWERS can be read."""
     for again in range(ANSWERS):
         try:
             return read(endpoint.ask(question, again))
@@ -108,10 +108,10 @@ def _named(value: dict) -> Named:
 
 def _json(answer: str) -> dict:
     """The JSON object in an answer, which may be wrapped in words or a fence."""
-    found = re.search(r"\{.*\}", answer, re.DOTALL)
-    if not found:
+    match = re.search(r"\{.*\}", answer, re.DOTALL)
+    if not match:
         raise ValueError("no JSON object")
-    return json.loads(found[0])
+    return json.loads(match[0])
 
 
 def _messages(system: str, user: str) -> list[dict]:

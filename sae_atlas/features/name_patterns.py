@@ -1,4 +1,4 @@
-"""What an offline name claims, as a rule that a window of text fits or not: a token, a stem, an ending, a topic, ..."""
+"""Offline names as rules that a window of text fits or does not: a token, a stem, an ending, a topic, ..."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ STEM, ENDING = 4, 3  # letters a stem and an ending have at least
 
 @dataclass(frozen=True)
 class Window:
-    """Some tokens of one document as strings; `peak` is the place of the latent's peak, -1 for text without one."""
+    """Some tokens of one document as strings; `peak` is the index of the latent's peak, -1 if there is none."""
 
     tokens: tuple[str, ...]
     topic: str | None
@@ -34,10 +34,10 @@ class Window:
     def word(self) -> str:
         """The word that the peak lies in, in lower case; empty if it lies in none."""
         ends = np.cumsum([len(token) for token in self.tokens])
-        place = int(ends[self.peak]) - 1  # the last letter of the peak's token
-        for found in re.finditer(r"\w+", self.text):
-            if found.start() <= place < found.end():
-                return found[0].casefold()
+        last_letter = int(ends[self.peak]) - 1  # of the token at the peak
+        for match in re.finditer(r"\w+", self.text):
+            if match.start() <= last_letter < match.end():
+                return match[0].casefold()
         return ""
 
 
@@ -69,7 +69,7 @@ class Rule:
         return window.topic == self.value
 
     def anywhere(self, window: Window) -> bool:
-        """Does the window hold what the rule is about? So a name tells whether the latent fires, the peak not known."""
+        """Does any token or word of the window fit? So a name predicts whether the latent fires when the peak is not known."""
         if self.kind in ("token", "after"):
             return self.value in window.forms
         if self.kind in ("stem", "ending"):
@@ -101,7 +101,7 @@ def _shown(value: str) -> str:
 
 
 class PatternFrequency:
-    """How often rules fit at a token taken at random from the text, [documents] of windows that hold a document each."""
+    """How often rules fit at a random token of the text. documents: windows that hold a whole document each."""
 
     def __init__(self, documents: list[Window]):
         self.topics, self.forms, self.words = {}, {}, {}

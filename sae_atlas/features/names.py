@@ -1,6 +1,6 @@
 """Names of a layer's latents: offline for all, by a language model for the most important where the config gives one.
 
-Each name is tried on windows of documents that it was not made from (features.detection).
+Each name is tested on windows of documents that it was not made from (features.detection).
 """
 
 import math
@@ -47,8 +47,8 @@ def name_latents(
 ) -> None:
     """Write a row per latent: latent, name, source, confidence, detection, detection_contexts; no name for dead ones.
 
-    window: tokens of the windows that names are tried on. endpoint: None, or {url, model, batch, latents}: that
-    many of the most important latents are named by the model, `batch` in a request; cache: folder of its answers.
+    window: tokens of the windows that names are tested on. endpoint: None, or {url, model, batch, latents}: the model names
+    so many `latents`, the most important ones, `batch` in a request; cache: folder of its answers.
     Raises AtlasError for an endpoint that cannot be used.
     """
     about = read_table(features)
@@ -113,7 +113,7 @@ def _ask(model: Endpoint, latents: dict[int, Latent], batch: int, price: dict | 
 
 
 def _row(named: Named, source: str, predicted: np.ndarray | None, trial: Trial) -> tuple:
-    """predicted: None if nobody answered; then the name stays untried."""
+    """predicted: None if the model gave no readable answer; then the name is not scored."""
     if predicted is None:
         return named.name, source, named.confidence, math.nan, 0
     return named.name, source, named.confidence, balanced_accuracy(predicted, trial.fires), len(trial.fires)

@@ -1,4 +1,4 @@
-"""What names are made of and tried on: windows of the highest peaks, windows of other peaks, windows of silent documents."""
+"""Windows that names are made from and tested on: of the highest peaks, of other peaks, and of documents without any."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ TRIED = 20  # windows with the latent, and as many without, that a name is tried
 
 @dataclass(frozen=True)
 class Latent:
-    """What a latent is named after, and what its name is tried on."""
+    """What a latent is named after, and the windows that its name is tested on."""
 
     windows: list[Window]
     promoted: list[str]
@@ -33,7 +33,7 @@ class Texts:
         self.whole = [Window(strings, topics[document]) for document, strings in self.strings.items()]
         self.bounds, self.pieces, owner = {}, [], []
         for document, row in self.rows.items():
-            breaks = np.flatnonzero(np.diff(row.positions) != 1) + 1  # where another context goes on with it
+            breaks = np.flatnonzero(np.diff(row.positions) != 1) + 1  # where the document continues in another context
             self.bounds[document] = np.concatenate([[0], breaks, [len(row.tokens)]])
             for low, high in zip(self.bounds[document][:-1], self.bounds[document][1:], strict=True):
                 for first in range(low, high, size):
@@ -61,7 +61,7 @@ def gather(
     promoted = dict(zip(about.latent, about.promoted, strict=True))
     top = _by_latent(contexts[contexts.band == "top"], ("document", "tokens", "peak", "activation"))
     numbers, owner = np.unique(texts.owner, return_inverse=True)
-    found = {}
+    latents = {}
     for number, fires in _by_latent(peaks, ("document", "row", "activation")).items():
         generator = np.random.default_rng([seed, number])
         document = fires["document"]
@@ -77,8 +77,8 @@ def gather(
             Window(decode(tokens), texts.topics[document], int(peak), float(activation))
             for document, tokens, peak, activation in zip(*top[number].values(), strict=True)
         ]
-        found[number] = Latent(windows, list(promoted[number]), trial)
-    return found
+        latents[number] = Latent(windows, list(promoted[number]), trial)
+    return latents
 
 
 def _by_latent(table: pd.DataFrame, columns: tuple[str, ...]) -> dict[int, dict[str, np.ndarray]]:

@@ -1,12 +1,12 @@
-"""Names without a language model: the rule that explains most of a latent's highest peaks, beyond chance."""
+"""Names without a language model: the rule that best explains a latent's highest peaks, corrected for chance."""
 
 from collections import Counter
 from dataclasses import dataclass
 
 from sae_atlas.features.name_patterns import PatternFrequency, Rule, Window, endings, form, stems
 
-ALSO = 0.5  # confidence from which the topic is named beside a word
-BROKEN = "\ufffd"  # part of a letter: says nothing
+SECOND = 0.5  # confidence from which the topic is named beside a word
+BROKEN = "\ufffd"  # stands for a part of a letter
 UNNAMED = "no pattern found"
 
 
@@ -25,7 +25,7 @@ def offline_name(windows: list[Window], promoted: list[str], base: PatternFreque
     best = max(sure, key=sure.get)  # of equal ones the first
     if sure[best] == 0:
         return Named(UNNAMED, None, 0.0)
-    topic = next((rule for rule in sure if rule.kind == "topic" and sure[rule] >= ALSO and rule != best), None)
+    topic = next((rule for rule in sure if rule.kind == "topic" and sure[rule] >= SECOND and rule != best), None)
     return Named(f"{best} ({topic})" if topic else str(best), best, sure[best])
 
 
@@ -43,14 +43,14 @@ def candidates(windows: list[Window], promoted: list[str]) -> list[Rule]:
             shares["after"][window.forms[window.peak - 1]] += weight
         if window.topic is not None:
             shares["topic"][window.topic] += weight
-    found = []
+    rules = []
     for kind, share in shares.items():
         share = {value: weight for value, weight in share.items() if BROKEN not in value}
         if share:  # of equally frequent stems the longest says most
-            found.append(Rule(kind, max(share, key=lambda value: (share[value], len(value)))))
+            rules.append(Rule(kind, max(share, key=lambda value: (share[value], len(value)))))
     if promoted:
-        found.append(Rule("before", "\0".join(dict.fromkeys(map(form, promoted[:3])))))
-    return [*found, Rule("number", "")]
+        rules.append(Rule("before", "\0".join(dict.fromkeys(map(form, promoted[:3])))))
+    return [*rules, Rule("number", "")]
 
 
 def confidence(rule: Rule, windows: list[Window], base: PatternFrequency) -> float:

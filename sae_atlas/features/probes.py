@@ -24,17 +24,17 @@ def probe_table(latents: np.ndarray, raw: np.ndarray, topics: np.ndarray, names:
 
     latents [documents, d_sae] and raw [documents, d_in]: means over a document's tokens; topics [documents] of str or
     None; names: the topics to probe, each with at least FOLDS documents. Documents of no or another topic are left out.
-    accuracy: balanced, the mean of the shares of documents of the topic and of all others that are told rightly; 1/2 is
-    what knowing nothing gives. No rows with fewer than two topics. low, high: 95% bootstrap interval over documents.
+    accuracy: balanced, the mean of the shares of documents of the topic and of all others that are predicted rightly; 1/2
+    is chance. No rows with fewer than two topics. low, high: 95% bootstrap interval over documents.
     """
     if len(names) < 2:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in PROBE_COLUMNS.items()})
     known = np.isin(topics.astype(str), names) & np.array([topic is not None for topic in topics], bool)
     latents, raw, topics = latents[known], raw[known], topics[known].astype(str)
-    told = predictions(latents, raw, topics, names, seed)
+    of_probes = predictions(latents, raw, topics, names, seed)
     draws = np.random.default_rng(seed).integers(len(topics), size=(RESAMPLES, len(topics)))
     rows = []
-    for (name, count), predicted in told.items():
+    for (name, count), predicted in of_probes.items():
         labels = topics == name
         right = predicted == labels
         low, high = np.nanquantile(balanced(right[draws], labels[draws]), [0.025, 0.975])
@@ -44,7 +44,7 @@ def probe_table(latents: np.ndarray, raw: np.ndarray, topics: np.ndarray, names:
 
 def predictions(latents, raw, topics: np.ndarray, names: Sequence[str], seed: int) -> dict:
     """(topic, number of latents) -> is each document of the topic, [documents] bool, as the probes say."""
-    told = {(name, count): np.zeros(len(topics), bool) for name in names for count in (*LATENTS, 0)}
+    predicted = {(name, count): np.zeros(len(topics), bool) for name in names for count in (*LATENTS, 0)}
     for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(topics, topics):
         f, x = (standardised(each[train], each) for each in (latents, raw))
         for name in names:
@@ -52,12 +52,12 @@ def predictions(latents, raw, topics: np.ndarray, names: Sequence[str], seed: in
             best = most_different(f[train], labels)
             for count in (*LATENTS, 0):
                 inputs = f[:, best[:count]] if count else x
-                told[name, count][test] = probe().fit(inputs[train], labels).predict(inputs[test])
-    return told
+                predicted[name, count][test] = probe().fit(inputs[train], labels).predict(inputs[test])
+    return predicted
 
 
 def probe() -> LogisticRegression:
-    """Both classes have equal weight; the penalty lets 576 raw dimensions meet a few hundred documents."""
+    """Both classes have equal weight; the penalty is for more dimensions than documents (576 raw ones, a few hundred)."""
     return LogisticRegression(class_weight="balanced", C=0.1, max_iter=1000)
 
 

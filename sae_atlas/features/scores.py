@@ -1,4 +1,4 @@
-"""Scores of a layer's latents without a language model: topics, tokens, positions, and what can be read from few of them."""
+"""Scores of a layer's latents without a language model: topics, tokens, positions, and probes on few latents."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from sae_atlas.corpus import open_corpus
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.peaks import position_bias, token_entropy, top_tokens
 from sae_atlas.features.probes import probe_table
-from sae_atlas.features.selectivity import kept_topics, selectivity
+from sae_atlas.features.selectivity import frequent_topics, selectivity
 from sae_atlas.io.tables import read_table, write_table
 
 
@@ -28,21 +28,21 @@ def score_latents(
 ) -> None:
     """Write `scores`, a row per latent, and `probes`, a row per topic and number of latents.
 
-    documents, raw: what features.documents pooled; features: the table with a row per latent. Null where nothing can be
-    said: a latent that fires nowhere, a text without topics.
+    documents, raw: what features.documents pooled; features: the table with a row per latent. A score is null
+    where it is undefined: of a latent that never fires, of a text without topics.
     """
     peaks = read_table(documents, may_be_empty=True)
     texts = read_table(raw)
     latents = len(read_table(features))
     topics = open_corpus(corpus).topics()[texts.document]
-    names = np.array([*kept_topics(topics), None], object)
-    found = selectivity(matrix(peaks, texts, "activation", latents), topics, permutations, seed)
+    names = np.array([*frequent_topics(topics), None], object)
+    selective = selectivity(matrix(peaks, texts, "activation", latents), topics, permutations, seed)
     decode = Decoder.of_model(base_model)
     table = pd.DataFrame(
         {
-            "topic": names[found.topic],
-            "topic_auroc": found.auroc.astype(np.float32),
-            "topic_baseline": found.baseline.astype(np.float32),
+            "topic": names[selective.topic],
+            "topic_auroc": selective.auroc.astype(np.float32),
+            "topic_baseline": selective.baseline.astype(np.float32),
             "token_entropy": token_entropy(peaks).astype(np.float32),
             "top_token": top_tokens(peaks).map(decode.one),
             "position_bias": position_bias(peaks, np.concatenate(texts.positions)).astype(np.float32),

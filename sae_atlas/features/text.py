@@ -1,4 +1,4 @@
-"""The text that contexts are taken from, with the activations of one layer: those kept of held-out text, or of a pass."""
+"""The text that contexts are taken from, with the activations of one layer on it: held-out, or saved by a forward pass."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

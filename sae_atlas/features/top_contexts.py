@@ -26,9 +26,9 @@ TOKENS_AT_ONCE = 512  # tokens encoded at once
 
 @dataclass(frozen=True)
 class Batch:
-    """Whole contexts: per row its place in the text, its document, whether it counts, its activation; latents as CSR."""
+    """Rows of whole contexts: position in the whole text, document, whether it counts, activation; active latents as CSR."""
 
-    place: np.ndarray
+    text_position: np.ndarray
     document: np.ndarray
     counts: np.ndarray
     x: np.ndarray
@@ -64,20 +64,20 @@ def top_contexts(
     model, _ = load(base_model, model_dtype, device)
     text = read_text(corpus, activations, layer, split)
     sae = Sae.load(checkpoint).to(model.device)
-    kept, pooled, seen = TopActivations(sae.d_sae, contexts, window), Pooled(sae.d_sae, sae.d_in), 0
+    top_activations, pooled, seen = TopActivations(sae.d_sae, contexts, window), Pooled(sae.d_sae, sae.d_in), 0
     ids = text.tokens.ravel()
     with torch.inference_mode(), progress(int(text.mask.sum()), "tokens", f"layer {layer}") as bar:
         for batch in batches(text, sae, outlier_norm):
-            kept.add(batch.starts, batch.columns, batch.values, batch.place, batch.document)
-            of_text = ids[batch.place], batch.place % text.context, batch.document, batch.counts
+            top_activations.add(batch.starts, batch.columns, batch.values, batch.text_position, batch.document)
+            of_text = ids[batch.text_position], batch.text_position % text.context, batch.document, batch.counts
             pooled.add(batch.starts, batch.columns, batch.values, batch.x, *of_text)
             seen += int(batch.counts.sum())
-            bar.update(len(batch.place))
+            bar.update(len(batch.text_position))
         lens = lens_columns(model, load_tokenizer(base_model), sae.W_dec, site)
-    about = features_of(kept, sae.W_dec.norm(dim=1).double().cpu().numpy(), seen)
+    about = features_of(top_activations, sae.W_dec.norm(dim=1).double().cpu().numpy(), seen)
     for name, column in lens.items():
         about = about.append_column(name, column)
-    write_table(contexts_table, contexts_of(text, kept))
+    write_table(contexts_table, contexts_of(text, top_activations))
     write_table(features_table, about)
     write_table(documents_table, pooled.table())
     write_table(raw_table, pooled.raw_table())
@@ -90,16 +90,16 @@ def batches(text: Text, sae: Sae, outlier_norm: float) -> Iterator[Batch]:
     for contexts, x in text.batches():
         rows = slice(contexts.start, contexts.stop)
         mask = text.mask[rows]
-        place = contexts.start * text.context + np.flatnonzero(mask)
+        text_position = contexts.start * text.context + np.flatnonzero(mask)
         counts = counted[done : done + len(x)]
         done += len(x)
-        found = [
+        parts = [
             _entries(sae, x[first : first + TOKENS_AT_ONCE], counts[first : first + TOKENS_AT_ONCE])
             for first in range(0, len(x), TOKENS_AT_ONCE)
         ]
-        lengths, columns, values = (np.concatenate(each) for each in zip(*found, strict=True))
+        lengths, columns, values = (np.concatenate(each) for each in zip(*parts, strict=True))
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        yield Batch(place, text.documents[rows][mask], counts, x.numpy(), starts, columns, values)
+        yield Batch(text_position, text.documents[rows][mask], counts, x.numpy(), starts, columns, values)
 
 
 def _entries(sae: Sae, x: Tensor, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -110,19 +110,19 @@ def _entries(sae: Sae, x: Tensor, counts: np.ndarray) -> tuple[np.ndarray, np.nd
     return active.per_token().numpy(), active.latent.numpy(), active.value.numpy()
 
 
-def contexts_of(text: Text, kept: TopActivations) -> pa.Table:
-    """A row per kept context (features.bands).
+def contexts_of(text: Text, top_activations: TopActivations) -> pa.Table:
+    """A row per context to show (features.bands).
 
     context: row of the corpus; start: position in it of the window's first token; peak: index of the peak in the window.
     """
-    rows = choose(kept, text.documents.ravel())
-    value, place, start, length, shape = (
-        rows.of(kept, name) for name in ("value", "place", "start", "length", "shape")
+    rows = choose(top_activations, text.documents.ravel())
+    value, position, start, length, shape = (
+        rows.of(top_activations, name) for name in ("value", "position", "start", "length", "shape")
     )
-    document = text.documents.ravel()[place]
-    inside = np.arange(kept.window) < length[:, None]
+    document = text.documents.ravel()[position]
+    inside = np.arange(top_activations.window) < length[:, None]
     offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int32)
-    tokens = text.tokens.ravel()[(start[:, None] + np.arange(kept.window))[inside]]
+    tokens = text.tokens.ravel()[(start[:, None] + np.arange(top_activations.window))[inside]]
     return pa.table(
         {
             "latent": rows.latent,
@@ -133,29 +133,27 @@ def contexts_of(text: Text, kept: TopActivations) -> pa.Table:
             "topic": pa.array(text.topics[document], pa.string()),
             "tokens": pa.ListArray.from_arrays(offsets, tokens),
             "activations": pa.ListArray.from_arrays(offsets, shape[inside]),
-            "peak": (place - start).astype(np.int16),
-            "context": (text.first + place // text.context).astype(np.int32),
+            "peak": (position - start).astype(np.int16),
+            "context": (text.first + position // text.context).astype(np.int32),
             "start": (start % text.context).astype(np.int16),
         }
     )
 
 
-def features_of(kept: TopActivations, decoder_norms: np.ndarray, seen: int) -> pa.Table:
+def features_of(top_activations: TopActivations, decoder_norms: np.ndarray, seen: int) -> pa.Table:
     """A row per latent. importance: E[(f ||W_dec||)^2] over the `seen` tokens, in squared activation units (metrics).
 
     histogram: of its positive activations; the edges of its 24 bins are in the metadata of the field.
     """
-    largest = float(kept.largest.max())
-    bins = histogram(kept.counts, largest or 1.0)
-    field = pa.field("histogram", pa.list_(pa.int64()), metadata={"edges": json.dumps(edges(largest or 1.0))})
+    largest = float(top_activations.largest.max())
+    bins = histogram(top_activations.counts, largest or 1.0)
     columns = {
-        "latent": pa.array(np.arange(len(bins), dtype=np.int32)),
-        "alive": pa.array(kept.fired > 0),
-        "tokens_seen": pa.array(np.full(len(bins), seen)),
-        "density": pa.array(kept.fired / seen),
-        "importance": pa.array(kept.squares * decoder_norms**2 / seen),
-        "max_activation": pa.array(kept.largest),
-        "histogram": pa.array(list(bins), field.type),
+        "latent": np.arange(len(bins), dtype=np.int32),
+        "alive": top_activations.fired > 0,
+        "tokens_seen": np.full(len(bins), seen),
+        "density": top_activations.fired / seen,
+        "importance": top_activations.squares * decoder_norms**2 / seen,
+        "max_activation": top_activations.largest,
     }
-    fields = [field if name == field.name else pa.field(name, column.type) for name, column in columns.items()]
-    return pa.table(list(columns.values()), schema=pa.schema(fields))
+    field = pa.field("histogram", pa.list_(pa.int64()), metadata={"edges": json.dumps(edges(largest or 1.0))})
+    return pa.table(columns).append_column(field, pa.array(list(bins), field.type))

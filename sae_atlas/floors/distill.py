@@ -23,7 +23,7 @@ from sae_atlas.training.learner import Learner, read_contexts
 from sae_atlas.training.schedule import cosine
 
 CLIP, DECAY = 1.0, 0.01  # norm of the gradient; of AdamW, on all weights; as published
-PIECE = 2  # contexts at a time: logits of a large vocabulary stay small enough for the allocator to use again
+PIECE = 2  # contexts at a time: their logits stay small enough for the allocator to reuse the memory
 LAST = 0.1  # share of the evaluations whose mean is the floor
 
 
@@ -49,9 +49,9 @@ def distill(
     before, and over held-out contexts. floor: mean of the last tenth of the student's held-out evaluations; falling: the
     share by which it lies below the mean of the tenth before (the learning rate's fall to 0 makes it look flatter than it is).
 
-    All students read the same train contexts, each once, in one job, for the base model's pass over them is the dearest
-    part. Students are small: a thread takes a whole one (kernels.threads), and any number of threads gives the same bits.
-    Told to stop, it goes on from the step in hand, to the same bits.
+    All students read the same train contexts, each once, in one job, as the base model's pass over them costs most. Students
+    are small: a thread takes a whole one (kernels.threads), and any number of threads gives the same bits. An interrupted job
+    continues from its last step, to the same bits.
     """
     use_threads(threads)
     model, _ = load(base_model, model_dtype, device)
@@ -62,7 +62,7 @@ def distill(
             f"floors.students: {steps} steps of {batch} contexts, the corpus has {contexts} train contexts; raise corpus.tokens"
         )
     students = [Student(model.config, width, seed, model.device) for width in widths for seed in range(seeds)]
-    stops = {round(steps * place / evaluations) for place in range(1, evaluations + 1)}
+    stops = {round(steps * number / evaluations) for number in range(1, evaluations + 1)}
     rows, step = [], 0
     measured = _HeldOut(model, source, held_out_tokens, temperature)
     with Interruption(table) as interruption:
@@ -86,7 +86,7 @@ def distill(
 
 @dataclass
 class Piece:
-    """A few contexts [contexts, context], and what the base model says of them."""
+    """A few contexts [contexts, context], and the base model's predictions on them."""
 
     tokens: torch.Tensor
     mask: torch.Tensor
@@ -105,7 +105,7 @@ class Student:
         self.model = make_student(config, width, seed).to(device)
         self.learner = Learner(self.model, DECAY, CLIP, decays=lambda weight: True)
 
-    def learn(self, pieces: list["Piece"], rate: float) -> None:
+    def learn(self, pieces: list[Piece], rate: float) -> None:
         """One step on a batch of contexts."""
         tokens = sum(int(piece.mask.sum()) for piece in pieces)
         self.losses.append(self.learner.step((piece.divergence(self.model) / tokens for piece in pieces), rate))
@@ -150,16 +150,16 @@ def _step(model, source: Corpus, students, step, steps, batch, learning_rate, te
 
 
 class _HeldOut:
-    """Held-out contexts, and what the base model's last block gives on them: its head alone is run for every evaluation."""
+    """Held-out contexts with the base model's last block's output, from which each evaluation runs the head alone."""
 
     def __init__(self, model, source: Corpus, tokens: int, temperature: float):
         self.model, self.temperature, self.pieces = model, temperature, []
         rows, last = source.held_out_rows(tokens), len(blocks(model)) - 1
         for first, stop in parts_of(rows.stop - rows.start, PIECE):
             ids, mask = read_contexts(source, slice(rows.start + first, rows.start + stop), model.device)
-            with torch.no_grad(), capture(model, "resid_post", [last]) as found:
+            with torch.no_grad(), capture(model, "resid_post", [last]) as captured:
                 forward_pass(model, ids)
-            self.pieces.append((ids, mask, found[last]))
+            self.pieces.append((ids, mask, captured[last]))
 
     def rows(self, students: list[Student], step: int, tokens: int) -> list[dict]:
         """A row per student."""
@@ -174,14 +174,14 @@ class _HeldOut:
                 f"floors.students: after step {step} a student's loss is NaN or infinite; lower "
                 "floors.students.learning_rate, try base_model.dtype: float32, and check the base model's weights"
             )
-        found = []
+        rows = []
         for student, held_out in zip(students, means.tolist(), strict=True):
             about = {"width": student.width, "seed": student.seed, "step": step, "tokens": tokens}
             losses = {"loss": float(np.mean(student.losses)), "held_out": held_out}
-            found.append({**about, **losses, "parameters": student.model.num_parameters()})
+            rows.append({**about, **losses, "parameters": student.model.num_parameters()})
             student.losses = []
-        logger.info("step %d: %s", step, ", ".join(f"{row['width']}: {row['held_out']:.4f}" for row in found))
-        return found
+        logger.info("step %d: %s", step, ", ".join(f"{row['width']}: {row['held_out']:.4f}" for row in rows))
+        return rows
 
 
 def _measure(piece: Piece, student: Student) -> float:

@@ -1,4 +1,4 @@
-"""How well predicted floors foretell measured ones, beside a curve that knows nothing of the latents."""
+"""How well predicted floors fit measured ones, compared with a curve that does not use the latents."""
 
 import warnings
 from pathlib import Path
@@ -11,7 +11,7 @@ from scipy.optimize import OptimizeWarning, curve_fit
 from sae_atlas.io.tables import read_table, write_table
 from sae_atlas.metrics.bootstrap import LEVEL, resamples
 
-NOTHING = (np.nan, np.nan)
+UNDETERMINED = (np.nan, np.nan)
 
 
 def fit_floors(floors: str | Path, students: str | Path, table: str | Path, recipe: str) -> None:
@@ -30,14 +30,14 @@ def fit_floors(floors: str | Path, students: str | Path, table: str | Path, reci
     for (layer, formula), each in predicted.groupby(["layer", "formula"], sort=False):
         x = each.set_index("width")["floor"].loc[measured["width"]].to_numpy()
         rows.append({"model": "affine", "layer": layer, "formula": formula, **judge(affine, x, y, widths)})
-    found = pd.DataFrame(rows).assign(recipe=recipe, students=len(measured))
-    write_table(table, pa.Table.from_pandas(found, preserve_index=False))
+    fits = pd.DataFrame(rows).assign(recipe=recipe, students=len(measured))
+    write_table(table, pa.Table.from_pandas(fits, preserve_index=False))
 
 
 def affine(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """(C, B) of the least-squares line y = C x + B. NaN unless there are two different x."""
     if len(np.unique(x)) < 2:
-        return NOTHING
+        return UNDETERMINED
     centred = x - x.mean()
     slope = float(centred @ y / (centred @ centred))
     return slope, float(y.mean() - slope * x.mean())
@@ -46,39 +46,36 @@ def affine(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 def power(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """(a, b) of the least-squares curve y = a x^b, started at the line through the logarithms. NaN unless x differ."""
     if len(np.unique(x)) < 2 or (y <= 0).any():
-        return NOTHING
+        return UNDETERMINED
     slope, offset = affine(np.log(x), np.log(y))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OptimizeWarning)  # two points: no covariance, which nobody asked for
+        warnings.simplefilter("ignore", OptimizeWarning)  # two points have no covariance, which is not used
         try:
             scale, exponent = curve_fit(lambda x, a, b: a * x**b, x, y, p0=(np.exp(offset), slope))[0]
         except RuntimeError:  # it does not converge
-            return NOTHING
+            return UNDETERMINED
     return float(scale), float(exponent)
 
 
 def judge(fit, x: np.ndarray, y: np.ndarray, widths: np.ndarray) -> dict:
     """The fit of y on x [students], its intervals, R^2 and error on widths left out."""
-    says = {
-        affine: lambda found, x: found[0] * x + found[1],
-        power: lambda found, x: found[0] * x ** found[1],
-    }[fit]
-    found = fit(x, y)
+    predict = {affine: lambda scale, other, x: scale * x + other, power: lambda scale, other, x: scale * x**other}[fit]
+    scale, other = fit(x, y)
     left_out = np.full(len(y), np.nan)
     for width in np.unique(widths):
         out = widths == width
-        left_out[out] = says(fit(x[~out], y[~out]), x[out]) if not out.all() else np.nan
+        left_out[out] = predict(*fit(x[~out], y[~out]), x[out]) if not out.all() else np.nan
     spread = ((y - y.mean()) ** 2).sum()
     drawn = np.array([fit(*np.repeat([x, y], times, axis=1)) for times in resamples(len(y))])
     drawn = drawn[np.isfinite(drawn).all(axis=1)]
     ends = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0) if len(drawn) else np.full((2, 2), np.nan)
     return {
-        "scale": found[0],
+        "scale": scale,
         "scale_low": ends[0, 0],
         "scale_high": ends[1, 0],
-        "other": found[1],
+        "other": other,
         "other_low": ends[0, 1],
         "other_high": ends[1, 1],
-        "r2": 1 - float(((y - says(found, x)) ** 2).sum() / spread) if spread else np.nan,
+        "r2": 1 - float(((y - predict(scale, other, x)) ** 2).sum() / spread) if spread else np.nan,
         "error": float(np.sqrt(np.mean((y - left_out) ** 2))),
     }

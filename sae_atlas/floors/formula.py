@@ -1,7 +1,7 @@
-"""The distillation-floor formula, what was found wrong with it, and which of the two corrections a spectrum calls for.
+"""The distillation-floor formula, two corrections of it, and the distance of a spectrum from the shape of each.
 
-A student of width d_S is said to keep the most important latents of the teacher that its width can hold, and to lose the
-importance of all others: L*(d_S) = sum of I_j beyond rank F_S, in squared units of the activations. Published, F_S is
+By the formula a student of width d_S keeps as many of the teacher's most important latents as its width can hold, and loses
+the importance of all others: L*(d_S) = sum of I_j beyond rank F_S, in squared units of the activations. Published, F_S is
 floor(d_S g(alpha)) (arXiv 2604.04037; I_j and g: metrics.importance). An independent audit (doi 10.5281/zenodo.20640978)
 trained toy models and found the charge for a lost latent right and the kept count too high; it fits the latents kept per
 dimension by 1.03 g^0.53 where importances fall as 1 / rank (Zipf) and by 0.93 g^0.93 where all are equal.
@@ -16,7 +16,7 @@ CORRECTIONS = ("zipf", "uniform")
 
 
 def n_retained(width: int, g: float, latents: int, formula: str) -> int:
-    """F_S: of `latents` alive latents, those that a student of `width` dimensions keeps; 0 to `latents`."""
+    """F_S: how many of `latents` alive latents a student of `width` dimensions keeps, 0 to `latents`."""
     factor, power = FORMULAS[formula]
     per_dimension = factor * g**power
     return min(latents, math.floor(width * per_dimension)) if math.isfinite(per_dimension) else latents

@@ -23,9 +23,9 @@ def predict_floors(
     """Write the floors (`layer_floors`) of `layers`, each with a table of its blocks of contexts (metrics.sums)."""
     rows = []
     for layer, path in zip(layers, blocks, strict=True):
-        found = read_table(path)
-        energy = np.stack(found["energy"]).astype(np.float64)
-        of_layer = layer_floors(energy, found["active"].to_numpy(), found["tokens"].to_numpy(), widths)
+        sums = read_table(path)
+        energy = np.stack(sums["energy"]).astype(np.float64)
+        of_layer = layer_floors(energy, sums["active"].to_numpy(), sums["tokens"].to_numpy(), widths)
         rows += [{"recipe": recipe, "layer": layer, **row} for row in of_layer]
     write_table(table, pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False))
 
@@ -37,7 +37,7 @@ def layer_floors(energy: np.ndarray, active: np.ndarray, tokens: np.ndarray, wid
     or more, else NaN). Resampled are the importances and L0, hence alpha, g and F_S; which latents are alive and how they
     rank is the whole sample's, for a resample sees fewer texts, and so fewer latents, than there are.
     share: of the layer's total importance that lies in the tail which forms the floor. nearer: the correction whose shape
-    the spectrum is nearer to (formula.distance), told on every row.
+    the spectrum is nearer to (formula.distance), repeated on every row.
     """
     whole = energy.sum(axis=0)
     order = np.argsort(-whole, kind="stable")[: int((whole > 0).sum())]
@@ -67,6 +67,6 @@ def layer_floors(energy: np.ndarray, active: np.ndarray, tokens: np.ndarray, wid
             counts = [n_retained(width, each, alive, formula) for each in drawn]
             floors = (weights * tails[:, counts].T).sum(axis=1) / (weights @ tokens)
             low, high = confidence_interval(floors) if len(floors) else (np.nan, np.nan)
-            found = {"floor": floor, "low": low, "high": high, "share": floor / spectrum.sum() if alive else np.nan}
-            rows.append({"width": width, "formula": formula, "kept": count, **found, **about})
+            interval = {"floor": floor, "low": low, "high": high, "share": floor / spectrum.sum() if alive else np.nan}
+            rows.append({"width": width, "formula": formula, "kept": count, **interval, **about})
     return rows

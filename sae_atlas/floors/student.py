@@ -34,7 +34,7 @@ def student_config(config, width: int):
 def make_student(config, width: int, seed: int) -> nn.Module:
     """A student with weights drawn from `seed`, float32, on the CPU; the generator outside is left as it was.
 
-    In evaluation mode, in training too: dropout would make the steps random and the floor another one.
+    It stays in evaluation mode in training, too: dropout would make the steps random and change the floor.
     """
     from transformers import AutoModelForCausalLM
 
@@ -44,7 +44,7 @@ def make_student(config, width: int, seed: int) -> nn.Module:
 
 
 class Teacher:
-    """Predictions of the base model at a temperature, [..., vocabulary]: what students are compared with."""
+    """Predictions of the base model at a temperature, [..., vocabulary], with which students are compared."""
 
     def __init__(self, logits: Tensor, temperature: float):
         self.temperature = temperature

@@ -11,7 +11,7 @@ EPSILON = 1e-8
 def measure_rows(grads, decoder_rows, squares, along, first, last):
     """Per row of grads [rows, n]: its square and, if decoder_rows is the decoder, its part along the decoder's row.
 
-    The part along is not counted in the square: Adam will not see it. decoder_rows of no rows: nothing is removed.
+    The part along is not in the square, as it is removed before Adam. decoder_rows of no rows: nothing is removed.
     """
     n = grads.shape[1]
     for row in range(first, last):

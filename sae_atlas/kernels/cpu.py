@@ -1,4 +1,4 @@
-"""The exact step on CPU: what the dense gradient is, computed from the active entries alone (numba and MKL).
+"""The exact step on CPU: the dense gradient, computed from the active entries alone (numba and MKL).
 
 The encoder product is dense, in int8 first where that is faster (screen.py); its result is compacted micro-batch by
 micro-batch while it is in cache. Decoding, both weight gradients and the encoder's gradient then touch active entries
@@ -21,19 +21,19 @@ from sae_atlas.kernels.measured import Control, Measured, Weights, floats
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 
 ASYNCHRONOUS = False
-RANGES = 16  # of latents at most, shared out over the threads
-WORTH_IT = 2**16  # values of a weight in a range at least: handing over less takes longer than doing it
+MOST_RANGES = 16  # of latents, shared out over the threads
+RANGE_VALUES = 2**16  # values of a weight in a range at least: handing less to a thread takes longer than the work
 GUESS = 0.8  # of the smallest active latent so far: above it lie a few more than k x batch candidates
 
 # Active fractions above which the dense step is the faster one, as measured at d_in 64 and 576 (2 threads). Not measured
 # at start: two runs that switch at other steps differ in their last bits, and a resumed run must not.
 DENSE_ABOVE = 0.08  # dense.py: products and gathered rows both grow with d_in, so it is one number
-AUTOGRAD_ABOVE, AND_PER_DIMENSION = 0.14, 7.0  # autograd writes and reads matrices of d_sae whatever d_in is
+AUTOGRAD_ABOVE, PER_DIMENSION = 0.14, 7.0  # autograd writes and reads matrices of d_sae whatever d_in is
 
 
 def dense_above(architecture: ModuleType, d_in: int) -> float:
     """Active fraction in the step before above which a step of `architecture` is dense."""
-    return DENSE_ABOVE if hasattr(architecture, "dense_gradients") else AUTOGRAD_ABOVE + AND_PER_DIMENSION / d_in
+    return DENSE_ABOVE if hasattr(architecture, "dense_gradients") else AUTOGRAD_ABOVE + PER_DIMENSION / d_in
 
 
 def gradients(
@@ -112,11 +112,11 @@ class Step:
             return entries
         values = entries.values.numpy()
         edge = np.partition(values, surplus)[surplus]
-        kept = values > edge
+        chosen = values > edge
         equal = np.flatnonzero(values == edge)
-        kept[equal[: k * self.rows - kept.sum()]] = True
-        ends, places = np.concatenate([[0], np.cumsum(kept)]), torch.from_numpy(kept)
-        return Entries(ends[entries.starts], entries.columns[places], entries.values[places])
+        chosen[equal[: k * self.rows - chosen.sum()]] = True
+        ends, chosen_entries = np.concatenate([[0], np.cumsum(chosen)]), torch.from_numpy(chosen)
+        return Entries(ends[entries.starts], entries.columns[chosen_entries], entries.values[chosen_entries])
 
     @cached_property
     def encoded(self) -> "Whole | screen.Screened":
@@ -125,7 +125,7 @@ class Step:
         return kind(encoder, self.centred)
 
     def _entries(self, collect: Callable, *arguments) -> Entries:
-        """Those of collect(rows, *arguments, counts, columns, values) -> how many, micro-batch by micro-batch."""
+        """Entries by collect(rows, *arguments, counts, columns, values) -> how many, micro-batch by micro-batch."""
 
         def work(part: tuple[int, int]):
             first, last = part
@@ -214,7 +214,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What loops.decode gives, for the whole batch."""
+    """Results of loops.decode for the whole batch."""
 
     residuals: Tensor  # [rows, groups, d_in]
     dots: Tensor  # [entries]
@@ -256,7 +256,7 @@ def update(weights: Weights, grads: Weights, moments, recipe, step: int, learnin
 
 
 def _ranges(weight: Tensor) -> int:
-    return min(RANGES, max(1, weight.numel() // WORTH_IT))
+    return min(MOST_RANGES, max(1, weight.numel() // RANGE_VALUES))
 
 
 def compiled() -> bool:

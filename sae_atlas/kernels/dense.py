@@ -1,8 +1,8 @@
 """The step where many latents are active, as early in a run with a penalty: whole products, and passes in cache.
 
-Five products of the encoder's size, against the two and a half times as long that autograd takes, which writes every
-[batch, d_sae] matrix to memory several times. Here a matrix is [MICRO_BATCH, d_sae] and stays in cache until the weights'
-gradients have it. Micro-batches are summed in GROUPS fixed groups, so any number of threads gives the same bits.
+Five products of the encoder's size. Autograd takes two and a half times as long, as it writes every [batch, d_sae] matrix
+to memory several times; here a matrix is [MICRO_BATCH, d_sae] and stays in cache until the weights' gradients are summed.
+Micro-batches are summed in GROUPS fixed groups, so any number of threads gives the same bits.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from sae_atlas.kernels.loops import kernel
 from sae_atlas.kernels.measured import Measured, Weights, floats
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 
-GROUPS = 4  # of micro-batches: more threads than that have nothing to do, fewer arrays of the weights' size
+GROUPS = 4  # of micro-batches, each with arrays of the weights' size; no more threads than groups have work
 
 
 @kernel
@@ -122,16 +122,16 @@ class DenseStep:
         total, *others = run(work, range(len(groups)))
         for other in others:
             total.add(other)
-        found = {name: self._total(each[: len(groups)]) for name, each in grads.items()}
-        found["b_enc"] = torch.from_numpy(total.encoder)
-        through_input = torch.mv(self.weights["W_enc"].T, found["b_enc"])
-        return found | {"b_dec": torch.from_numpy(total.residual * (2 / self.rows)) - through_input}, total
+        totals = {name: self._total(each[: len(groups)]) for name, each in grads.items()}
+        totals["b_enc"] = torch.from_numpy(total.encoder)
+        through_input = torch.mv(self.weights["W_enc"].T, totals["b_enc"])
+        return totals | {"b_dec": torch.from_numpy(total.residual * (2 / self.rows)) - through_input}, total
 
     def _micro_batch(self, rows: slice, terms: tuple, sums: Sums, decoder: Tensor, encoder: Tensor) -> None:
-        """Add its part of the gradients to `decoder` and `encoder` [d_sae, d_in], and of what is summed to `sums`."""
+        """Add its part to the gradients `decoder` and `encoder` [d_sae, d_in] and to `sums`."""
         (weight, low, band), x, weights = terms, self.centred[rows], self.weights
         kind = self.centred.numpy().dtype.type
-        names = ("z", "latents", "dots" if band else "z")  # z is done with then, unless near ones are counted
+        names = ("z", "latents", "dots" if band else "z")  # z is not needed any more, unless near ones are counted
         z, latents, dots = (own_buffer(f"dense {name}", (MICRO_BATCH, self.d_sae), x.dtype)[: len(x)] for name in names)
         torch.addmm(weights["b_enc"], x, weights["W_enc"].T, out=z)
         activate(z.numpy(), low, latents.numpy(), sums.latents, sums.active, sums.smallest)

@@ -1,9 +1,9 @@
 """The exact step on a GPU: as cpu.py, with the loops of gpu_loops.py (Triton) between products by torch.
 
-The host never waits inside a step: how many entries there are stays on the device, and arrays are made for more than
-are expected (Control.entry_capacity). With too little room the loss is NaN and the step is to be done again, waiting.
-Products and what is gathered are in `products`, bfloat16 unless a caller says float32; weights, sums and Adam stay in
-the weights' dtype. Entries are sorted by latent (stable), each latent is summed by one program: no float atomics.
+The host never waits inside a step: the number of entries stays on the device, and arrays are larger than expected
+(Control.entry_capacity). If they are too small the loss is NaN and the step must be repeated, waiting. Matrix products and
+gathered values are in `products`, bfloat16 unless a caller says float32; weights, sums and Adam stay in the weights' dtype.
+Entries are sorted by latent (stable), each latent is summed by one program: no float atomics.
 """
 
 from contextlib import nullcontext
@@ -24,8 +24,8 @@ from sae_atlas.kernels.measured import Control, Measured, Weights
 DENSE_ABOVE = 0.02
 ASYNCHRONOUS = True
 GUESS = 0.8  # as in cpu.py
-FEWEST = 16  # entries per row for which there is always room
-SCAN = 1024  # latents of a row looked at together
+FEWEST = 16  # entries per row that always fit
+SCAN = 1024  # latents of a row compared together
 FLAT = 1024  # values of a weight without unit rows in one program
 TILE = 4096  # gathered values in one piece
 PRODUCTS = {"bfloat16": torch.bfloat16, "float32": None}  # None: the weights' own
@@ -50,7 +50,7 @@ def gradients(
 
 @dataclass(frozen=True)
 class Entries:
-    """Active entries of a batch, CSR, in arrays with room for more; beyond starts[-1] they are zeros."""
+    """Active entries of a batch, CSR, in arrays that may be longer; beyond starts[-1] they are zeros."""
 
     starts: Tensor  # [rows + 1] int32
     rows: Tensor  # [room] int32
@@ -92,7 +92,7 @@ class Step:
         self.rows, self.d_in = x.shape
         self.d_sae = len(weights["W_enc"])
         self.micro_batches = [(0, self.rows)]
-        self.fits: Tensor | None = None  # whether there was room; None: the host knew
+        self.fits: Tensor | None = None  # whether all entries fitted; None: the host chose the sizes
         self.d_size = triton.next_power_of_2(self.d_in)
         self.tile = max(1, TILE // self.d_size)  # entries
 
@@ -129,10 +129,10 @@ class Step:
                 self._require(entries.starts[-1] >= wanted)
             elif entries.starts[-1] >= wanted:
                 break
-        kept = entries.values.sort(descending=True, stable=True).indices[:wanted].sort().values
-        among = torch.zeros_like(entries.real).index_fill_(0, kept, True) & entries.real
-        ends = torch.cat([among.new_zeros(1, dtype=torch.int32), among.cumsum(0, dtype=torch.int32)])
-        parts = (each[kept] for each in (entries.rows, entries.columns, entries.values))
+        chosen = entries.values.sort(descending=True, stable=True).indices[:wanted].sort().values
+        is_chosen = torch.zeros_like(entries.real).index_fill_(0, chosen, True) & entries.real
+        ends = torch.cat([is_chosen.new_zeros(1, dtype=torch.int32), is_chosen.cumsum(0, dtype=torch.int32)])
+        parts = (each[chosen] for each in (entries.rows, entries.columns, entries.values))
         return Entries(ends[entries.starts], *parts, self.d_sae)
 
     def decode(self, entries: Entries, latents: Tensor, bounds: list[int] | None = None) -> Decoded:
@@ -180,8 +180,8 @@ class Step:
         if self.control.entry_capacity is None:
             return dead.nonzero()[:, 0], None
         self._require(dead.sum() <= room)
-        places = dead.int().sort(descending=True, stable=True).indices[:room]
-        return places, dead[places]
+        candidates = dead.int().sort(descending=True, stable=True).indices[:room]
+        return candidates, dead[candidates]
 
     def measured(
         self, entries: Entries, active: Tensor | None, reconstruction: Tensor, sparsity=0.0, more=0.0
@@ -252,15 +252,15 @@ def update(weights: Weights, grads: Weights, moments, recipe, step: int, learnin
     others = (rate1, rate2, learning_rate / (1 - rate1**step), 1 / (1 - rate2**step), reference.EPSILON)
     numbers = weights["W_dec"].new_empty(6)
     numbers[0] = clip
-    for place, number in enumerate(others, 1):
-        numbers[place] = number
+    for position, number in enumerate(others, 1):
+        numbers[position] = number
     for rows, arrays, sizes in parts:
         loops.adam_rows[rows,](*arrays, numbers, *sizes)
     return norm
 
 
 def compiled() -> bool:
-    """Triton keeps its own cache of compiled kernels and does not tell."""
+    """False: Triton keeps its own cache of compiled kernels and does not report its use."""
     return False
 
 

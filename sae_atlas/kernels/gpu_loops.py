@@ -20,6 +20,13 @@ def pre_activations(z, bias, row, at, d_sae):
 
 
 @triton.jit
+def decoder_rows(decoder, columns, entries, valid, at, inside, d_in):
+    """Decoder rows [entries, d_size] of the latents of these entries; 0 where not `valid` or not `inside` d_in."""
+    latent = tl.load(columns + entries, mask=valid, other=0).to(tl.int64)
+    return tl.load(decoder + latent[:, None] * d_in + at[None, :], mask=valid[:, None] & inside[None, :], other=0)
+
+
+@triton.jit
 def find_edges(z, bias, d_sae, k, edges, spare, counts, row_size: tl.constexpr, bits: tl.constexpr):
     """Per row: the k-th largest positive value (0 if fewer are positive), how many equal to it count, how many in all.
 
@@ -72,16 +79,16 @@ def collect(
         value = pre_activations(z, bias, row, at, d_sae)
         if by_row:
             equal = ((value == edge) & (value > 0)).to(tl.int32)
-            kept = (value > edge) | ((equal > 0) & (tl.cumsum(equal, 0) <= left))
+            selected = (value > edge) | ((equal > 0) & (tl.cumsum(equal, 0) <= left))
             left -= tl.sum(equal, 0)
         else:
-            kept = value > tl.load(thresholds + at, mask=at < d_sae, other=float("inf"))
-        place = end + tl.cumsum(kept.to(tl.int32), 0) - 1
-        fits = kept & (place < room)
-        tl.store(rows + place, tl.zeros_like(at) + row, mask=fits)
-        tl.store(columns + place, at, mask=fits)
-        tl.store(values + place, value, mask=fits)
-        end += tl.sum(kept.to(tl.int32), 0)
+            selected = value > tl.load(thresholds + at, mask=at < d_sae, other=float("inf"))
+        entry = end + tl.cumsum(selected.to(tl.int32), 0) - 1
+        fits = selected & (entry < room)
+        tl.store(rows + entry, tl.zeros_like(at) + row, mask=fits)
+        tl.store(columns + entry, at, mask=fits)
+        tl.store(values + entry, value, mask=fits)
+        end += tl.sum(selected.to(tl.int32), 0)
 
 
 @triton.jit
@@ -106,34 +113,28 @@ def decode(
         for entry in range(first, last, entries_size):
             these = entry + tl.arange(0, entries_size)
             valid = these < last
-            latent = tl.load(columns + these, mask=valid, other=0).to(tl.int64)
             value = tl.load(latents + these, mask=valid, other=0)
-            tile = tl.load(
-                decoder + latent[:, None] * d_in + at[None, :], mask=valid[:, None] & inside[None, :], other=0
-            )
-            residual += tl.sum(value[:, None] * tile.to(value.dtype), 0)
+            rows = decoder_rows(decoder, columns, these, valid, at, inside, d_in)
+            residual += tl.sum(value[:, None] * rows.to(value.dtype), 0)
         tl.store(residuals + (wide * groups + group) * d_in + at, residual, mask=inside)
         squares = tl.sum(residual * residual, 0)
         total += squares
     tl.store(every + row, total)
     tl.store(whole + row, squares)
-    tl.debug_barrier()  # what follows reads what was stored above
+    tl.debug_barrier()  # the stores above are read below
     seen = residual * 0
     for back in range(groups):
         group = groups - 1 - back
-        place = residuals + (wide * groups + group) * d_in + at
-        seen += tl.load(place, mask=inside, other=0)
-        tl.store(place, seen, mask=inside)
+        pointers = residuals + (wide * groups + group) * d_in + at
+        seen += tl.load(pointers, mask=inside, other=0)
+        tl.store(pointers, seen, mask=inside)
         first = tl.load(starts + row * groups + group)
         last = tl.minimum(tl.load(starts + row * groups + group + 1), room)
         for entry in range(first, last, entries_size):
             these = entry + tl.arange(0, entries_size)
             valid = these < last
-            latent = tl.load(columns + these, mask=valid, other=0).to(tl.int64)
-            tile = tl.load(
-                decoder + latent[:, None] * d_in + at[None, :], mask=valid[:, None] & inside[None, :], other=0
-            )
-            tl.store(dots + these, tl.sum(seen[None, :] * tile.to(seen.dtype), 1), mask=valid)
+            rows = decoder_rows(decoder, columns, these, valid, at, inside, d_in)
+            tl.store(dots + these, tl.sum(seen[None, :] * rows.to(seen.dtype), 1), mask=valid)
 
 
 @triton.jit
@@ -163,9 +164,9 @@ def accumulate(
         to_dec += tl.sum(a[:, None] * residual.to(kind), 0)
         to_enc += tl.sum(b[:, None] * x.to(kind), 0)
         total += b
-    place = latent.to(tl.int64) * d_in + at
-    tl.store(decoder + place, to_dec * tl.load(factor), mask=inside)
-    tl.store(encoder + place, to_enc, mask=inside)
+    offsets = latent.to(tl.int64) * d_in + at
+    tl.store(decoder + offsets, to_dec * tl.load(factor), mask=inside)
+    tl.store(encoder + offsets, to_enc, mask=inside)
     tl.store(bias + latent, tl.sum(total, 0))
 
 

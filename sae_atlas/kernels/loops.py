@@ -1,6 +1,6 @@
 """The loops of the sparse step (numba). Each works on a range of rows or latents and releases the interpreter's lock.
 
-Who calls them splits the ranges: a row or a latent belongs to one thread and its sums run in ascending order, so the
+The callers split the ranges: a row or a latent belongs to one thread and its sums run in ascending order, so the
 bits do not depend on how many threads there are. `reassoc` lets LLVM sum in vector lanes, in an order that is fixed
 when it compiles.
 Active entries are CSR: `starts` [rows + 1], `columns` (latents, ascending within a row), `values`.
@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 MARGIN = 0.92  # guessed threshold over the typical k-th largest
-SAMPLE = 512  # pre-activations that tell the size of a row
+SAMPLE = 512  # pre-activations from which the size of a row is estimated
 LANES = 64  # pre-activations compared together, in vector lanes; few blocks hold one above the threshold
 FAST = {"reassoc", "contract", "nsz", "arcp"}  # not nnan, ninf: a value that is not finite must show
 
@@ -105,7 +105,7 @@ def keep_largest(columns, values, first, end, k, edge):
     above = 0
     for i in range(first, end):
         above += values[i] > edge
-    equal = k - above  # places left for entries equal to the k-th
+    equal = k - above  # how many entries equal to the k-th are kept
     at = first
     for i in range(first, end):
         if values[i] > edge or (values[i] == edge and equal > 0):
@@ -212,13 +212,13 @@ def transpose(starts, columns, ends, order, rows):
         ends[columns[entry] + 1] += 1
     for latent in range(len(ends) - 1):
         ends[latent + 1] += ends[latent]
-    place = ends[:-1].copy()
+    next_entry = ends[:-1].copy()
     for row in range(len(starts) - 1):
         for entry in range(starts[row], starts[row + 1]):
-            at = place[columns[entry]]
+            at = next_entry[columns[entry]]
             order[at] = entry
             rows[at] = row
-            place[columns[entry]] = at + 1
+            next_entry[columns[entry]] = at + 1
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""What a step works on, what it is told, and what it measures on its batch beside the gradients."""
+"""Inputs of a step beside the batch (weights, control), and what it measures on the batch beside the gradients."""
 
 from dataclasses import dataclass, replace
 
@@ -26,23 +26,21 @@ class Control:
 
 @dataclass(frozen=True)
 class Measured:
-    """Means over the batch; losses in scaled space. Numbers are tensors of no dimension until somebody needs to know."""
+    """Means over the batch; losses in scaled space. Numbers may be tensors until they are needed on the host."""
 
     loss: float | Tensor
     reconstruction: float | Tensor  # E||x - x_hat||^2
     sparsity: float | Tensor  # the penalty term, its weight included
     l0: float | Tensor  # active latents per token
     fired: Tensor  # [d_sae] bool
-    smallest: (
-        float | Tensor
-    )  # smallest active latent of the batch (BatchTopK's threshold follows it); 0: none is active
+    smallest: float | Tensor  # active latent of the batch, which BatchTopK's threshold follows; 0: none is active
 
     def plain(self) -> "Measured":
         """With plain floats, as checkpoints hold them; on a GPU this waits for the step."""
         return replace(self, **dict(zip(NUMBERS, floats([getattr(self, name) for name in NUMBERS]), strict=True)))
 
     def on_device(self) -> "Measured":
-        """The same numbers in the same precision, but as tensors on the step's device: nobody waits."""
+        """The same numbers in the same precision, as tensors on the step's device: the host does not wait."""
 
         def left(value: float | Tensor) -> Tensor:
             if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""The step by torch autograd: dense, any device and dtype, the truth the sparse backends are tested against."""
+"""The step by torch autograd: dense, on any device and dtype, the reference that the sparse backends are tested against."""
 
 from types import ModuleType
 
@@ -17,14 +17,14 @@ def gradients(
     leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
     loss = architecture.loss(leaves, x, recipe, control)
     grads = torch.autograd.grad(loss.total, list(leaves.values()), allow_unused=True)
-    found = {
+    by_name = {
         name: torch.zeros_like(leaf) if grad is None else grad
         for (name, leaf), grad in zip(leaves.items(), grads, strict=True)
     }
     latents = loss.latents.detach()
     active = latents > 0
     smallest = torch.where(active, latents, torch.inf).amin()
-    return found, Measured(
+    return by_name, Measured(
         loss=loss.total.detach(),
         reconstruction=loss.reconstruction.detach(),
         sparsity=loss.sparsity.detach(),

@@ -1,8 +1,8 @@
 """The encoder product in int8, and the same active entries: on CPUs that multiply int8 four times as fast as float32.
 
 The rows of the batch and of the encoder are rounded to multiples of a step each (their largest value / 127). The product
-of the rounded ones, which is exact in int32, tells every pre-activation to within a margin; those that may be active are
-computed again in float32, and only these are looked at. Their values are those of a float32 product but for the order of
+of the rounded ones, which is exact in int32, gives every pre-activation to within a margin; those that may be active are
+computed again in float32, and only these are compared. Their values are those of a float32 product but for the order of
 its sum, so the last bits depend on whether the CPU screens, as they do on its library of matrix products.
 
 For z = x . w with x = x' + a and w = w' + b, the error of x' . w' is a . w + x' . b. Rounding errors are noise of a known
@@ -145,16 +145,16 @@ def collect_largest(products, x, encoder, bias, rows, latents, k, counts, column
                 threshold = np.float32(0.7) * threshold if threshold > np.float32(0.1) * size else zero
             else:
                 break
-        found = at
+        positive_end = at
         for i in range(at, end):
             if values[i] >= least:
                 value = exact[i - at] if values[i] >= edge else pre_activation(x[row], encoder, bias, columns[i])
                 if value > 0:
-                    columns[found], values[found] = columns[i], value
-                    found += 1
-        end = found
-        if found - at > k:
-            end = keep_largest(columns, values, at, found, k, kth_largest(values[at:found], k, scratch))
+                    columns[positive_end], values[positive_end] = columns[i], value
+                    positive_end += 1
+        end = positive_end
+        if positive_end - at > k:
+            end = keep_largest(columns, values, at, positive_end, k, kth_largest(values[at:positive_end], k, scratch))
         guess = follow(guess, least, size)
         counts[row] = end - at
         at = end

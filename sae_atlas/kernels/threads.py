@@ -24,9 +24,9 @@ def use_threads(threads: int) -> None:
 
 
 def run(work: Callable, parts: Iterable) -> list:
-    """Results of work(part), in order. The calling thread works too: small work is done before another one wakes up.
+    """Results of work(part), in order. The calling thread works too: small work is done before another thread wakes up.
 
-    After an error, or when told to stop, no further part is begun.
+    After an error, or an interruption, no further part is begun.
     """
     parts = list(parts)
     results = [None] * len(parts)
@@ -59,16 +59,16 @@ def own_buffer(name: str, shape, dtype: torch.dtype) -> Tensor:
     """Scratch of this thread, kept between steps."""
     if not hasattr(_local, "buffers"):
         _local.buffers = {}
-    return _kept(_local.buffers, name, shape, dtype)
+    return _reused(_local.buffers, name, shape, dtype)
 
 
 def shared_buffer(name: str, shape, dtype: torch.dtype) -> Tensor:
     """An array of the step, kept between steps: its content lasts until the next one."""
-    return _kept(_shared, name, shape, dtype)
+    return _reused(_shared, name, shape, dtype)
 
 
 def free_buffers() -> None:
-    """Give up the arrays of the step: the gradients are as large as the weights."""
+    """Free the arrays of the step: the gradients are as large as the weights."""
     _shared.clear()
 
 
@@ -82,9 +82,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "step", initializer=torch.set_num_threads, initargs=(1,))
 
 
-def _kept(buffers: dict, name: str, shape, dtype: torch.dtype) -> Tensor:
+def _reused(buffers: dict, name: str, shape, dtype: torch.dtype) -> Tensor:
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    found = buffers.get((name, dtype))
-    if found is None or found.shape != shape:
-        found = buffers[name, dtype] = torch.empty(shape, dtype=dtype)
-    return found
+    buffer = buffers.get((name, dtype))
+    if buffer is None or buffer.shape != shape:
+        buffer = buffers[name, dtype] = torch.empty(shape, dtype=dtype)
+    return buffer

@@ -1,4 +1,4 @@
-"""The card of a model we made: what it is, what it was trained on, what it reached."""
+"""The card of a model that a rule of this workflow made: its architecture, training and losses."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ MADE = {
 
 
 def write_card(file: Path, name: str, args: dict, training: dict, reached: dict) -> None:
-    """args: folder.model_args. training: settings. reached: what export_meta.json says."""
+    """args: of folder.model_args. training: the settings. reached: the results, as in export_meta.json."""
     kind = reached["training_type"]
     base, fit = reached.get("base"), training.get("fit", {})
     lines = [f"# Model Card: {name}", "", f"{MADE[kind][0].upper()}{MADE[kind][1:]}.", "", "## Base Model"]

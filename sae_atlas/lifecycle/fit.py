@@ -21,7 +21,7 @@ LAST_RATE = 0.1  # the cosine ends at this share of the learning rate
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training gives. Losses in nats per unmasked token; `curve` has a row per validation."""
+    """The result of a training. Losses in nats per unmasked token; `curve` has a row per validation."""
 
     best: dict[str, Tensor]  # weights that were trained, at the best validation loss
     last: dict[str, Tensor]
@@ -33,7 +33,7 @@ class Fitted:
     curve: list[dict]
 
     def reached(self, source: Corpus, text: str) -> dict:
-        """What export_meta.json and the card of the model say of its training on the corpus called `text`."""
+        """Facts for export_meta.json and the model's card of its training on the corpus called `text`."""
         return {
             "iter": self.best_iteration,
             "best_val_loss": self.best_val_loss,
@@ -50,15 +50,16 @@ def fit(model: nn.Module, source: Corpus, settings: dict, seed: int, resume: Pat
     """Train what requires a gradient in `model`, float32, in place.
 
     settings: config section `fit`. A step's batch may be read in several passes (`accumulation`); the loss is the mean over
-    all its unmasked tokens either way. Contexts are read in the corpus' own order, when it ends again in another one drawn
-    from `seed`. The model stays in evaluation mode, without dropout, so nothing is random but that. Told to stop, the job
-    keeps its state beside `resume`; the same job goes on from there, to the same bits on as many CPU threads.
+    all its unmasked tokens either way. Contexts are read in the corpus' own order first, then in orders drawn from `seed`.
+    The model stays in evaluation mode, without dropout, so nothing else is random. A job that is interrupted keeps its state
+    beside `resume`; the same job continues from there, to the same bits on as many CPU threads.
     Raises AtlasError if the loss is not finite.
     """
     learner = Learner(model.eval(), settings["weight_decay"], settings["clip"])
     order = _Order(source, settings["batch"], seed)
     steps = order.steps(settings["tokens"])
-    stops = {max(1, round(steps * place / settings["validations"])) for place in range(1, settings["validations"] + 1)}
+    validations = settings["validations"]
+    stops = {max(1, round(steps * number / validations)) for number in range(1, validations + 1)}
     warmup = min(settings["warmup"], steps - 1)
     step, losses, curve, best = 0, [], [], {"val_loss": float("inf")}
     with Interruption(resume) as interruption:
@@ -76,12 +77,12 @@ def fit(model: nn.Module, source: Corpus, settings: dict, seed: int, resume: Pat
                     raise AtlasError(f"fit: the loss is {losses[-1]} at step {step + 1}; lower fit.learning_rate")
                 step += 1
                 if step in stops:
-                    found = held_out_loss(model, source, settings["batch"] // settings["accumulation"])
-                    curve.append({"step": step, "train_loss": float(np.mean(losses)), "val_loss": found})
+                    val_loss = held_out_loss(model, source, settings["batch"] // settings["accumulation"])
+                    curve.append({"step": step, "train_loss": float(np.mean(losses)), "val_loss": val_loss})
                     losses = []
                     logger.info("step %d of %d: train %.4f, held-out %.4f", step, steps, *list(curve[-1].values())[1:])
-                    if found < best["val_loss"]:
-                        best = {"val_loss": found, "step": step, "weights": learner.trained()}
+                    if val_loss < best["val_loss"]:
+                        best = {"val_loss": val_loss, "step": step, "weights": learner.trained()}
                 bar.update()
                 interruption.check(partial(_state, step, losses, curve, best, learner))
         last = learner.trained()
@@ -128,11 +129,11 @@ def _summed(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 class _Order:
-    """Which contexts a step reads: neighbours on disk, where they lie in a random order already."""
+    """Which contexts a step reads: consecutive ones, as the corpus is in a random order already."""
 
     def __init__(self, source: Corpus, batch: int, seed: int):
         self.first, contexts = source.held_out, source.tokens.shape[0] - source.held_out
-        self.batch, self.seed, self.per_epoch = batch, seed, contexts // batch  # less than a batch is left out
+        self.batch, self.seed, self.per_epoch = batch, seed, contexts // batch  # the rest of a batch is left out
         if not self.per_epoch:
             raise AtlasError(f"fit.batch: {batch} contexts, the corpus has {contexts} train contexts; lower it")
         whole = source.mask[self.first : self.first + self.per_epoch * batch][:, 1:]
@@ -140,8 +141,8 @@ class _Order:
         self._epoch = lru_cache(1)(self._epoch)
 
     def rows(self, step: int) -> slice:
-        epoch, place = divmod(step, self.per_epoch)
-        first = self.first + int(self._epoch(epoch)[place]) * self.batch
+        epoch, index = divmod(step, self.per_epoch)
+        first = self.first + int(self._epoch(epoch)[index]) * self.batch
         return slice(first, first + self.batch)
 
     def steps(self, tokens: int) -> int:
@@ -156,6 +157,6 @@ class _Order:
         return epochs * int(self.counts.sum()) + int(self.counts[self._epoch(epochs)[:rest]].sum())
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        """Order of the batches: the corpus' own at first, then drawn from the seed."""
+        """Order of the batches: the corpus' own in the first epoch, then drawn from the seed."""
         every = np.arange(self.per_epoch)
         return np.random.default_rng([self.seed, epoch]).permutation(every) if epoch else every

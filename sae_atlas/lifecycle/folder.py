@@ -2,8 +2,8 @@
 
 `model.safetensors` and `config.json` are a transformers folder (the training config is under `training` in config.json);
 `ckpt.pt` {model, model_args, config, iter, best_val_loss, is_lora} holds the best weights and `last.pt` the last ones;
-`model_args.json` the architecture, `export_meta.json` what was reached, counted and hashed, `adapters/` a LoRA in peft
-layout. The folder of an adapter alone has no `model.safetensors`, and its `.pt` files hold only what was trained.
+`model_args.json` the architecture, `export_meta.json` losses, counts and hashes, `adapters/` a LoRA in peft layout. The
+folder of an adapter alone has no `model.safetensors`, and its `.pt` files hold only what was trained.
 """
 
 from pathlib import Path
@@ -31,13 +31,13 @@ def write_model(
     """Fill the folder `partial` that will be called `name`. Adapters, if there are any, lie in it already.
 
     model: with the best weights, or a peft model to be saved as an adapter. weights: file stem (`ckpt`, `last`) -> state.
-    training: the settings, for config.json. reached: iter, best_val_loss, training_type and what else export_meta says.
+    training: the settings, for config.json. reached: iter, best_val_loss, training_type and what else export_meta.json holds.
     """
     lora = reached["training_type"] == "lora"
     args = model_args(model)
     if lora:
         model.save_pretrained(partial / ADAPTER, save_embedding_layers=False)  # else peft asks the hub for the base
-        (partial / ADAPTER / "README.md").unlink(missing_ok=True)  # peft's empty form; ours is model_card.md
+        (partial / ADAPTER / "README.md").unlink(missing_ok=True)  # peft's empty form; the card is model_card.md
         model.get_base_model().config.save_pretrained(partial)
     else:
         model.save_pretrained(partial)
@@ -49,10 +49,10 @@ def write_model(
     args, training = read_json(partial / "model_args.json"), read_json(partial / "config.json")["training"]
     about = {"iter": reached["iter"], "best_val_loss": reached["best_val_loss"], "is_lora": lora}
     for stem, state in weights.items():
-        kept = {"model": state, "model_args": args, "config": training, **about}
+        checkpoint = {"model": state, "model_args": args, "config": training, **about}
         if stem == "last":
-            kept |= {"iter": reached["last_iter"], "val_loss": reached["last_val_loss"]}
-        save_tensors(partial / f"{stem}.pt", kept)
+            checkpoint |= {"iter": reached["last_iter"], "val_loss": reached["last_val_loss"]}
+        save_tensors(partial / f"{stem}.pt", checkpoint)
     write_card(partial / "model_card.md", name, args, training, reached)
     sums = {str(file.relative_to(partial)): sha256(file) for file in sorted(partial.rglob("*")) if file.is_file()}
     meta = {
@@ -89,5 +89,5 @@ def whole_state(model) -> dict[str, Tensor]:
 
 
 def trained_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What of an adapter was trained, under peft's names without the adapter's own."""
+    """The trained weights of an adapter, under peft's names without the adapter's own name in them."""
     return {name.replace(".default", ""): torch.clone(weight) for name, weight in weights.items()}

@@ -21,7 +21,7 @@ TARGETS = {
     "gpt_neox": ["query_key_value", "attention.dense"],
     "llama": ["q_proj", "k_proj", "v_proj", "o_proj"],
 }
-MOST = 1e-5  # difference of logits between base plus adapter and merge
+MOST = 1e-5  # largest difference of logits between base plus adapter and merge
 
 
 def fine_tune_lora(
@@ -39,7 +39,7 @@ def fine_tune_lora(
     from peft import LoraConfig, get_peft_model
 
     folder = Path(meta).parent
-    model, found = load(base_model, "float32", device)
+    model, provenance = load(base_model, "float32", device)
     source, words = open_corpus(corpus), load_tokenizer(base_model)
     kind, args = model.config.model_type, model_args(model)
     check_content(folder.absolute(), kind, args["parameters"], "lora")
@@ -61,7 +61,7 @@ def fine_tune_lora(
         for name, weight in tuned.named_parameters():
             if name in fitted.best:
                 weight.copy_(fitted.best[name])
-    base_folder = (Path(base_model).parent / found["path"]).resolve()
+    base_folder = (Path(base_model).parent / provenance["path"]).resolve()
     reached = {
         "training_type": "lora",
         **fitted.reached(source, settings["text"]),
@@ -69,13 +69,15 @@ def fine_tune_lora(
         "trainable": sum(weight.numel() for weight in fitted.best.values()),
         "base": {
             "name": settings["base"],
-            **{key: found[key] for key in ("source", "licence", "quantisation")},
+            **{key: provenance[key] for key in ("source", "licence", "quantisation")},
             "path": os.path.relpath(base_folder, folder.absolute()),
             "weights_sha256": weights_sum(base_folder),
         },
     }
     settings = {**settings, "lora": {**settings["lora"], "targets": targets}}
-    tuned.peft_config["default"].base_model_name_or_path = settings["base"]  # a name; peft puts this machine's path
+    tuned.peft_config["default"].base_model_name_or_path = settings[
+        "base"
+    ]  # a name; peft writes the path on this machine
     states = {"ckpt": trained_state(fitted.best), "last": trained_state(fitted.last)}
     with atomic(folder) as partial:
         partial.mkdir()
@@ -99,8 +101,8 @@ def merge_lora(
     if not (adapter / META).is_file() or not (adapter / ADAPTER).is_dir():
         raise AtlasError(f"{adapter}: no adapter to merge; fine-tune first (rule fine_tune_lora)")
     tuning = read_meta(adapter)
-    model, found = load(base_model, "float32", device)
-    check_base(tuning, adapter, Path(base_model).parent / found["path"])
+    model, provenance = load(base_model, "float32", device)
+    check_base(tuning, adapter, Path(base_model).parent / provenance["path"])
     source = open_corpus(corpus)
     tokens = torch.from_numpy(source.tokens[: min(8, source.held_out)].astype("int64")).to(model.device)
     plain = _logits(model, tokens)
@@ -114,18 +116,9 @@ def merge_lora(
     if not difference <= MOST:
         raise AtlasError(f"{folder}: its logits differ from base plus adapter by {difference:.1e}, more than {MOST:g}")
     check_content(folder.absolute(), merged.config.model_type, model_args(merged)["parameters"], "merged")
-    kept = (
-        "iter",
-        "best_val_loss",
-        "last_iter",
-        "last_val_loss",
-        "val_loss_before",
-        "tokens",
-        "text",
-        "context",
-        "base",
-    )
-    reached = {"training_type": "merged", **{key: tuning[key] for key in kept}, "adapter": tuning["name"]}
+    keys = ["iter", "best_val_loss", "last_iter", "last_val_loss", "val_loss_before"]
+    keys += ["tokens", "text", "context", "base"]
+    reached = {"training_type": "merged", **{key: tuning[key] for key in keys}, "adapter": tuning["name"]}
     training = read_json(adapter / "config.json")["training"]
     reached["merge_difference"] = difference
     states = {"ckpt": whole_state(merged)}
@@ -136,7 +129,7 @@ def merge_lora(
 
 @torch.no_grad()
 def _logits(model, tokens: torch.Tensor) -> torch.Tensor:
-    """In float64: what is left of a difference is that of the weights. The model is float32 before and after."""
+    """In float64, so that a difference is one of the weights. The model is float32 before and after."""
     logits = model.double()(tokens, use_cache=False).logits
     model.float()
     return logits

@@ -23,11 +23,11 @@ def pretrain(
 ) -> None:
     """Write the folder of `meta` (export_meta.json), a model (lifecycle.folder) trained by `fit` on the corpus' train contexts.
 
-    settings: name, architecture, sizes (arguments of its transformers config), seed, fit, and what the text is called.
+    settings: name, architecture, sizes (arguments of its transformers config), seed, fit, text (its name).
     Raises AtlasError before training if the folder's name says another architecture or size than is counted, or if the
     sizes make no model.
     """
-    folder, on = Path(meta).parent, resolve(device)
+    folder, target_device = Path(meta).parent, resolve(device)
     source, words = open_corpus(corpus), load_tokenizer(tokenizer)
     model = random_model(settings["architecture"], settings["sizes"], words, settings["seed"])
     args = model_args(model)
@@ -37,11 +37,11 @@ def pretrain(
             f"base_model.sizes: {args['block_size']} positions, the corpus has contexts of {source.context}"
         )
     logger.info("%s: %s parameters", folder.name, f"{args['parameters']:,}")
-    model = model.to(on)
+    model = model.to(target_device)
     fitted = fit(model, source, settings["fit"], settings["seed"], folder)
     reached = {"training_type": "pretrain", **fitted.reached(source, settings["text"])}
     states = {}
-    for stem, weights in (("last", fitted.last), ("ckpt", fitted.best)):  # the best ones stay in the model
+    for stem, weights in (("last", fitted.last), ("ckpt", fitted.best)):  # the best weights stay in the model
         model.load_state_dict(weights, strict=False)  # tied weights go by one name
         states[stem] = {name: tensor.clone() for name, tensor in whole_state(model).items()}
     with atomic(folder) as partial:

@@ -14,7 +14,7 @@ from sae_atlas.metrics.labels import GROUPS, METRICS, name_of
 
 @dataclass(frozen=True)
 class Cell:
-    """One value; without one it has no colour."""
+    """One value and its colours as CSS, None where there is no value."""
 
     layer: int
     text: str
@@ -56,25 +56,25 @@ def snapshot_lines(table: pd.DataFrame, map_name: str) -> dict[str, list[Line]]:
 
 
 def _lines(table: pd.DataFrame, metric: str, map_name: str, snapshots: list[int]) -> list[Line]:
-    shown, chosen = METRICS[metric], pivot(table, metric).iloc[snapshots]
-    scale = scale_of(shown.better, chosen.to_numpy())
-    colours = greys() if shown.better is None else colour_map(map_name)
+    label, chosen = METRICS[metric], pivot(table, metric).iloc[snapshots]
+    scale = scale_of(label.better, chosen.to_numpy())
+    colours = greys() if label.better is None else colour_map(map_name)
     unit = table.loc[table["metric"] == metric, "unit"].iloc[0]
     worst, best = map(value_text, scale.ends)
     return [
         Line(
-            name=shown.name,
-            arrow=shown.arrow,
+            name=label.name,
+            arrow=label.arrow,
             unit=unit,
             snapshot=str(snapshot),
             cells=[
-                _cell(layer, value, colours(place))
-                for layer, value, place in zip(row.index, row, scale(row.to_numpy()), strict=True)
+                _cell(layer, value, colours(fraction))
+                for layer, value, fraction in zip(row.index, row, scale(row.to_numpy()), strict=True)
             ],
             median=value_text(np.nanmedian(row)) if row.notna().any() else value_text(np.nan),
             worst=worst,
             best=best,
-            strip=", ".join(to_hex(colours(place)) for place in np.linspace(0, 1, 9)),
+            strip=", ".join(to_hex(colours(fraction)) for fraction in np.linspace(0, 1, 9)),
         )
         for snapshot, row in chosen.astype(float).iterrows()
     ]

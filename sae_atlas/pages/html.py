@@ -30,5 +30,5 @@ def _environment() -> jinja2.Environment:
 
 
 def fill(template: str, **facts) -> str:
-    """The template of that name in report/templates, filled."""
+    """The template of that name in pages/templates, filled."""
     return _environment().get_template(template).render(**facts)

@@ -37,22 +37,22 @@ def write_page(
     """Write `page` and, into the folder `card_pages` beside it, every card as HTML. All links are relative.
 
     metrics: the table of all recipes. cards: their config.json. figures: PNGs, each in a folder named after its recipe.
-    releases: READMEs. jobs: plan.jobs.jobs; what they took lies in `benchmarks` beside the page. explored: layers whose
-    latents the explorer beside the page shows.
+    releases: READMEs. jobs: those of plan.jobs, whose time and memory are read from `benchmarks` beside the page. explored:
+    layers whose latents the explorer beside the page shows.
     """
     origin = read_origin(base_model, corpus, config["base_model"]["name"], config["corpus"]["name"])
     measured, record = read_table(metrics), current_record()
     saes = list(map(_read_sae, cards))
     where = Path(page).parent
     _write_cards(saes, Path(card_pages), page, explored)
-    shown = table.columns(measured)
+    columns = table.columns(measured)
     text = fill(
         "index.html.jinja",
         origin=origin,
         config=config,
         recipes=[_recipe(name, measured, saes, figures, colour_map, where) for name in config["recipes"]],
-        columns=shown,
-        rows=table.rows(measured, shown),
+        columns=columns,
+        rows=table.rows(measured, columns),
         snapshots=list(dict.fromkeys(map(str, measured.sort_values("tokens")["snapshot"]))),
         layers=sorted(set(measured["layer"].tolist())),
         links={(sae.recipe, sae.layer): _relative(Path(card_pages) / f"{sae.name}.html", where) for sae in saes},
@@ -85,7 +85,7 @@ class Published:
 
 
 def _read_sae(file: str | Path) -> Published:
-    """Of the SAE whose config.json it is."""
+    """Read the config.json of a published SAE."""
     config, folder = read_json(file), Path(file).parent
     records = config["records"]
     return Published(
@@ -100,7 +100,7 @@ def _read_sae(file: str | Path) -> Published:
 
 
 def _write_cards(saes: list[Published], folder: Path, page: str | Path, explored: list[int]) -> None:
-    """A page per card; cards of SAEs that are no more go."""
+    """Write a page per card; pages of SAEs that no longer exist are removed."""
     with atomic(folder) as partial:
         partial.mkdir()
         for sae in saes:
@@ -116,7 +116,7 @@ def _write_cards(saes: list[Published], folder: Path, page: str | Path, explored
 
 
 def _recipe(name: str, measured: pd.DataFrame, saes: list, figures: Sequence, colour_map: str, where: Path) -> dict:
-    """What the page says and shows of one recipe."""
+    """Facts, heatmaps and figures of one recipe."""
     rows = measured[measured["recipe"] == name]
     values = next(sae for sae in saes if sae.recipe == name).records[0]["settings"]["recipe"]
     return {
@@ -139,12 +139,13 @@ def _figure(path: str | Path, where: Path) -> dict:
 
 
 def _versions(records: list[dict]) -> dict[str, str]:
-    """Package -> versions that made the outputs: more than one where a run went on in another environment."""
-    found: dict[str, set] = {}
+    """Package -> versions that made the outputs: more than one where a run continued in another environment."""
+    versions: dict[str, set] = {}
     for record in records:
         for package, version in record["versions"].items():
-            found.setdefault(package, set()).add(version)
-    return {"Python (this page)": platform.python_version()} | {each: ", ".join(sorted(found[each])) for each in found}
+            versions.setdefault(package, set()).add(version)
+    listed = {package: ", ".join(sorted(each)) for package, each in versions.items()}
+    return {"Python (this page)": platform.python_version()} | listed
 
 
 def _relative(path: str | Path, where: str | Path) -> str:

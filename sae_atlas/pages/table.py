@@ -51,14 +51,14 @@ def columns(table: pd.DataFrame) -> list[Column]:
     ]
 
 
-def rows(table: pd.DataFrame, shown: list[Column]) -> list[Row]:
+def rows(table: pd.DataFrame, headlines: list[Column]) -> list[Row]:
     """In the order of the table: recipe, layer, snapshot. table: metrics.evaluate.METRIC_COLUMNS."""
-    found = []
+    of_page = []
     for (recipe, layer, snapshot), group in table.groupby(["recipe", "layer", "snapshot"], sort=False):
         by_metric = group.set_index("metric").to_dict("index")
-        values = [_value(by_metric.get(column.metric)) for column in shown]
-        found.append(Row(str(recipe), int(layer), str(snapshot), int(group["tokens"].iloc[0]), values))
-    return found
+        values = [_value(by_metric.get(column.metric)) for column in headlines]
+        of_page.append(Row(str(recipe), int(layer), str(snapshot), int(group["tokens"].iloc[0]), values))
+    return of_page
 
 
 def _value(row: dict | None) -> Value:

@@ -1,4 +1,4 @@
-"""What is known of every architecture outside of its own file. Without torch: cards, plans and the config read it.
+"""What the rest of the library knows of every architecture. Without torch: cards, plans and the config read it.
 
 The loss and the gradients are in the module of the same name in this room; keys of a recipe that are not named here mean the
 same for all.
@@ -10,9 +10,8 @@ from typing import NamedTuple
 class Architecture(NamedTuple):
     label: str  # in cards, tables and figures
     keys: tuple[str, ...]  # keys of a recipe that only some architectures use
-    inference: (
-        str  # which pre-activations are latents: `topk`: the k largest; `relu`: above 0; `threshold`: above theirs
-    )
+    # Which pre-activations are latents: `topk`: the k largest; `relu`: above 0; `threshold`: above the latent's threshold.
+    inference: str
     # Norm of an encoder row at the start. Adam moves a weight by the learning rate whatever its size: rows that start shorter
     # turn sooner, and fewer latents die. JumpReLU's thresholds are tied to the size of pre-activations.
     encoder_norm: float = 0.3
@@ -29,12 +28,12 @@ ARCHITECTURES = {
 
 
 def uses(architecture: str, key: str) -> bool:
-    """Whether a key of a recipe that only some architectures use does something with this one."""
+    """Whether a key of a recipe that only some architectures use has an effect with this one."""
     return key in ARCHITECTURES[architecture].keys
 
 
 def users(key: str) -> list[str]:
-    """The architectures with which such a key does something."""
+    """The architectures with which such a key has an effect."""
     return [name for name in ARCHITECTURES if uses(name, key)]
 
 

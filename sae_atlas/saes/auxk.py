@@ -7,7 +7,7 @@ from sae_atlas.kernels.measured import Weights
 from sae_atlas.kernels.threads import parts_of, run
 from sae_atlas.saes.parts import aux_latents, keep_largest
 
-LATENTS = 512  # in one product of the backward pass
+LATENTS_AT_ONCE = 512  # in one product of the backward pass
 
 
 def add_auxk(step, grads: Weights, error: Tensor, auxk) -> float | Tensor:
@@ -15,13 +15,13 @@ def add_auxk(step, grads: Weights, error: Tensor, auxk) -> float | Tensor:
 
     step: as sparse_gradients gets it; error = x - x_hat [batch, d_in], a constant here; auxk: the recipe's.
     """
-    places, real = step.dead()
-    if not auxk.coefficient or not len(places):
+    dead_latents, real = step.dead()
+    if not auxk.coefficient or not len(dead_latents):
         return 0.0
     k = aux_latents(step.d_in, auxk.latents)
-    encoder, decoder, bias = (step.weights[name][places] for name in ("W_enc", "W_dec", "b_enc"))
+    encoder, decoder, bias = (step.weights[name][dead_latents] for name in ("W_enc", "W_dec", "b_enc"))
     missed = torch.empty_like(error)
-    latents, to_z = (error.new_empty(len(error), len(places)) for _ in range(2))
+    latents, to_z = (error.new_empty(len(error), len(dead_latents)) for _ in range(2))
 
     def forward(part: tuple[int, int]) -> Tensor:
         rows = slice(*part)
@@ -37,13 +37,13 @@ def add_auxk(step, grads: Weights, error: Tensor, auxk) -> float | Tensor:
 
     def backward(part: tuple[int, int]) -> None:
         columns = slice(*part)
-        chosen = places[columns]
+        chosen = dead_latents[columns]
         grads["W_dec"][chosen] += factor * (latents[:, columns].T @ missed)
         grads["W_enc"][chosen] += factor * (to_z[:, columns].T @ step.centred)
 
-    run(backward, parts_of(len(places), LATENTS))
+    run(backward, parts_of(len(dead_latents), LATENTS_AT_ONCE))
     to_bias = factor * to_z.sum(0)
-    grads["b_enc"][places] += to_bias
+    grads["b_enc"][dead_latents] += to_bias
     grads["b_dec"] -= to_bias @ encoder
     if real is None:
         return auxk.coefficient * total / variance

@@ -12,6 +12,15 @@ from sae_atlas.io.provenance import current_record
 from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.archive import read_checked
 
+SHAPES = {  # of the tensors in `model_state`
+    "b_pre": ("d_in",),
+    "encoder.weight": ("d_sae", "d_in"),
+    "encoder.bias": ("d_sae",),
+    "decoder.weight": ("d_in", "d_sae"),
+    "decoder.bias": ("d_in",),
+}
+THRESHOLD_SHAPE = {"threshold": ("d_sae",)}  # where the architecture has one
+
 
 def save_tensors(path: str | Path, value: dict) -> None:
     """torch.save, atomically; to an opened file, so that the bytes do not depend on its name. Nothing is copied in memory."""
@@ -53,16 +62,25 @@ def fold(weights: dict[str, Tensor], threshold: Tensor | None, mean: Tensor, sca
 
     threshold: [d_sae] in scaled space, or None for architectures without one.
     """
+    b_dec, b_enc = mean.double() + weights["b_dec"].double() / scale, weights["b_enc"].double() / scale
+    threshold = None if threshold is None else threshold.double() / scale
+    return model_state(weights["W_enc"], b_enc, weights["W_dec"], b_dec, threshold)
+
+
+def model_state(
+    W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, threshold: Tensor | None
+) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, float32. W_enc, W_dec [d_sae, d_in]; threshold [d_sae] or None."""
     state = {
-        "b_pre": mean.double() + weights["b_dec"].double() / scale,
-        "encoder.weight": weights["W_enc"],
-        "encoder.bias": weights["b_enc"].double() / scale,
-        "decoder.weight": weights["W_dec"].T,
-        "decoder.bias": torch.zeros_like(weights["b_dec"]),
+        "b_pre": b_dec,
+        "encoder.weight": W_enc,
+        "encoder.bias": b_enc,
+        "decoder.weight": W_dec.T,
+        "decoder.bias": torch.zeros_like(b_dec),
     }
     if threshold is not None:
-        state["threshold"] = threshold.double() / scale
-    # Copies of their own, and one copy: a wide decoder is turned in memory here.
+        state["threshold"] = threshold
+    # Each tensor gets memory of its own, in one copy: here a wide decoder is transposed in memory.
     plain = {"dtype": torch.float32, "memory_format": torch.contiguous_format, "copy": True}
     return {name: tensor.detach().to(**plain) for name, tensor in state.items()}
 
@@ -98,19 +116,11 @@ def check_parts(path: str | Path, value: dict, remedy: str) -> None:
     k = recipe.get("k") if kind and kind.inference == "topk" else 1
     if not kind or not all(type(number) is int and number > 0 for number in (d_in, d_sae, k)):
         raise AtlasError(f"{path}: no checkpoint, its config lacks d_in, d_sae, a known architecture or k. {remedy}")
-    shapes = {
-        "b_pre": (d_in,),
-        "encoder.weight": (d_sae, d_in),
-        "encoder.bias": (d_sae,),
-        "decoder.weight": (d_in, d_sae),
-        "decoder.bias": (d_in,),
-    }
-    if "threshold" in state:
-        shapes["threshold"] = (d_sae,)
-    for name, shape in shapes.items():
-        found = state.get(name)
-        found_shape = tuple(found.shape) if isinstance(found, Tensor) else None
-        if found_shape != shape:
-            raise AtlasError(f"{path}: {name} has shape {found_shape}, expected {shape}. {remedy}")
-        if found.dtype != torch.float32 or not found.is_contiguous():  # strides of 0: few numbers for a large shape
+    sizes = {"d_in": d_in, "d_sae": d_sae}
+    for name, sides in (SHAPES | THRESHOLD_SHAPE if "threshold" in state else SHAPES).items():
+        tensor, shape = state.get(name), tuple(sizes[side] for side in sides)
+        tensor_shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else None
+        if tensor_shape != shape:
+            raise AtlasError(f"{path}: {name} has shape {tensor_shape}, expected {shape}. {remedy}")
+        if tensor.dtype != torch.float32 or not tensor.is_contiguous():  # strides of 0: few numbers for a large shape
             raise AtlasError(f"{path}: {name} is not plain float32 numbers. {remedy}")

@@ -50,8 +50,8 @@ def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
 def keep_largest(z: Tensor, k: int) -> Tensor:
     """ReLU of z [batch, n] with all but the k largest of each row zero."""
     positive = z.relu()
-    values, places = positive.topk(min(k, z.shape[1]), dim=1, sorted=False)
-    return torch.zeros_like(z).scatter(1, places, values)
+    values, indices = positive.topk(min(k, z.shape[1]), dim=1, sorted=False)
+    return torch.zeros_like(z).scatter(1, indices, values)
 
 
 def aux_latents(d_in: int, wanted: int | None) -> int:

@@ -1,4 +1,4 @@
-"""The documents of a text in a seeded random order; what is none of them is refused or skipped, row by row."""
+"""The documents of a text in a seeded random order; rows that are no documents are refused or skipped."""
 
 import json
 import mmap
@@ -17,8 +17,8 @@ from sae_atlas.texts.rows import Bad, plain_text, read_rows, value_of
 
 SHUFFLE_BUFFER = 10_000  # documents of a stream that are shuffled together
 DOCUMENTS_PER_BATCH = 512  # written together
-ROWS_IN_MEMORY = 128  # of a local text: the system reads up to 64 kB with each
-TOLD = 5  # rows that are skipped, of which the log tells why
+ROWS_IN_MEMORY = 128  # of a local text before their pages are given back: the system reads up to 64 kB with each
+LOGGED = 5  # skipped rows whose reason is logged
 
 
 def refuse_row(line: str) -> None:
@@ -26,14 +26,14 @@ def refuse_row(line: str) -> None:
 
 
 class Skipped:
-    """Takes rows that are no documents instead of `refuse_row`, and counts them."""
+    """In place of `refuse_row`: counts rows that are no documents, and logs the first."""
 
     def __init__(self):
         self.rows = 0
 
     def __call__(self, line: str) -> None:
         self.rows += 1
-        if self.rows <= TOLD:
+        if self.rows <= LOGGED:
             logger.warning("skipped: %s", line)
 
 
@@ -79,7 +79,7 @@ def _embedded(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
         raise AtlasError(f"corpus.topic: {topic!r} is none of {text['package']}; {nearest(topic, topics)}")
     says_nothing = {"Uncategorized": None}
     documents = [(each["extract"], says_nothing.get(each["topic"], each["topic"])) for each in articles]
-    # One topic keeps the order of all: what is held out of all of them is held out of it too.
+    # One topic keeps the order of all topics, so its held-out documents are held out of all of them, too.
     order = np.random.default_rng(seed).permutation(len(articles))
     yield from (documents[i] for i in order if topic in (None, articles[i]["topic"]))
 
@@ -115,7 +115,7 @@ def _checked(values: Iterable[tuple[str, object]], field: str, as_text: Callable
 
 
 def _shuffled(documents: Iterable[str], seed: int, scratch: Path | None) -> Iterator[str]:
-    """Documents in the order of a seeded permutation of all. They lie in a nameless file, and few of them in memory."""
+    """Documents in the order of a seeded permutation of all. They are in a temporary file, and few of them in memory."""
     import pyarrow
 
     schema, batch = pyarrow.schema([("text", pyarrow.large_string())]), []
@@ -133,5 +133,5 @@ def _shuffled(documents: Iterable[str], seed: int, scratch: Path | None) -> Iter
         column = pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped)).read_all()["text"]
         for number, row in enumerate(np.random.default_rng(seed).permutation(len(column)).tolist()):
             yield column[row].as_py()
-            if number % ROWS_IN_MEMORY == 0:  # what was read stays mapped unless it is given back
+            if number % ROWS_IN_MEMORY == 0:  # pages that were read stay in memory until they are given back
                 mapped.madvise(mmap.MADV_DONTNEED)

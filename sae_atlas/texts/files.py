@@ -1,4 +1,4 @@
-"""Which files a text is, and how they are opened, compressed or not."""
+"""The files of a text, and how they are opened, compressed or not."""
 
 import io
 import os
@@ -29,34 +29,34 @@ def text_files(path: str | list[str], key: str) -> dict[str, Path]:
             for each in path
             for name, file in text_files(each, key).items()
         }
-    place = Path(path).expanduser()
-    if os.path.isdir(place):  # False of a name that no file can have
-        names = {file.relative_to(place): file for file in sorted(place.rglob("*")) if kind(file) in KINDS}
+    location = Path(path).expanduser()
+    if os.path.isdir(location):  # unlike Path.is_dir, False for a name that no file can have
+        names = {file.relative_to(location): file for file in sorted(location.rglob("*")) if kind(file) in KINDS}
         inside = {
             name.as_posix(): file
             for name, file in names.items()
             if file.is_file() and not any(part.startswith(".") for part in name.parts)
         }
         if not inside:
-            raise AtlasError(f"{key}: {place} holds no {_kinds()}")
+            raise AtlasError(f"{key}: {location} holds no {_kinds()}")
         return inside
-    if not os.path.isfile(place):
+    if not os.path.isfile(location):
         raise AtlasError(
-            f"{key}: {place} is not there; give a file or a folder, from here or from the config's own folder"
+            f"{key}: {location} is not there; give a file or a folder, from here or from the config's own folder"
         )
-    if kind(place) not in KINDS:
-        raise AtlasError(f"{key}: {place.name} is none of {_kinds()}")
-    return {place.name: place}
+    if kind(location) not in KINDS:
+        raise AtlasError(f"{key}: {location.name} is none of {_kinds()}")
+    return {location.name: location}
 
 
 def open_text(file: Path, newline: str | None) -> TextIO:
-    """Its text. Bytes that are no UTF-8 come as lone surrogates, for their row to be refused. newline: as open() takes it."""
+    """Its text. Bytes that are no UTF-8 come as lone surrogates, so that their row is refused. newline: as in open()."""
     encoding = "utf-8" if kind(file) == ".txt" else "utf-8-sig"
     return io.TextIOWrapper(_opened(file), encoding=encoding, errors="surrogateescape", newline=newline)
 
 
 def open_seekable(file: Path, scratch: Path | None) -> BinaryIO:
-    """Its bytes, to be read in any order; what is compressed goes into a nameless file in the folder `scratch` first."""
+    """Its bytes, to be read in any order; a compressed file is unpacked into a temporary file in the folder `scratch` first."""
     if file.suffix not in COMPRESSED:
         return file.open("rb")
     plain = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 (closed by who reads it)

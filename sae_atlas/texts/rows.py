@@ -1,7 +1,7 @@
-"""The wanted column of every row of a file, row by row: other columns may hold what they like.
+"""The wanted column of every row of a file, row by row; other columns are not checked.
 
 A row is a line of `.jsonl`, the last line of a record of `.csv`, the first line of a paragraph of `.txt` (paragraphs are
-separated by blank lines), and a row of `.parquet`, all from 1. What cannot be read of it comes as `Bad`.
+separated by blank lines), and a row of `.parquet`, all from 1. A row that cannot be read is given as `Bad`.
 """
 
 import csv
@@ -81,7 +81,7 @@ def _csv(file: Path, field: str) -> Iterator[tuple[int, object]]:
         header = next(rows, [])
         if field not in header:
             raise AtlasError(f"{no_column(field, header).why} ({file})")
-        place = header.index(field)
+        column = header.index(field)
         while True:
             before = rows.line_num
             try:
@@ -96,7 +96,7 @@ def _csv(file: Path, field: str) -> Iterator[tuple[int, object]]:
                 yield rows.line_num, Bad(f"corpus.path: no CSV ({error})")
                 continue
             if len(cells) == len(header):
-                yield rows.line_num, cells[place]
+                yield rows.line_num, cells[column]
             elif cells:
                 yield rows.line_num, Bad(f"corpus.path: {len(cells)} cells, the header has {len(header)}")
 
@@ -135,7 +135,7 @@ def plain_text(value: object) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        found = value[error.start]
-        byte = f"byte 0x{ord(found) - 0xDC00:02x}" if "\udc80" <= found <= "\udcff" else repr(found)
+        character = value[error.start]
+        byte = f"byte 0x{ord(character) - 0xDC00:02x}" if "\udc80" <= character <= "\udcff" else repr(character)
         raise ValueError(f"holds {byte} at character {error.start + 1}, which is no UTF-8") from error
     return value

@@ -16,7 +16,7 @@ from sae_atlas.metrics.directions import partners
 from sae_atlas.metrics.held_out import HeldOut, open_held_out
 from sae_atlas.saes.sae import Sae
 
-CONTEXTS = 16  # whose latents are in memory at once
+CONTEXTS_AT_ONCE = 16  # contexts whose latents are in memory at once
 
 
 def compare_latents(
@@ -46,39 +46,39 @@ def compare_latents(
     mask = _same_tokens(held_out["before"], held_out["after"])
     tables = []
     with torch.inference_mode(), progress(len(layers), "layers", "comparing") as bar:
-        for place, layer in enumerate(layers):
+        for number, layer in enumerate(layers):
             saes, alive = {}, {}
             for side in checkpoints:
-                saes[side] = Sae.load(checkpoints[side][place])
-                density = read_table(latents[side][place])["density"].to_numpy()
+                saes[side] = Sae.load(checkpoints[side][number])
+                density = read_table(latents[side][number])["density"].to_numpy()
                 alive[side] = np.flatnonzero(density > 0)
             rows, others = (saes[side].W_dec[torch.from_numpy(alive[side])] for side in checkpoints)
             if not len(others):
-                raise AtlasError(f"{after_checkpoints[place]}: no latent is alive; train it longer")
+                raise AtlasError(f"{after_checkpoints[number]}: no latent is alive; train it longer")
             match, partner = partners(rows, others)
             chance = math.sqrt(2 * math.log(len(others)) / rows.shape[1])
-            found = {"layer": layer, "latent": alive["before"], "match": match.numpy()}
-            found |= {"partner": alive["after"][partner.numpy()], "chance": min(chance, 1.0)}
-            moved = _moved(saes["before"], held_out, layer, mask)
-            tables.append(pd.DataFrame(found | {name: values[alive["before"]] for name, values in moved.items()}))
+            columns = {"layer": layer, "latent": alive["before"], "match": match.numpy()}
+            columns |= {"partner": alive["after"][partner.numpy()], "chance": min(chance, 1.0)}
+            changes = _changes(saes["before"], held_out, layer, mask)
+            tables.append(pd.DataFrame(columns | {name: values[alive["before"]] for name, values in changes.items()}))
             bar.update()
     write_table(table, pa.Table.from_pandas(pd.concat(tables), preserve_index=False))
 
 
 def _same_tokens(before: HeldOut, after: HeldOut) -> np.ndarray:
     """The mask that both share."""
-    found = [[each.rows(name)[:] for name in ("tokens", "mask")] for each in (before, after)]
-    if not all(np.array_equal(one, other) for one, other in zip(*found, strict=True)):
+    arrays = [[each.rows(name)[:] for name in ("tokens", "mask")] for each in (before, after)]
+    if not all(np.array_equal(one, other) for one, other in zip(*arrays, strict=True)):
         raise AtlasError(f"{after.path}: holds out other tokens than {before.path}; compare atlases of one corpus")
-    return found[0][1]
+    return arrays[0][1]
 
 
-def _moved(sae: Sae, held_out: dict[str, HeldOut], layer: int, mask: np.ndarray) -> dict[str, np.ndarray]:
+def _changes(sae: Sae, held_out: dict[str, HeldOut], layer: int, mask: np.ndarray) -> dict[str, np.ndarray]:
     """change, density_before, density_after of every latent, [d_sae], over unmasked tokens."""
     differs, total = (torch.zeros(sae.d_sae, dtype=torch.float64) for _ in range(2))
     fires = {side: torch.zeros(sae.d_sae, dtype=torch.float64) for side in held_out}
-    for first in range(0, len(mask), CONTEXTS):
-        batch = slice(first, first + CONTEXTS)
+    for first in range(0, len(mask), CONTEXTS_AT_ONCE):
+        batch = slice(first, first + CONTEXTS_AT_ONCE)
         chosen = torch.from_numpy(mask[batch])
         read = {
             side: torch.from_numpy(each.rows(f"layer{layer:02d}/site")[batch])[chosen]

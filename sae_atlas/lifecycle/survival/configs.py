@@ -27,7 +27,7 @@ def three_configs(config: dict) -> dict[str, dict]:
 
 
 def identities(atlas: Atlas, recipe: str) -> dict:
-    """What metrics.survival must find in an atlas."""
+    """Identities of the inputs of lifecycle.survival.compare that an atlas must have."""
     cells = {layer: {"recipe": recipe, "layer": layer} for layer in atlas.layers}
     maker = atlas.checkpoint_rule(recipe)
     return {

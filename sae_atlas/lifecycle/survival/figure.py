@@ -14,20 +14,20 @@ WIDTH = 0.26  # of a layer's place on the axis, for one comparison
 
 
 def plot_survival(tables: dict[str, pd.DataFrame], png: str | Path, svg: str | Path, title: str, colours: str) -> None:
-    """tables: name of a comparison -> rows of metrics.survival. title: what is compared. colours: a colour map's name."""
+    """tables: name of a comparison -> rows of survival.compare. title: what is compared. colours: a colour map's name."""
     layers = sorted(next(iter(tables.values()))["layer"].unique())
     shades = dict(zip(tables, colour_map(colours)(np.linspace(0.08, 0.78, len(tables))), strict=True))
     with style():
         figure = page(12.5, 6.6)
         left, right = figure.subplots(1, 2)
-        for place, (name, table) in enumerate(tables.items()):
-            shift = (place - (len(tables) - 1) / 2) * WIDTH
+        for number, (name, table) in enumerate(tables.items()):
+            shift = (number - (len(tables) - 1) / 2) * WIDTH
             for axes, column in ((left, "match"), (right, "change")):
                 _boxes(axes, table, layers, column, shift, shades[name], name)
         chance = next(iter(tables.values())).drop_duplicates("layer").set_index("layer")["chance"].loc[layers]
-        places = np.arange(len(layers))
+        x = np.arange(len(layers))
         random = {"color": GREY, "linestyle": ":", "label": "closest of as many random directions"}
-        left.hlines(chance, places - 0.45, places + 0.45, **random)
+        left.hlines(chance, x - 0.45, x + 0.45, **random)
         left.axhline(SETTLED, color=GREY, linewidth=1, linestyle=(0, (5, 3)), label=f"{SETTLED}: counts as surviving")
         left.set(ylim=(0, 1.02), ylabel="cosine of decoder directions")
         left.set_title("Direction: closest latent of the SAE trained after", fontsize=10)

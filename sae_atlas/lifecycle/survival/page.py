@@ -44,27 +44,24 @@ def write_page(
 ) -> None:
     """Write `page` and its figure; png lies beside the page, which lies in survival/RECIPE under the results.
 
-    tables: of metrics.survival, one for each of `comparisons`. models: export_meta.json of the model that our rules made for
+    tables: of survival.compare, one for each of `comparisons`. models: export_meta.json of the model that our rules made for
     each of `stages`, whose atlas lies in a folder of this name beside the results.
     """
     read = dict(zip(comparisons, map(read_table, tables), strict=True))
     plot_survival(read, png, svg, f"Which latents survive, recipe {recipe}", colour_map)
-    metas = dict(zip(stages, map(read_json, models), strict=True))
-    atlases = {stage: f"../../../{stage}/results/index.html" for stage in stages}
-    lines = [line for name, table in read.items() for line in _lines(name, table)]
-    changed = {name: _most_changed(table) for name, table in read.items()}
-    facts = {
-        "metas": metas,
-        "atlases": atlases,
-        "lines": lines,
-        "changed": changed,
-        "settled": SETTLED,
-        "recipe": recipe,
-    }
+    text = fill(
+        "survival.html.jinja",
+        metas=dict(zip(stages, map(read_json, models), strict=True)),
+        atlases={stage: f"../../../{stage}/results/index.html" for stage in stages},
+        lines=[line for name, table in read.items() for line in _lines(name, table)],
+        changed={name: _most_changed(table) for name, table in read.items()},
+        settled=SETTLED,
+        recipe=recipe,
+        figure=Path(png).name,
+        record=current_record(),
+    )
     with atomic(page) as partial:
-        partial.write_text(
-            fill("survival.html.jinja", figure=Path(png).name, record=current_record(), **facts), encoding="utf-8"
-        )
+        partial.write_text(text, encoding="utf-8")
 
 
 def _lines(name: str, table: pd.DataFrame):

@@ -30,7 +30,7 @@ TABLES = ("features", "contexts", "scores", "names", "evolution", "matches")
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one layer of a recipe: table -> path (all but features and contexts may be missing), and the SAE."""
+    """The files of one layer of a recipe. tables: name -> path; all but features and contexts may be missing."""
 
     recipe: str
     layer: int
@@ -50,8 +50,8 @@ def write_explorer(
 ) -> None:
     """Write the explorer into the folder of `page`, its index.html.
 
-    shown: recipe and layer of each of `checkpoints` and of the files of every table. tables: of TABLES, all but features and
-    contexts may be left out. base, site: as the page calls them.
+    shown: recipe and layer of each of `checkpoints` and of the files of every table. tables: those of TABLES, of which all but
+    features and contexts may be left out. base, site: names on the page.
     """
     decode, opened, record = Decoder.of_model(base_model), open_corpus(corpus), current_record()
     identity, folder = record["identity"] if record else None, Path(page).parent
@@ -75,7 +75,7 @@ def write_explorer(
         for source in sources:
             layer = _read(source)
             contexts = Contexts(layer.contexts, layer.features["max_activation"].to_numpy(), text, topics)
-            # Recipes go by number: their names need not be fit for a file's.
+            # Recipes are numbered, as their names may not fit file names.
             key = f"{recipes.index(source.recipe)}/layer{source.layer:02d}"
             write_pack(data, key, columns(layer, contexts))
             for number, block in enumerate(blocks(layer, contexts)):
@@ -107,12 +107,12 @@ def _read(source: Source) -> Layer:
 
 
 def _text(corpus, sources: list[Source]) -> Text:
-    """Contexts that latents of any layer are shown in."""
+    """The text of all contexts that are shown of latents of any layer."""
     used = set()
     for source in sources:
         table = _table(source, "contexts", ["context", "band", "rank"])
-        for band, shown in SHOWN.items():
-            chosen = compute.and_(compute.equal(table["band"], band), compute.less(table["rank"], shown))
+        for band, limit in SHOWN.items():
+            chosen = compute.and_(compute.equal(table["band"], band), compute.less(table["rank"], limit))
             used.update(compute.unique(table["context"].filter(chosen)).to_pylist())
         if (matches := _table(source, "matches", ["context"])) is not None:
             used.update(compute.unique(matches["context"]).to_pylist())
@@ -122,8 +122,8 @@ def _text(corpus, sources: list[Source]) -> Text:
 
 def _topics(sources: list[Source]) -> list[str]:
     """Topics of any context or latent, in the order of their names."""
-    found = set()
+    topics = set()
     for source, name in itertools.product(sources, ("contexts", "scores")):
         table = _table(source, name, ["topic"])
-        found.update(compute.unique(table["topic"]).to_pylist() if table is not None else ())
-    return sorted(found - {None})
+        topics.update(compute.unique(table["topic"]).to_pylist() if table is not None else ())
+    return sorted(topics - {None})

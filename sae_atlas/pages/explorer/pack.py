@@ -21,20 +21,10 @@ def write_pack(folder: Path, key: str, value: object) -> None:
     path.write_text(f'explorerData("{key}","{text}");\n', encoding="utf-8")
 
 
-def read_pack(folder: Path, key: str) -> object:
-    """What write_pack wrote: bytes if they are no JSON."""
-    text = (folder / f"{key}.js").read_text(encoding="utf-8").split('"')[3]
-    content = gzip.decompress(base64.b64decode(text))
-    try:
-        return json.loads(content)
-    except ValueError:
-        return content
-
-
 def short(values, digits: int = 3) -> list[float | None]:
-    """Numbers with so many significant digits; None for what is no finite number."""
-    found = []
+    """Numbers with so many significant digits, whole ones as int; None for what is not finite."""
+    numbers = []
     for value in np.asarray(values, np.float64).tolist():
         value = float(f"{value:.{digits}g}") if math.isfinite(value) else None
-        found.append(int(value) if value is not None and value == int(value) else value)
-    return found
+        numbers.append(int(value) if value is not None and value == int(value) else value)
+    return numbers

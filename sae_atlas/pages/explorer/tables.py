@@ -1,4 +1,4 @@
-"""What the explorer shows of one layer, from its tables: columns for the list, and blocks of latents with their contexts."""
+"""Data of one layer in the explorer, from its tables: columns for the list, and blocks of latents with their contexts."""
 
 import json
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import pyarrow as pa
 from sae_atlas.pages.explorer.pack import short
 from sae_atlas.pages.explorer.text import Text
 
-LATENTS_PER_FILE = 512  # latents whose contexts lie in one file
+LATENTS_PER_FILE = 512
 SHOWN = {"top": 10, "q75": 3, "q50": 3, "q25": 3}  # contexts of every band
-SEARCHED = 4  # tokens of a latent that search finds: those at its highest peaks, and those it promotes most
-LENS = 8  # tokens shown of those that a latent promotes and suppresses
-LEVELS = "0123456789abcdefghijklmnopqrstuvwxyz"  # shades of a token: activation over the latent's highest, rounded up
+SEARCHED = 4  # tokens by which a latent can be searched: as many at its highest peaks as among those it promotes most
+LENS = 8  # promoted and suppressed tokens shown of a latent
+LEVELS = "0123456789abcdefghijklmnopqrstuvwxyz"  # of a token: its activation over the latent's highest, rounded up
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Layer:
 
 
 def columns(layer: Layer, contexts: "Contexts") -> dict:
-    """What the list needs of every latent: a column per property, null where there is none."""
+    """The list of latents: a column per property, null where a latent has none."""
     features = layer.features
-    found = {
+    values = {
         "latents": len(features),
         "block": LATENTS_PER_FILE,
         "tokens_seen": int(features["tokens_seen"][0].as_py()),
@@ -44,36 +44,38 @@ def columns(layer: Layer, contexts: "Contexts") -> dict:
         "peaks": contexts.peak_tokens(),
         "promotes": [tokens[:SEARCHED] for tokens in features["promoted"].to_pylist()],
         "topics": contexts.topics,
-        "places": [list(place) for place in _places(layer.evolution)],
+        "places": [list(reference) for reference in _references(layer.evolution)],
     }
     if layer.scores is not None:
-        found["topic"] = [_place_in(contexts.topics, topic) for topic in layer.scores["topic"].to_pylist()]
+        values["topic"] = [_index(contexts.topics, topic) for topic in layer.scores["topic"].to_pylist()]
         for name, column in {
             "selectivity": "topic_auroc",
             "chance": "topic_baseline",
             "entropy": "token_entropy",
             "position_bias": "position_bias",
         }.items():
-            found[name] = short(layer.scores[column])
+            values[name] = short(layer.scores[column])
     if layer.names is not None:
-        found["name"] = layer.names["name"].to_pylist()
-        found["source"] = layer.names["source"].to_pylist()
+        values["name"] = layer.names["name"].to_pylist()
+        values["source"] = layer.names["source"].to_pylist()
         for name in ("confidence", "detection"):
-            found[name] = short(layer.names[name], 2)
-    return found
+            values[name] = short(layer.names[name], 2)
+    return values
 
 
 def blocks(layer: Layer, contexts: "Contexts") -> list[dict]:
-    """What the pages of the latents need, LATENTS_PER_FILE latents at a time."""
+    """The pages of the latents, LATENTS_PER_FILE latents in a block."""
     features, count = layer.features, len(layer.features)
     wide = {"histogram": features["histogram"].to_pylist()}
-    wide["promoted"] = [row[SEARCHED:LENS] for row in features["promoted"].to_pylist()]  # after those of the list
+    wide["promoted"] = [
+        row[SEARCHED:LENS] for row in features["promoted"].to_pylist()
+    ]  # the first ones are in the list
     wide["suppressed"] = [row[:LENS] for row in features["suppressed"].to_pylist()]
     for name in ("promoted_logits", "suppressed_logits"):
         wide[name] = [short(row[:LENS], 2) for row in features[name].to_pylist()]
     wide["matches"] = _matches(layer.evolution, count)
     if layer.matches is not None:
-        wide["formed"] = contexts.of_matches(layer.matches, wide["matches"], _places(layer.evolution))
+        wide["formed"] = contexts.of_matches(layer.matches, wide["matches"], _references(layer.evolution))
     if layer.neighbours is not None:
         latents, cosines = layer.neighbours
         wide["neighbours"] = latents.tolist()
@@ -89,9 +91,9 @@ class Contexts:
     """The contexts of a layer that are shown, by latent, band and rank."""
 
     def __init__(self, table: pa.Table, highest: np.ndarray, text: Text, topics: list[str]):
-        """table: rows of the protocol, all bands; highest [d_sae]: the latents' largest activations; topics: by number."""
+        """table: of features.top_contexts, all bands; highest [d_sae]: the latents' largest activations; topics: by number."""
         self.topics = topics
-        bands = np.array([_place_in(list(SHOWN), band) for band in table["band"].to_pylist()], int)
+        bands = np.array([_index(list(SHOWN), band) for band in table["band"].to_pylist()], int)
         latents, ranks = table["latent"].to_numpy(), table["rank"].to_numpy()
         chosen = ranks < np.array(list(SHOWN.values()))[bands]
         order = np.lexsort((ranks, bands, latents))
@@ -104,51 +106,53 @@ class Contexts:
         start, peak = (table[name].to_numpy() for name in ("start", "peak"))
         number = text.number(table["context"].to_numpy())
         self.peaks = text.tokens[number, start + peak]
-        self.at = text.place(table)
+        self.peak_positions = text.peak_positions(table)
         self.columns = {
             "row": number.tolist(),
             "start": start.tolist(),
             "peak": peak.tolist(),
             "length": [len(each) for each in table["tokens"].to_pylist()],
             "activation": short(table["activation"]),
-            "context_topic": [_place_in(topics, topic) for topic in table["topic"].to_pylist()],
+            "context_topic": [_index(topics, topic) for topic in table["topic"].to_pylist()],
             "shade": shades(table["activations"], highest[self.latents]),
         }
 
     def of(self, first: int, last: int) -> dict:
-        """Contexts of the latents first .. last - 1, and how many there are of each band."""
+        """Contexts of the latents first .. last - 1, and their numbers by band."""
         here = slice(*np.searchsorted(self.latents, [first, last]).tolist())
         return {name: column[here] for name, column in self.columns.items()} | {
             "counts": self.counts[first:last].tolist()
         }
 
-    def of_matches(self, table: pa.Table, matches: list[list], places: list[tuple[str, str]]) -> list[list[list[int]]]:
-        """Of every latent, for each place, where the highest contexts of its match peak: places in the text.
+    def of_matches(self, table: pa.Table, matches: list[list], references: list[tuple]) -> list[list[list[int]]]:
+        """For every latent and reference: positions in the text of the peaks of the highest contexts of its match.
 
-        Most are contexts of the latent itself, and these are told by their number among its own: -1 for the first.
+        Most are contexts of the latent itself; these are given by their number among its own: -1 for the first.
         """
-        known: dict[tuple, list[int]] = {}
+        peaks_of_match: dict[tuple, list[int]] = {}
         keys = zip(*(table[name].to_pylist() for name in ("axis", "place", "latent")), strict=True)
-        for key, at in zip(keys, self.text.place(table).tolist(), strict=True):
-            known.setdefault(key, []).append(at)
+        for key, position in zip(keys, self.text.peak_positions(table).tolist(), strict=True):
+            peaks_of_match.setdefault(key, []).append(position)
         ends = np.searchsorted(self.latents, np.arange(len(matches) + 1)).tolist()
-        found = []
+        peaks_of_latents = []
         for latent, of_latent in enumerate(matches):
-            own = {at: -1 - number for number, at in enumerate(self.at[ends[latent] : ends[latent + 1]].tolist())}
+            positions = self.peak_positions[ends[latent] : ends[latent + 1]].tolist()
+            own = {position: -1 - number for number, position in enumerate(positions)}
             peaks = [
-                known.get((*place, match and match[0]), []) for place, match in zip(places, of_latent, strict=True)
+                peaks_of_match.get((*reference, match and match[0]), [])
+                for reference, match in zip(references, of_latent, strict=True)
             ]
-            found.append([[own.get(at, at) for at in each] for each in peaks])
-        return found
+            peaks_of_latents.append([[own.get(position, position) for position in each] for each in peaks])
+        return peaks_of_latents
 
     def peak_tokens(self) -> list[list[int]]:
         """The first SEARCHED different tokens at the highest peaks of every latent."""
-        found: list[dict[int, None]] = [{} for _ in self.counts]
+        tokens_of_latent: list[dict[int, None]] = [{} for _ in self.counts]
         top = self.bands == 0
         for latent, token in zip(self.latents[top].tolist(), self.peaks[top].tolist(), strict=True):
-            if len(found[latent]) < SEARCHED:
-                found[latent][token] = None
-        return [list(tokens) for tokens in found]
+            if len(tokens_of_latent[latent]) < SEARCHED:
+                tokens_of_latent[latent][token] = None
+        return [list(tokens) for tokens in tokens_of_latent]
 
 
 def shades(activations: pa.ChunkedArray, highest: np.ndarray) -> list[str]:
@@ -162,12 +166,12 @@ def shades(activations: pa.ChunkedArray, highest: np.ndarray) -> list[str]:
     return [text[end - length : end].rstrip("0") for end, length in zip(ends, lengths.tolist(), strict=True)]
 
 
-def _place_in(names: list[str], name: str | None) -> int:
+def _index(names: list[str], name: str | None) -> int:
     return names.index(name) if name is not None else -1
 
 
-def _places(evolution: pa.Table | None) -> list[tuple[str, str]]:
-    """Where matches were looked for: snapshots in the order of the table, then layers."""
+def _references(evolution: pa.Table | None) -> list[tuple[str, str]]:
+    """(axis, place) of what the latents were matched with: snapshots in the order of the table, then layers."""
     if evolution is None:
         return []
     pairs = dict.fromkeys(zip(evolution["axis"].to_pylist(), evolution["place"].to_pylist(), strict=True))
@@ -175,12 +179,12 @@ def _places(evolution: pa.Table | None) -> list[tuple[str, str]]:
 
 
 def _matches(evolution: pa.Table | None, count: int) -> list[list]:
-    """Of every latent, for each place, its match and the cosine; null where there is none."""
-    place = {pair: number for number, pair in enumerate(_places(evolution))}
-    found: list[list] = [[None] * len(place) for _ in range(count)]
+    """For every latent and reference its match and the cosine; null where there is none."""
+    column_of = {pair: number for number, pair in enumerate(_references(evolution))}
+    matches: list[list] = [[None] * len(column_of) for _ in range(count)]
     if evolution is None:
-        return found
+        return matches
     rows = (evolution[name].to_pylist() for name in ("latent", "axis", "place", "match", "cosine"))
-    for latent, axis, where, match, cosine in zip(*rows, strict=True):
-        found[latent][place[axis, where]] = [match, round(cosine, 2)]
-    return found
+    for latent, axis, place, match, cosine in zip(*rows, strict=True):
+        matches[latent][column_of[axis, place]] = [match, round(cosine, 2)]
+    return matches

@@ -16,8 +16,8 @@ class Text:
         """Numbers of these rows of the corpus."""
         return np.searchsorted(self.rows, rows)
 
-    def place(self, contexts: pa.Table) -> np.ndarray:
-        """Places of the peaks of contexts (features.top_contexts) in `bytes`, in tokens."""
+    def peak_positions(self, contexts: pa.Table) -> np.ndarray:
+        """Positions of the peaks of contexts (features.top_contexts) in `bytes`, in tokens."""
         row, start, peak = (contexts[name].to_numpy().astype(np.int64) for name in ("context", "start", "peak"))
         return self.number(row) * self.tokens.shape[1] + start + peak
 

@@ -9,14 +9,13 @@ from sae_atlas.config.published import stated_sizes
 from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.io.files import write_json
 from sae_atlas.publish.formats.foreign import active, check_stated, checked, checkpoint, read_config, require
-from sae_atlas.publish.formats.saelens import ungated
+from sae_atlas.publish.formats.saelens import SHAPES, ungated
 from sae_atlas.saes.checkpoint import load_tensors, save_tensors
 from sae_atlas.saes.sae import Sae
 from sae_atlas.sites import SITES
 
 FILES = ("config.json", "ae.pt")
 LINEAR = {"encoder.weight": ("d_sae", "d_in"), "encoder.bias": ("d_sae",), "decoder.weight": ("d_in", "d_sae")}
-PLAIN = {"W_enc": ("d_in", "d_sae"), "b_enc": ("d_sae",), "W_dec": ("d_sae", "d_in"), "b_dec": ("d_in",)}
 LATER = {"k": (), "threshold": (), "group_sizes": ("groups",)}  # tensors of TopK that the first releases did not have
 SUBMODULE = re.compile(rf"(?:blocks\.\d+\.)?({'|'.join(SITES)})(?:_layer_?\d+)?")  # names of a site that are in use
 INPUTS = ("resid_pre", "resid_mid", "mlp_in")
@@ -27,8 +26,8 @@ CLASSES = {
     "AutoEncoderNew": (LINEAR | {"decoder.bias": ("d_in",)}, "decoder.bias", False),
     "AutoEncoderTopK": (LINEAR | {"b_dec": ("d_in",)}, "b_dec", True),
     "BatchTopKSAE": (LINEAR | {"b_dec": ("d_in",)} | {"threshold": ()}, "b_dec", True),
-    "MatryoshkaBatchTopKSAE": (PLAIN | {"threshold": ()}, "b_dec", True),
-    "JumpReluAutoEncoder": (PLAIN | {"threshold": ("d_sae",)}, "b_dec", False),
+    "MatryoshkaBatchTopKSAE": (SHAPES | {"threshold": ()}, "b_dec", True),
+    "JumpReluAutoEncoder": (SHAPES | {"threshold": ("d_sae",)}, "b_dec", False),
     "GatedAutoEncoder": (
         {name: shape for name, shape in LINEAR.items() if name != "encoder.bias"} | GATES | {"decoder_bias": ("d_in",)},
         "decoder_bias",
@@ -51,8 +50,13 @@ def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
         kind, tensors = "AutoEncoderNew", _linear(sae, bias) | {"decoder.bias": sae.b_dec}
     else:
         kind = "JumpReluAutoEncoder"
-        tensors = {"W_enc": sae.W_enc, "b_enc": bias, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
-        tensors["threshold"] = sae.threshold
+        tensors = {
+            "W_enc": sae.W_enc,
+            "b_enc": bias,
+            "W_dec": sae.W_dec,
+            "b_dec": sae.b_dec,
+            "threshold": sae.threshold,
+        }
     trainer = {
         "dict_class": kind,
         "activation_dim": sae.d_in,
@@ -73,7 +77,7 @@ def _linear(sae: Sae, bias) -> dict:
 def read(folder: str | Path) -> dict:
     """The checkpoint. BatchTopK and Matryoshka become what they are at inference: a JumpReLU of one threshold.
 
-    A trainer's keys are those of its training, whichever it was: what they make of the tensors is in `dict_class`. Activations
+    A trainer's keys depend on its training; how the tensors are used is in `dict_class`. Activations
     that were scaled (`norm_factor`) are scaled back in the biases before they are written.
     """
     folder = Path(folder)
@@ -88,25 +92,25 @@ def read(folder: str | Path) -> dict:
     # `in` is the input of a module that is named after its output, `in_and_out` predicts one from the other.
     require(path, config.get("buffer") or {}, "io", ("out", "in") if site.get("site") in INPUTS else ("out",))
     shapes, bias, centred = CLASSES[kind]
-    found = checked(weights, load_tensors(weights, "Fetch it again."), shapes, LATER if "TopK" in kind else None)
+    tensors = checked(weights, load_tensors(weights, "Fetch it again."), shapes, LATER if "TopK" in kind else None)
     plain = "W_enc" in shapes
-    encoder = found["W_enc"].T if plain else found["encoder.weight"]
-    decoder = found["W_dec"] if plain else found["decoder.weight"].T
-    encoder_bias, threshold = found.get("b_enc" if plain else "encoder.bias"), found.get("threshold")
+    encoder = tensors["W_enc"].T if plain else tensors["encoder.weight"]
+    decoder = tensors["W_dec"] if plain else tensors["decoder.weight"].T
+    encoder_bias, threshold = tensors.get("b_enc" if plain else "encoder.bias"), tensors.get("threshold")
     if kind == "GatedAutoEncoder":
-        encoder, encoder_bias, threshold = ungated(encoder, found["r_mag"], found["mag_bias"], found["gate_bias"])
+        encoder, encoder_bias, threshold = ungated(encoder, tensors["r_mag"], tensors["mag_bias"], tensors["gate_bias"])
     if kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
         threshold = threshold.expand(len(encoder))
     architecture = {"AutoEncoder": "relu", "AutoEncoderNew": "relu", "AutoEncoderTopK": "topk"}.get(kind, "jumprelu")
     check_stated(path, stated_sizes("dictionary_learning", config), decoder.shape)
-    if "k" in found:
-        check_stated(path, {"trainer.k": trainer.get("k")}, [int(found["k"])])
-        trainer = {**trainer, "k": int(found["k"])}
+    if "k" in tensors:
+        check_stated(path, {"trainer.k": trainer.get("k")}, [int(tensors["k"])])
+        trainer = {**trainer, "k": int(tensors["k"])}
     return checkpoint(
         encoder,
         encoder_bias,
         decoder,
-        found[bias],
+        tensors[bias],
         architecture,
         k=active(path, trainer, "k", len(decoder)) if architecture == "topk" else None,
         threshold=threshold if architecture == "jumprelu" else None,

@@ -7,16 +7,9 @@ from pathlib import Path
 
 from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.publish.formats.foreign import check_stated, checked, checkpoint
-from sae_atlas.saes.checkpoint import load_tensors
+from sae_atlas.saes.checkpoint import SHAPES, load_tensors
 
 KEYS = ("model_state", "config", "stats", "optimizer_state")
-SHAPES = {
-    "b_pre": ("d_in",),
-    "encoder.weight": ("d_sae", "d_in"),
-    "encoder.bias": ("d_sae",),
-    "decoder.weight": ("d_in", "d_sae"),
-    "decoder.bias": ("d_in",),
-}
 
 
 def read(path: str | Path) -> dict:
@@ -29,16 +22,16 @@ def read(path: str | Path) -> dict:
         if not isinstance(value.get(key), dict):
             raise AtlasError(f"{path}: has no `{key}`")
     config = value["config"]
-    found = checked(path, value["model_state"], SHAPES)
-    d_sae, d_in = found["encoder.weight"].shape
+    tensors = checked(path, value["model_state"], SHAPES)
+    d_sae, d_in = tensors["encoder.weight"].shape
     check_stated(path, {"config.d_sae": config.get("d_sae"), "config.d_model": config.get("d_model")}, (d_sae, d_in))
-    # The encoder reads x - b_pre, the decoder adds b_pre + b_d; ours has one bias for both.
-    moved = found["encoder.weight"].double() @ found["decoder.bias"].double()
+    # The encoder reads x - b_pre and the decoder adds b_pre + b_d; a checkpoint here has one bias for both.
+    added = tensors["encoder.weight"].double() @ tensors["decoder.bias"].double()
     return checkpoint(
-        found["encoder.weight"],
-        (found["encoder.bias"].double() + moved).float(),
-        found["decoder.weight"].T,
-        found["b_pre"] + found["decoder.bias"],
+        tensors["encoder.weight"],
+        (tensors["encoder.bias"].double() + added).float(),
+        tensors["decoder.weight"].T,
+        tensors["b_pre"] + tensors["decoder.bias"],
         "relu",
         activations={
             "base_model": {"source": config.get("model_name")},

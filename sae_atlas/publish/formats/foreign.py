@@ -1,4 +1,4 @@
-"""What every reader needs: files read without running anything, tensors checked by name and shape, our form of them."""
+"""What every reader needs: reading files without running anything, checks of names and shapes, the form of a checkpoint."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping
@@ -6,14 +6,16 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae_atlas.io.errors import AtlasError, nearest, reason
+from sae_atlas.io.files import atomic
 from sae_atlas.publish.formats.hooks import parse_hook
+from sae_atlas.saes.checkpoint import model_state
 
 Shapes = Mapping[str, tuple[str, ...]]
-OFF = (None, False, "none", "", [], {})  # values of a key that does nothing
+OFF = (None, False, "none", "", [], {})  # values with which a key has no effect
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -24,6 +26,12 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise AtlasError(f"{path}: damaged ({reason(error)}); fetch it again") from error
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors, atomically."""
+    with atomic(path) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
 
 
 def read_config(path: Path) -> dict:
@@ -51,7 +59,7 @@ def require(path: Path, config: dict, key: str, allowed: tuple) -> object:
 def refuse_unknown(path: Path, config: dict, known: Collection[str]) -> None:
     """Raise AtlasError for a key beside `known` that is set, in a config all of whose keys may say what an SAE computes.
 
-    Libraries and their forks add keys, and a new one that is off leaves the SAE as it was.
+    Libraries and their forks add keys; one that is off changes nothing.
     """
     for key in sorted(set(config) - set(known)):
         if config[key] not in OFF:
@@ -76,33 +84,35 @@ def check_stated(path: Path, stated: Mapping[str, object], tensors: Iterable[obj
             raise AtlasError(f"{path}: {key} is {said}, the weights have {have}; fetch it again")
 
 
-def checked(path: Path, found: Mapping[str, object], shapes: Shapes, later: Shapes | None = None) -> dict[str, Tensor]:
+def checked(
+    path: Path, tensors: Mapping[str, object], shapes: Shapes, later: Shapes | None = None
+) -> dict[str, Tensor]:
     """The tensors in float32. shapes: name -> `("d_sae", "d_in")`; the biases, of one dimension, give the sizes. later: of
     tensors that the format did not have from the start.
 
     Raises AtlasError for a tensor that is missing, unknown, of another shape (as where encoder and decoder are swapped) or
     not finite.
     """
-    shapes = shapes | {name: shape for name, shape in (later or {}).items() if name in found}
-    for name in sorted(set(found) - set(shapes)):
+    shapes = shapes | {name: shape for name, shape in (later or {}).items() if name in tensors}
+    for name in sorted(set(tensors) - set(shapes)):
         raise AtlasError(f"{path}: unknown tensor `{name}`; {nearest(name, shapes)}")
     for name in shapes:
-        if not isinstance(found.get(name), Tensor):
+        if not isinstance(tensors.get(name), Tensor):
             raise AtlasError(f"{path}: has no tensor `{name}`")
     sizes: dict[str, int] = {}
     for name, shape in sorted(shapes.items(), key=lambda item: len(item[1])):
-        have = tuple(found[name].shape)
+        have = tuple(tensors[name].shape)
         if len(shape) == 1 and len(have) == 1:
             sizes.setdefault(shape[0], have[0])
         wanted = tuple(sizes.get(side, side) for side in shape)
         if have != wanted:
             swapped = "; encoder and decoder are swapped or transposed" if have == wanted[::-1] else ""
             raise AtlasError(f"{path}: {name} has shape {have}, expected {' x '.join(shape)} = {wanted}{swapped}")
-        if found[name].nbytes > found[name].untyped_storage().nbytes():
+        if tensors[name].nbytes > tensors[name].untyped_storage().nbytes():
             raise AtlasError(f"{path}: {name} repeats few numbers to shape {have}; no weights do")
-        if not torch.isfinite(found[name]).all():
+        if not torch.isfinite(tensors[name]).all():
             raise AtlasError(f"{path}: {name} holds values that are not finite")
-    return {name: found[name].detach().to(torch.float32) for name in shapes}
+    return {name: tensors[name].detach().to(torch.float32) for name in shapes}
 
 
 def checkpoint(
@@ -127,15 +137,6 @@ def checkpoint(
     d_sae, d_in = W_enc.shape
     if not centred:
         b_enc = (b_enc.double() + W_enc.double() @ b_dec.double()).float()
-    state = {
-        "b_pre": b_dec,
-        "encoder.weight": W_enc,
-        "encoder.bias": b_enc,
-        "decoder.weight": W_dec.T,
-        "decoder.bias": torch.zeros_like(b_dec),
-    }
-    if threshold is not None:
-        state["threshold"] = threshold
     recipe = {"architecture": architecture} | ({"k": k} if k is not None else {})
     config = {
         "recipe": recipe,
@@ -146,11 +147,10 @@ def checkpoint(
         "activations": {"base_model": {}, "site": None, "layer": None} | activations,
         "stated": stated,
     }
-    plain = {name: tensor.to(torch.float32).contiguous().clone() for name, tensor in state.items()}
-    return {"model_state": plain, "config": config, "stats": {}}
+    return {"model_state": model_state(W_enc, b_enc, W_dec, b_dec, threshold), "config": config, "stats": {}}
 
 
-def place(hook: str | None) -> dict:
+def site_and_layer(hook: str | None) -> dict:
     """Site and layer of a hook name, as `activations` of a checkpoint."""
-    found = parse_hook(hook) if hook else None
-    return dict(zip(("site", "layer"), found, strict=True)) if found else {}
+    parsed = parse_hook(hook) if hook else None
+    return dict(zip(("site", "layer"), parsed, strict=True)) if parsed else {}

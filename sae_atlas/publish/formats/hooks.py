@@ -4,8 +4,8 @@ import re
 
 from sae_atlas.sites import MODULE_INPUT, SITES
 
-# TransformerLens' own `hook_mlp_in` is the stream before the norm, and what its norms show lacks their weights: our
-# mlp_in has no hook there, so it gets a name at which theirs fails.
+# TransformerLens' own `hook_mlp_in` is the stream before the norm, and its norms' hooks lack their weights: the site mlp_in
+# has no hook there, so it gets a name that TransformerLens refuses.
 NO_HOOK = "mlp_in"
 HOOKS = tuple(site for site in SITES if site != NO_HOOK)
 HOOK = re.compile(rf"blocks\.(\d+)\.(?:hook_({'|'.join(HOOKS)})|({NO_HOOK}))")
@@ -39,10 +39,10 @@ def parse_hook(name: str) -> tuple[str, int] | None:
     if match:
         return match[2] or match[3], int(match[1])
     parts = name.split(".")
-    place = next((place for place, part in enumerate(parts) if part.isdigit()), None)
-    if not place:
+    number = next((number for number, part in enumerate(parts) if part.isdigit()), None)
+    if not number:
         return None
-    inside = parts[place + 1 :]
+    inside = parts[number + 1 :]
     if not inside or (inside[0] in PARTS and len(inside) == 1):
-        return (PARTS[inside[0]] if inside else "resid_post"), int(parts[place])
-    return ".".join([*parts[:place], "{layer}", *inside]), int(parts[place])
+        return (PARTS[inside[0]] if inside else "resid_post"), int(parts[number])
+    return ".".join([*parts[:number], "{layer}", *inside]), int(parts[number])

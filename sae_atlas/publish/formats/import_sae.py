@@ -1,4 +1,4 @@
-"""Take over an SAE that others published: fetched, checked against the config, written as our checkpoint."""
+"""Take over an SAE that others published: fetch it, check it against the config, write it as a checkpoint."""
 
 import re
 from pathlib import Path
@@ -27,14 +27,13 @@ def import_sae(
 ) -> None:
     """Write the `checkpoint` of an SAE of a recipe with `pretrained`.
 
-    where: its file or folder, in the repository or on disk (plan/pretrained.py). tokens: what the SAE is named after;
-    base: name of the base model. Raises AtlasError if the SAE cannot be had, is damaged, or says of itself anything else
-    than the config does.
+    where: its file or folder, in the repository or on disk (config.published). tokens: those of the SAE's name; base: name
+    of the base model. Raises AtlasError if the SAE cannot be had, is damaged, or states anything else than the config does.
     """
     model = read_json(base_model)
     path, hashes = _fetch(recipe["pretrained"], where)
-    found = read(path, recipe["pretrained"]["format"])
-    config = found["config"]
+    sae = read(path, recipe["pretrained"]["format"])
+    config = sae["config"]
     _check(path, config, recipe, layer, site, {base, model["source"].split()[-1]}, model["d_model"])
     said = config.get("tokens")
     logger.info("%s: %d -> %d latents, says it saw %s tokens", path, config["d_in"], config["d_sae"], said or "?")
@@ -51,7 +50,7 @@ def import_sae(
         "files_sha256": hashes,
         "record": current_record(),
     }
-    save(checkpoint, found["model_state"], config, {"trained_tokens": said})
+    save(checkpoint, sae["model_state"], config, {"trained_tokens": said})
 
 
 def _fetch(pretrained: dict, where: str) -> tuple[Path, dict[str, str]]:
@@ -67,7 +66,7 @@ def _fetch(pretrained: dict, where: str) -> tuple[Path, dict[str, str]]:
         _check_inside(files, Path(pretrained["path"]).expanduser().resolve())
     hashes = {file.name: sha256(file) for file in files}
     for file in files if pretrained["source"] == "hub" else ():
-        _check_promise(file, hashes[file.name], pretrained["id"])
+        _check_listed_sum(file, hashes[file.name], pretrained["id"])
     return files[0].parent if folder else files[0], hashes
 
 
@@ -81,13 +80,13 @@ def _check_inside(files: list[Path], release: Path) -> None:
             )
 
 
-def _check_promise(file: Path, found: str, name: str) -> None:
-    """Raise AtlasError and forget the file if its bytes are not what the hub lists: its client looks at lengths only.
+def _check_listed_sum(file: Path, digest: str, name: str) -> None:
+    """Raise AtlasError and remove the file if its bytes are not those that the hub lists: its client checks lengths only.
 
-    In the client's cache a large file's content is called by the sha256 that the hub gives.
+    In the client's cache the name of a large file's content is the sha256 that the hub lists.
     """
     content = file.resolve()
-    if SHA256.fullmatch(content.name) and content.name != found:
+    if SHA256.fullmatch(content.name) and content.name != digest:
         content.unlink()
         raise AtlasError(
             f"pretrained.id: {file.name} of {name} came with other bytes than the hub lists (sha256 differs); it was "

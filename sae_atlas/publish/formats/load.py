@@ -1,4 +1,4 @@
-"""One SAE from disk in any supported format, told by its files; its hash is checked where there is one."""
+"""One SAE from disk in any supported format, recognised by its files; its hash is checked where one is listed."""
 
 from pathlib import Path
 
@@ -38,16 +38,16 @@ def read(path: str | Path, kind: str) -> dict:
     if kind in READERS:
         try:
             return READERS[kind].read(path)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # values that nobody writes
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # values of a wrong kind
             raise AtlasError(f"{path}: damaged ({reason(error)}); fetch it again") from error
     if path.is_dir():
         path = path / "model.pt"
     check_listed(path)
-    found = load_checkpoint(path, FETCH)
-    for name, tensor in found["model_state"].items():
+    checkpoint = load_checkpoint(path, FETCH)
+    for name, tensor in checkpoint["model_state"].items():
         if not tensor.isfinite().all():
             raise AtlasError(f"{path}: {name} holds values that are not finite. {FETCH}")
-    return found
+    return checkpoint
 
 
 def format_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What an exported SAE says of itself: base model, hook, text, normalisation, under SAELens' names where it has one."""
+"""Metadata of an exported SAE: base model, hook, text, normalisation, under SAELens' names where it has them."""
 
 from sae_atlas.config.published import expansion
 from sae_atlas.publish.cards.facts import Origin
@@ -6,11 +6,11 @@ from sae_atlas.publish.formats.hooks import hook_name, module_path
 
 
 def metadata(config: dict, origin: Origin | None = None) -> dict:
-    """Of a checkpoint's `config`. Without `origin` (base model and text of its run) only what the checkpoint knows."""
+    """Of a checkpoint's `config`. Without `origin` (base model and text of its run) only what is in the checkpoint."""
     activations, recipe = config["activations"], config["recipe"]
     site, layer, model = activations["site"], activations["layer"], activations["base_model"]
     source = model.get("source") or ""
-    found = {
+    values = {
         "model_name": source.removeprefix("hub ") or None,
         "model_source": source or None,
         "model_revision": model.get("revision"),
@@ -25,18 +25,18 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
         "prepend_bos": True,
     }
     if origin is not None:
-        found |= {
+        values |= {
             "model_name": origin.hub_id or origin.base,
             "model_class_name": "AutoModelForCausalLM",
             "hf_hook_name": module_path(origin.model.get("sites"), site, layer),
         }
     if "pretrained" in recipe:
-        found["published"] = recipe["pretrained"]
+        values["published"] = recipe["pretrained"]
     elif origin is not None:
         text = origin.corpus["text"]
-        found |= {
+        values |= {
             "context_size": origin.context,
             "dataset_path": text["id"] if text["source"] == "hub" else origin.text,
             "dataset_source": origin.text_source,
         }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in values.items() if value is not None}

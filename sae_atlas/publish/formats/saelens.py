@@ -11,11 +11,11 @@ from sae_atlas.publish.formats.foreign import (
     check_stated,
     checked,
     checkpoint,
-    place,
     read_config,
     read_safetensors,
     refuse_unknown,
     require,
+    site_and_layer,
 )
 from sae_atlas.publish.formats.saelens_pair import FILES, write_pair
 from sae_atlas.saes.sae import Sae
@@ -28,9 +28,9 @@ ONLY = {
     "reshape_activations": ("none", None),
     "finetuning_scaling_factor": (False, None),
 }
-# The same of `metadata`, which says what was read: one head of several, another place that is predicted.
+# The same of `metadata`, which says what was read: one of several heads, another hook that is predicted.
 ONLY_READ = {"hook_head_index": (None,), "hook_head_index_out": (None,)}
-# Keys of the machine, of training, and of `metadata`, in which those that matter are looked at.
+# Keys of the machine and of training, and those of `metadata`, which ONLY_READ checks.
 HARMLESS = (
     "dtype", "device", "seed", "lr", "l1_coefficient", "lp_norm", "l1_warm_up_steps", "l0_coefficient",
     "l0_warm_up_steps", "target_l0", "jumprelu_init_threshold", "jumprelu_bandwidth", "jumprelu_sparsity_loss_mode",
@@ -72,14 +72,14 @@ def read(folder: str | Path) -> dict:
     if kind == "gated":
         shapes = {name: shape for name, shape in SHAPES.items() if name != "b_enc"}
         shapes |= {"b_gate": ("d_sae",), "b_mag": ("d_sae",), "r_mag": ("d_sae",)}
-    found = checked(weights, read_safetensors(weights), shapes, later={"scaling_factor": ("d_sae",)})
-    if not torch.all(found.get("scaling_factor", torch.ones(1)) == 1):
+    tensors = checked(weights, read_safetensors(weights), shapes, later={"scaling_factor": ("d_sae",)})
+    if not torch.all(tensors.get("scaling_factor", torch.ones(1)) == 1):
         raise AtlasError(f"{weights}: scaling_factor is not 1; fold it into the decoder with the SAELens that wrote it")
-    check_stated(path, stated_sizes("saelens", config), found["W_dec"].shape)
-    encoder, decoder, threshold = found["W_enc"].T, found["W_dec"], found.get("threshold")
-    bias = found.get("b_enc")
+    check_stated(path, stated_sizes("saelens", config), tensors["W_dec"].shape)
+    encoder, decoder, threshold = tensors["W_enc"].T, tensors["W_dec"], tensors.get("threshold")
+    bias = tensors.get("b_enc")
     if kind == "gated":
-        encoder, bias, threshold = ungated(encoder, found["r_mag"], found["b_mag"], found["b_gate"])
+        encoder, bias, threshold = ungated(encoder, tensors["r_mag"], tensors["b_mag"], tensors["b_gate"])
     k = active(path, config, "k", len(decoder)) if kind == "topk" else None
     if kind == "topk" and config.get("rescale_acts_by_decoder_norm"):
         norms = decoder.norm(dim=1, keepdim=True).clamp(min=torch.finfo(decoder.dtype).tiny)
@@ -88,12 +88,12 @@ def read(folder: str | Path) -> dict:
         encoder,
         bias,
         decoder,
-        found["b_dec"],
+        tensors["b_dec"],
         "relu" if kind == "standard" else kind,
         k=k,
         threshold=threshold,
         centred=centred,
-        activations=place(about.get("hook_name")) | {"base_model": {"source": about.get("model_name")}},
+        activations=site_and_layer(about.get("hook_name")) | {"base_model": {"source": about.get("model_name")}},
         tokens=about.get("training_tokens"),
         stated=about,
     )

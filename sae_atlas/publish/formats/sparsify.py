@@ -2,21 +2,20 @@
 
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from sae_atlas.config.published import stated_sizes
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.io.files import atomic, write_json
+from sae_atlas.io.files import write_json
 from sae_atlas.publish.formats.foreign import (
     active,
     check_stated,
     checked,
     checkpoint,
-    place,
     read_config,
     read_safetensors,
     refuse_unknown,
     require,
+    site_and_layer,
+    write_safetensors,
 )
 from sae_atlas.saes.sae import Sae
 
@@ -51,8 +50,7 @@ def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
         "d_in": sae.d_in,
         "metadata": metadata,
     }
-    with atomic(folder / FILES[1]) as partial:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+    write_safetensors(folder / FILES[1], tensors)
     write_json(folder / FILES[0], config)
 
 
@@ -65,17 +63,17 @@ def read(folder: str | Path) -> dict:
     for key in UNLESS_FALSE:
         require(path, config, key, (False,))
     refuse_unknown(path, config, ("activation", *UNLESS_FALSE, *SIZES, *HARMLESS))
-    found = checked(weights, read_safetensors(weights), SHAPES)
-    check_stated(path, stated_sizes("sparsify", config), found["W_dec"].shape)
+    tensors = checked(weights, read_safetensors(weights), SHAPES)
+    check_stated(path, stated_sizes("sparsify", config), tensors["W_dec"].shape)
     about = config.get("metadata", {})
     return checkpoint(
-        found["encoder.weight"],
-        found["encoder.bias"],
-        found["W_dec"],
-        found["b_dec"],
+        tensors["encoder.weight"],
+        tensors["encoder.bias"],
+        tensors["W_dec"],
+        tensors["b_dec"],
         "topk",
-        k=active(path, config, "k", len(found["W_dec"])),
-        activations=place(about.get("hook_name") or folder.name),
+        k=active(path, config, "k", len(tensors["W_dec"])),
+        activations=site_and_layer(about.get("hook_name") or folder.name),
         tokens=about.get("training_tokens"),
         stated=config,
     )

@@ -51,8 +51,8 @@ def verify(model: RestorationModel, hooked, tolerance: float) -> None:
         with torch.inference_mode():
             theirs, cache = hooked.run_with_cache(tokens, names_filter=names)
         pairs = [(f"layer {layer}: resid_post", streams[layer], cache[name]) for layer, name in enumerate(names)]
-        for what, expected, found in [*pairs, ("the logits", logits, theirs)]:
-            off = float((expected - found).abs().max())
+        for what, expected, hooked_values in [*pairs, ("the logits", logits, theirs)]:
+            off = float((expected - hooked_values).abs().max())
             if not off <= tolerance:
                 raise AtlasError(
                     f"convert_transformer_lens: {what} differs by {off:.2g} on {length} characters, more than {tolerance:g}; "
