@@ -2,14 +2,13 @@
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from test_interruption import checkpoints
 
-from workflow import small, snakemake
+from workflow import small, snakemake, take
 
 TINY = small(
     **{
@@ -93,8 +92,7 @@ def test_a_disk_that_fills_is_one_line_and_the_run_goes_on(
     (hook / "sitecustomize.py").write_text(HOOK.format(disk=str(disk.place), notes=str(notes), stages=stages))
     monkeypatch.setenv("PYTHONPATH", str(hook))
     if "prepare_model" not in stages:  # nor any of those that do not depend on the layers
-        for name in ("base_model", "corpus", "held_out.zarr"):
-            shutil.copytree(finished.folder / "results" / name, disk.folder / "results" / name)
+        take(finished.folder, disk.folder, "base_model", "corpus", "held_out.zarr")
     stopped = snakemake(disk.folder, config, "--cores", "1", *targets, check=False)
     assert stopped.returncode != 0
     went_on = snakemake(disk.folder, config, "--cores", "1", "--retries", "1", *targets)

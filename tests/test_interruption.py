@@ -8,7 +8,7 @@ import time
 
 import yaml
 
-from workflow import command, small, snakemake
+from workflow import command, small, snakemake, take
 
 LONG = "results/checkpoints/topk/sae_layer00_2k.resume.pt"
 MOMENTS = {  # what is there when the run is killed
@@ -36,7 +36,7 @@ def test_killed_three_times_and_equal_bit_for_bit(finished, tmp_path):
         for layer in range(2)
     ]
     same_command = command(tmp_path, config, *last)
-    results = tmp_path / "results"
+    results = take(finished.folder, tmp_path, "base_model", "corpus") / "results"
     for moment in MOMENTS.values():
         process = subprocess.Popen(
             same_command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -52,11 +52,11 @@ def test_killed_three_times_and_equal_bit_for_bit(finished, tmp_path):
     assert len(ours) == 8 and ours.items() <= undisturbed.items()
 
 
-def test_stopped_by_either_signal_and_equal_bit_for_bit(tmp_path):
+def test_stopped_by_either_signal_and_equal_bit_for_bit(finished, tmp_path):
     """As a cluster's preemption (SIGTERM) and Ctrl-C (SIGINT) do it: the whole group of processes is told."""
     config = small(**{"activations.layers": [0], "training": {"tokens": "2k", "snapshots": ["1k"]}})
     config["recipes"] = {"topk": config["recipes"]["topk"] | {"expansion": 128, "batch": 8}}  # long enough to be hit
-    (tmp_path / "run").mkdir()
+    take(finished.folder, tmp_path / "run", "base_model", "corpus")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     for snapshot, number in (("1k", signal.SIGTERM), ("2k", signal.SIGINT)):
         output = stop_in_training(tmp_path, snapshot, number)

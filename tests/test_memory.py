@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import uuid
@@ -20,7 +19,7 @@ from sae_atlas.io.log import job_log
 from sae_atlas.plan.estimate import asked
 from sae_atlas.plan.shape import read_shape
 from sae_atlas.stages.atlas import Atlas
-from workflow import command, small, snakemake
+from workflow import command, small, snakemake, take
 
 GROUPS = Path("/sys/fs/cgroup/memory")  # version 1
 MEGABYTE = 2**20
@@ -91,7 +90,7 @@ echo $$
 
 def test_the_rule_asks_for_what_the_plan_says_and_a_retry_for_more(finished, tmp_path):
     """On nodes of one core, where `max-threads` says so, for one of the two threads that it could use."""
-    shutil.copytree(finished.folder / "results" / "base_model", tmp_path / "results" / "base_model")
+    take(finished.folder, tmp_path, "base_model")
     (tmp_path / "text.txt").write_text("too short")
     (tmp_path / "submit").write_text(SUBMIT)
     text = {"name": "short", "source": "local", "path": str(tmp_path / "text.txt"), "context": 32, "tokens": "40M"}

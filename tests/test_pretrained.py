@@ -17,7 +17,7 @@ from sae_atlas.plan.shape import read_shape
 from sae_atlas.plan.work import count, disk
 from sae_atlas.saes.checkpoint import load_checkpoint, save_tensors
 from sae_atlas.stages.atlas import Atlas
-from workflow import kinds, planned, small, snakemake
+from workflow import kinds, planned, small, snakemake, take
 
 LAYERS = (0, 1)
 TARGETS = ["results/metrics.parquet", "models/sae/README.md"]
@@ -135,12 +135,6 @@ def test_a_second_run_does_nothing_and_one_file_more_is_measured_alone(measured)
     assert (jobs["import"], jobs["evaluate"], jobs["model card"], "train" in jobs) == (2, 2, 2, False)
 
 
-def prepared(measured, folder):
-    """A folder in which nothing but the base model was made."""
-    shutil.copytree(measured[0] / "results" / "base_model", folder / "results" / "base_model")
-    return folder
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -155,7 +149,7 @@ def test_what_disagrees_with_the_config_is_one_line(measured, tmp_path, change, 
     recipe = {key: value for key, value in recipe.items() if value is not None}
     config = small(**{"recipes": {"theirs": recipe}, "activations.layers": [1]})
     target = "results/checkpoints/theirs/sae_layer01_3k.pt"
-    done = snakemake(prepared(measured, tmp_path), config, target, check=False)
+    done = snakemake(take(measured[0], tmp_path, "base_model"), config, target, check=False)
     assert done.returncode != 0 and words in done.stdout and "Traceback" not in done.stdout
 
 
@@ -168,7 +162,7 @@ def test_the_wrong_layer_and_another_model_are_noticed(measured, tmp_path):
     config = small(**{"recipes": {"theirs": recipe}, "activations.layers": [0, 1]})
     config["recipes"]["theirs"] = recipe | {"pretrained": recipe["pretrained"] | {"path": str(folder)}}
     target = "results/checkpoints/theirs/sae_layer01_3k.pt"
-    prepared(measured, tmp_path)
+    take(measured[0], tmp_path, "base_model")
     assert "its layer is 0, the config's 1" in snakemake(tmp_path, config, target, check=False).stdout
     config["base_model"]["name"] = "other"
     target = "results/checkpoints/theirs/sae_layer00_3k.pt"
@@ -190,7 +184,7 @@ def test_saes_on_the_hub_are_fetched(measured, tmp_path, monkeypatch):
             recipes[kind] = config["recipes"][kind] | {"pretrained": pretrained}
         config = small(**{"recipes": recipes, "activations.layers": [1]})
         targets = [f"results/checkpoints/{kind}/sae_layer01_3k.pt" for kind in recipes]
-        snakemake(prepared(measured, tmp_path), config, *targets)
+        snakemake(take(measured[0], tmp_path, "base_model"), config, *targets)
         for kind in recipes:
             ours = measured[0] / "results" / "checkpoints" / kind / "sae_layer01_3k.pt"
             fetched = load_checkpoint(tmp_path / "results" / "checkpoints" / kind / "sae_layer01_3k.pt")["model_state"]

@@ -1,7 +1,5 @@
 """SAEs of others whose width the config does not state: their own files know it, and names say it."""
 
-import shutil
-
 import pytest
 import torch
 from hub import point_at, serve
@@ -15,7 +13,7 @@ from sae_atlas.plan.work import count
 from sae_atlas.publish.cards.names import parse_sae_name, sae_name
 from sae_atlas.saes.checkpoint import save_tensors
 from sae_atlas.stages.atlas import Atlas
-from workflow import planned, small, snakemake
+from workflow import planned, small, snakemake, take
 
 D_IN = 24
 SIZES = {"hidden_size": D_IN, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -146,7 +144,7 @@ def test_layers_of_other_widths_are_one_line(measured, tmp_path):
     release = tmp_path / "release"
     saelens(release / "layer_0", 0, 64)
     saelens(release / "layer_1", 1, 96)
-    shutil.copytree(measured[1] / "results" / "base_model", tmp_path / "results" / "base_model")
+    take(measured[1], tmp_path, "base_model")
     done = snakemake(tmp_path, atlas_of(release), "results/checkpoints/theirs/sae_layer01_3k.pt", check=False)
     assert "its number of latents is 96, the config's 64" in done.stdout and "Traceback" not in done.stdout
 

@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,13 @@ def snakemake(
     if check and done.returncode:
         raise AssertionError(f"snakemake ended with {done.returncode}:\n{done.stdout}")
     return done
+
+
+def take(atlas: Path, folder: Path, *parts: str) -> Path:
+    """Copy parts of the results of an atlas, which are then current in `folder`, too; returns the folder."""
+    for part in parts:
+        shutil.copytree(atlas / "results" / part, folder / "results" / part)
+    return folder
 
 
 def run(*program: str, warm: bool = False, **options) -> subprocess.CompletedProcess:
