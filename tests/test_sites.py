@@ -1,5 +1,6 @@
 """Every site of every family is the activation its name says, and patching there reaches the output."""
 
+import copy
 import json
 
 import pytest
@@ -7,7 +8,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from models import SIZES, random_model
+from sae_atlas.base_models import gguf_llama
+from sae_atlas.base_models.packages import find_model
 from sae_atlas.io.errors import AtlasError
+from sae_atlas.sites import SITES
 from sae_atlas.sites.hooks import blocks, capture, check_site, patch, point_of, start_at
 from sae_atlas.sites.measure import measure
 
@@ -294,3 +298,24 @@ def test_a_captured_value_is_a_copy():
         model(torch.arange(1, 9)[None])
     handle.remove()
     assert torch.equal(acts[1], seen[-1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_16_bits_the_sites_are_where_they_are_in_float32_also_in_a_stream_that_hides_what_is_added(dtype):
+    """Rounded to bfloat16, what a block adds to values of thousands is mostly rounding."""
+    model = random_model("llama").float()
+    model.model.embed_tokens.weight[:, 0] = 3000.0
+    expected, short = measure(model).plain(), random_model("llama").to(dtype)
+    short.load_state_dict(model.state_dict())
+    before = {name: weight.clone() for name, weight in short.state_dict().items()}
+    assert measure(short).plain() == expected and measure(short).causal
+    after = short.state_dict()
+    assert all(after[name].dtype == dtype and torch.equal(after[name], before[name]) for name in before)
+
+
+def test_the_embedded_model_has_every_site_in_every_layer_as_it_is_stored_and_as_it_is_computed():
+    stored = gguf_llama.read_model(find_model("smollm2-135m-instruct").path())
+    assert stored.dtype == torch.bfloat16
+    table = measure(stored).plain()
+    assert table == measure(copy.deepcopy(stored).float()).plain()
+    assert all(set(layer["sites"]) == set(SITES) for layer in table["layers"])

@@ -21,6 +21,63 @@ ADDS_UP = 1e-3  # largest share of a value that may be missing from a sum, beyon
 MIXES_NOTHING = 1e-5
 
 
+@contextmanager
+def in_float32(block: nn.Module) -> Iterator[list[torch.dtype]]:
+    """Inside the `with`, the block computes in float32 from its own weights; what it is given and gives stays as it is.
+
+    In 16 bits a stream of large values hides what a block adds to it in its rounding. One block at a time is as large as that.
+    A block whose weights lie elsewhere until they are used computes as it does. Yields the precision of what it was given.
+    """
+    weights = [*block.parameters(), *block.buffers()]
+    short = [weight for weight in weights if weight.dtype in (torch.float16, torch.bfloat16)]
+    given: list[torch.dtype] = []
+    if not short or any(weight.is_meta for weight in weights):
+        yield given
+        return
+    own: list[list[Tensor]] = []  # of the calls that are running: a block is called again inside its own call
+
+    def widen(_, args, named):
+        own.append([weight.data for weight in short])
+        if len(own) > 1:
+            return None
+        given[:] = [
+            value.dtype for value in (*args, *named.values()) if isinstance(value, Tensor) and value.is_floating_point()
+        ]
+        with torch.inference_mode(False), torch.no_grad():
+            for weight in short:
+                weight.data = weight.data.float()
+        return _cast(args, torch.float32), _cast(named, torch.float32)
+
+    def narrow(_, __, output):
+        before = own.pop()
+        if own:
+            return None
+        for weight, data in zip(short, before, strict=True):
+            weight.data = data
+        return _cast(output, given[0])
+
+    handles = [
+        block.register_forward_pre_hook(widen, with_kwargs=True, prepend=True),
+        block.register_forward_hook(narrow),
+    ]
+    try:
+        yield given
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _cast(value, dtype: torch.dtype):
+    """A value with its floating-point tensors, also those in tuples, lists and dictionaries, in another precision."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if type(value) in (tuple, list):
+        return type(value)(_cast(each, dtype) for each in value)
+    if type(value) is dict:
+        return {name: _cast(each, dtype) for name, each in value.items()}
+    return value
+
+
 class Trial:
     """A block, what it read and gave in the trial pass, the calls of its modules, and the same again with a change."""
 
@@ -60,10 +117,15 @@ class Trial:
                 self.block.register_forward_hook(end),
             ]
             try:
-                yield
+                with in_float32(self.block) as self.given:  # last: these hooks see what float32 gives
+                    yield
             finally:
                 for handle in handles:
                     handle.remove()
+
+    def stream(self, value: Tensor) -> Tensor:
+        """A value of the stream in the precision in which the model has it."""
+        return value.to(self.given[0]) if self.given else value
 
     def again(self, at: Point, change: Callable[[Tensor], Tensor]) -> list[Call]:
         """The calls of the block's modules where the value that goes in at `at` is changed."""

@@ -33,18 +33,15 @@ def measure(model: nn.Module) -> Sites:
 
 
 def _measure(model: nn.Module, tokens: Tensor) -> Sites:
-    path, slots = _block_list(model, tokens)
-    middle, last = len(slots) // 2, len(slots) - 1
+    path, slots, streams, logits = _block_list(model, tokens)
     found: list[Block] = []
-    streams: dict[int, Tensor] = {}  # by the block that is to read it
-    behind: list[Call] = []  # calls after the last block
+    final: list[Tensor] = []  # the stream after the last block
+    behind: list[Call] = []  # calls after it
 
     def block_ended(trial: Trial) -> None:
         found.append(parts_of(trial))
-        if len(found) == middle + 1:
-            streams[middle] = trial.pre
-        if len(found) == last + 1:
-            streams[last + 1] = trial.post
+        if len(found) == len(slots):
+            final.append(trial.stream(trial.post))
 
     outside = {
         name: module
@@ -54,38 +51,44 @@ def _measure(model: nn.Module, tokens: Tensor) -> Sites:
     with ExitStack() as stack:
         for number, (block, (slot_in, slot_out)) in enumerate(zip(model.get_submodule(path), slots, strict=True)):
             stack.enter_context(Trial(f"{path}.{number}", block, slot_in, slot_out).watched(block_ended))
-        stack.enter_context(traced(outside, lambda call: behind.append(call) if last + 1 in streams else None))
-        logits = forward_pass(model, tokens).logits
+        stack.enter_context(traced(outside, lambda call: behind.append(call) if final else None))
+        forward_pass(model, tokens)
     changed = tokens.clone()
     changed[:, -1] = tokens[:, 0]
     after = forward_pass(model, changed).logits
     causal = _missing(logits[:, :-1], after[:, :-1]) <= SAME * torch.finfo(model.dtype).eps
-    sites = Sites(path, tuple(found), _before_logits(model, behind, streams[last + 1]), causal)
+    sites = Sites(path, tuple(found), _before_logits(model, behind, final[0]), causal)
     for start, stream in streams.items():
         _check_start(model, sites, tokens, logits, start, stream)
     return sites
 
 
-def _block_list(model: nn.Module, tokens: Tensor) -> tuple[str, list[tuple[Slot, Slot]]]:
-    """The longest list of modules in which each reads what the one before it gave, and where each reads and gives it."""
+def _block_list(model: nn.Module, tokens: Tensor) -> tuple[str, list[tuple[Slot, Slot]], dict[int, Tensor], Tensor]:
+    """The longest list of modules in which each reads what the one before it gave, and where each reads and gives it.
+
+    Also the streams that the block in the middle reads and that the last one gives, by the block that is to read them, and
+    the logits of the pass.
+    """
     lists = {name: list(module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     names = {f"{name}.{number}": child for name, children in lists.items() for number, child in enumerate(children)}
     calls: list[Call] = []
     with traced(names, calls.append):
-        forward_pass(model, tokens)
+        logits = forward_pass(model, tokens).logits
     chains = {}
     for name, children in lists.items():
         seen = [call for call in calls if call.module.rpartition(".")[0] == name]
         in_order = [call.module for call in seen] == [f"{name}.{number}" for number in range(len(children))]
         if children and in_order and (slots := _stream(seen)) is not None:
-            chains[name] = slots
+            chains[name] = slots, seen
     if not chains:
         raise AtlasError(
             f"base_model: {type(model).__name__} has no list of blocks in which each reads what the one before it gave "
             f"(lists tried: {', '.join(lists) or 'none'}); its layers cannot be told apart"
         )
-    path = max(chains, key=lambda name: (len(chains[name]), -name.count(".")))
-    return path, chains[path]
+    path = max(chains, key=lambda name: (len(chains[name][0]), -name.count(".")))
+    slots, seen = chains[path]
+    middle = len(seen) // 2
+    return path, slots, {middle: dict(seen[middle].inputs)[slots[middle][0]], len(seen): seen[-1].output}, logits
 
 
 def _stream(seen: list[Call]) -> list[tuple[Slot, Slot]] | None:
