@@ -6,6 +6,8 @@ import sys
 
 import yaml
 
+from models import random_model
+from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from workflow import ROOT, kinds, planned
 
 README = (ROOT / "README.md").read_text()
@@ -31,8 +33,8 @@ def test_the_config_snippet_is_a_config(tmp_path):
     (snippet,) = blocks("yaml")
     shown = yaml.safe_load(snippet)
     assert set(shown["base_model"]) == {"name", "source", "path"}
-    (tmp_path / "my-model").mkdir()
-    (tmp_path / "my-model" / "config.json").write_text('{"num_hidden_layers": 3}')
+    random_model("llama", 257).float().save_pretrained(tmp_path / "my-model")
+    byte_tokenizer().save_pretrained(tmp_path / "my-model")
     (tmp_path / "text.jsonl").write_text('{"text": "a"}\n')
     own = {"base_model": "my-model", "corpus": "text.jsonl"}
     config = small(**{section: shown[section] | {"path": str(tmp_path / name)} for section, name in own.items()})
