@@ -26,11 +26,11 @@ from sae_atlas.config.read import complete_config
 from sae_atlas.plan.estimate import asked
 from sae_atlas.plan.shape import read_shape
 from sae_atlas.plan.work import count
-from sae_atlas.stages import STAGES as DECLARED
+from sae_atlas.stages import STAGES
 from sae_atlas.stages.atlas import Atlas
 
-STAGES = ("prepare_model", "tokenize", "save_activations", "shard_activations", "train_sae", "save_held_out")
-STAGES += ("evaluate_sae", "save_text", "top_contexts", "score_latents")
+MEASURED = ("prepare_model", "tokenize", "save_activations", "shard_activations", "train_sae", "save_held_out")
+MEASURED += ("evaluate_sae", "save_text", "top_contexts", "score_latents")
 HEAVY = ("torch", "transformers", "datasets", "pandas", "numba")  # whose import a start may hold
 TEXT = "wikipedia-introductions"
 GRIDS = ((24, 6, 3), (24, 6, 30), (24, 60, 3), (240, 6, 3))  # layers, snapshots, recipes
@@ -93,8 +93,8 @@ def _planned(layers: int, snapshots: int, recipes: int) -> dict:
 def starts(which: str | None = None) -> list[dict]:
     """Seconds and memory of a new Python with what a job of every stage, or of `which`, imports before it works."""
     rows = []
-    for stage in sorted(DECLARED) if which is None else [which]:
-        module, _ = DECLARED[stage].runs.split(":")
+    for stage in sorted(STAGES) if which is None else [which]:
+        module, _ = STAGES[stage].runs.split(":")
         lines = ["import sys, sae_atlas.stages.job", f"import sae_atlas.{module}"]
         names = f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
         found, used = _timed([sys.executable, "-c", "\n".join([*lines, names])])
@@ -123,7 +123,7 @@ def _timed(command: list[str]) -> tuple[subprocess.CompletedProcess, dict]:
     return subprocess.CompletedProcess(command, code, stdout, stderr), used
 
 
-def stages(config: dict, way=run_stage, names=STAGES) -> dict[str, dict]:
+def stages(config: dict, way=run_stage, names=MEASURED) -> dict[str, dict]:
     """What run_stage, or another way to run it, tells of these stages."""
     with tempfile.TemporaryDirectory() as folder:
         write_config(Path(folder) / "atlas", config)
@@ -137,7 +137,7 @@ def stages(config: dict, way=run_stage, names=STAGES) -> dict[str, dict]:
 def tokens(counts: tuple[int, ...], way=run_stage) -> list[dict]:
     """A row per stage: seconds and peak memory at every number of train tokens."""
     measured = {count: stages(sizes(128, 128, count, 8, 16), way) for count in counts}
-    return [{"stage": stage, "at": {str(each): found[stage] for each, found in measured.items()}} for stage in STAGES]
+    return [{"stage": stage, "at": {str(each): found[stage] for each, found in measured.items()}} for stage in MEASURED]
 
 
 def texts(counts: tuple[int, ...], way=run_stage) -> list[dict]:

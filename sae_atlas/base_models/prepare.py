@@ -38,7 +38,7 @@ def prepare(provenance: str | Path, made: str | Path | None = None, **settings) 
         }
         origin = makers[settings["source"]](settings, folder)
     model = (provenance.parent / origin["path"]).resolve()
-    write_json(provenance, {**origin, **sizes(model), "sites": _sites(model), "record": current_record()})
+    write_json(provenance, {**origin, **checked_sizes(model), "sites": _sites(model), "record": current_record()})
 
 
 def _from_package(settings: dict, folder: Path) -> dict:
@@ -148,7 +148,7 @@ def _sites(folder: Path) -> dict:
     return measure(read_model(folder, config.get("dtype") or config.get("torch_dtype") or "float32", "cpu")).plain()
 
 
-def sizes(folder: Path) -> dict:
+def checked_sizes(folder: Path) -> dict:
     """Numbers of the model in a folder under our names. Raises AtlasError for a tokenizer that does not fit or load."""
     from transformers import AutoConfig, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""What a job took, told by its own process when it ends: a line in the columns of Snakemake's benchmark files.
+"""What a job took, told by its own process when it ends: a line under Snakemake's names for its benchmark files.
 
 Snakemake itself looks at a job twice a second, for which the kernel walks through all of the job's memory: a tenth of all
 processor time of a run, for numbers that are too low for jobs of a few seconds.
@@ -7,12 +7,9 @@ processor time of a run, for numbers that are too low for jobs of a few seconds.
 import os
 import resource
 import time
-from datetime import timedelta
 from pathlib import Path
 
-COLUMNS = "s", "h:m:s", "max_rss", "max_vms", "max_uss", "max_pss", "io_in", "io_out", "mean_load", "cpu_time"
 PROCESS = Path("/proc/self/status")  # on Linux
-NOT_KNOWN = "NA"
 
 
 def process_start() -> float:
@@ -22,17 +19,13 @@ def process_start() -> float:
 
 def write_usage(path: str | Path, start: float) -> None:
     """Write what this process and those that it waited for took since `start` (`process_start`): s, MB, CPU in s."""
-    seconds, processor = time.perf_counter() - start, sum(os.times()[:4])
-    known = {
-        "s": f"{seconds:.4f}",
-        "h:m:s": str(timedelta(seconds=int(seconds))),
+    taken = {
+        "s": f"{time.perf_counter() - start:.4f}",
         "max_rss": f"{_largest_memory():.2f}",
-        "mean_load": f"{100 * processor / seconds:.2f}",
-        "cpu_time": f"{processor:.2f}",
+        "cpu_time": f"{sum(os.times()[:4]):.2f}",
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lines = ["\t".join(COLUMNS), "\t".join(known.get(column, NOT_KNOWN) for column in COLUMNS)]
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    Path(path).write_text("\t".join(taken) + "\n" + "\t".join(taken.values()) + "\n", encoding="utf-8")
 
 
 def _largest_memory() -> float:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import sae_atlas
-from sae_atlas.base_models.from_hub import TEXTS
+from sae_atlas.base_models.adapters import model_files
 from sae_atlas.config.layers import model_config
 from sae_atlas.config.made import base_of
 from sae_atlas.io.errors import AtlasError, reason
@@ -29,7 +29,7 @@ VOCABULARY = 512
 MOST = 300_000_000  # parameters: with more, the measurement waits for the weights
 HEADS = 4  # of a narrow model
 EXPERTS = 8  # that a narrow model's MLPs choose from
-WIDTHS = (
+SCALED = (  # with the number of heads
     "hidden_size",
     "intermediate_size",
     "moe_intermediate_size",
@@ -62,7 +62,7 @@ def model_problem(base_model: dict, site: str, layers: list[int]) -> str | None:
     except AtlasError:
         return None
     code = code_identity("sites", "plan/site_check.py", "base_models/prepare.py", "base_models/load.py")
-    key = [sizes, site, layers, version("transformers"), code, _small_files(base_of(base_model))]
+    key = [sizes, site, layers, version("transformers"), code, _state(base_of(base_model))]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sae-atlas"
     file = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
     try:
@@ -85,13 +85,12 @@ def model_problem(base_model: dict, site: str, layers: list[int]) -> str | None:
     return problem
 
 
-def _small_files(section: dict) -> list:
-    """Of a local model what a tokenizer may be read from, with sizes and times."""
+def _state(section: dict) -> list:
+    """Sizes and times of a local model's files, whose tokenizer may be another when one changes."""
     if section["source"] != "local":
         return []
-    folder = Path(section["path"]).expanduser()
-    files = sorted({file for pattern in TEXTS for file in folder.glob(pattern)})
-    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    files = model_files(section["path"], "base_model.path")
+    return [[name, file.stat().st_size, file.stat().st_mtime_ns] for name, file in files.items()]
 
 
 def transformers_config(base_model: dict):
@@ -148,12 +147,12 @@ def random_layers(config, layers: list[int]):
 
 def _problem(base_model: dict, site: str, layers: list[int]) -> str | None:
     """In a process with torch: the tokenizer, then the site."""
-    from sae_atlas.base_models.prepare import sizes
+    from sae_atlas.base_models.prepare import checked_sizes
 
     section = base_of(base_model)
     if section["source"] == "local":
         try:
-            sizes(Path(section["path"]).expanduser())
+            checked_sizes(Path(section["path"]).expanduser())
         except AtlasError as error:
             return str(error)
     return _measured(transformers_config(base_model), site, layers)
@@ -202,7 +201,7 @@ def _narrow(text) -> None:
     text.num_attention_heads = fewer
     if hasattr(text, "num_key_value_heads"):
         text.num_key_value_heads = fewer if keys == heads else min(keys, fewer // 2)
-    for name in WIDTHS:
+    for name in SCALED:
         if isinstance(getattr(text, name, None), int):
             width = getattr(text, name) * fewer // heads
             setattr(text, name, width if width < 8 else width // 8 * 8)  # products of experts want widths of 16 bytes
