@@ -9,22 +9,17 @@ if workflow.remote_exec:
     os.environ.update(HF_HUB_OFFLINE="1")
 
 from sae_atlas.base_models.adapters import META
-from sae_atlas.plan.site_check import check_config
 from sae_atlas.config.made import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
 from sae_atlas.config.published import path_in_release
-from sae_atlas.config.read import complete_config
 from sae_atlas.io.devices import gpus_for
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.stages.atlas import Atlas
 from sae_atlas.plan.estimate import memory_mb, minutes, threads
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import UNKNOWN, read_shape
 from sae_atlas.stages.base_model import MAKERS
-from sae_atlas.stages.contents import MEMORY, RECORDS, local_contents
 from sae_atlas.stages.explorer import TABLES as EXPLORED
 from sae_atlas.stages.explorer import shown
 from sae_atlas.stages.figures import figures
-from sae_atlas.stages.versions import ORIGINS, begun_with
 from sae_atlas.plan.work import Jobs
 
 
@@ -39,25 +34,11 @@ def made_by(section):
     return MAKERS.get(section["source"])
 
 
-def on_disk(*patterns):
-    """Files under results/, of this workflow."""
-    return [path for pattern in patterns for path in Path().glob(str(PATHS.modify(pattern)))]
+try:
+    atlas = read_atlas(config, PATHS.modify)
+except AtlasError as error:  # before any job, without a traceback
+    sys.exit(f"{error}")
 
-
-def read_atlas():
-    """The config, checked and resolved, and what its files hold; a mistake ends the run before any job, without a traceback."""
-    file = str((workflow.configfiles or ["config"])[-1])
-    try:
-        checked = complete_config(config, file)
-        if not workflow.remote_exec:  # a job of a run that was checked
-            check_config(checked, file)
-        contents = local_contents(checked, file, on_disk(*RECORDS), Path(PATHS.modify(MEMORY)))
-    except AtlasError as error:
-        sys.exit(f"{error}")
-    return Atlas(checked, begun_with(on_disk(ORIGINS)), contents=contents)
-
-
-atlas = read_atlas()
 # A folder is known by a file in it: Snakemake would remove a folder before the job that makes it again has begun.
 CORPUS = f"results/corpus/{atlas.config['corpus']['name']}.zarr/zarr.json"
 CHECKPOINT = "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt"

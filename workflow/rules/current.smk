@@ -14,7 +14,12 @@ LIBRARY = str(Path(str(workflow.current_basedir)).parents[1])
 sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 
+from sae_atlas.config.read import complete_config
 from sae_atlas.io.provenance import carries
+from sae_atlas.plan.site_check import check_config
+from sae_atlas.stages.atlas import Atlas
+from sae_atlas.stages.contents import MEMORY, RECORDS, local_contents
+from sae_atlas.stages.versions import ORIGINS, begun_with
 from snakemake.logging import logger
 
 # Of a job that fails at its first try Snakemake says of every output that it cannot be restored. There was none.
@@ -47,3 +52,20 @@ def expected(wildcards, input):
     A param of its own: one that depends on the inputs is none whose change runs a job again.
     """
     return {str(path): MUST_CARRY[path] for path in input if path in MUST_CARRY}
+
+
+def read_atlas(values, lies):
+    """The atlas of a config, checked and resolved, and of what its files hold. lies: where a path of its results is on disk.
+
+    Raises AtlasError for a mistake, which names the config's file.
+    """
+    file = str((workflow.configfiles or ["config"])[-1])
+    checked = complete_config(values, file)
+    if not workflow.remote_exec:  # a job of a run that was checked
+        check_config(checked, file)
+
+    def on_disk(*patterns):
+        return [path for pattern in patterns for path in Path().glob(lies(pattern))]
+
+    contents = local_contents(checked, file, on_disk(*RECORDS), Path(lies(MEMORY)))
+    return Atlas(checked, begun_with(on_disk(ORIGINS)), contents=contents)

@@ -1,42 +1,20 @@
 # What workflow/three_stages.smk works with: three configs made of one, where their files lie, what is compared.
 import re
 import sys
-from pathlib import Path
 
 from sae_atlas.base_models.adapters import META
 from sae_atlas.config.made import folder_of
-from sae_atlas.config.read import complete_config
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.plan.site_check import check_config
-from sae_atlas.stages.atlas import Atlas
 from sae_atlas.stages.base_model import MAKERS
-from sae_atlas.stages.contents import MEMORY, RECORDS, local_contents
-from sae_atlas.stages.versions import ORIGINS, begun_with
 from sae_atlas.lifecycle.survival.configs import COMPARED, identities, three_configs
 from sae_atlas.io.provenance import identity
 
+try:
+    CONFIGS = three_configs(config)
+    ATLASES = {stage: read_atlas(each, lambda path, stage=stage: f"{stage}/{path}") for stage, each in CONFIGS.items()}
+except AtlasError as error:  # before any job, without a traceback
+    sys.exit(f"{error}")
 
-def read_atlas(folder, checked, file):
-    """The atlas of a stage, whose results lie in a folder of its own."""
-    contents = local_contents(checked, file, [path for each in RECORDS for path in folder.glob(each)], folder / MEMORY)
-    return Atlas(checked, begun_with(folder.glob(ORIGINS)), contents=contents)
-
-
-def read_configs():
-    """A config and an atlas per stage; a mistake ends the run before any job starts, without a traceback."""
-    try:
-        configs = three_configs(config)
-        file = str((workflow.configfiles or ["config"])[-1])
-        checked = {stage: complete_config(each, file) for stage, each in configs.items()}
-        if not workflow.remote_exec:  # a job of a run that was checked
-            for each in checked.values():
-                check_config(each, file)
-        return configs, {stage: read_atlas(Path(stage), each, file) for stage, each in checked.items()}
-    except AtlasError as error:
-        sys.exit(f"{error}")
-
-
-CONFIGS, ATLASES = read_configs()
 RECIPES, LAYERS = ATLASES["merged"].recipes, ATLASES["merged"].layers
 MODELS = {stage: f"{folder_of(atlas.config['base_model'])}/{META}" for stage, atlas in ATLASES.items()}
 COMPARISONS = {f"{before}_to_{after}": (before, after) for before, after in COMPARED}
