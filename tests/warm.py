@@ -1,23 +1,46 @@
-"""Snakemake whose scripts run in forks of a Python that has imported the libraries: `workflow.snakemake(..., warm=True)`.
+"""Snakemake whose scripts run in forks of a Python that has imported the libraries: `python tests/warm.py ARGUMENTS`.
 
 Rules, scripts and files are the real ones, every job is a process of its own.
 """
 
 import os
+import runpy
 import subprocess
 import sys
 
-from forks import fork
-from snakemake.cli import main
-from snakemake.script import PythonScript
+from forks import FORKS, to_its_end
+
+LIBRARIES = [
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "numba",
+    "pandas",
+    "pyarrow.parquet",
+    "torch",
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformers.models.gpt_neox.modeling_gpt_neox",
+    "zarr",
+]
 
 
-def execute_script(self, script: str, edit: bool = False) -> None:
+def script(path: str) -> None:
+    to_its_end(lambda: runpy.run_path(path, run_name="__main__"))
+
+
+def execute_script(self, path: str, edit: bool = False) -> None:
     """In place of PythonScript.execute_script, which starts an interpreter."""
-    if code := fork(os.environ["JOBS"], (script,), [0, 1, 2]):
-        raise subprocess.CalledProcessError(code, script)
+    process = FORKS.Process(target=script, args=(path,))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise subprocess.CalledProcessError(process.exitcode, path)
 
 
 if __name__ == "__main__":
+    from snakemake.cli import main
+    from snakemake.script import PythonScript
+
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    FORKS.set_forkserver_preload(LIBRARIES)
     PythonScript.execute_script = execute_script
     main(sys.argv[1:])

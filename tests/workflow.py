@@ -1,7 +1,6 @@
 """Run the workflow as a user does, in a folder of its own, on a small random model."""
 
 import copy
-import os
 import re
 import shutil
 import subprocess
@@ -10,23 +9,12 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import forks
 import yaml
-from forks import Forks
 
 ROOT = Path(__file__).resolve().parents[1]
 WARM = str(ROOT / "tests" / "warm.py")
-SNAKEMAKE = Forks("snakemake.cli", "pyarrow.parquet", "yaml", "zarr")
-LIBRARIES = Forks(
-    "matplotlib.backends.backend_agg",
-    "matplotlib.backends.backend_svg",
-    "numba",
-    "pandas",
-    "pyarrow.parquet",
-    "torch",
-    "transformers.models.gpt2.modeling_gpt2",
-    "transformers.models.gpt_neox.modeling_gpt_neox",
-    "zarr",
-)
+forks.FORKS.set_forkserver_preload(["snakemake.cli", "pyarrow.parquet", "yaml", "zarr"])
 
 SMALL = {
     "base_model": {
@@ -129,11 +117,10 @@ def take(atlas: Path, folder: Path, *parts: str) -> Path:
 
 def run(*program: str, warm: bool = False, **options) -> subprocess.CompletedProcess:
     """Run `-m snakemake ...`; returns the finished process, stdout and stderr together. options: cwd, env."""
-    if warm:
-        options["env"] = options.get("env", os.environ) | {"JOBS": LIBRARIES.address}
-        return SNAKEMAKE.run(WARM, *program[2:], **options)
     if "--dry-run" in program:
-        return SNAKEMAKE.run(*program, **options)
+        return forks.run(*program[1:], **options)
+    if warm:
+        program = (WARM, *program[2:])
     together = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.run([sys.executable, *program], **together, **options)
 
