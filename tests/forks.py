@@ -16,19 +16,30 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
+ONE_AT_A_TIME = threading.Lock()
 
 
 def run(*program: str, cwd: Path | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
     """As subprocess.run([python, "-m", *program]) would, stdout and stderr together as text."""
     with tempfile.NamedTemporaryFile() as output:
         arguments = list(map(str, program)), output.name, str(cwd or Path.cwd()), dict(env or os.environ)
-        process = FORKS.Process(target=_run_module, args=arguments)
+        code = call(_run_module, *arguments)
+        return subprocess.CompletedProcess(program, code, output.read().decode(errors="replace"))
+
+
+def call(function: Callable, *arguments) -> int:
+    """The exit code of a process that calls it. Any thread may ask: to start a process looks at the ends of all others."""
+    process = FORKS.Process(target=function, args=arguments)
+    with ONE_AT_A_TIME:
         process.start()
+    wait([process.sentinel])
+    with ONE_AT_A_TIME:
         process.join()
-        return subprocess.CompletedProcess(program, process.exitcode, output.read().decode(errors="replace"))
+    return process.exitcode
 
 
 def _run_module(program: list[str], output: str, cwd: str, env: dict) -> None:

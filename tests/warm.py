@@ -8,7 +8,7 @@ import runpy
 import subprocess
 import sys
 
-from forks import FORKS, to_its_end
+from forks import FORKS, call, to_its_end
 
 LIBRARIES = [
     "matplotlib.backends.backend_agg",
@@ -29,11 +29,9 @@ def script(path: str) -> None:
 
 def execute_script(self, path: str, edit: bool = False) -> None:
     """In place of PythonScript.execute_script, which starts an interpreter."""
-    process = FORKS.Process(target=script, args=(path,))
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise subprocess.CalledProcessError(process.exitcode, path)
+    code = call(script, path)
+    if code:
+        raise subprocess.CalledProcessError(code, path)
 
 
 if __name__ == "__main__":
