@@ -94,6 +94,11 @@ def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
         ("recipes", {}, "recipes: {} does not fit; write a section of recipes by name"),
         ("recipes.a b", {"architecture": "topk"}, "recipes: 'a b' does not fit as a name; write at most 80 letters"),
         (
+            "recipes.TopK",
+            {"architecture": "topk", "expansion": 4, "k": 4},
+            "recipes: 'topk' and 'TopK' are one folder where case is ignored (macOS); rename one",
+        ),
+        (
             "floors",
             {"widths": [8, 8]},
             "floors.widths: [8, 8] does not fit; write a list of whole numbers from 1, each once",

@@ -1,5 +1,6 @@
 """SAEs that others published are measured as ours are, or refused with one line."""
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -7,16 +8,19 @@ import pandas as pd
 import pytest
 import torch
 from hub import point_at, serve
+from safetensors.torch import load_file, save_file
 
 import sae_atlas
 from sae_atlas.__main__ import main
-from sae_atlas.config.read import complete_recipe, read_config
+from sae_atlas.config.read import complete_config, complete_recipe, read_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
+from sae_atlas.io.provenance import make_record
 from sae_atlas.plan.shape import read_shape
 from sae_atlas.plan.work import count, disk
-from sae_atlas.saes.checkpoint import load_checkpoint, save_tensors
+from sae_atlas.saes.checkpoint import load_checkpoint, save, save_tensors
 from sae_atlas.stages.atlas import Atlas
+from sae_atlas.stages.contents import local_contents
 from workflow import kinds, planned, small, snakemake, take
 
 LAYERS = (0, 1)
@@ -133,6 +137,59 @@ def test_a_second_run_does_nothing_and_one_file_more_is_measured_alone(measured)
     config["recipes"]["more"] = config["recipes"]["saelens"]
     jobs = kinds(planned(folder, config))
     assert (jobs["import"], jobs["evaluate"], jobs["model card"], "train" in jobs) == (2, 2, 2, False)
+
+
+def test_an_edited_sae_is_measured_again_and_a_touched_one_is_not(measured):
+    """It was taken over again by its time, and the measurements of the old one were kept beside it."""
+    folder, config = measured
+    release = Path(config["recipes"]["saelens"]["pretrained"]["path"])
+    weights = release / "layer_1" / "sae_weights.safetensors"
+    before = weights.read_bytes()
+    weights.touch()
+    assert planned(folder, config, *TARGETS) == []
+    try:
+        tensors = load_file(weights)
+        save_file(tensors | {"b_dec": tensors["b_dec"] + 1}, weights)
+        jobs = planned(folder, config, *TARGETS)
+        assert [job for job in jobs if job.startswith("import")] == ["import: saelens, layer 01, 3k tokens"]
+        assert [job for job in jobs if job.startswith("evaluate")] == ["evaluate: saelens, layer 01"]
+        weights.unlink()
+        assert planned(folder, config, *TARGETS) == []  # what was made of it is there
+    finally:
+        weights.write_bytes(before)
+    assert planned(folder, config, *TARGETS) == []
+
+
+def test_a_file_that_is_not_there_is_refused_before_any_job(measured, tmp_path):
+    _, config = measured
+    recipe = config["recipes"]["saelens"]
+    recipe = recipe | {"pretrained": recipe["pretrained"] | {"file": "layer_{layer}{snapshot}"}}
+    config = small(**{"recipes": {"theirs": recipe}, "activations.layers": [1]})
+    done = snakemake(tmp_path, config, "--dry-run", check=False)
+    assert done.returncode != 0 and "Traceback" not in done.stdout and "Job 0" not in done.stdout
+    assert "recipes.theirs.pretrained" in done.stdout and "cfg.json is not there; check" in done.stdout
+
+
+def test_what_was_taken_over_before_contents_is_kept_until_its_files_are_edited(measured, tmp_path):
+    folder, config = measured
+    complete = complete_config(copy.deepcopy(config), "config.yaml")
+    atlas, cell = Atlas(complete), {"recipe": "saelens", "layer": 1, "snapshot": "3k"}
+    name = "saelens/sae_layer01_3k.pt"
+    made = load_checkpoint(folder / "results" / "checkpoints" / name)
+    record = make_record("import_sae", atlas.settings("import_sae", **cell), "1", atlas.inputs("import_sae", **cell))
+    assert "content" in made["config"]["record"]["inputs"] and "content" not in record["inputs"]
+    job, file = "import_sae saelens 1 3k", tmp_path / name
+
+    def found():
+        return local_contents(complete, "config.yaml", [file], tmp_path / "contents.json")
+
+    assert found()[job] == made["config"]["record"]["inputs"]["content"]
+    save(file, made["model_state"], made["config"] | {"record": record}, made["stats"])
+    assert job not in found() and job not in found()
+    other = made["config"] | {"record": record, "files_sha256": {"cfg.json": "0", "sae_weights.safetensors": "0"}}
+    (tmp_path / "contents.json").unlink()
+    save(file, made["model_state"], other, made["stats"])
+    assert job in found()
 
 
 @pytest.mark.parametrize(

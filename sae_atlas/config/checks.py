@@ -79,7 +79,10 @@ def _recipes(values: object) -> tuple[dict | None, list[str]]:
     if not isinstance(values, dict) or not values:
         return None, [f"recipes: {values!r} does not fit; write {words(field)}"]
     sections, problems = {}, []
+    by_folder = {}  # as file systems that ignore case know them
     for name, recipe in values.items():
+        if (other := by_folder.setdefault(str(name).lower(), name)) != name:
+            problems.append(f"recipes: {other!r} and {name!r} are one folder where case is ignored (macOS); rename one")
         if not NAME_PATTERN.match(name):
             problems.append(f"recipes: {name!r} does not fit as a name; write {NAME_WORDS.text}")
         sections[name], lines = checked_recipe(recipe, f"recipes.{name}")

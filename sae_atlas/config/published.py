@@ -15,6 +15,12 @@ FILES = {
     "dictionary_learning": None,
     "erdos": SAE_FILE,
 }
+# format -> the files in an SAE's folder: a small one, which states its sizes, and its tensors; the others are one file
+PAIRS = {
+    "saelens": ("cfg.json", "sae_weights.safetensors"),
+    "sparsify": ("cfg.json", "sae.safetensors"),
+    "dictionary_learning": ("config.json", "ae.pt"),
+}
 
 
 def path_in_release(recipe: dict, layer: int, snapshot: str) -> str:
@@ -22,6 +28,11 @@ def path_in_release(recipe: dict, layer: int, snapshot: str) -> str:
     pretrained = recipe["pretrained"]
     file = pretrained["file"].format(layer=layer, snapshot=snapshot)
     return str(Path(pretrained["path"]).expanduser() / file) if pretrained["source"] == "local" else file
+
+
+def files_at(where: str, kind: str) -> list[str]:
+    """The files of a format that lie at `where` (path_in_release)."""
+    return [f"{where}/{name}" for name in PAIRS[kind]] if kind in PAIRS else [where]
 
 
 def has_snapshots(recipe: dict) -> bool:
@@ -62,7 +73,7 @@ def completed(recipe: dict, name: str, layers: list[int]) -> dict:
     if "pretrained" not in recipe or "expansion" in recipe:
         return recipe
     where, kind = path_in_release(recipe, layers[0], "final"), recipe["pretrained"]["format"]
-    file = f"{where}/{STATED_IN[kind]}" if kind in STATED_IN else where
+    file = files_at(where, kind)[0]
     try:
         path = fetch(recipe["pretrained"], file, at_hand=True)
         sizes = d_sae, d_in = _sizes_in(path, kind)
@@ -79,7 +90,7 @@ def completed(recipe: dict, name: str, layers: list[int]) -> dict:
 def _sizes_in(path: Path, kind: str) -> tuple[int, int]:
     if not path.is_file():
         raise AtlasError(f"{path}: is not there; check pretrained.path and pretrained.file")
-    if kind in STATED_IN:
+    if kind in PAIRS:
         d_sae, d_in = stated_sizes(kind, json.loads(path.read_text(encoding="utf-8"))).values()
     else:
         from sae_atlas.saes.checkpoint import load_tensors
@@ -93,12 +104,8 @@ def as_written(recipe: dict) -> dict:
     return {key: value for key, value in recipe.items() if "d_sae" not in recipe or key not in ("d_sae", "expansion")}
 
 
-# format -> the small file beside an SAE's tensors that states their sizes; other formats have them in the one file there is
-STATED_IN = {"saelens": "cfg.json", "sparsify": "cfg.json", "dictionary_learning": "config.json"}
-
-
 def stated_sizes(kind: str, config: dict) -> dict[str, int | None]:
-    """Latents and input dimensions, in this order, under the keys of a config of STATED_IN; None where not stated."""
+    """Latents and input dimensions, in this order, under the keys of the small file of PAIRS; None where not stated."""
     if kind == "dictionary_learning":
         trainer = config["trainer"]
         return {f"trainer.{key}": trainer.get(key) for key in ("dict_size", "activation_dim")}

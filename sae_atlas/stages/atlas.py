@@ -16,6 +16,11 @@ from sae_atlas.stages import STAGES
 from sae_atlas.stages.versions import stage_version
 
 
+def cell_name(stage: str, **cell) -> str:
+    """The name of a job: `import_sae recipe 3 1M`."""
+    return " ".join(map(str, (stage, *cell.values())))
+
+
 class Atlas:
     """Names, ranges, settings and identities of all jobs of a resolved config (config.read.complete_config)."""
 
@@ -154,9 +159,10 @@ class Atlas:
         """Identity of every input of a job, by the input's name in its rule."""
         return STAGES[stage].of(self, **cell)[1]
 
-    def content(self, stage: str) -> dict[str, str]:
-        """What the user's own files hold that the stage reads, as one of its inputs; empty where it reads none."""
-        return {"content": self.contents[stage]} if stage in self.contents else {}
+    def content(self, stage: str, **cell) -> dict[str, str]:
+        """What the user's own files hold that the job reads, as one of its inputs; empty where it reads none."""
+        name = cell_name(stage, **cell)
+        return {"content": self.contents[name]} if name in self.contents else {}
 
     def version(self, stage: str) -> str:
         return stage_version(stage, self.begun_with)

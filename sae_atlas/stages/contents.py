@@ -1,52 +1,68 @@
 """Files of the user's own that a config names are inputs: the hash of their content stands in the identity of what reads them.
 
 Older releases took none. What they made is kept as long as the content is what it was when it was first seen by one that
-does, since nobody can tell what it was before; of a model its weights were recorded, so of it that can be told.
+does, since nobody can tell what it was before; of a model its weights were recorded, and of an SAE all that was read, so of
+them that can be told.
 """
 
 import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 
 from sae_atlas.base_models.adapters import model_files
 from sae_atlas.config.made import TUNED
+from sae_atlas.config.published import files_at, path_in_release
 from sae_atlas.io.contents import Contents
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
-from sae_atlas.io.provenance import read_record
-from sae_atlas.stages.atlas import Atlas
+from sae_atlas.io.provenance import carries, read_record
+from sae_atlas.saes.archive import read_arrays
+from sae_atlas.stages.atlas import Atlas, cell_name
 from sae_atlas.texts.files import text_files
 
 RECORDS = (
     "results/base_model/**/provenance.json",
     "results/corpus/**/*.zarr/zarr.json",
+    "results/checkpoints/*/*.pt",
 )  # of the stages that read them
 MEMORY = "results/contents.json"
 
 
-def local_contents(config: dict, file: str, records: Iterable[Path], memory: Path) -> dict[str, str]:
-    """Hash of what a config's own files hold, by the stage that reads them; of outputs from before without one: none.
+def local_contents(
+    config: dict, file: str, records: Iterable[Path], memory: Path, begun_with: str | None = None
+) -> dict[str, str]:
+    """Hash of what a config's own files hold, by the job that reads them (cell_name); of outputs from before without one: none.
 
-    records: of what is there. Raises AtlasError, which names the config's `file`, for a file that is not there, unless what
-    was made from it is.
+    records: of what is there. begun_with: see stages.versions. Raises AtlasError, which names the config's `file`, for a
+    file that is not there, unless what was made from it is.
     """
+    contents, records, found = Contents(memory), list(records), {}
+    try:
+        found |= _of_texts_and_models(config, contents, records)
+        found |= _of_saes(Atlas(config, begun_with, contents=found), contents, records)
+    except AtlasError as error:
+        raise AtlasError(f"{file}: {error}") from error
+    contents.keep()
+    return found
+
+
+def _of_texts_and_models(config: dict, contents: Contents, records: list[Path]) -> dict[str, str]:
+    plain, found = Atlas(config), {}
     sources = list(_sources(config))
-    if not sources:
-        return {}
-    plain, contents, found = Atlas(config), Contents(memory), {}
-    made = [(path, record) for path in records if (record := read_record(path))]
+    made = (
+        [(path, record) for path in records if path.suffix == ".json" and (record := read_record(path))]
+        if sources
+        else []
+    )
     for stage, key, section in sources:
         settings = json.loads(json.dumps(plain.settings(stage)))
         about = [each for each in made if (each[1].get("stage"), each[1].get("settings")) == (stage, settings)]
-        try:
-            content = _content(contents, stage, key, section, *(about[0] if about else (None, {})))
-        except AtlasError as error:
-            raise AtlasError(f"{file}: {error}") from error
+        content = _content(contents, stage, key, section, *(about[0] if about else (None, {})))
         if content:
             found[stage] = content
-    contents.keep()
     return found
 
 
@@ -73,15 +89,57 @@ def _content(contents: Contents, stage: str, key: str, section: dict, path: Path
         if path is None:
             raise
         return recorded  # what was made of it is still there
-    names = list(files)
-    hashes = dict(zip(names, contents.sha256(list(files.values()), key), strict=True))
-    content = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]
+    content, hashes = _hashed(contents, files, key)
     if path is None or recorded:
         return content
     if record["identity"] not in contents.first_seen and not _told_otherwise(path, hashes):
         contents.first_seen[record["identity"]] = content
         _warn_if_newer(files.values(), key, path, stage)
     return None if contents.first_seen.get(record["identity"]) == content else content
+
+
+def _of_saes(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[str, str]:
+    """Of published SAEs on this machine. atlas: with the content of its base model."""
+    checkpoints = {path.parts[-2:]: path for path in records if path.suffix == ".pt"}
+    found = {}
+    for recipe in atlas.pretrained:
+        values = atlas.config["recipes"][recipe]
+        if values["pretrained"]["source"] != "local":
+            continue
+        for layer, snapshot in product(atlas.layers, atlas.snapshots_of(recipe)):
+            where = path_in_release(values, layer, atlas.published(snapshot))
+            files = {Path(file).name: Path(file) for file in files_at(where, values["pretrained"]["format"])}
+            cell = {"recipe": recipe, "layer": layer, "snapshot": snapshot}
+            checkpoint = checkpoints.get((recipe, f"sae_layer{layer:02d}_{snapshot}.pt"))
+            content = _content_of_sae(atlas, cell, contents, files, checkpoint)
+            if content:
+                found[cell_name("import_sae", **cell)] = content
+    return found
+
+
+def _content_of_sae(
+    atlas: Atlas, cell: dict, contents: Contents, files: dict[str, Path], checkpoint: Path | None
+) -> str | None:
+    """files: by name. checkpoint: what was made of them, if it is there."""
+    key = f"recipes.{cell['recipe']}.pretrained"
+    missing = [file for file in files.values() if not file.is_file()]
+    if missing:
+        if checkpoint is None:
+            raise AtlasError(f"{key}: {missing[0]} is not there; check pretrained.path and pretrained.file")
+        return read_arrays(checkpoint)["config"]["record"]["inputs"].get("content")
+    content, hashes = _hashed(contents, files, key)
+    before = atlas.identity("import_sae", **cell)
+    if checkpoint is None or not carries(checkpoint, [before]):
+        return content
+    if before not in contents.first_seen and read_arrays(checkpoint)["config"]["files_sha256"] == hashes:
+        contents.first_seen[before] = content
+    return None if contents.first_seen.get(before) == content else content
+
+
+def _hashed(contents: Contents, files: dict[str, Path], key: str) -> tuple[str, dict[str, str]]:
+    """The hash of all, and that of each. files: by name; key: of the config that names them."""
+    hashes = dict(zip(files, contents.sha256(list(files.values()), key), strict=True))
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16], hashes
 
 
 def _told_otherwise(path: Path, hashes: dict[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""An SAE depends on its recipe, on the window's store, and on the snapshot before it; a published one on where it lies."""
+"""An SAE depends on its recipe, on the window's store, and on the snapshot before it; a published one on its files."""
 
 from sae_atlas.config.published import path_in_release
 from sae_atlas.stages.declare import stage
@@ -30,4 +30,5 @@ def import_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dic
         "base": atlas.config["base_model"]["name"],
         "site": atlas.config["activations"]["site"],
     }
-    return settings, {"base_model": atlas.identity("prepare_model")}
+    content = atlas.content("import_sae", recipe=recipe, layer=layer, snapshot=snapshot)
+    return settings, {"base_model": atlas.identity("prepare_model"), **content}

@@ -145,11 +145,12 @@ def trained(cells):
 
 
 def local_sae(wildcards):
-    """The file or folder of a published SAE on this machine; nothing for one from the hub."""
+    """The file or folder of a published SAE on this machine, whose content counts and not its time; nothing for one from the hub."""
     recipe = atlas.config["recipes"][wildcards.recipe]
     if recipe["pretrained"]["source"] == "hub":
         return []
-    return Path(path_in_release(recipe, int(wildcards.layer), atlas.published(wildcards.snapshot))).absolute()
+    where = path_in_release(recipe, int(wildcards.layer), atlas.published(wildcards.snapshot))
+    return ancient(str(Path(where).absolute()))
 
 
 def previous_resume_point(wildcards):

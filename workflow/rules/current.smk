@@ -67,5 +67,6 @@ def read_atlas(values, lies):
     def on_disk(*patterns):
         return [path for pattern in patterns for path in Path().glob(lies(pattern))]
 
-    contents = local_contents(checked, file, on_disk(*RECORDS), Path(lies(MEMORY)))
-    return Atlas(checked, begun_with(on_disk(ORIGINS)), contents=contents)
+    begun = begun_with(on_disk(ORIGINS))
+    contents = local_contents(checked, file, on_disk(*RECORDS), Path(lies(MEMORY)), begun)
+    return Atlas(checked, begun, contents=contents)

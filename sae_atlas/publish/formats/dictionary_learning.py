@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from sae_atlas.config.published import stated_sizes
+from sae_atlas.config.published import PAIRS, stated_sizes
 from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.io.files import write_json
 from sae_atlas.publish.formats.foreign import active, check_stated, checked, checkpoint, read_config, require
@@ -14,7 +14,7 @@ from sae_atlas.saes.checkpoint import load_tensors, save_tensors
 from sae_atlas.saes.sae import Sae
 from sae_atlas.sites import SITES
 
-FILES = ("config.json", "ae.pt")
+FILES = PAIRS["dictionary_learning"]
 LINEAR = {"encoder.weight": ("d_sae", "d_in"), "encoder.bias": ("d_sae",), "decoder.weight": ("d_in", "d_sae")}
 LATER = {"k": (), "threshold": (), "group_sizes": ("groups",)}  # tensors of TopK that the first releases did not have
 SUBMODULE = re.compile(rf"(?:blocks\.\d+\.)?({'|'.join(SITES)})(?:_layer_?\d+)?")  # names of a site that are in use

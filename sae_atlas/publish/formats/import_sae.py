@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-from sae_atlas.config.published import fetch
+from sae_atlas.config.published import fetch, files_at
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, sha256
 from sae_atlas.io.log import logger
 from sae_atlas.io.provenance import current_record
-from sae_atlas.publish.formats.load import FOLDERS, read
+from sae_atlas.publish.formats.load import read
 from sae_atlas.saes.checkpoint import save
 from sae_atlas.sites import SITES
 
@@ -55,8 +55,7 @@ def import_sae(
 
 def _fetch(pretrained: dict, where: str) -> tuple[Path, dict[str, str]]:
     """The file or folder on this machine, and the hashes of what is read of it."""
-    folder = FOLDERS.get(pretrained["format"])
-    names = [f"{where}/{name}" for name in folder.FILES] if folder else [where]
+    names = files_at(where, pretrained["format"])
     files = [fetch(pretrained, name) for name in names] if pretrained["source"] == "hub" else map(Path, names)
     files = list(files)
     missing = [file for file in files if not file.is_file()]
@@ -67,7 +66,7 @@ def _fetch(pretrained: dict, where: str) -> tuple[Path, dict[str, str]]:
     hashes = {file.name: sha256(file) for file in files}
     for file in files if pretrained["source"] == "hub" else ():
         _check_listed_sum(file, hashes[file.name], pretrained["id"])
-    return files[0].parent if folder else files[0], hashes
+    return files[0].parent if len(files) > 1 else files[0], hashes
 
 
 def _check_inside(files: list[Path], release: Path) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from sae_atlas.config.published import PAIRS
 from sae_atlas.io.files import atomic, write_json
 from sae_atlas.saes.architectures import ARCHITECTURES
 
-FILES = ("cfg.json", "sae_weights.safetensors")
+FILES = PAIRS["saelens"]
 VERSION = "6.0.0"  # of the format
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sae_atlas.config.published import stated_sizes
+from sae_atlas.config.published import PAIRS, stated_sizes
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import write_json
 from sae_atlas.publish.formats.foreign import (
@@ -19,7 +19,7 @@ from sae_atlas.publish.formats.foreign import (
 )
 from sae_atlas.saes.sae import Sae
 
-FILES = ("cfg.json", "sae.safetensors")
+FILES = PAIRS["sparsify"]
 SHAPES = {
     "encoder.weight": ("d_sae", "d_in"),
     "encoder.bias": ("d_sae",),
