@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import pandas as pd
 
 from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.sizes import grid_words
 from sae_atlas.lifecycle.survival.configs import STAGES
 from sae_atlas.publish.cards.names import parse_sae_name
 
@@ -34,8 +35,7 @@ def _summarise(folder: Path) -> str:
     metrics = pd.read_parquet(table)
     final = metrics[metrics.snapshot == "final"]
     checkpoints = len(metrics[["recipe", "layer", "snapshot"]].drop_duplicates())
-    recipes, layers, snapshots = (metrics[key].nunique() for key in ("recipe", "layer", "snapshot"))
-    lines = ["", f"{checkpoints} SAEs: {recipes} recipe{'s' * (recipes > 1)} x {layers} layers x {snapshots} snapshots"]
+    lines = ["", f"{checkpoints} SAEs: {grid_words(*metrics[['recipe', 'layer', 'snapshot']].nunique())}"]
     for recipe, rows in final.groupby("recipe", sort=False):
         median = rows.groupby("metric").value.median()
         lines.append(

@@ -46,3 +46,9 @@ def format_seconds(seconds: float) -> str:
         if seconds >= 1.95 * size:
             return f"{seconds / size:,.{0 if seconds >= 100 * size else 1}f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def grid_words(recipes: int, layers: int, snapshots: int) -> str:
+    """`2 recipes x 1 layer x 3 snapshots`"""
+    counts = {"recipe": recipes, "layer": layers, "snapshot": snapshots}
+    return " x ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())

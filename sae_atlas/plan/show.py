@@ -8,7 +8,7 @@ from rich.text import Text
 
 from sae_atlas.config.read import read_config
 from sae_atlas.io.errors import AtlasError, nearest
-from sae_atlas.io.sizes import format_rounded, format_seconds
+from sae_atlas.io.sizes import format_rounded, format_seconds, grid_words
 from sae_atlas.plan.costs import read_costs
 from sae_atlas.plan.estimate import GPU_EFFICIENCY, asked, estimate, share
 from sae_atlas.plan.jobs import jobs
@@ -30,9 +30,9 @@ def show_plan(config: str | Path, folder: str | Path, gpu: str, cores: int | Non
         raise AtlasError(f"--gpu: {gpu!r} is not in the table; {nearest(gpu, GPUS)}")
     atlas, folder = Atlas(read_config(config)), Path(folder)
     console = Console()
-    recipes, layers, snapshots = len(atlas.recipes), len(atlas.layers), len(atlas.snapshots)
-    grid = f"{recipes} recipes x {layers} layers x {snapshots} snapshots = {recipes * layers * snapshots} SAEs"
-    console.print(f"{config}: {grid}", style="bold", markup=False, highlight=False)
+    saes = len(atlas.layers) * sum(len(atlas.snapshots_of(recipe)) for recipe in atlas.recipes)
+    grid = grid_words(len(atlas.recipes), len(atlas.layers), len(atlas.snapshots))
+    console.print(f"{config}: {saes:,} SAEs, {grid}", style="bold", markup=False, highlight=False)
     shape = machine = None
     try:
         shape = read_shape(atlas.config["base_model"], folder / "results" / "base_model" / "model")
