@@ -11,7 +11,7 @@ export CONFIG DIRECTORY
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden tables bench bench-load bench-gpu browser
+.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden tables bench bench-load bench-gpu gpu-check browser
 
 # In a terminal one bar per rule; plain lines where the output goes into a file or a pipe, and in CI.
 BARS := $(if $(and $(MAKE_TERMOUT),$(MAKE_TERMERR)),$(if $(CI),,--logger rich))
@@ -127,6 +127,10 @@ bench-load: .venv/ready
 # The training step on this machine's GPU, in tokens per second: benchmarks/gpu_results.json.
 bench-gpu: .venv/ready
 	$(BIN)/python -m benchmarks.gpu_steps
+
+# All that a machine with a GPU is asked, in under eight minutes, one file of results: benchmarks/gpu_check.json.
+gpu-check: .venv/ready
+	$(BIN)/python -m benchmarks.gpu_check
 
 .transformers4/ready: .bench-venv/ready
 	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .transformers4 \

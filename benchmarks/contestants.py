@@ -20,6 +20,7 @@ from sae_atlas.kernels.threads import use_threads
 from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.sae import Sae
 
+LAYERS = (14, 3, 10, 22, 29)  # settings are chosen on the first, and reported on the others: early, middle, late, last
 L0 = 32
 SLACK = 1.2  # a setting whose held-out L0 is above this times the asked one is not chosen: it would win by it
 ALIKE = 0.003  # of the cross-entropy recovered: seeds differ by as much

@@ -1,9 +1,9 @@
 """How good the SAEs are, beside other libraries': `python -m benchmarks.quality [--toy] [--only NAME ...]`.
 
 The same stored activations and tokens, the same sparsity, one evaluation (sae_atlas.metrics). Each contestant's settings
-are tried on seed 0. Of those whose cross-entropy recovered is the best, but for what seeds differ by, the one with the
-fewest dead latents goes on with the other seeds. Rows that are in quality.json stay as they are, so that it can be made
-in portions and for several sizes; delete it to measure anew.
+are tried on one layer with seed 0. Of those whose cross-entropy recovered is the best, but for what seeds differ by, the one
+with the fewest dead latents goes on with the other seeds, and on the layers that are reported. Rows that are in quality.json
+stay as they are, so that it can be made in portions and for several sizes; delete it to measure anew.
 """
 
 import argparse
@@ -14,25 +14,27 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.contestants import ALIKE, L0, SLACK, Contestant, contestants
+from benchmarks.contestants import ALIKE, L0, LAYERS, SLACK, Contestant, contestants
 from benchmarks.quality_report import markdown
 from benchmarks.real import Real, default, toy
 from benchmarks.report import about, write
 from sae_atlas.io.files import read_json
 
 
-def run(real: Real, contestant: Contestant, seeds: int, rows: list[dict]) -> Iterator[list[dict]]:
-    """The contestant's rows: every setting on seed 0, then the best one on the others too. Those in `rows` are kept."""
+def run(reals: dict[int, Real], contestant: Contestant, seeds: int, rows: list[dict]) -> Iterator[list[dict]]:
+    """The contestant's rows: every setting on seed 0 of the first layer, then the best one on its other seeds and on all of
+    the other layers. Those in `rows` are kept."""
+    first = next(iter(reals))
     if not importlib.util.find_spec(contestant.library):
         names = {"library": contestant.library, "architecture": contestant.architecture}
-        yield [{"tokens": real.tokens, **names, "reason": "not installed"}]
+        yield [{"tokens": reals[first].tokens, **names, "reason": "not installed"}]
         return
     rows = [row for row in rows if "reason" not in row]
-    rows = _rows(real, contestant, [(setting, 0) for setting in contestant.settings], rows)
-    best = choose([row for row in rows if row["seed"] == 0])
-    yield [row | {"chosen": row["setting"] == best} for row in rows]
-    rows = _rows(real, contestant, [(best, seed) for seed in range(1, seeds)], rows)
-    yield [row | {"chosen": row["setting"] == best} for row in rows]
+    rows = _rows(reals[first], contestant, [(setting, 0) for setting in contestant.settings], rows)
+    best = choose([row for row in rows if row["layer"] == first and row["seed"] == 0])
+    for real in reals.values():
+        rows = _rows(real, contestant, [(best, seed) for seed in range(seeds)], rows)
+        yield [row | {"chosen": row["setting"] == best} for row in rows]
 
 
 def choose(rows: list[dict]) -> dict:
@@ -44,17 +46,17 @@ def choose(rows: list[dict]) -> dict:
 
 def _rows(real: Real, contestant: Contestant, runs: list[tuple[dict, int]], rows: list[dict]) -> list[dict]:
     """`rows` and those of `runs` (setting, seed) that are not among them."""
-    there = [(row["setting"], row["seed"]) for row in rows]
+    there = [(row["setting"], row["seed"]) for row in rows if row["layer"] == real.layer]
     new, checkpoints = [], {}
     for setting, seed in (each for each in runs if each not in there):
         path = real.folder / f"{contestant.name.replace(' ', '_')}_{len(new)}.pt"
         speed = contestant.train(real, real.store(), contestant.architecture, setting, seed, path)
         checkpoints[str(len(new))] = path
         new.append({
-            "tokens": real.tokens, "library": contestant.library, "architecture": contestant.architecture,
-            "setting": setting, "seed": seed,
+            "tokens": real.tokens, "layer": real.layer, "library": contestant.library,
+            "architecture": contestant.architecture, "setting": setting, "seed": seed,
         })  # fmt: skip
-        print(contestant.name, setting, "seed", seed, f"{speed:.0f} tokens/s", flush=True)
+        print(contestant.name, "layer", real.layer, setting, "seed", seed, f"{speed:.0f} tokens/s", flush=True)
     if new:
         for row, metrics in zip(new, real.evaluate(checkpoints).values(), strict=True):
             row |= metrics
@@ -84,14 +86,16 @@ def main() -> None:
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.data or Path(temporary)
-        real = Real(folder, toy(folder) if chosen.toy else default(chosen.tokens))
+        config = toy(folder, (1, 0)) if chosen.toy else default(chosen.tokens, LAYERS)
+        reals = {layer: Real(folder, config, layer) for layer in config["activations"]["layers"]}
+        tokens = config["training"]["tokens"]
         found = about(chosen.seeds, 2) | {"unit": "one row per trained SAE", "rows": []}
         rows = _earlier(out, found)
         for contestant in contestants(128 if chosen.toy else 512):
             if chosen.only and contestant.name not in chosen.only:
                 continue
-            key = (real.tokens, contestant.library, contestant.architecture)
-            for state in run(real, contestant, chosen.seeds, rows.get(key, [])):
+            key = (tokens, contestant.library, contestant.architecture)
+            for state in run(reals, contestant, chosen.seeds, rows.get(key, [])):
                 rows[key] = state
                 found["rows"] = list(itertools.chain(*rows.values()))
                 write(out, "quality", found, markdown(found))

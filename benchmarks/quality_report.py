@@ -2,7 +2,7 @@
 
 import statistics
 
-from benchmarks.contestants import ALIKE, DEAD_AFTER, L0, SLACK
+from benchmarks.contestants import ALIKE, DEAD_AFTER, L0, LAYERS, SLACK
 
 QUALITY_COLUMNS = (
     ("CE recovered", "ce_recovered", "{:.3f}"),
@@ -16,12 +16,13 @@ def markdown(found: dict) -> str:
     lines = [
         "# How good the SAEs are",
         "",
-        f"Layer 14 of the embedded default, expansion 8, L0 {L0}, the text once: the same stored rows in the same order for",
+        f"Layers of the embedded default, expansion 8, L0 {L0}, the text once: the same stored rows in the same order for",
         "everyone, measured on held-out text by `sae_atlas.metrics` after reading the weights into our checkpoint format",
         "(a peer's normaliser and decoder norms folded in). Median over the seeds (lowest to highest). Each trainer's",
-        f"settings were tried on seed 0. Among those with an L0 of at most {SLACK} x {L0} (the lowest L0 if none has) and a CE",
-        f"recovered within {ALIKE} of the best, about what seeds differ by, the one with the fewest dead latents goes on: a",
-        "mild selection on the held-out text, the same for everyone. Few settings were tried where a trainer is slow.",
+        f"settings were tried on layer {LAYERS[0]} with seed 0. Among those with an L0 of at most {SLACK} x {L0} (the lowest",
+        f"L0 if none has) and a CE recovered within {ALIKE} of the best, about what seeds differ by, the one with the fewest",
+        "dead latents goes on: a mild selection on that layer's held-out text, the same for everyone. The other layers are",
+        "reported with the setting chosen there. Few settings were tried where a trainer is slow.",
         f"Latents count as dead for the trainer after {DEAD_AFTER:,} tokens without firing unless the setting says otherwise.",
         "Few dead latents have a price that is not in this table: what is revived is seldom about one thing (the default",
         "recipe in config/config.yaml says how much). `make bench` runs it; `--tokens` sets the size.",
@@ -33,12 +34,14 @@ def markdown(found: dict) -> str:
         lines += [
             "",
             f"## {tokens:,} tokens",
-            "",
-            *_chosen(rows),
-            "",
-            f"### Settings tried with {tokens:,} tokens, seed 0",
         ]
-        lines += ["", *_tried(rows)]
+        first, *others = dict.fromkeys(row["layer"] for row in rows if "reason" not in row)
+        for layer in [*sorted(others), first]:
+            chosen_on = ", on which the settings were chosen" if layer == first else ""
+            on_layer = [row for row in rows if row.get("layer", layer) == layer]
+            lines += ["", f"### Layer {layer}, {tokens:,} tokens{chosen_on}", "", *_chosen(on_layer)]
+        tried = [row for row in rows if row.get("layer") == first and row["seed"] == 0]
+        lines += ["", f"### Settings tried on layer {first} with {tokens:,} tokens, seed 0", "", *_tried(tried)]
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
     return "\n".join([*lines, "", f"Versions: {versions}."]) + "\n"
 
@@ -66,9 +69,8 @@ def _chosen(rows: list[dict]) -> list[str]:
 def _tried(rows: list[dict]) -> list[str]:
     lines = ["| trainer | setting | CE recovered | FVU | L0 | dead |", "|---|---|---|---|---|---|"]
     for row in rows:
-        if row.get("seed") == 0:
-            values = f"{row['ce_recovered']:.3f} | {row['fvu']:.3f} | {row['l0']:.1f} | {row['dead']:.0f}"
-            lines.append(f"| {row['library']} {row['architecture']} | {_setting(row['setting'])} | {values} |")
+        values = f"{row['ce_recovered']:.3f} | {row['fvu']:.3f} | {row['l0']:.1f} | {row['dead']:.0f}"
+        lines.append(f"| {row['library']} {row['architecture']} | {_setting(row['setting'])} | {values} |")
     return lines
 
 

@@ -1,6 +1,7 @@
-"""What the benchmarks of quality read: the default's model, text and layer 14, made once and kept in a folder."""
+"""What the benchmarks of quality read: the default's model, text and some layers, made once and kept in a folder."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,15 +26,15 @@ STORE = {"dtype": "float16", "compression": "none", "outlier_norm": 10, "shard_r
 METRICS = ("ce_recovered", "kl_recovered", "fvu", "l0", "dead")
 
 
-def default(tokens: int) -> dict:
-    """Resolved config: the first `tokens` tokens of the embedded default at layer 14."""
+def default(tokens: int, layers: Sequence[int] = (14,)) -> dict:
+    """Resolved config: the first `tokens` tokens of the embedded default at these layers."""
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
     corpus = config["corpus"] | {"tokens": parse_size(config["corpus"]["tokens"]), "held_out_tokens": 16_000, "seed": 0}
-    return _config(config["base_model"], corpus, 14, tokens, {"tokens": 8000, "patched_tokens": 4000})
+    return config_of(config["base_model"], corpus, layers, tokens, {"tokens": 8000, "patched_tokens": 4000})
 
 
-def toy(folder: Path) -> dict:
-    """Resolved config: a random model of 16 dimensions that reads numbered sentences."""
+def toy(folder: Path, layers: Sequence[int] = (1,)) -> dict:
+    """Resolved config: a random model of two layers and 16 dimensions that reads numbered sentences."""
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / "text.txt"
     text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(400)), encoding="utf-8")
@@ -42,15 +43,16 @@ def toy(folder: Path) -> dict:
     corpus = {"name": "toy", "source": "local", "path": str(text), "context": 16}
     corpus |= {"tokens": 3000, "held_out_tokens": 500, "seed": 0}
     evaluation = {"tokens": 400, "patched_tokens": 200}
-    return _config(model | {"tokenizer": "bytes", "dtype": "float32"}, corpus, 1, 2048, evaluation)
+    return config_of(model | {"tokenizer": "bytes", "dtype": "float32"}, corpus, layers, 2048, evaluation)
 
 
-def _config(base_model: dict, corpus: dict, layer: int, tokens: int, evaluation: dict) -> dict:
+def config_of(base_model: dict, corpus: dict, layers: Sequence[int], tokens: int, evaluation: dict) -> dict:
+    """A resolved config without recipes."""
     return {
         "base_model": base_model,
         "corpus": corpus,
-        "activations": {"site": "resid_post", "layers": [layer], "contexts_per_batch": 16, "seed": 0}
-        | {"layers_per_pass": 1, "max_live_stores": 2, **STORE},
+        "activations": {"site": "resid_post", "layers": list(layers), "contexts_per_batch": 16, "seed": 0}
+        | {"layers_per_pass": len(layers), "max_live_stores": 2 * len(layers), **STORE},
         "training": {"tokens": tokens, "snapshots": []},
         "recipes": {},
         "evaluation": evaluation | {"contexts_per_batch": 8, "outlier_norm": 10},
@@ -58,24 +60,27 @@ def _config(base_model: dict, corpus: dict, layer: int, tokens: int, evaluation:
 
 
 class Real:
-    """Files in a folder, each made as the workflow would where the right one is not there yet."""
+    """One layer's files in a folder, each made as the workflow would where the right one is not there yet."""
 
-    def __init__(self, folder: Path, config: dict):
+    def __init__(self, folder: Path, config: dict, layer: int | None = None):
+        """layer: one of the config's, by default the first; one pass of the model saves them all."""
         self.folder, self.config = folder, config
-        self.layer, self.tokens = config["activations"]["layers"][0], config["training"]["tokens"]
-        self.window = {"snapshot": Atlas(config).last}
+        layers = config["activations"]["layers"]
+        self.layer, self.tokens = layers[0] if layer is None else layer, config["training"]["tokens"]
+        self.window, self.seconds = {"snapshot": Atlas(config).last}, {}  # what each stage that was not there took
         self.model, self.corpus = folder / "model/provenance.json", folder / "corpus.zarr"
-        self.held_out, self.saved = folder / "held_out.zarr", folder / f"saved_{self.tokens}.zarr"
+        of = "-".join(map(str, layers))
+        self.held_out, self.saved = folder / f"held_out_{of}.zarr", folder / f"saved_{of}_{self.tokens}.zarr"
         self._make("prepare_model", prepare, self.model)
         self._make("tokenize", tokenize, self.model, self.corpus)
-        hold_out, save = (partial(function, layers=[self.layer]) for function in (save_held_out, save_activations))
+        hold_out, save = (partial(function, layers=layers) for function in (save_held_out, save_activations))
         self._make("save_held_out", hold_out, self.model, self.corpus, self.held_out)
         self._make("save_activations", save, self.model, self.corpus, self.saved, **self.window)
 
     def store(self, **how) -> Path:
         """The store with the keys of `activations` that are given in `how`."""
         config = self.config | {"activations": self.config["activations"] | how}
-        path = self.folder / ("_".join(map(str, ["store", self.tokens, *how.values()])) + ".zarr")
+        path = self.folder / ("_".join(map(str, ["store", self.layer, self.tokens, *how.values()])) + ".zarr")
         self._make(
             "shard_activations", shard_activations, self.saved, path, config=config, layer=self.layer, **self.window
         )
@@ -107,8 +112,10 @@ class Real:
         record = make_record(stage, settings, atlas.version(stage), inputs)
         if _identity(files[-1]) != record["identity"]:
             print(stage, files[-1].name, flush=True)
+            began = time.perf_counter()
             with recording(record):
                 function(*files, **as_arguments(settings))
+            self.seconds[stage] = time.perf_counter() - began
 
 
 def _identity(path: Path) -> str | None:

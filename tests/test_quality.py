@@ -40,10 +40,21 @@ def test_every_trainer_is_measured_or_says_why_not(tmp_path):
         if "reason" not in row:
             assert row["fvu"] > 0 and 0 < row["l0"] <= 128
     ours = [row for row in rows if row["library"] == "sae_atlas" and row["architecture"] == "topk"]
-    assert [row["seed"] for row in ours if row["chosen"]] == [0, 1]
-    best = choose([row for row in ours if row["seed"] == 0])
+    assert [(row["layer"], row["seed"]) for row in ours if row["chosen"]] == [(1, 0), (1, 1), (0, 0), (0, 1)]
+    best = choose([row for row in ours if (row["layer"], row["seed"]) == (1, 0)])
     assert all(row["chosen"] == (row["setting"] == best) for row in ours)
     assert ours[0]["l0"] == pytest.approx(32, rel=0.05)
+
+
+@pytest.mark.long
+def test_all_that_a_gpu_is_asked_runs_at_toy_size_without_one(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--toy", "--out", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    found = json.loads((tmp_path / "gpu_check.json").read_text())
+    stages = ["save_activations", "save_held_out", "shard_activations", "train_sae", "train_sae", "evaluate_sae"]
+    assert [name.split(",")[0] for name in found["chain"]] == stages
+    assert all(took["tokens per second"] > 0 for took in found["chain"].values())
+    assert [row["finite"] for row in found["steps"]] == [True, True]
 
 
 def test_what_goes_on_has_the_fewest_dead_of_those_that_recover_as_much():
