@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hub import serve
 from refusing import refusing
 from test_interrupted_downloads import NAME, make_repository
 
-from workflow import ROOT
+from workflow import ROOT, small
 
 KEYS = ("base_model", "corpus", "pretrained")
 CARD = "---\nlicense: mit\nconfigs:\n- config_name: default\n  data_files: text.jsonl\n---\nModel and text.\n"
@@ -99,6 +100,20 @@ def test_without_internet_a_line_says_what_to_fetch_before_and_then_it_works(awa
         hub.requests.clear()
     assert fetched(tmp_path / "full", cut_off) == there
     assert hub.requests == []
+
+
+def test_a_start_asks_for_the_models_sizes_once_and_then_needs_no_network(hub, tmp_path):
+    """With a hub that could not be reached, every start waited for half a minute for what lay in the cache."""
+    config = small(base_model={"name": "theirs", "source": "hub", "id": NAME, "revision": "main"})
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    hub.requests.clear()
+    for cache, url in (("a", hub.url), ("a", "http://127.0.0.1:9"), ("b", "http://127.0.0.1:9")):  # b: measured anew
+        known = environment(tmp_path / "home", url, XDG_CACHE_HOME=str(tmp_path / cache))
+        command = [sys.executable, "-m", "sae_atlas", "check", str(tmp_path / "config.yaml")]
+        done = subprocess.run(command, env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0 and "Retrying" not in done.stdout, done.stdout
+    assert {path.rsplit("/", 1)[-1] for _, path, _ in hub.requests if "/resolve/" in path} == {"config.json"}
+    assert len(list((tmp_path / "b").rglob("*.json"))) == 1
 
 
 def test_what_takes_no_locks_and_no_links_takes_what_is_fetched(hub, there, tmp_path):

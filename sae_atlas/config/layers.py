@@ -92,8 +92,11 @@ def read_config_file(file: Path) -> dict:
 
 @cache  # several sections need it, each by a call of the hub's client
 def _hub_config(name: str, revision: str | None, also: str, at_hand: bool) -> dict:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
+    # Every start of a run asks; where the hub cannot be reached, its client tries for half a minute before it gives up.
+    if isinstance(cached := try_to_load_from_cache(name, "config.json", revision=revision), str):
+        return read_config_file(Path(cached))
     try:
         return read_config_file(Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=at_hand)))
     except Exception as error:  # the hub's client raises errors of many libraries

@@ -19,7 +19,6 @@ from sae_atlas.config.layers import model_config
 from sae_atlas.config.made import base_of
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.files import write_json
-from sae_atlas.io.hub import refuse
 from sae_atlas.io.log import logger
 from sae_atlas.io.provenance import code_identity
 
@@ -107,11 +106,12 @@ def transformers_config(base_model: dict):
         if source == "local":
             return AutoConfig.from_pretrained(Path(section["path"]).expanduser(), local_files_only=True, **settings)
         if source == "hub":
-            return AutoConfig.from_pretrained(section["id"], revision=section.get("revision"), **settings)
+            model_config(section)  # fetched, if it is not here
+            return AutoConfig.from_pretrained(
+                section["id"], revision=section.get("revision"), local_files_only=True, **settings
+            )
         return AutoConfig.for_model(**{"bos_token_id": 0, "eos_token_id": 0, **model_config(section)})
     except (OSError, ValueError, TypeError) as error:
-        if source == "hub" and isinstance(error, OSError):
-            refuse(error, "base_model.id", section["id"], section.get("revision"), "config.json")
         raise AtlasError(f"base_model: its config cannot be had ({reason(error)}); check source and network") from error
 
 
