@@ -50,6 +50,24 @@ SIZES = {
         "chunk_size": 8,
     },
     "ministral": SMALL | {"head_dim": 16, "num_key_value_heads": 2},
+    "plbart": {"d_model": 64, "decoder_layers": 4, "encoder_layers": 2, "is_decoder": True, "is_encoder_decoder": False}
+    | {f"{part}_attention_heads": 4 for part in ("encoder", "decoder")}
+    | {f"{part}_ffn_dim": 128 for part in ("encoder", "decoder")},
+    "reformer": {"is_decoder": True, "hidden_size": 64, "num_attention_heads": 4, "attention_head_size": 16}
+    | {
+        "feed_forward_size": 128,
+        "attn_layers": ["local"] * 4,
+        "axial_pos_shape": [8, 8],
+        "axial_pos_embds_dim": [32, 32],
+    }
+    | {"max_position_embeddings": 64, "local_attn_chunk_length": 8},
+    "xlstm": {"hidden_size": 64, "embedding_dim": 64, "num_blocks": 4, "num_hidden_layers": 4, "num_heads": 4}
+    | {"qk_dim_factor": 0.5, "chunk_size": 8},
+    "xmod": SMALL | {"default_language": "en_XX", "is_decoder": True},
+    "zamba2": SMALL
+    | {"num_key_value_heads": 4, "mamba_d_state": 16, "n_mamba_heads": 4, "mamba_ngroups": 1, "chunk_size": 8}
+    | {"num_mem_blocks": 1, "hybrid_layer_ids": [2], "layers_block_type": ["mamba", "mamba", "hybrid", "mamba"]}
+    | {"attention_hidden_size": 128, "attention_head_dim": 32},
     "rwkv": {"hidden_size": 64, "attention_hidden_size": 64, "num_hidden_layers": 4},
 }
 
@@ -59,10 +77,10 @@ def layers_of(kind: str):
     try:
         config = AutoConfig.for_model(kind, **SIZES.get(kind, {}))
         model = random_layers(config, list(range(config.get_text_config().num_hidden_layers)))
+    except LookupError:
+        raise
     except Exception as error:  # of the config's own class
-        raise LookupError(reason(error)) from error
-    if model is None:
-        raise LookupError("no few layers of it can be made")
+        raise LookupError(reason(error.__cause__ or error)) from error
     try:
         with torch.inference_mode():
             forward_pass(model, trial_tokens(model))

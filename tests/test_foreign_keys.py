@@ -47,6 +47,11 @@ def written(folder, kind, architecture, changes):
         ("saelens", "relu", {"metadata": {"hook_name_out": "blocks.3.hook_mlp_out"}}, "hook_name_out .* is not supported"),
         ("saelens", "relu", {"metadata": {"model_from_pretrained_kwargs": {"center_writing_weights": True}}},
          "center_writing_weights True is not supported"),
+        *(("saelens", kind, {"rescale_acts_by_decoder_norm": True}, "rescale_acts_by_decoder_norm True is not supported")
+          for kind in ("relu", "jumprelu")),
+        ("saelens", "relu", {"metadata": {"hook_layer": 7}}, "hook_name is 'blocks.3.hook_resid_post', but its layer 7"),
+        ("dictionary_learning", "topk", {"trainer": {"submodule_name": "resid_post_layer_7"}}, "but its layer 3"),
+        ("dictionary_learning", "topk", {"trainer": {"submodule_name": "model.layers.7"}}, "but its layer 3"),
         ("saelens", "relu", {"d_sae": 32}, "d_sae is 32, the weights have 64"),
         ("saelens", "relu", {"d_in": 17}, "d_in is 17, the weights have 16"),
         ("saelens", "topk", {"k": D_SAE + 1}, "k is 65, not a whole number from 1 to the 64 latents"),
@@ -167,10 +172,31 @@ def test_tensors_that_a_format_gained_later_are_optional(tmp_path):
         ("resid_post_layer_3", "resid_post"),
         ("mlp_out_layer_3", "mlp_out"),
         ("blocks.3.resid_pre", "resid_pre"),
-        ("mine", None),
+        ("resid_post", "resid_post"),
+        ("model.layers.3", "resid_post"),
+        ("transformer.h.3.mlp", "mlp_out"),
+        ("mine", "mine"),  # no site of a config
         (None, None),
     ],
 )
 def test_what_dictionary_learning_calls_a_submodule_is_a_site_where_it_says_so(tmp_path, name, site):
     folder = written(tmp_path, "dictionary_learning", "topk", {"trainer": {"submodule_name": name}})
-    assert load_sae(folder).config["activations"]["site"] == site
+    activations = load_sae(folder).config["activations"]
+    assert (activations["site"], activations["layer"]) == (site, 3)
+
+
+@pytest.mark.parametrize(
+    ("hook", "layer", "said"),
+    [
+        ("hook_embed", None, ("hook_embed", None)),
+        ("ln_final.hook_normalized", None, ("ln_final.hook_normalized", None)),
+        ("unembed", 3, ("unembed", 3)),
+        (None, 7, (None, 7)),
+        ("blocks.3.hook_resid_post", 3, ("resid_post", 3)),
+    ],
+)
+def test_where_saelens_read_is_kept_also_where_no_site_of_ours_is_there(tmp_path, hook, layer, said):
+    """So that import_sae, which compares it with the config, refuses it."""
+    folder = written(tmp_path, "saelens", "relu", {"metadata": {"hook_name": hook, "hook_layer": layer}})
+    activations = load_sae(folder).config["activations"]
+    assert (activations["site"], activations["layer"]) == said

@@ -24,6 +24,7 @@ from sae_atlas.io.files import read_json, write_json
 from sae_atlas.io.provenance import code_identity, current_record, make_record, recording
 from sae_atlas.io.tables import identities, write_table
 from sae_atlas.plan.costs import read_costs
+from sae_atlas.publish.formats.saelens_pair import FILES
 from sae_atlas.stages import STAGES
 from sae_atlas.stages.explorer import TABLES
 from sae_atlas.stages.job import job
@@ -256,7 +257,9 @@ def test_names_of_every_rule_and_settings_of_its_stage_are_its_functions(tmp_pat
     monkeypatch.setenv("PYTHONPATH", "")  # the workflow sets it for its scripts
     if atlas == "of everything":
         for layer in (0, 1):
-            (tmp_path / "published" / f"small-neox_resid{layer}_exp4_2k_topk").mkdir(parents=True)
+            (folder := tmp_path / "published" / f"small-neox_resid{layer}_exp4_2k_topk").mkdir(parents=True)
+            for name in FILES:
+                (folder / name).write_bytes(b"")
         recipes = ATLAS["recipes"] | published(tmp_path / "published")
         config = ATLAS | {"base_model": LIFE, "recipes": recipes}
         planned, rules = jobs_of("Snakefile", config, "all", "contexts_json", "neuronpedia"), set(STAGES)

@@ -64,12 +64,12 @@ def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
         ),
         (
             "recipes.topk",
-            {"architecture": "jumprelu", "expansion": 2, "jumprelu": {"target_l0": 65}},
+            {"architecture": "jumprelu", "expansion": 2, "batch": 16, "jumprelu": {"target_l0": 65}},
             "recipes.topk.jumprelu.target_l0: 65 is more than the 64 latents (2 x 32)",
         ),
         (
             "recipes.topk",
-            {"architecture": "matryoshka", "expansion": 4, "groups": [0.001, 0.999]},
+            {"architecture": "matryoshka", "expansion": 4, "batch": 16, "groups": [0.001, 0.999]},
             "recipes.topk.groups: one of them has none of the 128 latents (4 x 32); write larger fractions",
         ),
         (
@@ -94,8 +94,18 @@ def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
         ("recipes", {}, "recipes: {} does not fit; write a section of recipes by name"),
         ("recipes.a b", {"architecture": "topk"}, "recipes: 'a b' does not fit as a name; write at most 80 letters"),
         (
+            "recipes.topk.batch",
+            1001,
+            "recipes.topk.batch: 1001 is more than the 1000 tokens of the shortest window between snapshots; lower it",
+        ),
+        (
+            "base_model.sizes.vocab_size",
+            120,
+            "base_model.sizes.vocab_size: 120 is less than the 257 ids of its tokenizer; leave it out or raise it",
+        ),
+        (
             "recipes.TopK",
-            {"architecture": "topk", "expansion": 4, "k": 4},
+            {"architecture": "topk", "expansion": 4, "batch": 16, "k": 4},
             "recipes: 'topk' and 'TopK' are one folder where case is ignored (macOS); rename one",
         ),
         (

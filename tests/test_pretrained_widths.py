@@ -114,7 +114,7 @@ def test_a_width_that_cannot_be_told_is_one_line_before_the_run(tmp_path, config
     with pytest.raises(AtlasError, match=words) as error:
         complete_config(atlas_of(tmp_path), "config.yaml")
     line = str(error.value)
-    assert line.startswith("recipes.theirs: the width of its SAEs cannot be told: ") and "\n" not in line
+    assert line.startswith("config.yaml: recipes.theirs: the width of its SAEs cannot be told: ") and "\n" not in line
 
 
 def test_a_release_that_is_not_there_is_one_line(tmp_path):

@@ -190,9 +190,28 @@ def test_what_goes_into_a_module_is_a_site():
 def test_a_module_whose_values_are_not_one_activation_per_token_is_no_site():
     model = other("qwen3")
     with pytest.raises(
-        AtlasError, match=r"q_norm holds values of 4 dimensions, \(2, 8, 2, 16\); a site has one activation"
+        AtlasError, match=r"q_norm holds \[2, 8, 2, 16\] for 2 contexts of 8 tokens; a site has one activation"
     ):
         check_site(model, "model.layers.{layer}.self_attn.q_norm", [0], {})
+
+
+def test_what_goes_into_a_module_is_found_where_it_is_given_by_name():
+    """Llama's attention is called with names alone."""
+    model = random_model("llama")
+    site = "in:model.layers.{layer}.self_attn"
+    read = captured(model, site, [0, 2])[2]
+    assert torch.equal(read, captured(model, "model.layers.{layer}.input_layernorm", [0, 2])[2])
+    before = captured(model, "attn_out", [1])[1]
+    with patch(model, site, 1, lambda value: 2 * value):
+        assert not torch.equal(captured(model, "attn_out", [1])[1], before)
+
+
+def test_a_module_that_is_run_twice_in_a_pass_is_refused():
+    model = random_model("llama")
+    twice = model.model.layers[0].mlp.up_proj
+    model.model.layers[0].mlp.gate_proj = twice
+    with pytest.raises(AtlasError, match=r"layers\.0\.mlp\.gate_proj is run 2 times in a pass"):
+        check_site(model, "model.layers.{layer}.mlp.gate_proj", [0], {})
 
 
 LLAMA = SIZES["llama"] | {"pad_token_id": None}
@@ -218,6 +237,20 @@ def other(architecture: str):
     for weight in model.parameters():
         weight.copy_(0.3 * torch.randn_like(weight) + (weight.ndim < 2))
     return model
+
+
+def test_a_module_that_is_not_run_is_refused():
+    """Mamba computes its convolution from the module's weights."""
+    with pytest.raises(AtlasError, match=r"backbone\.layers\.0\.mixer\.conv1d is not run in a pass"):
+        check_site(other("mamba"), "backbone.layers.{layer}.mixer.conv1d", [0], {})
+
+
+def test_channels_are_not_taken_for_tokens():
+    """The convolution of Recurrent Gemma gives [batch, channels, context + 3]."""
+    sizes = LLAMA | {"lru_width": 32, "head_dim": 16, "block_types": ["recurrent", "recurrent", "attention"]}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("recurrent_gemma", vocab_size=64, **sizes)).eval()
+    with pytest.raises(AtlasError, match=r"conv_1d holds \[2, 32, 11\] for 2 contexts of 8 tokens"):
+        check_site(model, "model.layers.{layer}.temporal_block.conv_1d", [0], {})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -84,16 +84,25 @@ def training_log(folder, layer: int, snapshot: str):
     return folder / "results" / "logs" / "train_sae" / RECIPE / f"layer{layer:02d}_{snapshot}.log"
 
 
-def running(folder, layer: int, snapshot: str) -> str:
-    """Wait until this training is at its steps; its job's number."""
-    log = training_log(folder, layer, snapshot)
-    wait_for(lambda: log.exists() and " steps of " in log.read_text(), f"{log} to begin", LONGEST)
-    for line in ask("squeue", "-h", "-t", "running", "-o", "%i %k").splitlines():
-        if "train_sae" in line and f"{layer:02d}" in line and snapshot in line:
-            job = line.split()[0]
-            assert "GRES=gpu:1(IDX:" in ask("scontrol", "--details", "show", "job", job)  # a card is set aside for it
-            return job
-    raise AssertionError(f"no running job trains layer {layer} to {snapshot}")
+def running(folder, snapshot: str, but: int | None = None) -> tuple[str, int]:
+    """Wait until the training of a layer (another than `but`) to this snapshot is at its steps; its job's number, the layer.
+
+    Which layer comes first is Snakemake's choice.
+    """
+
+    def found() -> tuple[str, int] | None:
+        for line in ask("squeue", "-h", "-t", "running", "-o", "%i %k").splitlines():
+            job, _, comment = line.partition(" ")
+            for layer in LAYERS:
+                log = training_log(folder, layer, snapshot)
+                named = "train_sae" in comment and f"{layer:02d}" in comment and snapshot in comment
+                if named and layer != but and log.exists() and " steps of " in log.read_text():
+                    return job, layer
+        return None
+
+    job, layer = wait_for(found, f"a training to {snapshot}", LONGEST)
+    assert "GRES=gpu:1(IDX:" in ask("scontrol", "--details", "show", "job", job)  # a card is set aside for it
+    return job, layer
 
 
 def checkpoints(folder) -> dict[str, bytes]:
@@ -128,9 +137,10 @@ def test_a_run_with_four_faults_ends_with_the_same_bits(cluster, tmp_path):
         command(folder, file, *arguments), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
     )
     try:
-        subprocess.run(["scancel", running(folder, 0, "4k")], check=True)
-        running(folder, 1, "4k")
-        stop_process(folder, 1, "4k")  # for the rest of its minute, while the others go on
+        job, cancelled = running(folder, "4k")
+        subprocess.run(["scancel", job], check=True)
+        _, stopped = running(folder, "4k", but=cancelled)
+        stop_process(folder, stopped, "4k")  # for the rest of its minute, while the others go on
         wait_for(lambda: "CANCELLED" in cluster.completed(), "the cancelled job to end")
         cluster.restart_controller()
         wait_for(lambda: "TIMEOUT" in cluster.completed(), "the job over its time to end", LONGEST)
@@ -143,7 +153,7 @@ def test_a_run_with_four_faults_ends_with_the_same_bits(cluster, tmp_path):
     states = cluster.completed()
     assert states.count("CANCELLED") == 1
     assert states.count("TIMEOUT") == 1
-    for layer in (0, 1):
+    for layer in (cancelled, stopped):
         assert "going on after step" in training_log(folder, layer, "4k").read_text()
     jobs = own_jobs(folder)
     check_partitions(jobs)

@@ -189,3 +189,15 @@ def test_paragraphs_are_those_between_pairs_of_line_ends(tmp_path):
         (tmp_path / "t.txt").write_text(text)
         expected = [each for each in text.split("\n\n") if each]
         assert read(str(tmp_path / "t.txt")) == in_order(expected)
+
+
+@pytest.mark.parametrize("kind", [".txt", ".jsonl", ".csv"])
+def test_a_byte_order_mark_is_no_text(tmp_path, kind):
+    (tmp_path / f"t{kind}").write_bytes(b"\xef\xbb\xbf" + content(kind))
+    assert read(str(tmp_path / f"t{kind}")) == in_order()
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("text,text\na,b\n")
+    with pytest.raises(AtlasError, match=r"corpus\.field: .*t\.csv has 2 columns 'text'; rename one of them"):
+        read(str(tmp_path / "t.csv"))

@@ -38,7 +38,9 @@ def prepare(provenance: str | Path, made: str | Path | None = None, **settings) 
         }
         origin = makers[settings["source"]](settings, folder)
     model = (provenance.parent / origin["path"]).resolve()
-    write_json(provenance, {**origin, **checked_sizes(model), "sites": _sites(model), "record": current_record()})
+    sizes, sites = checked_sizes(model), _sites(model)
+    sizes["n_layers"] = len(sites["layers"])  # a config may count parts of blocks, or an encoder's
+    write_json(provenance, {**origin, **sizes, "sites": sites, "record": current_record()})
 
 
 def _from_package(settings: dict, folder: Path) -> dict:
@@ -157,7 +159,7 @@ def checked_sizes(folder: Path) -> dict:
     plain = {"trust_remote_code": False, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(folder, **plain)
-        text = config.get_text_config()
+        text = config.get_text_config(decoder=True)
         words = AutoTokenizer.from_pretrained(folder, **plain)
         # Without its files transformers makes a tokenizer of special tokens alone.
         if not set(words.get_vocab()) - set(words.all_special_tokens):

@@ -10,11 +10,12 @@ import zarr
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sae_atlas.base_models.packages import MODELS
+from sae_atlas.config.layers import transformers_config
 from sae_atlas.config.read import read_config
 from sae_atlas.io.arrays import Rows
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.metrics.importance import participation_ratio
-from sae_atlas.plan.site_check import random_layers, transformers_config
+from sae_atlas.plan.site_check import random_layers
 from sae_atlas.sites import SITES
 from sae_atlas.sites.measure import measure
 from sae_atlas.sites.points import Sites
@@ -32,12 +33,13 @@ def list_sites(model: str, directory: str | Path = ".") -> str:
     """
     configured = model.endswith((".yaml", ".yml"))
     config = transformers_config(read_config(model)["base_model"] if configured else _section(model))
-    text = config.get_text_config()
-    few = random_layers(config, list(range(text.num_hidden_layers)))
-    if few is None:
+    text = config.get_text_config(decoder=True)
+    try:
+        few = random_layers(config, list(range(text.num_hidden_layers)))
+    except LookupError as error:
         raise AtlasError(
-            f"base_model: no few random layers of a {config.model_type} can be made; its sites are not known"
-        )
+            f"base_model: no few random layers of a {config.model_type} can be made ({error}); its sites are not known"
+        ) from error
     sites = measure(few)
     count, width = text.num_hidden_layers, text.hidden_size
     lines = [

@@ -74,12 +74,15 @@ def problems(activations: Activations, base_model: Model):
             f"activations.shard_rows: {activations.shard_rows} is not a multiple of chunk_rows ({activations.chunk_rows}); "
             "make it one"
         )
+    count = None
     try:
-        count = count_layers(model) if layers == "all" or base_model.source not in ELSEWHERE else None
-        chosen = named_layers(layers, model)
+        if layers == "all" or base_model.source not in ELSEWHERE:
+            count = count_layers(model)
     except AtlasError as error:
-        yield str(error)
-        return
+        if layers == "all":
+            yield str(error)
+            return
+    chosen = named_layers(layers, model)
     beyond = [layer for layer in chosen if count is not None and layer >= count]
     if beyond:
         yield f"activations.layers: no layer {beyond[0]}; {base_model.name} has layers 0 to {count - 1}"

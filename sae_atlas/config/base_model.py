@@ -9,7 +9,7 @@ from pydantic import Field
 from sae_atlas.base_models.from_scratch import PRESETS, model_sizes
 from sae_atlas.base_models.names import ARCHITECTURES, FineTunedName, parse_fine_tuned, parse_pretrained
 from sae_atlas.config.keys import HubId, Name, Number, Revision, Section, Text, Whole, Words, key
-from sae_atlas.config.layers import POSITIONS, stated
+from sae_atlas.config.layers import POSITIONS, VOCABULARIES, stated
 from sae_atlas.config.made import MADE, TUNED, base_of
 from sae_atlas.config.texts import Corpus, Domain
 from sae_atlas.io.errors import AtlasError
@@ -102,6 +102,9 @@ def problems(base_model: Model, corpus: Corpus, where: str = "base_model"):
             return
         if (base_model.preset is None) == (base_model.sizes is None):
             yield f"{where}.preset: give either a preset ({', '.join(PRESETS)}) or sizes"
+    words, rows = VOCABULARIES.get(base_model.tokenizer), (base_model.sizes or {}).get("vocab_size")
+    if words and isinstance(rows, int) and rows < words:
+        yield f"{where}.sizes.vocab_size: {rows} is less than the {words:,} ids of its tokenizer; leave it out or raise it"
     if source == "lora" and base_model.device_map:
         yield f"{where}.device_map: an adapter is put on whole models only; remove it, or give source `merged`"
     if source in TUNED:

@@ -10,9 +10,10 @@ from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.hub import refuse
 
 MOST = 9999  # blocks of a model
-# Names that configs have for one thing, as transformers' attribute maps list them.
-LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
+# Names that configs have for one thing, as transformers' attribute maps list them. Of an encoder-decoder the decoder is meant.
+COUNTED = ("decoder_layers", "num_hidden_layers", "n_layer")  # others may count parts of blocks
+LAYERS = (*COUNTED, "num_layers", "n_layers")
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
 VOCABULARIES = {"bytes": 257, "package": 49152}  # of the tokenizers that random models take
 
@@ -28,14 +29,18 @@ def named_layers(layers: str | list[int], base_model: dict) -> list[int]:
 
 
 def count_layers(base_model: dict) -> int:
-    """Blocks of the base model, from its own config. Raises AtlasError if that cannot be read."""
+    """Blocks of the base model, from its own config, or as transformers reads it. Raises AtlasError if neither tells."""
     config = text_part(model_config(base_model, also=", or list activations.layers (`0-23`)"))
-    for key in LAYERS:
-        if key in config:
-            if type(config[key]) is int and 0 < config[key] <= MOST:
-                return config[key]
-            raise AtlasError(f"activations.layers: the model's config says {key} {str(config[key])[:40]!r}; list them")
-    raise AtlasError("activations.layers: the model's config does not say how many layers it has; list them")
+    key, count = next(((name, config[name]) for name in COUNTED if name in config), (None, None))
+    if key is None:
+        key, count = "num_hidden_layers", _layers_by_library(base_model)
+    if type(count) is int and 0 < count <= MOST:
+        return count
+    raise AtlasError(f"activations.layers: the model's config says {key} {str(count)[:40]!r}; list them")
+
+
+def _layers_by_library(base_model: dict) -> int | None:
+    return getattr(transformers_config(base_model).get_text_config(decoder=True), "num_hidden_layers", None)
 
 
 def stated(base_model: dict, names: tuple[str, ...]) -> int | None:
@@ -80,6 +85,34 @@ def model_config(base_model: dict, also: str = "", at_hand: bool = False) -> dic
             raise AtlasError(f"base_model.path: {file} is not there; give a folder in transformers format")
         return read_config_file(file)
     return _hub_config(base_model["id"], base_model.get("revision"), also, at_hand)
+
+
+def transformers_config(base_model: dict):
+    """The transformers config of a config's section `base_model`. Raises AtlasError if it cannot be had."""
+    from transformers import AutoConfig
+
+    from sae_atlas.base_models.restoration import read_restoration  # makes its architecture known to transformers, too
+
+    section, settings = base_of(base_model), {"trust_remote_code": False}
+    source = section["source"]
+    try:
+        if source == "restoration":
+            return read_restoration(section["path"]).config
+        if source == "local":
+            return AutoConfig.from_pretrained(Path(section["path"]).expanduser(), local_files_only=True, **settings)
+        if source == "hub":
+            model_config(section)  # fetched, if it is not here
+            return AutoConfig.from_pretrained(
+                section["id"], revision=section.get("revision"), local_files_only=True, **settings
+            )
+        return AutoConfig.for_model(**{"bos_token_id": 0, "eos_token_id": 0, **model_config(section)})
+    except AtlasError:
+        raise
+    except Exception as error:  # the library's checks of values raise errors of their own
+        why = reason(error.__cause__ or error)  # what a check of values says is in the error that it was raised from
+        if source in ("random", "pretrain"):
+            raise AtlasError(f"base_model.sizes: no model can be made of them ({why}); correct them") from error
+        raise AtlasError(f"base_model: its config cannot be had ({why}); check source and network") from error
 
 
 def read_config_file(file: Path) -> dict:

@@ -33,9 +33,12 @@ def complete_config(config: dict, file: str) -> dict:
     complete["model_device"] = SPREAD if "device_map" in complete["base_model"] else device
     complete["device"] = device  # it changes no numbers, as the device of the base model does not
     complete["base_model"] = base_model.completed(complete["base_model"], complete["corpus"]["context"])
-    complete["activations"] = activations.completed(complete["activations"], complete["base_model"])
-    for name, recipe in recipes.items():
-        recipes[name] = published.completed(recipe, name, complete["activations"]["layers"])
+    try:
+        complete["activations"] = activations.completed(complete["activations"], complete["base_model"])
+        for name, recipe in recipes.items():
+            recipes[name] = published.completed(recipe, name, complete["activations"]["layers"])
+    except AtlasError as error:
+        raise AtlasError(f"{file}: {error}") from error
     complete["training"] = training.completed(complete["training"])
     if "features" in complete:
         layers, tokens = complete["activations"]["layers"], complete["corpus"]["tokens"]

@@ -55,6 +55,13 @@ def length_problems(training: Training, corpus: Corpus, recipes: dict):
         yield (
             f"training.tokens: {training.tokens} is beyond the corpus ({corpus.tokens}); raise corpus.tokens or train on fewer"
         )
+    shortest = min(stop - start for start, stop in itertools.pairwise([0, *training.snapshots, training.tokens]))
+    for name, recipe in recipes.items():
+        if not isinstance(recipe, Published) and recipe.batch > shortest > 0:
+            yield (
+                f"recipes.{name}.batch: {recipe.batch} is more than the {shortest} tokens of the shortest window between "
+                "snapshots; lower it"
+            )
 
 
 def completed(training: dict) -> dict:

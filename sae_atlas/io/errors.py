@@ -7,6 +7,8 @@ from pathlib import Path
 REMAKE = "Delete it and rerun; it will be rebuilt."  # the remedy for an output of this workflow
 FETCH = "Fetch or make it again."  # for a file of the user's own
 
+LISTED = 40  # words in a line; a vocabulary has a hundred thousand
+
 
 class AtlasError(Exception):
     """What is wrong, where, and what to do about it, in one line.
@@ -38,4 +40,6 @@ def nearest(word: object, words: Iterable[object]) -> str:
 
 
 def listed(words: Iterable[object]) -> str:
-    return ", ".join(f"`{word}`" for word in words)
+    words = [f"`{word}`" for word in words]
+    more = f" and {len(words) - LISTED:,} more" if len(words) > LISTED else ""
+    return ", ".join(words[:LISTED]) + more

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import sae_atlas
 from sae_atlas.base_models.adapters import model_files
-from sae_atlas.config.layers import model_config
+from sae_atlas.config.layers import model_config, transformers_config
 from sae_atlas.config.made import base_of
-from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.errors import AtlasError, nearest, reason
 from sae_atlas.io.files import write_json
 from sae_atlas.io.log import logger
 from sae_atlas.io.provenance import code_identity
+from sae_atlas.training.recipe import contradictions
 
 LAYERS = 4  # the most that are made; one of each kind that the config lists
 PARAMETERS = 20_000_000  # the most that are made at the model's own width
@@ -36,6 +37,7 @@ SCALED = (  # with the number of heads
     "mamba_n_heads",
     "mamba_d_ssm",
 )
+LONGEST = 2048  # tokens that are tried on random layers
 PATIENCE = 120  # s that a run's start waits for the measurement
 SEED = 0
 
@@ -46,42 +48,49 @@ def check_config(config: dict, file: str) -> None:
     Of a model that is not here yet the jobs that fetch it tell.
     """
     activations = config["activations"]
-    if problem := model_problem(config["base_model"], activations["site"], activations["layers"]):
-        raise AtlasError(f"{file}: {problem}")
+    answer = model_answer(config["base_model"], activations["site"], activations["layers"], config["corpus"]["context"])
+    problems = [answer["problem"]] if answer["problem"] else []
+    if answer["width"]:
+        for name, recipe in config["recipes"].items():
+            problems += [f"recipes.{name}.{line}" for line in contradictions(recipe, answer["width"])]
+    if problems:
+        raise AtlasError("\n".join(f"{file}: {problem}" for problem in problems))
 
 
-def model_problem(base_model: dict, site: str, layers: list[int]) -> str | None:
-    """What is wrong with a config's model, or the site in these layers of it, in one line; None where nothing is known to be.
+def model_answer(base_model: dict, site: str, layers: list[int], context: int) -> dict:
+    """`problem`: what is wrong with a config's model, the site in these layers of it, or contexts of so many tokens, in one
+    line; None where nothing is known to be. `width`: of the site's activations, where it is known.
 
     base_model: the config's section; without its config.json nothing is known. The answer is kept in the user's cache
     folder, for it takes the import of torch and transformers.
     """
+    unknown = {"problem": None, "width": None}
     try:
         sizes = model_config(base_model)
     except AtlasError:
-        return None
+        return unknown
     code = code_identity("sites", "plan/site_check.py", "base_models/prepare.py", "base_models/load.py")
-    key = [sizes, site, layers, version("transformers"), code, _state(base_of(base_model))]
+    key = [sizes, site, layers, context, version("transformers"), code, _state(base_of(base_model))]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sae-atlas"
     file = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["problem"]
-    except (OSError, ValueError, KeyError):
+        return unknown | json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
         pass
     # In a process of its own: what reads the config stays as small as it is without torch.
     ours = [str(Path(sae_atlas.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    asked = [sys.executable, "-P", "-m", "sae_atlas.plan.site_check", json.dumps([base_model, site, layers])]
+    asked = [sys.executable, "-P", "-m", "sae_atlas.plan.site_check", json.dumps([base_model, site, layers, context])]
     settings = {"encoding": "utf-8", "env": os.environ | {"PYTHONPATH": os.pathsep.join(ours)}, "timeout": PATIENCE}
     try:
         done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, **settings)
     except subprocess.SubprocessError:
         logger.warning("the site is not measured before the run; the weights will tell")
-        return None
-    problem = json.loads(done.stdout)
+        return unknown
+    answer = json.loads(done.stdout)
     with suppress(OSError):  # a home that cannot be written: it is measured again the next time
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"problem": problem})
-    return problem
+        write_json(file, answer)
+    return answer
 
 
 def _state(section: dict) -> list:
@@ -92,38 +101,16 @@ def _state(section: dict) -> list:
     return [[name, file.stat().st_size, file.stat().st_mtime_ns] for name, file in files.items()]
 
 
-def transformers_config(base_model: dict):
-    """The transformers config of a config's section `base_model`. Raises AtlasError if it cannot be had."""
-    from transformers import AutoConfig
-
-    from sae_atlas.base_models.restoration import read_restoration
-
-    section, settings = base_of(base_model), {"trust_remote_code": False}
-    source = section["source"]
-    try:
-        if source == "restoration":
-            return read_restoration(section["path"]).config
-        if source == "local":
-            return AutoConfig.from_pretrained(Path(section["path"]).expanduser(), local_files_only=True, **settings)
-        if source == "hub":
-            model_config(section)  # fetched, if it is not here
-            return AutoConfig.from_pretrained(
-                section["id"], revision=section.get("revision"), local_files_only=True, **settings
-            )
-        return AutoConfig.for_model(**{"bos_token_id": 0, "eos_token_id": 0, **model_config(section)})
-    except (OSError, ValueError, TypeError) as error:
-        raise AtlasError(f"base_model: its config cannot be had ({reason(error)}); check source and network") from error
-
-
 def random_layers(config, layers: list[int]):
     """A model in float32 of a few layers of this config, one of each kind among `layers`, with random weights.
 
-    Its vocabulary is cut, and beyond PARAMETERS its heads and widths are too. None where it cannot be made of a size that
-    pays. Matrices are drawn anew, and vectors moved from where they begin, for some families begin with zeros.
+    Its vocabulary is cut, and beyond PARAMETERS its heads and widths are too. Matrices are drawn anew, and vectors moved from
+    where they begin, for some families begin with zeros. Raises LookupError where none can be made of a size that pays.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    why = []
     for narrower in (False, True):
         small = _shortened(config, layers)
         try:
@@ -132,9 +119,11 @@ def random_layers(config, layers: list[int]):
             with torch.device("meta"):
                 size = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(small).parameters())
             if size > (MOST if narrower else PARAMETERS):
+                why.append(f"{size / 1e6:,.0f} million parameters in a few {'narrow ' * narrower}layers")
                 continue
             model = AutoModelForCausalLM.from_config(small, dtype=torch.float32).eval()
-        except Exception:  # a family that does not allow these sizes raises errors of any kind
+        except Exception as error:  # a family that does not allow these sizes raises errors of any kind
+            why.append(reason(error.__cause__ or error))
             continue
         generator = torch.Generator().manual_seed(SEED)
         with torch.no_grad():
@@ -142,36 +131,94 @@ def random_layers(config, layers: list[int]):
                 drawn = torch.randn(weight.shape, generator=generator)
                 weight.copy_(0.5 * weight.shape[-1] ** -0.5 * drawn if weight.ndim > 1 else weight + 0.1 * drawn)
         return model
-    return None
+    raise LookupError("; ".join(dict.fromkeys(why)))
 
 
-def _problem(base_model: dict, site: str, layers: list[int]) -> str | None:
-    """In a process with torch: the tokenizer, then the site."""
+def _answer(base_model: dict, site: str, layers: list[int], context: int) -> dict:
+    """In a process with torch: the tokenizer, the sizes, then the site."""
     from sae_atlas.base_models.prepare import checked_sizes
 
     section = base_of(base_model)
-    if section["source"] == "local":
-        try:
+    try:
+        if section["source"] == "local":
             checked_sizes(Path(section["path"]).expanduser())
-        except AtlasError as error:
-            return str(error)
-    return _measured(transformers_config(base_model), site, layers)
+        config = transformers_config(base_model)
+        _check_family(config)
+        if section["source"] == "random":
+            _check_sizes(section["sizes"], config)
+        _check_positions(config, context)
+        return {"problem": None, "width": _measured(config, site, layers, context)}
+    except AtlasError as error:
+        return {"problem": str(error), "width": None}
 
 
-def _measured(config, site: str, layers: list[int]) -> str | None:
-    from sae_atlas.sites.hooks import check_site
+def _check_family(config) -> None:
+    """Raise AtlasError for a family that transformers has no causal language model of."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise AtlasError(
+            f"base_model: transformers has no causal language model of the family {config.model_type}; take one, or of a model "
+            "of text and images its language model alone"
+        )
+
+
+def _check_sizes(sizes: dict, config) -> None:
+    """Raise AtlasError for sizes that the family does not know, or of which no model can be made."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    plain = AutoConfig.for_model(config.model_type)
+    known = {*plain.to_dict(), *plain.attribute_map}
+    for name in sizes:
+        if name not in known:
+            raise AtlasError(f"base_model.sizes.{name}: {config.model_type} has no such size; {nearest(name, known)}")
+    try:
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # raised by the family's own code
+        raise AtlasError(f"base_model.sizes: no model can be made of them ({reason(error)}); correct them") from error
+
+
+def _check_positions(config, context: int) -> None:
+    text = config.get_text_config(decoder=True)
+    positions = getattr(text, "max_position_embeddings", None) or getattr(text, "max_target_positions", None)
+    if isinstance(positions, int) and context > positions:
+        raise AtlasError(f"corpus.context: {context} is more than the {positions} positions of the model; lower it")
+
+
+def _measured(config, site: str, layers: list[int], context: int) -> int | None:
+    """The site's width on random layers, if they are as wide as the model. Raises AtlasError for what they measure as wrong."""
+    import torch
+
+    from sae_atlas.sites.hooks import capture, check_site
     from sae_atlas.sites.measure import measure
+    from sae_atlas.sites.trace import forward_pass
 
-    model = random_layers(config, layers)
-    if model is None:
+    try:
+        model = random_layers(config, layers)
+    except LookupError as error:
+        logger.info("the site is not measured before the run (%s)", error)
         return None
     try:
         check_site(model, site, list(range(len(measure(model).blocks))), {})
+        with torch.inference_mode(), capture(model, site, [0]) as found:
+            forward_pass(model, torch.zeros(1, 8, dtype=torch.long))
     except AtlasError as error:
-        return f"{error} (measured on random layers made from its config)"
+        raise AtlasError(f"{error} (measured on random layers made from its config)") from error
     except Exception as error:  # of the cut sizes, perhaps: the weights will tell
         logger.info("the site is not measured before the run (%s)", reason(error))
-    return None
+        return None
+    if context <= LONGEST:
+        try:
+            with torch.inference_mode():
+                forward_pass(model, torch.ones(1, context, dtype=torch.long), last_only=True)
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise AtlasError(
+                f"corpus.context: the model does not read {context} tokens at once ({reason(error)}); lower it"
+            ) from error
+    same = model.config.get_text_config().hidden_size == config.get_text_config().hidden_size
+    return found[0].shape[-1] if same else None
 
 
 def _shortened(config, layers: list[int]):
@@ -188,6 +235,8 @@ def _shortened(config, layers: list[int]):
         setattr(text, name, [value[layer] for layer in chosen])
     text.num_hidden_layers = len(chosen)
     text.vocab_size = min(text.vocab_size, VOCABULARY)
+    if hasattr(text, "decoder_layers"):
+        text.decoder_layers = len(chosen)
     if getattr(text, "pad_token_id", None) is not None:
         text.pad_token_id = 0
     return small
@@ -214,5 +263,4 @@ def _narrow(text) -> None:
 
 
 if __name__ == "__main__":
-    section, asked_site, chosen = json.loads(sys.argv[1])
-    print(json.dumps(_problem(section, asked_site, chosen)))
+    print(json.dumps(_answer(*json.loads(sys.argv[1]))))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.sites import MODULE_INPUT, SITES
 from sae_atlas.sites.measure import measure
 from sae_atlas.sites.points import Point, hooked, started
-from sae_atlas.sites.trace import Slot, forward_pass, trial_tokens
+from sae_atlas.sites.trace import Slot, module_slots
+
+_paths: WeakKeyDictionary[nn.Module, dict[str, dict[str, Slot | str]]] = WeakKeyDictionary()  # by site, then by module
 
 
 class _Reached(Exception):
@@ -27,7 +29,8 @@ def blocks(model: nn.Module) -> nn.ModuleList:
 def point_of(model: nn.Module, site: str, layer: int) -> Point:
     """Where the site of a block is read and patched.
 
-    Raises AtlasError for a site or layer that does not exist, with what was measured or the nearest module names.
+    Raises AtlasError for a site or layer that does not exist, with what was measured or the nearest module names, and for a
+    module that does not hold one activation per token.
     """
     sites = measure(model)
     if not 0 <= layer < len(sites.blocks):
@@ -42,15 +45,23 @@ def point_of(model: nn.Module, site: str, layer: int) -> Point:
             f"activations.site: {site}: {block.lacks[site]}; {', '.join(block.points)} can be read, and module paths "
             "with {layer} in them"
         )
-    path = site.removeprefix(MODULE_INPUT).replace("{layer}", str(layer))
-    known = dict(model.named_modules())
+    pattern = site.removeprefix(MODULE_INPUT)
+    path, known = pattern.replace("{layer}", str(layer)), dict(model.named_modules())
     if path not in known:
         paths = [name.replace(f"{block.module}.", f"{sites.path}.{{layer}}.", 1) for name in module_paths(model, layer)]
-        near = difflib.get_close_matches(site.removeprefix(MODULE_INPUT), paths, 3, 0.3) or paths
+        near = difflib.get_close_matches(pattern, paths, 3, 0.3) or paths
         raise AtlasError(
             f"activations.site: no module {site!r}; sites are {', '.join(SITES)}, module paths {', '.join(near)}"
         )
-    return Point(path, Slot(), site.startswith(MODULE_INPUT))
+    is_input = site.startswith(MODULE_INPUT)
+    measured = _paths.setdefault(model, {})
+    if site not in measured:
+        alike = [pattern.replace("{layer}", str(number)) for number in range(len(sites.blocks))]
+        measured[site] = module_slots(model, [each for each in alike if each in known], is_input)
+    found = measured[site][path]
+    if isinstance(found, str):
+        raise AtlasError(f"activations.site: {site.replace('{layer}', str(layer))} {found}")
+    return Point(path, found, is_input)
 
 
 def module_paths(model: nn.Module, layer: int) -> list[str]:
@@ -78,9 +89,6 @@ def check_site(model: nn.Module, site: str, layers: list[int], origin: dict) -> 
             "base_model: its sites are not where they were when it was prepared; another version of transformers computes "
             "it. Install that version again, or delete results/base_model and rerun"
         )
-    if site not in SITES:
-        with torch.inference_mode(), capture(model, site, layers):
-            forward_pass(model, trial_tokens(model))
 
 
 @contextmanager
@@ -88,7 +96,7 @@ def capture(model: nn.Module, site: str, layers: list[int], stop: bool = True) -
     """Yield a dict that one forward pass inside the `with` fills: layer -> [batch, context, d], copied.
 
     Unless `stop` is False, the pass ends after the last layer needed, and with it the `with` block. Raises AtlasError where
-    point_of does, and in the pass where a module path does not hold one activation per token.
+    point_of does.
     """
     found: dict[int, Tensor] = {}
 

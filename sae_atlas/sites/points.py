@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from sae_atlas.io.errors import AtlasError
 from sae_atlas.sites import MODULE_INPUT
 from sae_atlas.sites.trace import Slot
 
@@ -81,11 +80,6 @@ def hooked(model: nn.Module, sites: Sites, point: Point, see: Callable[[Tensor],
 
     def visit(value: Tensor) -> Tensor | None:
         part = value.unflatten(0, entering[-1].shape[:2]) if point.slot.flat else value
-        if part.ndim != 3:
-            raise AtlasError(
-                f"activations.site: {point} holds values of {part.ndim} dimensions, {tuple(part.shape)}; a site has one "
-                "activation per token, [batch, context, d]"
-            )
         whole = part if point.factor == 1 else part * point.factor
         changed = see(whole + entering[-1].to(part.device) if point.onto_stream else whole)
         if changed is None:

@@ -121,3 +121,41 @@ def traced(modules: dict[str, nn.Module], on_call: Callable[[Call], None]) -> It
     finally:
         for handle in handles:
             handle.remove()
+
+
+def module_slots(model: nn.Module, paths: list[str], of_inputs: bool) -> dict[str, Slot | str]:
+    """Where each module reads (or else gives) an activation per token in one pass, or in words what it does instead."""
+    modules = dict(model.named_modules())
+    calls: dict[str, list[tuple[list, list]]] = {path: [] for path in paths}
+
+    def keep(path: str, args: tuple, named: dict, output) -> None:
+        if of_inputs:
+            slots, values = token_tensors(args, named), [*args, *named.values()]
+        else:
+            slots, values = output_tensors(output), list(output) if isinstance(output, tuple | list) else [output]
+        shapes = [f"[{', '.join(map(str, value.shape))}]" for value in values if isinstance(value, Tensor)]
+        calls[path].append(([slot for slot, _ in slots], shapes))
+
+    handles = [
+        modules[path].register_forward_hook(
+            lambda _, args, named, output, path=path: keep(path, args, named, output), with_kwargs=True
+        )
+        for path in paths
+    ]
+    try:
+        with torch.inference_mode():
+            forward_pass(model, trial_tokens(model))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {path: _only_slot(seen) for path, seen in calls.items()}
+
+
+def _only_slot(seen: list[tuple[list[Slot], list[str]]]) -> Slot | str:
+    if len(seen) != 1:
+        return f"is run {len(seen)} times in a pass" if seen else "is not run in a pass"
+    slots, shapes = seen[0]
+    if not slots:
+        tokens = f"{CONTEXTS} contexts of {TOKENS} tokens"
+        return f"holds {', '.join(shapes) or 'no array'} for {tokens}; a site has one activation per token, [batch, context, d]"
+    return slots[0]

@@ -51,8 +51,7 @@ def text_files(path: str | list[str], key: str) -> dict[str, Path]:
 
 def open_text(file: Path, newline: str | None) -> TextIO:
     """Its text. Bytes that are no UTF-8 come as lone surrogates, so that their row is refused. newline: as in open()."""
-    encoding = "utf-8" if kind(file) == ".txt" else "utf-8-sig"
-    return io.TextIOWrapper(_opened(file), encoding=encoding, errors="surrogateescape", newline=newline)
+    return io.TextIOWrapper(_opened(file), encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
 def open_seekable(file: Path, scratch: Path | None) -> BinaryIO:

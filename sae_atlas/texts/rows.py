@@ -81,6 +81,8 @@ def _csv(file: Path, field: str) -> Iterator[tuple[int, object]]:
         header = next(rows, [])
         if field not in header:
             raise AtlasError(f"{no_column(field, header).why} ({file})")
+        if header.count(field) > 1:
+            raise AtlasError(f"corpus.field: {file} has {header.count(field)} columns {field!r}; rename one of them")
         column = header.index(field)
         while True:
             before = rows.line_num

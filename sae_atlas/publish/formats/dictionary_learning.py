@@ -8,7 +8,16 @@ import torch
 from sae_atlas.config.published import PAIRS, stated_sizes
 from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.io.files import write_json
-from sae_atlas.publish.formats.foreign import active, check_stated, checked, checkpoint, read_config, require
+from sae_atlas.publish.formats.foreign import (
+    active,
+    check_stated,
+    checked,
+    checkpoint,
+    read_config,
+    require,
+    site_and_layer,
+)
+from sae_atlas.publish.formats.hooks import hook_name
 from sae_atlas.publish.formats.saelens import SHAPES, ungated
 from sae_atlas.saes.checkpoint import load_tensors, save_tensors
 from sae_atlas.saes.sae import Sae
@@ -17,7 +26,7 @@ from sae_atlas.sites import SITES
 FILES = PAIRS["dictionary_learning"]
 LINEAR = {"encoder.weight": ("d_sae", "d_in"), "encoder.bias": ("d_sae",), "decoder.weight": ("d_in", "d_sae")}
 LATER = {"k": (), "threshold": (), "group_sizes": ("groups",)}  # tensors of TopK that the first releases did not have
-SUBMODULE = re.compile(rf"(?:blocks\.\d+\.)?({'|'.join(SITES)})(?:_layer_?\d+)?")  # names of a site that are in use
+SUBMODULE = re.compile(rf"(?:blocks\.(\d+)\.)?({'|'.join(SITES)})(?:_layer_?(\d+))?")  # names of a site that are in use
 INPUTS = ("resid_pre", "resid_mid", "mlp_in")
 GATES = {"r_mag": ("d_sae",), "gate_bias": ("d_sae",), "mag_bias": ("d_sae",)}
 # class -> (its tensors, the name of its decoder bias, does its encoder read x - that bias?)
@@ -87,10 +96,9 @@ def read(folder: str | Path) -> dict:
     kind = trainer.get("dict_class") if isinstance(trainer, dict) else None
     if kind not in CLASSES:
         raise AtlasError(f"{path}: trainer.dict_class {kind!r} is not supported; {nearest(kind, CLASSES)}")
-    said = SUBMODULE.fullmatch(str(trainer.get("submodule_name")))
-    site = {"site": said[1]} if said else {}
+    where = _site_and_layer(path, trainer)
     # `in` is the input of a module that is named after its output, `in_and_out` predicts one from the other.
-    require(path, config.get("buffer") or {}, "io", ("out", "in") if site.get("site") in INPUTS else ("out",))
+    require(path, config.get("buffer") or {}, "io", ("out", "in") if where.get("site") in INPUTS else ("out",))
     shapes, bias, centred = CLASSES[kind]
     tensors = checked(weights, load_tensors(weights, "Fetch it again."), shapes, LATER if "TopK" in kind else None)
     plain = "W_enc" in shapes
@@ -115,7 +123,16 @@ def read(folder: str | Path) -> dict:
         k=active(path, trainer, "k", len(decoder)) if architecture == "topk" else None,
         threshold=threshold if architecture == "jumprelu" else None,
         centred=centred,
-        activations={"base_model": {"source": trainer.get("lm_name")}, "layer": trainer.get("layer")} | site,
+        activations={"base_model": {"source": trainer.get("lm_name")}} | where,
         tokens=config.get("metadata", {}).get("training_tokens"),
         stated=trainer,
     )
+
+
+def _site_and_layer(path: Path, trainer: dict) -> dict:
+    name, layer = trainer.get("submodule_name"), trainer.get("layer")
+    said = SUBMODULE.fullmatch(str(name))
+    number = said and (said[1] or said[3])
+    if said and number is None:
+        return {"site": said[2], "layer": layer}
+    return site_and_layer(path, "trainer.submodule_name", hook_name(said[2], int(number)) if said else name, layer)

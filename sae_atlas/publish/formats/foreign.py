@@ -150,7 +150,15 @@ def checkpoint(
     return {"model_state": model_state(W_enc, b_enc, W_dec, b_dec, threshold), "config": config, "stats": {}}
 
 
-def site_and_layer(hook: str | None) -> dict:
-    """Site and layer of a hook name, as `activations` of a checkpoint."""
-    parsed = parse_hook(hook) if hook else None
-    return dict(zip(("site", "layer"), parsed, strict=True)) if parsed else {}
+def site_and_layer(path: Path, key: str, hook: object, layer: object = None) -> dict:
+    """Site and layer as the file says them, as `activations` of a checkpoint: by a hook's name under `key`, and by a number.
+
+    A name that is not understood is the site as it stands: it is another than the config's. Raises AtlasError where name and
+    number contradict each other.
+    """
+    parsed = parse_hook(hook) if isinstance(hook, str) else None
+    if parsed is None:
+        return {"site": hook or None, "layer": layer}
+    if layer not in (None, parsed[1]):
+        raise AtlasError(f"{path}: {key} is {hook!r}, but its layer {layer!r}; correct which of them is wrong")
+    return dict(zip(("site", "layer"), parsed, strict=True))

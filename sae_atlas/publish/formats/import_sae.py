@@ -107,9 +107,7 @@ def _check(path: Path, config: dict, recipe: dict, layer: int, site: str, names:
     }
     for key, (theirs, ours) in said.items():
         if theirs is not None and theirs != ours:
-            raise AtlasError(
-                f"{path}: its {key} is {theirs}, the config's {ours}; correct the config or the file's name"
-            )
+            raise AtlasError(f"{path}: its {key} is {theirs}, the config's {ours}; correct the config or the file")
     bare = {name.rsplit("/", 1)[-1].lower() for name in names}
     if source and source.split()[-1].rsplit("/", 1)[-1].lower() not in bare:
         raise AtlasError(f"{path}: says it is of {source}, the config's base model is {sorted(names)[0]}; correct one")

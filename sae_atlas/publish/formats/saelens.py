@@ -65,6 +65,7 @@ def read(folder: str | Path) -> dict:
     # TransformerLens can take the mean out of all that is written to the stream; transformers has the stream as it is.
     require(path, model, "center_writing_weights", (False, None))
     centred = require(path, config, "apply_b_dec_to_input", (True, False))
+    require(path, config, "rescale_acts_by_decoder_norm", (False, True, None) if kind == "topk" else (False, None))
     refuse_unknown(path, config, (*READ, *only, *HARMLESS))
     shapes = dict(SHAPES)
     if kind == "jumprelu":
@@ -93,7 +94,8 @@ def read(folder: str | Path) -> dict:
         k=k,
         threshold=threshold,
         centred=centred,
-        activations=site_and_layer(about.get("hook_name")) | {"base_model": {"source": about.get("model_name")}},
+        activations=site_and_layer(path, "hook_name", about.get("hook_name"), about.get("hook_layer"))
+        | {"base_model": {"source": about.get("model_name")}},
         tokens=about.get("training_tokens"),
         stated=about,
     )
@@ -102,7 +104,7 @@ def read(folder: str | Path) -> dict:
 def _as_in_6(path: Path, config: dict) -> dict:
     """A config of version 3 to 5, in which all keys lie side by side, as version 6 has it; one of version 6 as it is."""
     if "metadata" in config:
-        return config
+        return {**config, "metadata": config["metadata"] or {}}
     if "model_from_pretrained_kwargs" not in config:
         raise AtlasError(
             f"{path}: written by SAELens before 6, and does not say how its model was processed; "

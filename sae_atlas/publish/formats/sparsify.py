@@ -17,6 +17,7 @@ from sae_atlas.publish.formats.foreign import (
     site_and_layer,
     write_safetensors,
 )
+from sae_atlas.publish.formats.hooks import parse_hook
 from sae_atlas.saes.sae import Sae
 
 FILES = PAIRS["sparsify"]
@@ -65,7 +66,8 @@ def read(folder: str | Path) -> dict:
     refuse_unknown(path, config, ("activation", *UNLESS_FALSE, *SIZES, *HARMLESS))
     tensors = checked(weights, read_safetensors(weights), SHAPES)
     check_stated(path, stated_sizes("sparsify", config), tensors["W_dec"].shape)
-    about = config.get("metadata", {})
+    about = config.get("metadata") or {}
+    hook = about.get("hook_name") or (folder.name if parse_hook(folder.name) else None)  # others may have renamed it
     return checkpoint(
         tensors["encoder.weight"],
         tensors["encoder.bias"],
@@ -73,7 +75,7 @@ def read(folder: str | Path) -> dict:
         tensors["b_dec"],
         "topk",
         k=active(path, config, "k", len(tensors["W_dec"])),
-        activations=site_and_layer(about.get("hook_name") or folder.name),
+        activations=site_and_layer(path, "hook_name", hook),
         tokens=about.get("training_tokens"),
         stated=config,
     )
