@@ -1,4 +1,4 @@
-"""Whether a model has the site that a config asks for, before its weights are read, and of a local one its tokenizer.
+"""What is wrong with a config's model before its weights are read: its family, sizes, tokenizer, positions, and the site.
 
 Measured on a few random layers made from its config.json; measured again on the weights when the model is prepared and used.
 """
@@ -37,13 +37,14 @@ SCALED = (  # with the number of heads
     "mamba_n_heads",
     "mamba_d_ssm",
 )
+LOADING = ("base_models/prepare", "base_models/load")  # modules in which a tokenizer is checked
 LONGEST = 2048  # tokens that are tried on random layers
 PATIENCE = 120  # s that a run's start waits for the measurement
 SEED = 0
 
 
 def check_config(config: dict, file: str) -> None:
-    """Raise AtlasError, with the config's file, for a local model whose tokenizer does not fit, or a model without this site.
+    """Raise AtlasError, with the config's file, for a model that does not fit this config, as far as that is known by now.
 
     Of a model that is not here yet the jobs that fetch it tell.
     """
@@ -69,7 +70,7 @@ def model_answer(base_model: dict, site: str, layers: list[int], context: int) -
         sizes = model_config(base_model)
     except AtlasError:
         return unknown
-    code = code_identity("sites", "plan/site_check.py", "base_models/prepare.py", "base_models/load.py")
+    code = code_identity("sites", *(f"{name}.py" for name in ("plan/site_check", "config/layers", *LOADING)))
     key = [sizes, site, layers, context, version("transformers"), code, _state(base_of(base_model))]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sae-atlas"
     file = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"

@@ -51,13 +51,8 @@ def local_contents(
 
 def _of_texts_and_models(config: dict, contents: Contents, records: list[Path]) -> dict[str, str]:
     plain, found = Atlas(config), {}
-    sources = list(_sources(config))
-    made = (
-        [(path, record) for path in records if path.suffix == ".json" and (record := read_record(path))]
-        if sources
-        else []
-    )
-    for stage, key, section in sources:
+    made = [(path, record) for path in records if path.suffix == ".json" and (record := read_record(path))]
+    for stage, key, section in _sources(config):
         settings = json.loads(json.dumps(plain.settings(stage)))
         about = [each for each in made if (each[1].get("stage"), each[1].get("settings")) == (stage, settings)]
         content = _content(contents, stage, key, section, *(about[0] if about else (None, {})))
