@@ -14,8 +14,8 @@ from transformers.utils import logging
 
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.plan.site_check import random_layers
-from sae_atlas.sites import SITES
-from sae_atlas.sites.hooks import capture, patch, start_at
+from sae_atlas.sites import MODULE_INPUT, SITES
+from sae_atlas.sites.hooks import capture, module_paths, patch, point_of, start_at
 from sae_atlas.sites.measure import measure
 from sae_atlas.sites.points import Block
 from sae_atlas.sites.trace import forward_pass, trial_tokens
@@ -92,7 +92,28 @@ def layers_of(kind: str):
 def problems(model) -> list[str]:
     """What is wrong with the sites of a model's layers; raises AtlasError where the model is refused."""
     with torch.inference_mode():
-        return [line for layer, block in enumerate(measure(model).blocks) for line in of_block(model, layer, block)]
+        blocks = measure(model).blocks
+        return [line for layer, block in enumerate(blocks) for line in of_block(model, layer, block)] + of_modules(
+            model
+        )
+
+
+def of_modules(model) -> list[str]:
+    """Modules of the first block, and what goes into them: each gives [batch, context, d], or is refused in one line."""
+    sites, wrong = measure(model), []
+    tokens = trial_tokens(model).repeat(2, 1)[:, :5]  # of other sizes than those it was measured with
+    for path in module_paths(model, 0):
+        pattern = path.replace(f"{sites.path}.0.", f"{sites.path}.{{layer}}.", 1)
+        for site in (pattern, MODULE_INPUT + pattern):
+            try:
+                point_of(model, site, 0)
+            except AtlasError as error:
+                wrong += [f"{site} is refused in several lines"] if "\n" in str(error) else []
+                continue
+            shape = tuple(read(model, site, 0, tokens, stop=True).shape)
+            if len(shape) != 3 or shape[:2] != tokens.shape:
+                wrong.append(f"{site} gives {shape} for {tuple(tokens.shape)} tokens")
+    return wrong
 
 
 def of_block(model, layer: int, block: Block) -> list[str]:

@@ -64,7 +64,7 @@ def trained(grid: Atlas) -> dict:
         ({"activations.layers": [0, 1, 2, 3]}, lambda *cell: False),
         ({"activations.max_live_stores": 6}, lambda *cell: False),
         ({"training.snapshots": ["1k", "2k", "3k"], "training.tokens": "4k"}, lambda *cell: False),
-        ({"recipes.new": {"architecture": "topk", "k": 2}}, lambda *cell: False),
+        ({"recipes.new": {"architecture": "topk", "k": 2, "batch": 16}}, lambda *cell: False),
         ({"recipes.topk.decay": 0.5}, lambda recipe, layer, snapshot: recipe == "topk"),
     ],
 )

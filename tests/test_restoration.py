@@ -167,7 +167,8 @@ def test_a_prediction_is_scored_against_its_own_character(model):
 
 def test_the_rule_converts_it_or_says_what_is_missing(tmp_path):
     path = write_checkpoint(tmp_path / "best_model.pt")
-    config = small(base_model={"name": "torso", "source": "restoration", "path": str(path)})
+    base_model = {"name": "torso", "source": "restoration", "path": str(path)}
+    config = small(base_model=base_model, **{"corpus.context": 16})
     done = snakemake(tmp_path, config, "results/base_model/transformer_lens.pt", "--retries", "0", check=False)
     converted = (tmp_path / "results/base_model/transformer_lens.pt").exists()
     if find_spec("transformer_lens"):
