@@ -65,6 +65,15 @@ def read_arrays(path: str | Path) -> dict:
     return read_checked(path, lambda archive: _Arrays(archive).load())
 
 
+def pickled(path: str | Path) -> bytes:
+    """The part of an archive in which its plain values lie as text, without the tensors; empty if it is not readable."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return b"".join(_pickles(archive))
+    except (OSError, zipfile.BadZipFile, EOFError):
+        return b""
+
+
 def _damaged(path: Path, what: str, remedy: str) -> AtlasError:
     """For what is certain: the same bytes will never load. An error of the disk or of memory may pass."""
     return Damaged(path, what) if remedy == REMAKE else AtlasError(f"{path}: {what}. {remedy}")

@@ -18,8 +18,8 @@ from sae_atlas.config.published import files_at, path_in_release
 from sae_atlas.io.contents import Contents
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
-from sae_atlas.io.provenance import carries, read_record
-from sae_atlas.saes.archive import read_arrays
+from sae_atlas.io.provenance import read_record
+from sae_atlas.saes.archive import pickled, read_arrays
 from sae_atlas.stages.atlas import Atlas, cell_name
 from sae_atlas.texts.files import text_files
 
@@ -124,7 +124,7 @@ def _content_of_sae(
         return read_arrays(checkpoint)["config"]["record"]["inputs"].get("content")
     content, hashes = _hashed(contents, files, key)
     before = atlas.identity("import_sae", **cell)
-    if checkpoint is None or not carries(checkpoint, [before]):
+    if checkpoint is None or before.encode() not in pickled(checkpoint):
         return content
     if before not in contents.first_seen and read_arrays(checkpoint)["config"]["files_sha256"] == hashes:
         contents.first_seen[before] = content
