@@ -16,9 +16,9 @@ from sae_atlas.stages import STAGES
 from sae_atlas.stages.versions import stage_version
 
 
-def cell_name(stage: str, **cell) -> str:
-    """The name of a job: `import_sae recipe 3 1M`."""
-    return " ".join(map(str, (stage, *cell.values())))
+def job_name(stage: str, **cell) -> str:
+    """The name of a job: `import_sae layer=3 recipe=theirs snapshot=1M`."""
+    return " ".join([stage, *(f"{name}={value}" for name, value in sorted(cell.items()))])
 
 
 class Atlas:
@@ -31,7 +31,7 @@ class Atlas:
         again: Collection = (),
         contents: Mapping[str, str] = MappingProxyType({}),
     ):
-        """begun_with: see stages.versions. again: stages, or (stage, cell as sorted items), that are asked for again:
+        """begun_with: see stages.versions. again: stages, or jobs by their names (job_name), that are asked for again:
         they and what depends on them get identities that nothing on disk has. contents: see stages.contents."""
         self.config, self.begun_with, self.again, self.contents = config, begun_with, again, contents
         self.layers: list[int] = config["activations"]["layers"]
@@ -161,7 +161,7 @@ class Atlas:
 
     def content(self, stage: str, **cell) -> dict[str, str]:
         """What the user's own files hold that the job reads, as one of its inputs; empty where it reads none."""
-        name = cell_name(stage, **cell)
+        name = job_name(stage, **cell)
         return {"content": self.contents[name]} if name in self.contents else {}
 
     def version(self, stage: str) -> str:
@@ -169,5 +169,5 @@ class Atlas:
 
     def identity(self, stage: str, **cell) -> str:
         settings, inputs = STAGES[stage].of(self, **cell)
-        again = stage in self.again or (stage, tuple(sorted(cell.items()))) in self.again
+        again = stage in self.again or job_name(stage, **cell) in self.again
         return identity(stage, settings, self.version(stage) + " again" * again, inputs)

@@ -20,7 +20,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
 from sae_atlas.io.provenance import read_record
 from sae_atlas.saes.archive import pickled, read_arrays
-from sae_atlas.stages.atlas import Atlas, cell_name
+from sae_atlas.stages.atlas import Atlas, job_name
 from sae_atlas.texts.files import text_files
 
 RECORDS = (
@@ -34,7 +34,7 @@ MEMORY = "results/contents.json"
 def local_contents(
     config: dict, file: str, records: Iterable[Path], memory: Path, begun_with: str | None = None
 ) -> dict[str, str]:
-    """Hash of what a config's own files hold, by the job that reads them (cell_name); of outputs from before without one: none.
+    """Hash of what a config's own files hold, by the job that reads them (job_name); of outputs from before without one: none.
 
     records: of what is there. begun_with: see stages.versions. Raises AtlasError, which names the config's `file`, for a
     file that is not there, unless what was made from it is.
@@ -108,7 +108,7 @@ def _of_saes(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[str,
             checkpoint = checkpoints.get((recipe, f"sae_layer{layer:02d}_{snapshot}.pt"))
             content = _content_of_sae(atlas, cell, contents, files, checkpoint)
             if content:
-                found[cell_name("import_sae", **cell)] = content
+                found[job_name("import_sae", **cell)] = content
     return found
 
 

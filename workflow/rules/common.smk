@@ -145,7 +145,7 @@ def trained(cells):
 
 
 def local_sae(wildcards):
-    """The file or folder of a published SAE on this machine, whose content counts and not its time; nothing for one from the hub."""
+    """The file or folder of a published SAE on this machine, whose time does not count; nothing for one from the hub."""
     recipe = atlas.config["recipes"][wildcards.recipe]
     if recipe["pretrained"]["source"] == "hub":
         return []

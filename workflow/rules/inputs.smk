@@ -2,6 +2,7 @@
 from functools import cache
 
 from sae_atlas.stages import STAGES
+from sae_atlas.stages.atlas import job_name
 from sae_atlas.stages.versions import changed_code
 from sae_atlas.io.provenance import read_record
 
@@ -119,7 +120,7 @@ def wanted():
     again = set(STAGES) if asked.forceall else set()
     again |= {stage for stage in STAGES if rules.has(stage) and getattr(rules, stage).rule.name in asked.forcerun}
     files = [*asked.forcerun, *(asked.targets if asked.forcetargets else ())]
-    again |= {(made_by[0], tuple(sorted(made_by[1].items()))) for file in files if (made_by := maker(file))}
+    again |= {job_name(made_by[0], **made_by[1]) for file in files if (made_by := maker(file))}
     return Atlas(atlas.config, atlas.begun_with, again, atlas.contents) if again else atlas
 
 
