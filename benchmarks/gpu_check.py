@@ -18,16 +18,15 @@ from pathlib import Path
 import torch
 
 from benchmarks import gpu_steps
-from benchmarks.real import Real, config_of
+from benchmarks.real import Real, numbered, toy
 from benchmarks.report import write
 from sae_atlas.io.devices import name_of, resolve
 
-TESTS = ["-m", "not long", "tests/test_gpu_kernels.py"]
+TESTS = ["tests/test_gpu_kernels.py"]
 PATIENCE = 180  # s for the tests
 WORKS = [gpu_steps.Work("l1", 1024, 32768, 64), gpu_steps.Work("topk", 1024, 32768, 64)]
 LAYER, TOKENS = 12, 262_144
 HEADLINE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-TOY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 def tests() -> dict:
@@ -48,32 +47,25 @@ def tests() -> dict:
         return {"exit code": None, "failed": [], "said": f"not done after {PATIENCE} s", "seconds": PATIENCE}
 
 
-def chain(folder: Path, toy: bool) -> Iterator[tuple[str, dict]]:
+def chain(folder: Path, small: bool) -> Iterator[tuple[str, dict]]:
     """(stage, what it took) of one layer, from a text of numbered sentences to its metrics."""
-    sizes, layer, tokens, context = (TOY, 1, 2048, 16) if toy else (HEADLINE, LAYER, TOKENS, 1024)
-    held_out = tokens // 8
-    text = folder / "text.txt"
-    sentences = (f"Document {number} says {number * 37}." for number in range((tokens + held_out) // 16))
-    text.write_text("\n\n".join(sentences), encoding="utf-8")
-    model = {"name": "random", "source": "random", "architecture": "gpt_neox", "sizes": sizes, "seed": 0}
-    model |= {"tokenizer": "bytes", "dtype": "float32" if toy else "bfloat16"}
-    corpus = {"name": "numbers", "source": "local", "path": str(text), "context": context}
-    corpus |= {"tokens": tokens, "held_out_tokens": held_out, "seed": 0}
-    config = config_of(model, corpus, [layer], tokens, {"tokens": held_out, "patched_tokens": held_out // 2})
+    held_out = {"tokens": TOKENS // 8, "patched_tokens": TOKENS // 16}
+    config = toy(folder) if small else numbered(folder, HEADLINE, [LAYER], TOKENS, held_out, 1024, "bfloat16")
+    tokens, measured = config["training"]["tokens"], config["evaluation"]["tokens"]
     real = Real(folder, config)
     yield "save_activations", _took(real.seconds["save_activations"], tokens)
-    yield "save_held_out", _took(real.seconds["save_held_out"], held_out)
+    yield "save_held_out", _took(real.seconds["save_held_out"], measured)
     store = real.store()
     yield "shard_activations", _took(real.seconds["shard_activations"], tokens)
-    recipe = {"architecture": "topk", "expansion": 4 if toy else 32, "k": 8 if toy else 64}
-    recipe |= {"batch": 128 if toy else 4096, "learning_rate": 1e-3}
+    recipe = {"architecture": "topk", "expansion": 4 if small else 32, "k": 8 if small else 64}
+    recipe |= {"batch": 128 if small else 4096, "learning_rate": 1e-3}
     for number in (1, 2):  # the first compiles the kernels
         began = time.perf_counter()
         real.train(recipe, store, folder / "sae.pt")
         yield f"train_sae, run {number}", _took(time.perf_counter() - began, tokens)
     began = time.perf_counter()
     metrics = real.evaluate({"final": folder / "sae.pt"})["final"]
-    yield "evaluate_sae", _took(time.perf_counter() - began, held_out) | {"metrics": metrics}
+    yield "evaluate_sae", _took(time.perf_counter() - began, measured) | {"metrics": metrics}
 
 
 def _took(seconds: float, tokens: int) -> dict:

@@ -35,15 +35,29 @@ def default(tokens: int, layers: Sequence[int] = (14,)) -> dict:
 
 def toy(folder: Path, layers: Sequence[int] = (1,)) -> dict:
     """Resolved config: a random model of two layers and 16 dimensions that reads numbered sentences."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = folder / "text.txt"
-    text.write_text("\n\n".join(f"Document {number} says {number * 37}." for number in range(400)), encoding="utf-8")
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    model = {"name": "toy", "source": "random", "architecture": "gpt_neox", "sizes": sizes, "seed": 0}
-    corpus = {"name": "toy", "source": "local", "path": str(text), "context": 16}
-    corpus |= {"tokens": 3000, "held_out_tokens": 500, "seed": 0}
-    evaluation = {"tokens": 400, "patched_tokens": 200}
-    return config_of(model | {"tokenizer": "bytes", "dtype": "float32"}, corpus, layers, 2048, evaluation)
+    return numbered(folder, sizes, layers, 2048, {"tokens": 400, "patched_tokens": 200})
+
+
+def numbered(
+    folder: Path,
+    sizes: dict,
+    layers: Sequence[int],
+    tokens: int,
+    evaluation: dict,
+    context: int = 16,
+    dtype: str = "float32",
+) -> dict:
+    """Resolved config: a random GPT-NeoX of these sizes that reads numbered sentences, which are written into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text, more = folder / "text.txt", evaluation["tokens"] + 8 * context  # documents are cut to whole contexts
+    documents = [f"Document {number} says {number * 37}." for number in range((tokens + more) // 8)]
+    text.write_text("\n\n".join(documents), encoding="utf-8")
+    model = {"name": "random", "source": "random", "architecture": "gpt_neox", "sizes": sizes, "seed": 0}
+    model |= {"tokenizer": "bytes", "dtype": dtype}
+    corpus = {"name": "numbers", "source": "local", "path": str(text), "context": context}
+    corpus |= {"tokens": tokens, "held_out_tokens": more, "seed": 0}
+    return config_of(model, corpus, layers, tokens, evaluation)
 
 
 def config_of(base_model: dict, corpus: dict, layers: Sequence[int], tokens: int, evaluation: dict) -> dict:
