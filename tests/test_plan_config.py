@@ -72,11 +72,6 @@ def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
             {"architecture": "matryoshka", "expansion": 4, "batch": 16, "groups": [0.001, 0.999]},
             "recipes.topk.groups: one of them has none of the 128 latents (4 x 32); write larger fractions",
         ),
-        (
-            "base_model.sizes.max_position_embeddings",
-            24,
-            "corpus.context: 32 is more than the 24 positions of small-neox; lower it",
-        ),
         ("trainning", {}, "trainning: no such key; did you mean `training`?"),
         ("recipes.topk.architecture", "tpok", "recipes.topk.architecture: 'tpok' is not allowed; did you mean `topk`?"),
         ("base_model.source", "pakage", "base_model.source: 'pakage' is not allowed; did you mean `package`?"),

@@ -82,6 +82,10 @@ NEOX = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "in
             "corpus.context: 2048 is more than the 1024 positions of the model; lower it",
         ),
         (
+            at_random("gpt_neox", NEOX | {"max_position_embeddings": 24}),
+            "corpus.context: 32 is more than the 24 positions of the model; lower it",
+        ),
+        (
             at_random("gpt_neox", NEOX | {"hiden_size": 3}),
             "base_model.sizes.hiden_size: gpt_neox has no such size; did you mean `hidden_size`?",
         ),

@@ -39,8 +39,12 @@ def prepare(provenance: str | Path, made: str | Path | None = None, **settings) 
         origin = makers[settings["source"]](settings, folder)
     model = (provenance.parent / origin["path"]).resolve()
     sizes, sites = checked_sizes(model), _sites(model)
-    sizes["n_layers"] = len(sites["layers"])  # a config may count parts of blocks, or an encoder's
-    write_json(provenance, {**origin, **sizes, "sites": sites, "record": current_record()})
+    about = {
+        **sizes,
+        "n_layers": len(sites["layers"]),
+        "sites": sites,
+    }  # counted, for a config may count parts of blocks
+    write_json(provenance, {**origin, **about, "record": current_record()})
 
 
 def _from_package(settings: dict, folder: Path) -> dict:
@@ -180,7 +184,6 @@ def checked_sizes(folder: Path) -> dict:
     start_token(words)
     return {
         "architecture": config.model_type,
-        "n_layers": text.num_hidden_layers,
         "d_model": text.hidden_size,
         "vocabulary": text.vocab_size,
     }

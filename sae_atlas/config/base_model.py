@@ -9,7 +9,7 @@ from pydantic import Field
 from sae_atlas.base_models.from_scratch import PRESETS, model_sizes
 from sae_atlas.base_models.names import ARCHITECTURES, FineTunedName, parse_fine_tuned, parse_pretrained
 from sae_atlas.config.keys import HubId, Name, Number, Revision, Section, Text, Whole, Words, key
-from sae_atlas.config.layers import POSITIONS, VOCABULARIES, stated
+from sae_atlas.config.layers import VOCABULARIES
 from sae_atlas.config.made import MADE, TUNED, base_of
 from sae_atlas.config.texts import Corpus, Domain
 from sae_atlas.io.errors import AtlasError
@@ -165,13 +165,6 @@ def completed(base_model: dict, context: int) -> dict:
     if complete["source"] == "pretrain":
         complete["sizes"] = model_sizes(base_model, context)
     return complete
-
-
-def position_problems(base_model: Model, corpus: Corpus):
-    """Lines that name key and remedy, where the model's own config is at hand."""
-    positions = stated(base_model.plain(), POSITIONS)
-    if positions is not None and corpus.context > positions:
-        yield f"corpus.context: {corpus.context} is more than the {positions} positions of {base_model.name}; lower it"
 
 
 def chat_problems(base_model: Model, corpus: Corpus):

@@ -17,7 +17,6 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     training.device_problems,
     training.length_problems,
     activations.problems,
-    base_model.position_problems,
     base_model.chat_problems,
     recipes.width_problems,
     measurement.evaluation_problems,

@@ -1,19 +1,20 @@
 """The base model's own config: its sizes, its number of blocks, and which of them are named in `activations.layers`."""
 
 import json
+import sys
 from functools import cache
 from pathlib import Path
 
 from sae_atlas.base_models.from_scratch import model_sizes
 from sae_atlas.config.made import base_of
+from sae_atlas.io.asking import ask
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.hub import refuse
 
 MOST = 9999  # blocks of a model
 # Names that configs have for one thing, as transformers' attribute maps list them. Of an encoder-decoder the decoder is meant.
-COUNTED = ("decoder_layers", "num_hidden_layers", "n_layer")  # others may count parts of blocks
-LAYERS = (*COUNTED, "num_layers", "n_layers")
-POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
+COUNTED = ("decoder_layers", "num_hidden_layers", "n_layer", "n_layers")
+LAYERS = (*COUNTED, "num_layers")  # which may count parts of blocks
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
 VOCABULARIES = {"bytes": 257, "package": 49152}  # of the tokenizers that random models take
 
@@ -33,14 +34,10 @@ def count_layers(base_model: dict) -> int:
     config = text_part(model_config(base_model, also=", or list activations.layers (`0-23`)"))
     key, count = next(((name, config[name]) for name in COUNTED if name in config), (None, None))
     if key is None:
-        key, count = "num_hidden_layers", _layers_by_library(base_model)
+        key, count = "num_hidden_layers", ask("sae_atlas.config.layers", base_model, config, ("config/layers.py",))
     if type(count) is int and 0 < count <= MOST:
         return count
     raise AtlasError(f"activations.layers: the model's config says {key} {str(count)[:40]!r}; list them")
-
-
-def _layers_by_library(base_model: dict) -> int | None:
-    return getattr(transformers_config(base_model).get_text_config(decoder=True), "num_hidden_layers", None)
 
 
 def stated(base_model: dict, names: tuple[str, ...]) -> int | None:
@@ -134,3 +131,7 @@ def _hub_config(name: str, revision: str | None, also: str, at_hand: bool) -> di
         return read_config_file(Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=at_hand)))
     except Exception as error:  # the hub's client raises errors of many libraries
         refuse(error, "base_model.id", name, revision, "config.json", also=also)
+
+
+if __name__ == "__main__":  # asked by count_layers
+    print(json.dumps(transformers_config(json.loads(sys.argv[1])).get_text_config(decoder=True).num_hidden_layers))

@@ -14,6 +14,7 @@ from sae_atlas.plan.estimate import GPU_EFFICIENCY, asked, estimate, share
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, Machine, probe
 from sae_atlas.plan.shape import Shape, read_shape
+from sae_atlas.plan.site_check import check_config
 from sae_atlas.plan.work import Work, count, disk
 from sae_atlas.stages.atlas import Atlas
 
@@ -28,7 +29,9 @@ def show_plan(config: str | Path, folder: str | Path, gpu: str, cores: int | Non
     """
     if gpu not in GPUS:
         raise AtlasError(f"--gpu: {gpu!r} is not in the table; {nearest(gpu, GPUS)}")
-    atlas, folder = Atlas(read_config(config)), Path(folder)
+    values = read_config(config)
+    check_config(values, str(config))
+    atlas, folder = Atlas(values), Path(folder)
     console = Console()
     saes = len(atlas.layers) * sum(len(atlas.snapshots_of(recipe)) for recipe in atlas.recipes)
     grid = grid_words(len(atlas.recipes), len(atlas.layers), len(atlas.snapshots))

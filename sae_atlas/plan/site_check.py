@@ -4,23 +4,16 @@ Measured on a few random layers made from its config.json; measured again on the
 """
 
 import copy
-import hashlib
 import json
-import os
-import subprocess
 import sys
-from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
-import sae_atlas
 from sae_atlas.base_models.adapters import model_files
 from sae_atlas.config.layers import model_config, transformers_config
 from sae_atlas.config.made import base_of
+from sae_atlas.io.asking import ask
 from sae_atlas.io.errors import AtlasError, nearest, reason
-from sae_atlas.io.files import write_json
 from sae_atlas.io.log import logger
-from sae_atlas.io.provenance import code_identity
 from sae_atlas.training.recipe import contradictions
 
 LAYERS = 4  # the most that are made; one of each kind that the config lists
@@ -37,9 +30,9 @@ SCALED = (  # with the number of heads
     "mamba_n_heads",
     "mamba_d_ssm",
 )
-LOADING = ("base_models/prepare", "base_models/load")  # modules in which a tokenizer is checked
+ROOMS = ("sites", "plan/site_check.py", "config/layers.py", "base_models/prepare.py", "base_models/load.py")
+UNKNOWN = {"problem": None, "width": None}
 LONGEST = 2048  # tokens that are tried on random layers
-PATIENCE = 120  # s that a run's start waits for the measurement
 SEED = 0
 
 
@@ -62,36 +55,17 @@ def model_answer(base_model: dict, site: str, layers: list[int], context: int) -
     """`problem`: what is wrong with a config's model, the site in these layers of it, or contexts of so many tokens, in one
     line; None where nothing is known to be. `width`: of the site's activations, where it is known.
 
-    base_model: the config's section; without its config.json nothing is known. The answer is kept in the user's cache
-    folder, for it takes the import of torch and transformers.
+    base_model: the config's section; without its config.json nothing is known.
     """
-    unknown = {"problem": None, "width": None}
     try:
         sizes = model_config(base_model)
     except AtlasError:
-        return unknown
-    code = code_identity("sites", *(f"{name}.py" for name in ("plan/site_check", "config/layers", *LOADING)))
-    key = [sizes, site, layers, context, version("transformers"), code, _state(base_of(base_model))]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sae-atlas"
-    file = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
-    try:
-        return unknown | json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        pass
-    # In a process of its own: what reads the config stays as small as it is without torch.
-    ours = [str(Path(sae_atlas.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    asked = [sys.executable, "-P", "-m", "sae_atlas.plan.site_check", json.dumps([base_model, site, layers, context])]
-    settings = {"encoding": "utf-8", "env": os.environ | {"PYTHONPATH": os.pathsep.join(ours)}, "timeout": PATIENCE}
-    try:
-        done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, **settings)
-    except subprocess.SubprocessError:
+        return UNKNOWN
+    depends_on = [sizes, _state(base_of(base_model))]
+    answer = ask("sae_atlas.plan.site_check", [base_model, site, layers, context], depends_on, ROOMS)
+    if answer is None:
         logger.warning("the site is not measured before the run; the weights will tell")
-        return unknown
-    answer = json.loads(done.stdout)
-    with suppress(OSError):  # a home that cannot be written: it is measured again the next time
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, answer)
-    return answer
+    return answer or UNKNOWN
 
 
 def _state(section: dict) -> list:
@@ -201,23 +175,21 @@ def _measured(config, site: str, layers: list[int], context: int) -> int | None:
     except LookupError as error:
         logger.info("the site is not measured before the run (%s)", error)
         return None
+    tokens = torch.ones(1, context if context <= LONGEST else 1, dtype=torch.long)
     try:
         check_site(model, site, list(range(len(measure(model).blocks))), {})
-        with torch.inference_mode(), capture(model, site, [0]) as found:
-            forward_pass(model, torch.zeros(1, 8, dtype=torch.long))
     except AtlasError as error:
         raise AtlasError(f"{error} (measured on random layers made from its config)") from error
     except Exception as error:  # of the cut sizes, perhaps: the weights will tell
         logger.info("the site is not measured before the run (%s)", reason(error))
         return None
-    if context <= LONGEST:
-        try:
-            with torch.inference_mode():
-                forward_pass(model, torch.ones(1, context, dtype=torch.long), last_only=True)
-        except (RuntimeError, IndexError, ValueError) as error:
-            raise AtlasError(
-                f"corpus.context: the model does not read {context} tokens at once ({reason(error)}); lower it"
-            ) from error
+    try:
+        with torch.inference_mode(), capture(model, site, [0], stop=False) as found:
+            forward_pass(model, tokens, last_only=True)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise AtlasError(
+            f"corpus.context: the model does not read {context} tokens at once ({reason(error)}); lower it"
+        ) from error
     same = model.config.get_text_config().hidden_size == config.get_text_config().hidden_size
     return found[0].shape[-1] if same else None
 

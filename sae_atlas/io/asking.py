@@ -1,0 +1,45 @@
+"""Questions that take the import of torch and transformers: asked of a process of its own, for what reads a config stays small.
+
+Answers are kept in the user's cache folder.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import sae_atlas
+from sae_atlas.io.files import write_json
+from sae_atlas.io.provenance import code_identity
+
+PATIENCE = 120  # s
+
+
+def ask(module: str, question: object, depends_on: object, rooms: tuple[str, ...]) -> object:
+    """What `python -m MODULE QUESTION` prints as JSON; None if it fails or takes longer than a start can wait.
+
+    depends_on: what else the answer depends on, beside the release of transformers and the code in `rooms` of sae_atlas.
+    """
+    key = json.dumps([module, question, depends_on, version("transformers"), code_identity(*rooms)])
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sae-atlas"
+    file = cache / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["answer"]
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    ours = [str(Path(sae_atlas.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    settings = {"encoding": "utf-8", "env": os.environ | {"PYTHONPATH": os.pathsep.join(ours)}, "timeout": PATIENCE}
+    asked = [sys.executable, "-P", "-m", module, json.dumps(question)]
+    try:
+        done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, **settings)
+    except subprocess.SubprocessError:
+        return None
+    answer = json.loads(done.stdout)
+    with suppress(OSError):  # a home that cannot be written: it is asked again the next time
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"answer": answer})
+    return answer
