@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 from sae_atlas.io.errors import AtlasError, reason
-from sae_atlas.plan.site_check import random_layers
+from sae_atlas.plan.site_check import Unmeasured, random_layers
 from sae_atlas.sites import MODULE_INPUT, SITES
 from sae_atlas.sites.hooks import capture, module_paths, patch, point_of, start_at
 from sae_atlas.sites.measure import measure
@@ -73,19 +73,19 @@ SIZES = {
 
 
 def layers_of(kind: str):
-    """A few random layers of a family; raises LookupError where none can be made."""
+    """A few random layers of a family; raises Unmeasured where none can be made."""
     try:
         config = AutoConfig.for_model(kind, **SIZES.get(kind, {}))
         model = random_layers(config, list(range(config.get_text_config().num_hidden_layers)))
-    except LookupError:
+    except Unmeasured:
         raise
     except Exception as error:  # of the config's own class
-        raise LookupError(reason(error.__cause__ or error)) from error
+        raise Unmeasured(reason(error.__cause__ or error)) from error
     try:
         with torch.inference_mode():
             forward_pass(model, trial_tokens(model))
     except Exception as error:  # of the cut sizes
-        raise LookupError(reason(error)) from error
+        raise Unmeasured(reason(error)) from error
     return model
 
 
@@ -156,7 +156,7 @@ def row(kind: str) -> str:
     """A family's line of the page."""
     try:
         model = layers_of(kind)
-    except LookupError as error:
+    except Unmeasured as error:
         return _line(kind, "", f"not tried at toy size: {error.args[0]}")
     try:
         with torch.inference_mode():

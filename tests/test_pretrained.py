@@ -19,7 +19,7 @@ from sae_atlas.io.provenance import make_record
 from sae_atlas.plan.shape import read_shape
 from sae_atlas.plan.work import count, disk
 from sae_atlas.saes.checkpoint import load_checkpoint, save, save_tensors
-from sae_atlas.stages.atlas import Atlas
+from sae_atlas.stages.atlas import Atlas, job_name
 from sae_atlas.stages.contents import local_contents
 from workflow import kinds, planned, small, snakemake, take
 
@@ -178,7 +178,7 @@ def test_what_was_taken_over_before_contents_is_kept_until_its_files_are_edited(
     made = load_checkpoint(folder / "results" / "checkpoints" / name)
     record = make_record("import_sae", atlas.settings("import_sae", **cell), "1", atlas.inputs("import_sae", **cell))
     assert "content" in made["config"]["record"]["inputs"] and "content" not in record["inputs"]
-    job, file = "import_sae saelens 1 3k", tmp_path / name
+    job, file = job_name("import_sae", **cell), tmp_path / name
 
     def found():
         return local_contents(complete, "config.yaml", [file], tmp_path / "contents.json")

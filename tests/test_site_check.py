@@ -154,3 +154,11 @@ def test_a_family_without_a_language_model_is_refused(tmp_path):
     config = small(base_model=base_model, **{"activations.layers": [0]})
     with pytest.raises(AtlasError, match="no causal language model of the family vit"):
         check_config(complete_config(config, "config.yaml"), "config.yaml")
+
+
+def test_what_cannot_be_measured_before_a_run_is_said(tmp_path, caplog):
+    base_model = made(tmp_path / "m", "gpt2", n_positions=20_000_000, hidden_size=32, num_attention_heads=2)
+    config = complete_config(small(base_model=base_model, **{"activations.layers": [0]}), "config.yaml")
+    check_config(config, "config.yaml")
+    (line,) = caplog.messages
+    assert line.startswith("the site is not measured before the run (640 million parameters in a few")

@@ -31,9 +31,13 @@ SCALED = (  # with the number of heads
     "mamba_d_ssm",
 )
 ROOMS = ("sites", "plan/site_check.py", "config/layers.py", "base_models/prepare.py", "base_models/load.py")
-UNKNOWN = {"problem": None, "width": None}
+UNKNOWN = {"problem": None, "width": None, "unmeasured": None}
 LONGEST = 2048  # tokens that are tried on random layers
 SEED = 0
+
+
+class Unmeasured(Exception):
+    """No random layers could be made or run, and why."""
 
 
 def check_config(config: dict, file: str) -> None:
@@ -43,6 +47,8 @@ def check_config(config: dict, file: str) -> None:
     """
     activations = config["activations"]
     answer = model_answer(config["base_model"], activations["site"], activations["layers"], config["corpus"]["context"])
+    if answer["unmeasured"]:
+        logger.warning("the site is not measured before the run (%s); the weights will tell", answer["unmeasured"])
     problems = [answer["problem"]] if answer["problem"] else []
     if answer["width"]:
         for name, recipe in config["recipes"].items():
@@ -53,7 +59,8 @@ def check_config(config: dict, file: str) -> None:
 
 def model_answer(base_model: dict, site: str, layers: list[int], context: int) -> dict:
     """`problem`: what is wrong with a config's model, the site in these layers of it, or contexts of so many tokens, in one
-    line; None where nothing is known to be. `width`: of the site's activations, where it is known.
+    line; None where nothing is known to be. `width`: of the site's activations, where it is known. `unmeasured`: why the site
+    could not be measured.
 
     base_model: the config's section; without its config.json nothing is known.
     """
@@ -63,9 +70,7 @@ def model_answer(base_model: dict, site: str, layers: list[int], context: int) -
         return UNKNOWN
     depends_on = [sizes, _state(base_of(base_model))]
     answer = ask("sae_atlas.plan.site_check", [base_model, site, layers, context], depends_on, ROOMS)
-    if answer is None:
-        logger.warning("the site is not measured before the run; the weights will tell")
-    return answer or UNKNOWN
+    return UNKNOWN | (answer or {"unmeasured": "that failed, or took too long"})
 
 
 def _state(section: dict) -> list:
@@ -80,7 +85,7 @@ def random_layers(config, layers: list[int]):
     """A model in float32 of a few layers of this config, one of each kind among `layers`, with random weights.
 
     Its vocabulary is cut, and beyond PARAMETERS its heads and widths are too. Matrices are drawn anew, and vectors moved from
-    where they begin, for some families begin with zeros. Raises LookupError where none can be made of a size that pays.
+    where they begin, for some families begin with zeros. Raises Unmeasured where none can be made of a size that pays.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -106,7 +111,7 @@ def random_layers(config, layers: list[int]):
                 drawn = torch.randn(weight.shape, generator=generator)
                 weight.copy_(0.5 * weight.shape[-1] ** -0.5 * drawn if weight.ndim > 1 else weight + 0.1 * drawn)
         return model
-    raise LookupError("; ".join(dict.fromkeys(why)))
+    raise Unmeasured("; ".join(dict.fromkeys(why)))
 
 
 def _answer(base_model: dict, site: str, layers: list[int], context: int) -> dict:
@@ -122,9 +127,11 @@ def _answer(base_model: dict, site: str, layers: list[int], context: int) -> dic
         if section["source"] == "random":
             _check_sizes(section["sizes"], config)
         _check_positions(config, context)
-        return {"problem": None, "width": _measured(config, site, layers, context)}
+        return {"width": _measured(config, site, layers, context)}
+    except Unmeasured as error:
+        return {"unmeasured": str(error)}
     except AtlasError as error:
-        return {"problem": str(error), "width": None}
+        return {"problem": str(error)}
 
 
 def _check_family(config) -> None:
@@ -163,26 +170,24 @@ def _check_positions(config, context: int) -> None:
 
 
 def _measured(config, site: str, layers: list[int], context: int) -> int | None:
-    """The site's width on random layers, if they are as wide as the model. Raises AtlasError for what they measure as wrong."""
+    """The site's width on random layers, if they are as wide as the model.
+
+    Raises AtlasError for what they measure as wrong, and Unmeasured where they cannot be made or measured.
+    """
     import torch
 
     from sae_atlas.sites.hooks import capture, check_site
     from sae_atlas.sites.measure import measure
     from sae_atlas.sites.trace import forward_pass
 
-    try:
-        model = random_layers(config, layers)
-    except LookupError as error:
-        logger.info("the site is not measured before the run (%s)", error)
-        return None
+    model = random_layers(config, layers)
     tokens = torch.ones(1, context if context <= LONGEST else 1, dtype=torch.long)
     try:
         check_site(model, site, list(range(len(measure(model).blocks))), {})
     except AtlasError as error:
         raise AtlasError(f"{error} (measured on random layers made from its config)") from error
     except Exception as error:  # of the cut sizes, perhaps: the weights will tell
-        logger.info("the site is not measured before the run (%s)", reason(error))
-        return None
+        raise Unmeasured(reason(error)) from error
     try:
         with torch.inference_mode(), capture(model, site, [0], stop=False) as found:
             forward_pass(model, tokens, last_only=True)
