@@ -42,7 +42,7 @@ test: .venv/ready browser slurm
 # The long forms of some of them: all of tiny-neox, here and on SLURM, the disk full at every stage, 20 kills, fuzzing for a
 # minute a kind, every Triton kernel at every precision, the benchmarks at toy size, also beside the peers (1.7 GB).
 test-long: .venv/ready .bench-venv/ready browser slurm
-	SLURM_WHOLE=1 $(BIN)/python -m pytest -m long --durations=25
+	SLURM_WHOLE=1 $(BIN)/python -m pytest -m long --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=25
 	.bench-venv/bin/python -m pytest -m long -k "gradients_agree or saelens or trainer" tests/test_benchmarks.py tests/test_quality.py
 
 # What tests/test_golden.py holds the stages' results against, after a stage's version was raised.

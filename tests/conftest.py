@@ -27,6 +27,7 @@ if workers := os.getenv("PYTEST_XDIST_WORKER_COUNT"):
 # Files that take minutes, the longest first: begun last, one of them would keep a worker after all others have ended.
 LONGEST = (
     "slurm",
+    "families",
     "survives",
     "workflow",
     "features_workflow",

@@ -226,6 +226,9 @@ OTHERS = {  # what stands between a module and the stream: norms, multipliers, a
     "opt": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "word_embed_proj_dim": 32},
     "qwen3": LLAMA | {"head_dim": 16},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 4},
+    "granitemoehybrid": LLAMA | {"residual_multiplier": 0.22, "shared_intermediate_size": 24, "layer_types": ["attention"] * 3}
+    | {"num_local_experts": 4, "num_experts_per_tok": 2, "mamba_n_heads": 4, "num_key_value_heads": 2},
+    "falcon_h1": LLAMA | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8},
 }  # fmt: skip
 
 
@@ -284,6 +287,37 @@ def test_a_patch_takes_the_place_of_what_is_added(architecture):
             assert (plain(model) - before).norm() < 1e-5 * before.norm()
 
 
+def test_parts_that_no_module_holds_are_read_and_patched_as_differences_of_the_stream():
+    """Granite adds the experts and the shared MLP, each times a number: three parts; its attention is a module."""
+    model, layer = other("granitemoehybrid"), 1
+    factor = model.config.residual_multiplier
+    values = {site: captured(model, site, [layer])[layer] for site in SITES}
+    own = "model.layers.{layer}."
+    attention, normed, experts, shared = (
+        captured(model, own + name, [layer])[layer]
+        for name in ("self_attn", "post_attention_layernorm", "block_sparse_moe", "shared_mlp")
+    )
+    close = {"rtol": 1e-5, "atol": 1e-5 * float(values["resid_post"].abs().max())}
+    torch.testing.assert_close(values["attn_out"], factor * attention, **close)
+    torch.testing.assert_close(values["resid_mid"], values["resid_pre"] + factor * attention, **close)
+    torch.testing.assert_close(values["mlp_in"], normed, **close)
+    torch.testing.assert_close(values["mlp_out"], factor * (experts + shared), **close)
+
+    def changed(site, value):
+        with patch(model, site, layer, lambda _: value):
+            return plain(model)
+
+    other_attention = torch.randn_like(attention)
+    expected = changed(own + "self_attn", other_attention)
+    close = {"rtol": 1e-4, "atol": 1e-4 * float(expected.abs().max())}
+    assert not torch.allclose(expected, plain(model), **close)
+    torch.testing.assert_close(changed("attn_out", factor * other_attention), expected, **close)
+    torch.testing.assert_close(changed("resid_mid", values["resid_pre"] + factor * other_attention), expected, **close)
+    with patch(model, own + "block_sparse_moe", layer, torch.zeros_like):
+        expected = changed(own + "shared_mlp", shared.new_zeros(shared.shape))
+    torch.testing.assert_close(changed("mlp_out", torch.zeros_like(normed)), expected, **close)
+
+
 def bert_model(is_decoder: bool):
     """A norm after every sum: no part of a block is added to the stream as it stands."""
     config = AutoConfig.for_model("bert", **LLAMA | {"vocab_size": 64, "is_decoder": is_decoder})
@@ -317,6 +351,12 @@ def test_sites_that_moved_since_the_model_was_prepared_are_refused():
     model = random_model("llama")
     sites = json.loads(json.dumps(measure(model).plain()))
     check_site(model, "attn_out", [0], {"sites": sites})
+    for layer in sites["layers"]:  # a record from before a site could be found
+        del layer["sites"]["mlp_out"], layer["gives"]["mlp_out"]
+    check_site(model, "attn_out", [0], {"sites": sites})
+    fewer = sites | {"layers": sites["layers"][1:]}
+    with pytest.raises(AtlasError, match="not where they were when it was prepared"):
+        check_site(model, "attn_out", [0], {"sites": fewer})
     sites["layers"][0]["sites"]["attn_out"] = "model.layers.0.self_attn.o_proj"
     with pytest.raises(AtlasError, match="not where they were when it was prepared"):
         check_site(model, "attn_out", [0], {"sites": sites})

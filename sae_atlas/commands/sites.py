@@ -15,7 +15,7 @@ from sae_atlas.config.read import read_config
 from sae_atlas.io.arrays import Rows
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.metrics.importance import participation_ratio
-from sae_atlas.plan.site_check import random_layers
+from sae_atlas.plan.site_check import Unmeasured, random_layers
 from sae_atlas.sites import SITES
 from sae_atlas.sites.measure import measure
 from sae_atlas.sites.points import Sites
@@ -36,7 +36,7 @@ def list_sites(model: str, directory: str | Path = ".") -> str:
     text = config.get_text_config(decoder=True)
     try:
         few = random_layers(config, list(range(text.num_hidden_layers)))
-    except LookupError as error:
+    except Unmeasured as error:
         raise AtlasError(
             f"base_model: no few random layers of a {config.model_type} can be made ({error}); its sites are not known"
         ) from error
@@ -90,7 +90,7 @@ def _where(site: str, sites: Sites, width: int) -> str:
     have = [block for block in sites.blocks if site in block.points]
     if not have:
         return f"none: {sites.blocks[0].lacks[site]}"
-    path = str(have[0].points[site]).replace(f"{have[0].module}", f"{sites.path}.{{layer}}", 1)
+    path = str(have[0].points[site]).replace(have[0].module, f"{sites.path}.{{layer}}")
     kinds = "" if len(have) == len(sites.blocks) else f"  (in {len(have)} of {len(sites.blocks)} kinds of layers)"
     return f"{width:>6}  {path}{kinds}"
 

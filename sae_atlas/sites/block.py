@@ -2,146 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sae_atlas.sites.points import Block, Point
-from sae_atlas.sites.trace import CONTEXTS, TOKENS, Call, Slot, traced
+from sae_atlas.sites.streams import parts_between
+from sae_atlas.sites.trace import Call
+from sae_atlas.sites.trial import Trial, keeps_later, move_first
 
 PARTS = ("attn_out", "mlp_out", "mlp_in", "resid_mid")  # sites that a block need not have
 SAME_PART = 0.05  # largest share of a part by which it may be off once it is added to the stream, in any precision
 ADDS_UP = 1e-3  # largest share of a value that may be missing from a sum, beyond rounding
-# Largest share by which a part that mixes no tokens may move with another token, beyond rounding: experts work on the tokens
-# that chose them, and sum in another order with another number of them.
-MIXES_NOTHING = 1e-5
-
-
-@contextmanager
-def in_float32(block: nn.Module) -> Iterator[list[torch.dtype]]:
-    """Inside the `with`, the block computes in float32 from its own weights; what it is given and gives stays as it is.
-
-    In 16 bits a stream of large values hides what a block adds to it in its rounding. One block at a time is as large as that.
-    A block whose weights lie elsewhere until they are used computes as it does. Yields the precision of what it was given.
-    """
-    weights = [*block.parameters(), *block.buffers()]
-    short = [weight for weight in weights if weight.dtype in (torch.float16, torch.bfloat16)]
-    given: list[torch.dtype] = []
-    if not short or any(weight.is_meta for weight in weights):
-        yield given
-        return
-    own: list[list[Tensor]] = []  # of the calls that are running: a block is called again inside its own call
-
-    def widen(_, args, named):
-        own.append([weight.data for weight in short])
-        if len(own) > 1:
-            return None
-        given[:] = [
-            value.dtype for value in (*args, *named.values()) if isinstance(value, Tensor) and value.is_floating_point()
-        ]
-        with torch.inference_mode(False), torch.no_grad():
-            for weight in short:
-                weight.data = weight.data.float()
-        return _cast(args, torch.float32), _cast(named, torch.float32)
-
-    def narrow(_, __, output):
-        before = own.pop()
-        if own:
-            return None
-        for weight, data in zip(short, before, strict=True):
-            weight.data = data
-        return _cast(output, given[0])
-
-    handles = [
-        block.register_forward_pre_hook(widen, with_kwargs=True, prepend=True),
-        block.register_forward_hook(narrow),
-    ]
-    try:
-        yield given
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _cast(value, dtype: torch.dtype):
-    """A value with its floating-point tensors, also those in tuples, lists and dictionaries, in another precision."""
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if type(value) in (tuple, list):
-        return type(value)(_cast(each, dtype) for each in value)
-    if type(value) is dict:
-        return {name: _cast(each, dtype) for name, each in value.items()}
-    return value
-
-
-class Trial:
-    """A block, what it read and gave in the trial pass, the calls of its modules, and the same again with a change."""
-
-    def __init__(self, path: str, block: nn.Module, slot_in: Slot, slot_out: Slot):
-        self.path, self.block, self.slot_in, self.slot_out = path, block, slot_in, slot_out
-        self.modules = {name: module for name, module in block.named_modules() if name}
-        self.calls: list[Call] = []
-
-    @contextmanager
-    def watched(self, then: Callable[[Trial], None]) -> Iterator[None]:
-        """Inside the `with`, the block's first call is recorded and `then` called with the trial when it ends."""
-        running = False
-
-        def whole(call: Call) -> None:
-            self.pre = next(value for slot, value in call.inputs if slot == self.slot_in)
-            self.post = next(value for slot, value in call.outputs if slot == self.slot_out)
-
-        def begin(_, args, named) -> None:
-            nonlocal running
-            if not running:
-                self.arguments = args, named
-                self.calls.clear()
-
-        def end(_, __, ___) -> None:
-            nonlocal running
-            if not running:
-                running = True
-                then(self)
-                self.calls.clear()
-
-        with (
-            traced({"": self.block}, lambda call: None if running else whole(call)),
-            traced(self.modules, self.calls.append),
-        ):
-            handles = [
-                self.block.register_forward_pre_hook(begin, with_kwargs=True),
-                self.block.register_forward_hook(end),
-            ]
-            try:
-                with in_float32(self.block) as self.given:  # last: these hooks see what float32 gives
-                    yield
-            finally:
-                for handle in handles:
-                    handle.remove()
-
-    def stream(self, value: Tensor) -> Tensor:
-        """A value of the stream in the precision in which the model has it."""
-        return value.to(self.given[0]) if self.given else value
-
-    def again(self, at: Point, change: Callable[[Tensor], Tensor]) -> list[Call]:
-        """The calls of the block's modules where the value that goes in at `at` is changed."""
-        first, self.calls[:] = self.calls[:], []
-        module = self.block if at.module == self.path else self.modules[at.module.removeprefix(f"{self.path}.")]
-
-        def changed(_, args, named):
-            value = at.slot.read(args, named)
-            return at.slot.replace(change(value.view(CONTEXTS, TOKENS, -1)).view_as(value), args, named)
-
-        handle = module.register_forward_pre_hook(changed, with_kwargs=True)
-        args, named = self.arguments
-        self.block(*args, **named)
-        handle.remove()
-        calls, self.calls[:] = self.calls[:], first
-        return calls
 
 
 def parts_of(trial: Trial) -> Block:
@@ -160,6 +35,8 @@ def parts_of(trial: Trial) -> Block:
     parts = (
         _pair(holders, misses, added) or [(call, 1.0) for call in holders if misses(call.output.double()) < ADDS_UP][:1]
     )
+    if not parts and (between := parts_between(trial, whole)) is not None:
+        return between
     if not parts:
         closest = min((misses(a.output.double() + b.output.double()) for a, b in combinations(holders, 2)), default=1.0)
         reason = f"no two outputs of {trial.path} add up to what the block adds (the nearest miss it by {closest:.0%})"
@@ -206,8 +83,8 @@ def _pair(holders: list[Call], misses: Callable, added: Tensor) -> list[tuple[Ca
 def _named(trial: Trial, points: dict[str, Point], parts: list[tuple[Call, float]]) -> Block:
     """Which part is the attention's: the one that mixes tokens; and what the other, the MLP, reads."""
     lacks: dict[str, str] = {}
-    moved = trial.again(points["resid_pre"], _move_first)
-    mixes = [not _keeps_later(call, moved, first=1) for call, _ in parts]
+    moved = trial.again({points["resid_pre"]: move_first})
+    mixes = [not keeps_later(call, moved, first=1) for call, _ in parts]
     middle = _middle(trial, *parts[0]) if len(parts) == 2 else None
     if len(parts) == 1:
         attention, mlp = (parts[0], None) if mixes[0] else (None, parts[0])
@@ -223,13 +100,13 @@ def _named(trial: Trial, points: dict[str, Point], parts: list[tuple[Call, float
     if middle is None or attention is not parts[0]:
         lacks["resid_mid"] = f"no module of {trial.path} reads the stream after attention and before the MLP"
     else:
-        points["resid_mid"] = replace(points["attn_out"], onto_stream=True)
+        points["resid_mid"] = replace(points["attn_out"], stream=points["resid_pre"])
     if mlp is None:
         reason = f"{trial.path} adds one part, {_path(trial, attention[0])}, which mixes tokens"
     else:
         reads = _mlp_input(trial, mlp[0], trial.pre if middle is None else middle)
-        if reads is None or _keeps_later(
-            mlp[0], trial.again(reads, _move_first), first=2
+        if reads is None or keeps_later(
+            mlp[0], trial.again({reads: move_first}), first=2
         ):  # RWKV's reads its neighbour
             points["mlp_out"] = _output(trial, *mlp)
         if "mlp_out" in points and reads is not None:
@@ -257,7 +134,7 @@ def _gives(trial: Trial, points: dict[str, Point]) -> dict[str, str]:
     gives = {
         site: point.module
         for site, point in points.items()
-        if not point.is_input and point.factor == 1 and not point.onto_stream
+        if not point.is_input and point.factor == 1 and point.stream is None
     }
     if "mlp_in" in points:
         point = points["mlp_in"]
@@ -312,17 +189,3 @@ def _output(trial: Trial, call: Call, factor: float) -> Point:
 
 def _path(trial: Trial, call: Call) -> str:
     return f"{trial.path}.{call.module}"
-
-
-def _move_first(value: Tensor) -> Tensor:
-    """Another activation at every context's first token."""
-    moved = value.clone()
-    moved[:, 0] = value[:, -1] - value[:, 0]
-    return moved
-
-
-def _keeps_later(part: Call, calls: list[Call], first: int) -> bool:
-    """Whether a part is the same, but for rounding, from the token `first` on."""
-    now = next(call.output for call in calls if call.module == part.module)[:, first:].double()
-    before = part.output[:, first:].double()
-    return bool((now - before).norm() <= (MIXES_NOTHING + torch.finfo(part.output.dtype).eps) * before.norm())

@@ -2,7 +2,7 @@
 
 A block adds resid_post - resid_pre to the stream. Two of its modules whose outputs add up to that give `attn_out` and
 `mlp_out`; which is which is told by whether a part mixes tokens. Where the stream between them is what a module reads, that
-is `resid_mid`. Parts that no module holds are no sites.
+is `resid_mid`. Parts that no module holds are differences of that stream (streams.py), or no sites.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from sae_atlas.io.errors import AtlasError, reason
-from sae_atlas.sites.block import Trial, parts_of
+from sae_atlas.sites.block import parts_of
 from sae_atlas.sites.points import Block, Sites, started
 from sae_atlas.sites.trace import Call, Slot, forward_pass, traced, trial_tokens
+from sae_atlas.sites.trial import Trial
 
 SAME = 8  # rounding steps of the model's precision by which the norms of logits that must be the same may differ
 

@@ -14,18 +14,27 @@ from sae_atlas.sites.trace import Slot
 
 @dataclass(frozen=True)
 class Point:
-    """Where a value is: among a module's arguments (`is_input`) or its outputs. The site's value is `factor` times that."""
+    """Where a value is: among a module's arguments (`is_input`) or its outputs. The site's value is `factor` times that.
+
+    stream: a point of the stream before it, which is added to that (sign 1), or which it is the difference to (sign -1).
+    carried: where the block adds to a copy of the stream that it keeps; a change of the site is made there too.
+    """
 
     module: str
     slot: Slot
     is_input: bool
     factor: float = 1.0
-    onto_stream: bool = False  # the site is the block's input plus that
+    stream: Point | None = None
+    sign: int = 1
+    carried: Point | None = None
 
     def __str__(self) -> str:
-        if self.onto_stream:
-            return f"resid_pre + {self.module}"
-        return f"{MODULE_INPUT}{self.module}" if self.is_input else self.module
+        own = f"{MODULE_INPUT}{self.module}" if self.is_input else self.module
+        if self.stream is None:
+            return own
+        of_block = self.module.startswith(f"{self.stream.module}.")
+        stream = "resid_pre" if of_block else str(self.stream)
+        return f"{stream} + {own}" if self.sign == 1 else f"{own} - {stream}"
 
 
 @dataclass(frozen=True)
@@ -73,21 +82,51 @@ class Sites:
 def hooked(model: nn.Module, sites: Sites, point: Point, see: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
     """Hook a point: `see` gets the activation [batch, context, d]; what it returns, if anything, takes its place.
 
-    Of a site that is a part onto the stream `see` gets the sum, and a change is made through the part, for the block keeps
-    its own copy of the stream. What is returned goes to the activation's device.
+    What is returned goes to the activation's device.
     """
-    entering: list[Tensor] = []  # the stream that the block reads
+    entering: list[Tensor] = []  # what the block reads
+    beside: list[Tensor] = []  # the stream that the site is a part of, or is added to
+    moved_by: list[Tensor] = []  # what a change adds to the block's own copy of the stream
 
     def visit(value: Tensor) -> Tensor | None:
         part = value.unflatten(0, entering[-1].shape[:2]) if point.slot.flat else value
         whole = part if point.factor == 1 else part * point.factor
-        changed = see(whole + entering[-1].to(part.device) if point.onto_stream else whole)
+        stream = point.sign * beside[-1].to(part.device).view_as(part) if point.stream else None
+        changed = see(whole if stream is None else whole + stream)
         if changed is None:
             return None
         changed = changed.to(part.device)
-        if point.onto_stream:
-            changed = changed - entering[-1].to(part.device)
-        return (changed if point.factor == 1 else changed / point.factor).reshape(value.shape)
+        if stream is not None:
+            changed = changed - stream
+        if point.factor != 1:
+            changed = changed / point.factor
+        moved_by[:] = [changed - part]
+        return changed.reshape(value.shape)
+
+    def carry(value: Tensor) -> Tensor | None:
+        return value + moved_by.pop().to(value.device).view_as(value) if moved_by else None
+
+    with ExitStack() as stack:
+        if point.slot.flat:
+            block = next(block for block in sites.blocks if point.module.startswith(f"{block.module}."))
+            stack.enter_context(_at(model, block.points["resid_pre"], _keep_in(entering)))
+        if point.stream:  # copied for a difference: some blocks change it in place before that is taken
+            keep = _keep_in(beside)
+            kept = keep if point.sign == 1 else lambda value: keep(value.clone())
+            stack.enter_context(_at(model, point.stream, kept))
+        stack.enter_context(_at(model, point, visit))
+        if point.carried:
+            stack.enter_context(_at(model, point.carried, carry))
+        yield
+
+
+def _keep_in(last: list[Tensor]) -> Callable[[Tensor], None]:
+    return lambda value: last.__setitem__(slice(None), [value])
+
+
+@contextmanager
+def _at(model: nn.Module, point: Point, visit: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Inside the `with`, `visit` gets what the module itself has there; what it returns, if anything, takes its place."""
 
     def into(_, args: tuple, named: dict):
         changed = visit(point.slot.read(args, named))
@@ -100,24 +139,14 @@ def hooked(model: nn.Module, sites: Sites, point: Point, see: Callable[[Tensor],
         return None if changed is None else point.slot.replace(changed, output, {})[0]
 
     module = model.get_submodule(point.module)
-    handles = []
-    if point.onto_stream or point.slot.flat:
-        block = next(block for block in sites.blocks if point.module.startswith(f"{block.module}."))
-        stream = block.points["resid_pre"].slot
-        handles.append(
-            model.get_submodule(block.module).register_forward_pre_hook(
-                lambda _, args, named: entering.__setitem__(slice(None), [stream.read(args, named)]), with_kwargs=True
-            )
-        )
     if point.is_input:
-        handles.append(module.register_forward_pre_hook(into, with_kwargs=True))
+        handle = module.register_forward_pre_hook(into, with_kwargs=True)
     else:
-        handles.append(module.register_forward_hook(out_of))
+        handle = module.register_forward_hook(out_of)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 @contextmanager
