@@ -25,7 +25,7 @@ def parts_between(trial: Trial, whole: dict[str, Point]) -> Block | None:
 
     whole: the points of resid_pre and resid_post.
     """
-    pre, post = whole["resid_pre"], whole["resid_post"]
+    pre = whole["resid_pre"]
     first = _reader(trial, trial.pre)
     if first is None:
         return None
