@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sae_atlas.base_models.from_scratch import PRESETS, model_sizes
 from sae_atlas.base_models.names import check_content, parse_fine_tuned, parse_pretrained, stands_for, written
 from sae_atlas.config.layers import count_layers
-from sae_atlas.config.made import adapter_name, folder_of
+from sae_atlas.config.own_models import adapter_name, folder_of
 from sae_atlas.config.read import complete_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.plan.jobs import jobs

@@ -10,7 +10,7 @@ from sae_atlas.base_models.from_scratch import PRESETS, model_sizes
 from sae_atlas.base_models.names import ARCHITECTURES, FineTunedName, parse_fine_tuned, parse_pretrained
 from sae_atlas.config.keys import HubId, Name, Number, Revision, Section, Text, Whole, Words, key
 from sae_atlas.config.layers import VOCABULARIES
-from sae_atlas.config.made import MADE, TUNED, base_of
+from sae_atlas.config.own_models import MADE, TUNED, base_of
 from sae_atlas.config.texts import Corpus, Domain
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.sizes import format_size

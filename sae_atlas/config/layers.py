@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from sae_atlas.base_models.from_scratch import model_sizes
-from sae_atlas.config.made import base_of
+from sae_atlas.config.own_models import base_of
 from sae_atlas.io.asking import ask
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.hub import refuse

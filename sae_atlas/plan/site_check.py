@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sae_atlas.base_models.adapters import model_files
 from sae_atlas.config.layers import model_config, transformers_config
-from sae_atlas.config.made import base_of
+from sae_atlas.config.own_models import base_of
 from sae_atlas.io.asking import ask
 from sae_atlas.io.errors import AtlasError, nearest, reason
 from sae_atlas.io.log import logger

@@ -6,7 +6,7 @@ benchmarks/LOAD.md has it beside what was measured. On a GPU weights, averages a
 
 from dataclasses import dataclass, fields, replace
 
-from sae_atlas.config.made import MADE, base_of
+from sae_atlas.config.own_models import MADE, base_of
 from sae_atlas.plan.jobs import job_cells
 from sae_atlas.plan.shape import Shape
 from sae_atlas.saes.architectures import uses

@@ -1,6 +1,6 @@
 """The base model depends on where it comes from, not on what it is called or computed in."""
 
-from sae_atlas.config.made import MADE, TUNED, pretraining
+from sae_atlas.config.own_models import MADE, TUNED, pretraining
 from sae_atlas.stages.declare import stage
 
 # Source of a base model of our own making -> the stage that makes it.

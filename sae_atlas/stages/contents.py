@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 
 from sae_atlas.base_models.adapters import model_files
-from sae_atlas.config.made import TUNED
+from sae_atlas.config.own_models import TUNED
 from sae_atlas.config.published import files_at, path_in_release
 from sae_atlas.io.contents import Contents
 from sae_atlas.io.errors import AtlasError

@@ -1,6 +1,6 @@
 """Base models of our own making depend on their tokenizer, their text and how they are trained."""
 
-from sae_atlas.config.made import TUNED, adapter_name, base_of, pretraining
+from sae_atlas.config.own_models import TUNED, adapter_name, base_of, pretraining
 from sae_atlas.stages.base_model import prepared, tokenizer_stage
 from sae_atlas.stages.corpus import corpus_settings
 from sae_atlas.stages.declare import stage

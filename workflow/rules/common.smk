@@ -9,7 +9,7 @@ if workflow.remote_exec:
     os.environ.update(HF_HUB_OFFLINE="1")
 
 from sae_atlas.base_models.adapters import META
-from sae_atlas.config.made import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
+from sae_atlas.config.own_models import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
 from sae_atlas.config.published import path_in_release
 from sae_atlas.io.devices import gpus_for
 from sae_atlas.io.errors import AtlasError

@@ -3,7 +3,7 @@ import re
 import sys
 
 from sae_atlas.base_models.adapters import META
-from sae_atlas.config.made import folder_of
+from sae_atlas.config.own_models import folder_of
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.stages.base_model import MAKERS
 from sae_atlas.lifecycle.survival.configs import COMPARED, identities, three_configs

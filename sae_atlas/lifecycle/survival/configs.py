@@ -1,6 +1,6 @@
 """Three atlases from the config of a merged model: of its base from scratch, of base and adapter, and of the merge."""
 
-from sae_atlas.config.made import adapter_name
+from sae_atlas.config.own_models import adapter_name
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.stages.atlas import Atlas
 
