@@ -96,7 +96,9 @@ def markdown(found: dict) -> str:
         "|---|---|---|---|---|",
     ]
     for row in found["rows"]:
-        cells = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in (row["sae"], row["same"], row["fixed"])]
+        cells = [
+            f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in (row["sae"], row["same"], row["fixed"])
+        ]
         lines.append(f"| {row['layer']} | {row['fvu']:.3f} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
