@@ -168,17 +168,21 @@ def tokenize(
         )
 
 
+def excluded_ids(tokenizer, exclude: list[str]) -> set[int]:
+    """exclude: tokens as they stand in the vocabulary; `special` for all special ones. Raises AtlasError for others."""
+    vocabulary, ids = tokenizer.get_vocab(), set()
+    for token in exclude:
+        if token != "special" and token not in vocabulary:
+            raise AtlasError(f"corpus.exclude: the tokenizer has no token {token!r}; {nearest(token, vocabulary)}")
+        ids |= {vocabulary[token]} if token != "special" else special_ids(tokenizer)
+    return ids
+
+
 class _LeftOut:
     """Tokens that count neither in training nor in measurement: document starts, and those that the config excludes."""
 
     def __init__(self, tokenizer, start: int, exclude: list[str]):
-        """exclude: tokens as they stand in the vocabulary; `special` for all special ones. Raises AtlasError for others."""
-        self.start, vocabulary, ids = start, tokenizer.get_vocab(), set()
-        for token in exclude:
-            if token != "special" and token not in vocabulary:
-                raise AtlasError(f"corpus.exclude: the tokenizer has no token {token!r}; {nearest(token, vocabulary)}")
-            ids |= {vocabulary[token]} if token != "special" else special_ids(tokenizer)
-        self.ids = np.array(sorted(ids - {start}))
+        self.start, self.ids = start, np.array(sorted(excluded_ids(tokenizer, exclude) - {start}))
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
         starts = tokens == self.start

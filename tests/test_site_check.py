@@ -162,3 +162,14 @@ def test_what_cannot_be_measured_before_a_run_is_said(tmp_path, caplog):
     check_config(config, "config.yaml")
     (line,) = caplog.messages
     assert line.startswith("the site is not measured before the run (640 million parameters in a few")
+
+
+def test_tokens_to_be_left_out_are_looked_for_in_a_local_models_tokenizer(tmp_path):
+    base_model = made(tmp_path / "m", "gpt2", hidden_size=32, n_layer=2, n_head=2)
+    for exclude, words in (
+        (["special"], None),
+        (["special", "<|im_strt|>"], r"corpus\.exclude: .* no token '<|im_strt|>'"),
+    ):
+        config = small(base_model=base_model, **{"corpus.exclude": exclude, "activations.layers": [0]})
+        with pytest.raises(AtlasError, match=words) if words else nullcontext():
+            check_config(complete_config(config, "config.yaml"), "config.yaml")

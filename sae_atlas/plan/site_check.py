@@ -30,7 +30,7 @@ SCALED = (  # with the number of heads
     "mamba_n_heads",
     "mamba_d_ssm",
 )
-ROOMS = ("sites", "plan/site_check.py", "config/layers.py", "base_models/prepare.py", "base_models/load.py")
+ROOMS = ("sites", "plan/site_check.py", "config/layers.py", "base_models/prepare.py", "base_models/load.py", "corpus.py")
 UNKNOWN = {"problem": None, "width": None, "unmeasured": None}
 LONGEST = 2048  # tokens that are tried on random layers
 SEED = 0
@@ -45,8 +45,9 @@ def check_config(config: dict, file: str) -> None:
 
     Of a model that is not here yet the jobs that fetch it tell.
     """
-    activations = config["activations"]
-    answer = model_answer(config["base_model"], activations["site"], activations["layers"], config["corpus"]["context"])
+    activations, corpus = config["activations"], config["corpus"]
+    asked = {"site": activations["site"], "layers": activations["layers"], "context": corpus["context"]}
+    answer = model_answer(config["base_model"], **asked, exclude=corpus.get("exclude", []))
     if answer["unmeasured"]:
         logger.warning("the site is not measured before the run (%s); the weights will tell", answer["unmeasured"])
     problems = [answer["problem"]] if answer["problem"] else []
@@ -57,10 +58,10 @@ def check_config(config: dict, file: str) -> None:
         raise AtlasError("\n".join(f"{file}: {problem}" for problem in problems))
 
 
-def model_answer(base_model: dict, site: str, layers: list[int], context: int) -> dict:
-    """`problem`: what is wrong with a config's model, the site in these layers of it, or contexts of so many tokens, in one
-    line; None where nothing is known to be. `width`: of the site's activations, where it is known. `unmeasured`: why the site
-    could not be measured.
+def model_answer(base_model: dict, site: str, layers: list[int], context: int, exclude: list[str]) -> dict:
+    """`problem`: what is wrong with a config's model, the site in these layers of it, contexts of so many tokens, or tokens
+    that are to be left out, in one line; None where nothing is known to be. `width`: of the site's activations, where it is
+    known. `unmeasured`: why the site could not be measured.
 
     base_model: the config's section; without its config.json nothing is known.
     """
@@ -69,7 +70,7 @@ def model_answer(base_model: dict, site: str, layers: list[int], context: int) -
     except AtlasError:
         return UNKNOWN
     depends_on = [sizes, _state(base_of(base_model))]
-    answer = ask("sae_atlas.plan.site_check", [base_model, site, layers, context], depends_on, ROOMS)
+    answer = ask("sae_atlas.plan.site_check", [base_model, site, layers, context, exclude], depends_on, ROOMS)
     return UNKNOWN | (answer or {"unmeasured": "that failed, or took too long"})
 
 
@@ -114,14 +115,16 @@ def random_layers(config, layers: list[int]):
     raise Unmeasured("; ".join(dict.fromkeys(why)))
 
 
-def _answer(base_model: dict, site: str, layers: list[int], context: int) -> dict:
+def _answer(base_model: dict, site: str, layers: list[int], context: int, exclude: list[str]) -> dict:
     """In a process with torch: the tokenizer, the sizes, then the site."""
     from sae_atlas.base_models.prepare import checked_sizes
 
     section = base_of(base_model)
     try:
         if section["source"] == "local":
-            checked_sizes(Path(section["path"]).expanduser())
+            folder = Path(section["path"]).expanduser()
+            checked_sizes(folder)
+            _check_excluded(folder, exclude)
         config = transformers_config(base_model)
         _check_family(config)
         if section["source"] == "random":
@@ -132,6 +135,16 @@ def _answer(base_model: dict, site: str, layers: list[int], context: int) -> dic
         return {"unmeasured": str(error)}
     except AtlasError as error:
         return {"problem": str(error)}
+
+
+def _check_excluded(folder: Path, exclude: list[str]) -> None:
+    """Raise AtlasError for tokens to be left out that the tokenizer in a folder does not have."""
+    from transformers import AutoTokenizer
+
+    from sae_atlas.corpus import excluded_ids
+
+    if exclude:
+        excluded_ids(AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True), exclude)
 
 
 def _check_family(config) -> None:
