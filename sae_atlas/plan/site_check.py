@@ -30,7 +30,14 @@ SCALED = (  # with the number of heads
     "mamba_n_heads",
     "mamba_d_ssm",
 )
-ROOMS = ("sites", "plan/site_check.py", "config/layers.py", "base_models/prepare.py", "base_models/load.py", "corpus.py")
+ROOMS = (
+    "sites",
+    "plan/site_check.py",
+    "config/layers.py",
+    "base_models/prepare.py",
+    "base_models/load.py",
+    "corpus.py",
+)
 UNKNOWN = {"problem": None, "width": None, "unmeasured": None}
 LONGEST = 2048  # tokens that are tried on random layers
 SEED = 0
