@@ -23,8 +23,9 @@ def test_a_family_has_the_sites_that_the_page_says_and_they_are_what_their_names
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
 LLAMA = SIZES | {"num_key_value_heads": 1, "intermediate_size": 64, "pad_token_id": None}
+MAMBA = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8}
 CHAINS = [  # family, its sizes, site
-    ("phi", LLAMA | {"num_key_value_heads": 2}, "resid_post"),
+    pytest.param("phi", LLAMA | {"num_key_value_heads": 2}, "resid_post", marks=LONG),
     ("gemma2", LLAMA | {"head_dim": 16}, "attn_out"),
     pytest.param("falcon", SIZES, "mlp_out", marks=LONG),
     pytest.param("olmo2", LLAMA, "mlp_in", marks=LONG),
@@ -38,7 +39,8 @@ CHAINS = [  # family, its sizes, site
         marks=LONG,
     ),
     pytest.param("granite", LLAMA | {"residual_multiplier": 0.22}, "attn_out", marks=LONG),
-    pytest.param("qwen3", LLAMA | {"head_dim": 16}, "in:model.layers.{layer}.self_attn.o_proj", marks=LONG),
+    ("qwen3", LLAMA | {"head_dim": 16}, "in:model.layers.{layer}.self_attn.o_proj"),
+    pytest.param("falcon_h1", LLAMA | MAMBA, "mlp_out", marks=LONG),
 ]
 
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from families import off
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from models import SIZES, random_model
@@ -204,6 +205,17 @@ def test_what_goes_into_a_module_is_found_where_it_is_given_by_name():
     before = captured(model, "attn_out", [1])[1]
     with patch(model, site, 1, lambda value: 2 * value):
         assert not torch.equal(captured(model, "attn_out", [1])[1], before)
+
+
+def test_a_module_that_is_first_asked_for_inside_a_later_start_is_found():
+    """What the modules hold is measured on the model as it is, not on the stream that it was started from."""
+    residual = captured(random_model("llama"), "resid_pre", [1])[1]
+    model = random_model("llama")
+    before = plain(model)
+    with start_at(model, 1, residual), patch(model, "model.layers.{layer}.mlp", 1, torch.clone):
+        assert off(plain(model), before) < 1e-9
+    with start_at(model, 1, residual), patch(model, "in:model.layers.{layer}.mlp", 1, torch.zeros_like):
+        assert off(plain(model), before) > 1e-3
 
 
 def test_a_module_that_is_run_twice_in_a_pass_is_refused():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -13,9 +12,6 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.sites import MODULE_INPUT, SITES
 from sae_atlas.sites.measure import measure
 from sae_atlas.sites.points import Point, hooked, started
-from sae_atlas.sites.trace import Slot, module_slots
-
-_paths: WeakKeyDictionary[nn.Module, dict[str, dict[str, Slot | str]]] = WeakKeyDictionary()  # by site, then by module
 
 
 class _Reached(Exception):
@@ -46,19 +42,14 @@ def point_of(model: nn.Module, site: str, layer: int) -> Point:
             "with {layer} in them"
         )
     pattern = site.removeprefix(MODULE_INPUT)
-    path, known = pattern.replace("{layer}", str(layer)), dict(model.named_modules())
-    if path not in known:
+    path, is_input = pattern.replace("{layer}", str(layer)), site.startswith(MODULE_INPUT)
+    if path not in sites.slots[is_input]:
         paths = [name.replace(f"{block.module}.", f"{sites.path}.{{layer}}.", 1) for name in module_paths(model, layer)]
         near = difflib.get_close_matches(pattern, paths, 3, 0.3) or paths
         raise AtlasError(
             f"activations.site: no module {site!r}; sites are {', '.join(SITES)}, module paths {', '.join(near)}"
         )
-    is_input = site.startswith(MODULE_INPUT)
-    measured = _paths.setdefault(model, {})
-    if site not in measured:
-        alike = [pattern.replace("{layer}", str(number)) for number in range(len(sites.blocks))]
-        measured[site] = module_slots(model, [each for each in alike if each in known], is_input)
-    found = measured[site][path]
+    found = sites.slots[is_input][path]
     if isinstance(found, str):
         raise AtlasError(f"activations.site: {site.replace('{layer}', str(layer))} {found}")
     return Point(path, found, is_input)

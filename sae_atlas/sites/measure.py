@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.sites.block import parts_of
 from sae_atlas.sites.points import Block, Sites, started
-from sae_atlas.sites.trace import Call, Slot, forward_pass, traced, trial_tokens
+from sae_atlas.sites.trace import Call, Slot, forward_pass, module_slots, traced, trial_tokens
 from sae_atlas.sites.trial import Trial
 
 SAME = 8  # rounding steps of the model's precision by which the norms of logits that must be the same may differ
@@ -58,7 +58,7 @@ def _measure(model: nn.Module, tokens: Tensor) -> Sites:
     changed[:, -1] = tokens[:, 0]
     after = forward_pass(model, changed).logits
     causal = _missing(logits[:, :-1], after[:, :-1]) <= SAME * torch.finfo(model.dtype).eps
-    sites = Sites(path, tuple(found), _before_logits(model, behind, final[0]), causal)
+    sites = Sites(path, tuple(found), _before_logits(model, behind, final[0]), causal, module_slots(model, tokens))
     for start, stream in streams.items():
         _check_start(model, sites, tokens, logits, start, stream)
     return sites

@@ -55,13 +55,15 @@ class Sites:
     """Of a model: the path of its list of blocks, the blocks, and the modules from the last stream to the logits.
 
     before_logits: modules that the stream goes through one after another, the unembedding last; None where it goes through
-    more than modules. causal: whether a token's logits depend on none of the tokens behind it.
+    more than modules. causal: whether a token's logits depend on none of the tokens behind it. slots: where every module reads
+    (True) or gives (False) an activation per token, or in words what it does instead.
     """
 
     path: str
     blocks: tuple[Block, ...]
     before_logits: tuple[str, ...] | None
     causal: bool
+    slots: dict[bool, dict[str, Slot | str]]
 
     def plain(self) -> dict:
         """For the model's record: of every block the modules that hold its sites, `in:` before those that read them.

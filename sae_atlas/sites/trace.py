@@ -123,32 +123,35 @@ def traced(modules: dict[str, nn.Module], on_call: Callable[[Call], None]) -> It
             handle.remove()
 
 
-def module_slots(model: nn.Module, paths: list[str], of_inputs: bool) -> dict[str, Slot | str]:
-    """Where each module reads (or else gives) an activation per token in one pass, or in words what it does instead."""
-    modules = dict(model.named_modules())
-    calls: dict[str, list[tuple[list, list]]] = {path: [] for path in paths}
+def module_slots(model: nn.Module, tokens: Tensor) -> dict[bool, dict[str, Slot | str]]:
+    """Where each module reads (True) or gives (False) an activation per token in one pass, or in words what it does instead."""
+    modules = {name: module for name, module in model.named_modules() if name}
+    calls: dict[bool, dict[str, list]] = {is_input: {name: [] for name in modules} for is_input in (True, False)}
 
-    def keep(path: str, args: tuple, named: dict, output) -> None:
-        if of_inputs:
-            slots, values = token_tensors(args, named), [*args, *named.values()]
-        else:
-            slots, values = output_tensors(output), list(output) if isinstance(output, tuple | list) else [output]
-        shapes = [f"[{', '.join(map(str, value.shape))}]" for value in values if isinstance(value, Tensor)]
-        calls[path].append(([slot for slot, _ in slots], shapes))
+    def keep(name: str, args: tuple, named: dict, output) -> None:
+        outputs = output if isinstance(output, tuple | list) else [output]
+        for is_input, found, values in (
+            (True, token_tensors(args, named), [*args, *named.values()]),
+            (False, output_tensors(output), outputs),
+        ):
+            shapes = [f"[{', '.join(map(str, value.shape))}]" for value in values if isinstance(value, Tensor)]
+            calls[is_input][name].append(([slot for slot, _ in found], shapes))
 
     handles = [
-        modules[path].register_forward_hook(
-            lambda _, args, named, output, path=path: keep(path, args, named, output), with_kwargs=True
+        module.register_forward_hook(
+            lambda _, args, named, output, name=name: keep(name, args, named, output), with_kwargs=True
         )
-        for path in paths
+        for name, module in modules.items()
     ]
     try:
-        with torch.inference_mode():
-            forward_pass(model, trial_tokens(model))
+        forward_pass(model, tokens)
     finally:
         for handle in handles:
             handle.remove()
-    return {path: _only_slot(seen) for path, seen in calls.items()}
+    return {
+        is_input: {name: _only_slot(seen) for name, seen in of_modules.items()}
+        for is_input, of_modules in calls.items()
+    }
 
 
 def _only_slot(seen: list[tuple[list[Slot], list[str]]]) -> Slot | str:
