@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from families import off
+from site_models import LLAMA, OTHERS, TOKENS, captured, other, plain
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from models import SIZES, random_model
@@ -17,7 +17,6 @@ from sae_atlas.sites.hooks import blocks, capture, check_site, patch, point_of, 
 from sae_atlas.sites.measure import measure
 
 FAMILIES = list(SIZES)
-TOKENS = torch.arange(1, 25).reshape(2, 12)
 
 
 def sites_of(architecture):
@@ -26,16 +25,6 @@ def sites_of(architecture):
 
 
 CASES = [(architecture, site) for architecture in FAMILIES for site in sites_of(architecture)]
-
-
-def captured(model, site, layers=(0, 1, 2)):
-    with capture(model, site, list(layers)) as found:
-        model(TOKENS)
-    return found
-
-
-def plain(model):
-    return model(TOKENS, use_cache=False).logits
 
 
 PARTS = {  # of a block, in the order they are run: norm, attention, norm, MLP
@@ -168,104 +157,6 @@ def test_there_is_no_middle_in_a_parallel_block():
     model = random_model("gpt_neox", use_parallel_residual=False)
     middle, pre, attention = (captured(model, site)[1] for site in ("resid_mid", "resid_pre", "attn_out"))
     torch.testing.assert_close(middle, pre + attention)
-
-
-def test_an_unknown_site_names_the_nearest_modules():
-    with pytest.raises(AtlasError, match=r"gpt_neox\.layers\.\{layer\}\.mlp"):
-        point_of(random_model("gpt_neox"), "gpt_neox.layers.{layer}.mpl", 0)
-    with pytest.raises(AtlasError, match="no layer 3"):
-        point_of(random_model("gpt2"), "resid_post", 3)
-
-
-def test_what_goes_into_a_module_is_a_site():
-    """The heads' outputs before they are mixed, of width heads x head_dim; patched, they change attention's answer."""
-    model = random_model("llama")
-    site = "in:model.layers.{layer}.self_attn.o_proj"
-    mixed = captured(model, "attn_out", [1])[1]
-    heads = captured(model, site, [1])[1]
-    torch.testing.assert_close(blocks(model)[1].self_attn.o_proj(heads), mixed)
-    with patch(model, site, 1, torch.zeros_like):
-        assert not captured(model, "attn_out", [1])[1].any()
-
-
-def test_a_module_whose_values_are_not_one_activation_per_token_is_no_site():
-    model = other("qwen3")
-    with pytest.raises(
-        AtlasError, match=r"q_norm holds \[2, 8, 2, 16\] for 2 contexts of 8 tokens; a site has one activation"
-    ):
-        check_site(model, "model.layers.{layer}.self_attn.q_norm", [0], {})
-
-
-def test_what_goes_into_a_module_is_found_where_it_is_given_by_name():
-    """Llama's attention is called with names alone."""
-    model = random_model("llama")
-    site = "in:model.layers.{layer}.self_attn"
-    read = captured(model, site, [0, 2])[2]
-    assert torch.equal(read, captured(model, "model.layers.{layer}.input_layernorm", [0, 2])[2])
-    before = captured(model, "attn_out", [1])[1]
-    with patch(model, site, 1, lambda value: 2 * value):
-        assert not torch.equal(captured(model, "attn_out", [1])[1], before)
-
-
-def test_a_module_that_is_first_asked_for_inside_a_later_start_is_found():
-    """What the modules hold is measured on the model as it is, not on the stream that it was started from."""
-    residual = captured(random_model("llama"), "resid_pre", [1])[1]
-    model = random_model("llama")
-    before = plain(model)
-    with start_at(model, 1, residual), patch(model, "model.layers.{layer}.mlp", 1, torch.clone):
-        assert off(plain(model), before) < 1e-9
-    with start_at(model, 1, residual), patch(model, "in:model.layers.{layer}.mlp", 1, torch.zeros_like):
-        assert off(plain(model), before) > 1e-3
-
-
-def test_a_module_that_is_run_twice_in_a_pass_is_refused():
-    model = random_model("llama")
-    twice = model.model.layers[0].mlp.up_proj
-    model.model.layers[0].mlp.gate_proj = twice
-    with pytest.raises(AtlasError, match=r"layers\.0\.mlp\.gate_proj is run 2 times in a pass"):
-        check_site(model, "model.layers.{layer}.mlp.gate_proj", [0], {})
-
-
-LLAMA = SIZES["llama"] | {"pad_token_id": None}
-OTHERS = {  # what stands between a module and the stream: norms, multipliers, a residual inside of the module, flat tokens
-    "gemma2": LLAMA | {"head_dim": 16},
-    "olmo2": LLAMA,
-    "granite": LLAMA | {"residual_multiplier": 0.22},
-    "falcon": {key: LLAMA[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
-    "phi": LLAMA,
-    "gpt_neo": {"hidden_size": 32, "num_layers": 3, "num_heads": 2, "attention_types": [[["global"], 3]]},
-    "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 2},
-    "opt": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "word_embed_proj_dim": 32},
-    "qwen3": LLAMA | {"head_dim": 16},
-    "mamba": {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 4},
-    "granitemoehybrid": LLAMA | {"residual_multiplier": 0.22, "shared_intermediate_size": 24, "layer_types": ["attention"] * 3}
-    | {"num_local_experts": 4, "num_experts_per_tok": 2, "mamba_n_heads": 4, "num_key_value_heads": 2},
-    "falcon_h1": LLAMA | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8},
-}  # fmt: skip
-
-
-def other(architecture: str):
-    """In float32, with weights so large that a block matters."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(architecture, vocab_size=64, **OTHERS[architecture])
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
-    for weight in model.parameters():
-        weight.copy_(0.3 * torch.randn_like(weight) + (weight.ndim < 2))
-    return model
-
-
-def test_a_module_that_is_not_run_is_refused():
-    """Mamba computes its convolution from the module's weights."""
-    with pytest.raises(AtlasError, match=r"backbone\.layers\.0\.mixer\.conv1d is not run in a pass"):
-        check_site(other("mamba"), "backbone.layers.{layer}.mixer.conv1d", [0], {})
-
-
-def test_channels_are_not_taken_for_tokens():
-    """The convolution of Recurrent Gemma gives [batch, channels, context + 3]."""
-    sizes = LLAMA | {"lru_width": 32, "head_dim": 16, "block_types": ["recurrent", "recurrent", "attention"]}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("recurrent_gemma", vocab_size=64, **sizes)).eval()
-    with pytest.raises(AtlasError, match=r"conv_1d holds \[2, 32, 11\] for 2 contexts of 8 tokens"):
-        check_site(model, "model.layers.{layer}.temporal_block.conv_1d", [0], {})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
