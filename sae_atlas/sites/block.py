@@ -12,11 +12,10 @@ from torch import Tensor
 from sae_atlas.sites.points import Block, Point
 from sae_atlas.sites.streams import parts_between
 from sae_atlas.sites.trace import Call
-from sae_atlas.sites.trial import Trial, keeps_later, move_first
+from sae_atlas.sites.trial import ADDS_UP, MIXES_NOTHING, Trial, move_first
 
 PARTS = ("attn_out", "mlp_out", "mlp_in", "resid_mid")  # sites that a block need not have
 SAME_PART = 0.05  # largest share of a part by which it may be off once it is added to the stream, in any precision
-ADDS_UP = 1e-3  # largest share of a value that may be missing from a sum, beyond rounding
 
 
 def parts_of(trial: Trial) -> Block:
@@ -26,11 +25,10 @@ def parts_of(trial: Trial) -> Block:
         "resid_post": Point(trial.path, trial.slot_out, False),
     }
     added = trial.post.double() - trial.pre.double()
-    rounding = 4 * torch.finfo(trial.post.dtype).eps * trial.post.double().norm()
     holders = _holders(trial)
 
     def misses(value: Tensor) -> float:
-        return float(((added - value).norm() - rounding).clamp(min=0) / added.norm())
+        return float(((added - value).norm() - trial.rounding).clamp(min=0) / added.norm())
 
     parts = (
         _pair(holders, misses, added) or [(call, 1.0) for call in holders if misses(call.output.double()) < ADDS_UP][:1]
@@ -84,7 +82,7 @@ def _named(trial: Trial, points: dict[str, Point], parts: list[tuple[Call, float
     """Which part is the attention's: the one that mixes tokens; and what the other, the MLP, reads."""
     lacks: dict[str, str] = {}
     moved = trial.again({points["resid_pre"]: move_first})
-    mixes = [not keeps_later(call, moved, first=1) for call, _ in parts]
+    mixes = [not _keeps_later(call, moved, first=1) for call, _ in parts]
     middle = _middle(trial, *parts[0]) if len(parts) == 2 else None
     if len(parts) == 1:
         attention, mlp = (parts[0], None) if mixes[0] else (None, parts[0])
@@ -105,7 +103,7 @@ def _named(trial: Trial, points: dict[str, Point], parts: list[tuple[Call, float
         reason = f"{trial.path} adds one part, {_path(trial, attention[0])}, which mixes tokens"
     else:
         reads = _mlp_input(trial, mlp[0], trial.pre if middle is None else middle)
-        if reads is None or keeps_later(
+        if reads is None or _keeps_later(
             mlp[0], trial.again({reads: move_first}), first=2
         ):  # RWKV's reads its neighbour
             points["mlp_out"] = _output(trial, *mlp)
@@ -189,3 +187,10 @@ def _output(trial: Trial, call: Call, factor: float) -> Point:
 
 def _path(trial: Trial, call: Call) -> str:
     return f"{trial.path}.{call.module}"
+
+
+def _keeps_later(part: Call, calls: list[Call], first: int) -> bool:
+    """Whether a part is the same, but for rounding, from the token `first` on."""
+    now = next(call.output for call in calls if call.module == part.module)[:, first:].double()
+    before = part.output[:, first:].double()
+    return bool((now - before).norm() <= (MIXES_NOTHING + torch.finfo(part.output.dtype).eps) * before.norm())

@@ -34,7 +34,8 @@ def measure(model: nn.Module) -> Sites:
 
 
 def _measure(model: nn.Module, tokens: Tensor) -> Sites:
-    path, slots, streams, logits = _block_list(model, tokens)
+    with module_slots(model) as of_modules:
+        path, slots, streams, logits = _block_list(model, tokens)
     found: list[Block] = []
     final: list[Tensor] = []  # the stream after the last block
     behind: list[Call] = []  # calls after it
@@ -58,7 +59,7 @@ def _measure(model: nn.Module, tokens: Tensor) -> Sites:
     changed[:, -1] = tokens[:, 0]
     after = forward_pass(model, changed).logits
     causal = _missing(logits[:, :-1], after[:, :-1]) <= SAME * torch.finfo(model.dtype).eps
-    sites = Sites(path, tuple(found), _before_logits(model, behind, final[0]), causal, module_slots(model, tokens))
+    sites = Sites(path, tuple(found), _before_logits(model, behind, final[0]), causal, of_modules)
     for start, stream in streams.items():
         _check_start(model, sites, tokens, logits, start, stream)
     return sites

@@ -86,14 +86,12 @@ def hooked(model: nn.Module, sites: Sites, point: Point, see: Callable[[Tensor],
 
     What is returned goes to the activation's device.
     """
-    entering: list[Tensor] = []  # what the block reads
-    beside: list[Tensor] = []  # the stream that the site is a part of, or is added to
-    moved_by: list[Tensor] = []  # what a change adds to the block's own copy of the stream
+    seen: dict[str, Tensor] = {}  # in this pass: what the block read, the stream beside the site, what a change adds
 
     def visit(value: Tensor) -> Tensor | None:
-        part = value.unflatten(0, entering[-1].shape[:2]) if point.slot.flat else value
+        part = value.unflatten(0, seen["read"].shape[:2]) if point.slot.flat else value
         whole = part if point.factor == 1 else part * point.factor
-        stream = point.sign * beside[-1].to(part.device).view_as(part) if point.stream else None
+        stream = point.sign * seen["stream"].to(part.device).view_as(part) if point.stream else None
         changed = see(whole if stream is None else whole + stream)
         if changed is None:
             return None
@@ -102,28 +100,23 @@ def hooked(model: nn.Module, sites: Sites, point: Point, see: Callable[[Tensor],
             changed = changed - stream
         if point.factor != 1:
             changed = changed / point.factor
-        moved_by[:] = [changed - part]
+        if point.carried:
+            seen["added"] = changed - part
         return changed.reshape(value.shape)
 
     def carry(value: Tensor) -> Tensor | None:
-        return value + moved_by.pop().to(value.device).view_as(value) if moved_by else None
+        return value + seen.pop("added").to(value.device).view_as(value) if "added" in seen else None
 
     with ExitStack() as stack:
         if point.slot.flat:
             block = next(block for block in sites.blocks if point.module.startswith(f"{block.module}."))
-            stack.enter_context(_at(model, block.points["resid_pre"], _keep_in(entering)))
-        if point.stream:  # copied for a difference: some blocks change it in place before that is taken
-            keep = _keep_in(beside)
-            kept = keep if point.sign == 1 else lambda value: keep(value.clone())
-            stack.enter_context(_at(model, point.stream, kept))
+            stack.enter_context(_at(model, block.points["resid_pre"], lambda value: seen.update(read=value)))
+        if point.stream:  # copied: some blocks change it in place before the site is reached
+            stack.enter_context(_at(model, point.stream, lambda value: seen.update(stream=value.clone())))
         stack.enter_context(_at(model, point, visit))
         if point.carried:
             stack.enter_context(_at(model, point.carried, carry))
         yield
-
-
-def _keep_in(last: list[Tensor]) -> Callable[[Tensor], None]:
-    return lambda value: last.__setitem__(slice(None), [value])
 
 
 @contextmanager

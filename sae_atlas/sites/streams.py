@@ -15,9 +15,7 @@ from torch import Tensor
 
 from sae_atlas.sites.points import Block, Point
 from sae_atlas.sites.trace import Call
-from sae_atlas.sites.trial import MIXES_NOTHING, Trial, move_first
-
-SAME = 1e-3  # largest share of a part by which it may be off where what it reads is the same, beyond rounding
+from sae_atlas.sites.trial import ADDS_UP, MIXES_NOTHING, Trial, move_first
 
 
 def parts_between(trial: Trial, whole: dict[str, Point]) -> Block | None:
@@ -102,6 +100,6 @@ def _same_later(trial: Trial, value: Tensor, expected: Tensor) -> bool:
     return _same(trial, value[:, 1:], expected[:, 1:], MIXES_NOTHING)
 
 
-def _same(trial: Trial, value: Tensor, expected: Tensor, share: float = SAME) -> bool:
-    rounding = 4 * torch.finfo(value.dtype).eps * trial.post.double().norm()
-    return bool((value.double() - expected.double()).norm() <= share * expected.double().norm() + rounding)
+def _same(trial: Trial, value: Tensor, expected: Tensor, share: float = ADDS_UP) -> bool:
+    off = (value.double() - expected.double()).norm()
+    return bool(off <= share * expected.double().norm() + trial.rounding)

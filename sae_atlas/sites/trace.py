@@ -123,8 +123,11 @@ def traced(modules: dict[str, nn.Module], on_call: Callable[[Call], None]) -> It
             handle.remove()
 
 
-def module_slots(model: nn.Module, tokens: Tensor) -> dict[bool, dict[str, Slot | str]]:
-    """Where each module reads (True) or gives (False) an activation per token in one pass, or in words what it does instead."""
+@contextmanager
+def module_slots(model: nn.Module) -> Iterator[dict[bool, dict[str, Slot | str]]]:
+    """Yield a dict that one pass of the trial's tokens inside the `with` fills: where each module reads (True) or gives (False)
+    an activation per token, or in words what it does instead.
+    """
     modules = {name: module for name, module in model.named_modules() if name}
     calls: dict[bool, dict[str, list]] = {is_input: {name: [] for name in modules} for is_input in (True, False)}
 
@@ -143,15 +146,14 @@ def module_slots(model: nn.Module, tokens: Tensor) -> dict[bool, dict[str, Slot 
         )
         for name, module in modules.items()
     ]
+    slots: dict[bool, dict[str, Slot | str]] = {}
     try:
-        forward_pass(model, tokens)
+        yield slots
     finally:
         for handle in handles:
             handle.remove()
-    return {
-        is_input: {name: _only_slot(seen) for name, seen in of_modules.items()}
-        for is_input, of_modules in calls.items()
-    }
+    for is_input, of_modules in calls.items():
+        slots[is_input] = {name: _only_slot(seen) for name, seen in of_modules.items()}
 
 
 def _only_slot(seen: list[tuple[list[Slot], list[str]]]) -> Slot | str:

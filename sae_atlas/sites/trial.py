@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sae_atlas.sites.points import Point
 from sae_atlas.sites.trace import CONTEXTS, TOKENS, Call, Slot, traced
 
+ADDS_UP = 1e-3  # largest share of a value that may be missing from a sum, beyond rounding
 # Largest share by which a part that mixes no tokens may move with another token, beyond rounding: experts work on the tokens
 # that chose them, and sum in another order with another number of them.
 MIXES_NOTHING = 1e-5
@@ -118,6 +119,11 @@ class Trial:
                 for handle in handles:
                     handle.remove()
 
+    @property
+    def rounding(self) -> Tensor:
+        """The norm by which a sum on the stream may be off."""
+        return 4 * torch.finfo(self.post.dtype).eps * self.post.double().norm()
+
     def stream(self, value: Tensor) -> Tensor:
         """A value of the stream in the precision in which the model has it."""
         return value.to(self.given[0]) if self.given else value
@@ -156,10 +162,3 @@ def move_first(value: Tensor) -> Tensor:
     moved = value.clone()
     moved[:, 0] = value[:, -1] - value[:, 0]
     return moved
-
-
-def keeps_later(part: Call, calls: list[Call], first: int) -> bool:
-    """Whether a part is the same, but for rounding, from the token `first` on."""
-    now = next(call.output for call in calls if call.module == part.module)[:, first:].double()
-    before = part.output[:, first:].double()
-    return bool((now - before).norm() <= (MIXES_NOTHING + torch.finfo(part.output.dtype).eps) * before.norm())
