@@ -15,70 +15,59 @@ from benchmarks.report import about, write
 from sae_atlas.base_models.load import load
 from sae_atlas.io.files import read_json
 from sae_atlas.metrics.bootstrap import confidence_interval, resampled
-from sae_atlas.metrics.held_out import HeldOut, open_held_out, replace_site, stream_name
-from sae_atlas.sites.trace import forward_pass
+from sae_atlas.metrics.held_out import open_held_out, stream_name
+from sae_atlas.metrics.layer_data import LayerData
+from sae_atlas.metrics.loss_recovered import ce_recovered
 
 FVU = 0.1  # that every layer is tried with, beside its SAE's own
-OUTLIER = 10  # median norms; such tokens keep their activation
 BATCH = 8  # contexts
 
 
-def run(results: Path, recipe: str) -> list[dict]:
-    """A row per layer: the SAE's FVU and CE recovered, and the CE recovered with random errors."""
+def run(results: Path, recipe: str) -> dict:
+    """The base model, the number of predictions, and a row per layer: the SAE's FVU and CE recovered, and the CE recovered
+    with random errors; of each its value and the ends of its interval.
+    """
     held_out = open_held_out(results / "held_out.zarr")
-    site = held_out.attrs["site"]
-    if stream_name(site) != "site":
-        raise SystemExit(f"{results}: an error is added to the stream; its site is {site}")
-    model, _ = load(results / "base_model" / "provenance.json", held_out.model_dtype)
+    if stream_name(held_out.attrs["site"]) != "site":
+        raise SystemExit(f"{results}: an error is added to the stream; its site is {held_out.attrs['site']}")
+    model, origin = load(results / "base_model" / "provenance.json", held_out.model_dtype)
     rows = []
     for path in sorted((results / "metrics" / recipe).glob("layer*.json")):
-        layer, found = int(path.stem.removeprefix("layer")), read_json(path)
+        found = read_json(path)
         sae = {row["metric"]: row for row in found["metrics"] if row["snapshot"] == "final"}
-        row = {"layer": layer, "fvu": sae["fvu"]["value"], "sae": _interval(sae["ce_recovered"])}
-        row["same"], row["fixed"] = (with_error(model, held_out, layer, fvu) for fvu in (row["fvu"], FVU))
+        row = {"layer": sae["fvu"]["layer"], "fvu": sae["fvu"]["value"]}
+        row["sae"] = [sae["ce_recovered"][key] for key in ("value", "low", "high")]
+        data = LayerData(held_out, path.stem, found["record"]["settings"]["outlier_norm"])
+        row["same"], row["fixed"] = with_errors(model, data, row["layer"], (row["fvu"], FVU))
         rows.append(row)
         print({name: np.round(value, 3).tolist() for name, value in row.items()}, flush=True)
-    return rows
+    return {"base_model": origin["source"], "predictions": int(data.predicted.sum()), "rows": rows}
 
 
-def _interval(row: dict) -> list[float]:
-    return [row["value"], row["low"], row["high"]]
+def with_errors(model, data: LayerData, layer: int, fvus: tuple[float, ...], seed: int = 0) -> list[list[float]]:
+    """For every FVU the CE recovered (zero ablation), and its 95% interval over contexts, with a random error of that FVU.
 
-
-def with_error(model, held_out: HeldOut, layer: int, fvu: float, seed: int = 0) -> list[float]:
-    """CE recovered (zero ablation), and its 95% interval over contexts, with a random error of this FVU at a layer's site."""
-    site, patched = held_out.attrs["site"], held_out.attrs["patched"]
-    tokens, mask = (torch.from_numpy(held_out.rows(name)[:]) for name in ("tokens", "mask"))
-    x = torch.from_numpy(held_out.rows(f"layer{layer:02d}/site")[:])
-    norms = x.norm(dim=-1)
-    ordinary = mask & (norms <= OUTLIER * norms[mask].median())
-    covariance = torch.cov(x[ordinary].double().T)
-    values, directions = torch.linalg.eigh(covariance)
-    scale = (directions * (fvu * values.clamp(min=0)).sqrt()).float()
-    generator = torch.Generator().manual_seed(seed)
-    error = torch.randn(x[:patched].shape, generator=generator) @ scale.T
-    changed = torch.where(ordinary[:patched, :, None], x[:patched] + error, x[:patched])
-    entropies = []
+    Outliers keep their activation: with them the covariance would be theirs.
+    """
+    x = data.x(slice(None))
+    values, directions = torch.linalg.eigh(torch.cov(x[data.inside].double().T))
+    shape = (directions * values.clamp(min=0).sqrt()).float()
+    error = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)) @ shape.T
+    error[~data.inside] = 0
+    sums = [np.zeros(data.patched) for _ in fvus]
     with torch.inference_mode():
-        for first in range(0, patched, BATCH):
-            batch = slice(first, min(first + BATCH, patched))
-            with replace_site(model, site, layer, x[batch], changed[batch].to(model.dtype)):
-                logits = forward_pass(model, tokens[batch]).logits[:, :-1].float()
-            entropies.append(
-                torch.nn.functional.cross_entropy(
-                    logits.flatten(0, 1), tokens[batch, 1:].flatten(), reduction="none"
-                ).unflatten(0, logits.shape[:2])
-            )
-    counted = mask[:patched, :-1].numpy()
-    of = {"error": torch.cat(entropies).numpy(), "clean": held_out.rows("ce_clean")[:]}
-    of["zero"] = held_out.rows(f"layer{layer:02d}/ce_zero")[:]
-    sums = {name: (each * counted).sum(axis=1, dtype=np.float64) for name, each in of.items()}
-    drawn = resampled(sums)
-    return [_recovered({name: each.sum() for name, each in sums.items()}), *confidence_interval(_recovered(drawn))]
-
-
-def _recovered(sums: dict):
-    return (sums["zero"] - sums["error"]) / (sums["zero"] - sums["clean"])
+        for first in range(0, data.patched, BATCH):
+            batch = slice(first, min(first + BATCH, data.patched))
+            clean = data.predictions(model, batch)
+            for fvu, of_contexts in zip(fvus, sums, strict=True):
+                replaced = x[batch] + fvu**0.5 * error[batch]
+                of_contexts[batch] = data.patched_losses(model, layer, clean, replaced, batch)[0]
+    found = []
+    for of_contexts in sums:
+        losses = data.shared | {"ce_sae": of_contexts}
+        value = ce_recovered({name: each.sum() for name, each in losses.items()})
+        found.append([value, *confidence_interval(ce_recovered(resampled(losses)))])
+    return found
 
 
 def markdown(found: dict) -> str:
@@ -87,8 +76,8 @@ def markdown(found: dict) -> str:
         "",
         "`python -m benchmarks.random_error` draws, for every token, an error with the covariance of the layer's activations,",
         "scaled to an FVU, adds it to the stream there and runs the rest of the model. CE recovered (zero ablation), 95%",
-        f"interval over contexts. Tokens of more than {OUTLIER} median norms keep their activation. {found['tokens']:,}",
-        f"held-out tokens of the atlas of {found['base_model']}, recipe {found['recipe']}.",
+        f"interval over contexts. Outliers keep their activation. {found['predictions']:,} held-out predictions",
+        f"of the atlas of {found['base_model']}, recipe {found['recipe']}.",
         "",
         f"{found['machine']}, {found['date']}.",
         "",
@@ -109,12 +98,8 @@ def main() -> None:
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="default: benchmarks/")
     chosen = parser.parse_args()
-    rows = run(chosen.results, chosen.recipe)
-    held_out = open_held_out(chosen.results / "held_out.zarr")
-    counted = int(held_out.rows("mask")[: held_out.attrs["patched"]].sum())
-    found = about(1, torch.get_num_threads()) | {"unit": "CE recovered: value, low, high", "tokens": counted}
-    base_model = read_json(chosen.results / "base_model" / "provenance.json")["source"]
-    found |= {"base_model": base_model, "recipe": chosen.recipe, "rows": rows}
+    found = about(1, torch.get_num_threads()) | {"unit": "CE recovered: value, low, high", "recipe": chosen.recipe}
+    found |= run(chosen.results, chosen.recipe)
     write(chosen.out, "random_error", found, markdown(found))
 
 

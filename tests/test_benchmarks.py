@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.random_error import with_error
+from benchmarks.random_error import with_errors
 from sae_atlas.base_models.load import load
 from sae_atlas.kernels import screen
 from sae_atlas.metrics.held_out import open_held_out
+from sae_atlas.metrics.layer_data import LayerData
 
 ROOT = Path(__file__).parent.parent
 PEERS = {"sae_lens", "dictionary_learning", "sparsify"}  # tests run without them, `make bench TOY=--toy` has them
@@ -127,6 +128,6 @@ def test_a_random_error_costs_nothing_only_where_it_is_none(finished):
     results = finished.folder / "results"
     held_out = open_held_out(results / "held_out.zarr")
     model, _ = load(results / "base_model" / "provenance.json", held_out.model_dtype)
-    none, large = (with_error(model, held_out, 1, fvu) for fvu in (0, 1))
+    none, large = with_errors(model, LayerData(held_out, "layer01", 10), 1, (0, 1))
     assert none == pytest.approx([1, 1, 1], abs=1e-5)
     assert large[1] <= large[0] <= large[2] and abs(large[0] - 1) > 1e-3

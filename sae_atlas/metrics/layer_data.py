@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_atlas.metrics.held_out import HeldOut, predictions, stream_name
-from sae_atlas.metrics.losses import Clean
+from sae_atlas.metrics.held_out import HeldOut, predictions, replace_site, stream_name
+from sae_atlas.metrics.losses import Clean, losses, scored
+from sae_atlas.sites.trace import forward_pass
 
 
 class LayerData:
@@ -47,3 +48,17 @@ class LayerData:
         stop = min(batch.stop, self.patched)
         final = torch.from_numpy(self.final[batch.start : stop]).to(model.device, model.dtype)
         return predictions(model, final, self.tokens[batch.start : stop].to(model.device))
+
+    def patched_losses(self, model, layer: int, clean: Clean, replaced: Tensor, batch: slice) -> tuple[np.ndarray, ...]:
+        """CE and KL(clean || patched), summed over the predictions that count, of those contexts of the batch that have losses,
+        when the model reads `replaced` [contexts, context, d_in].
+        """
+        rows = slice(batch.start, min(batch.stop, self.patched))
+        tokens = self.tokens[rows].to(model.device)
+        stream = torch.from_numpy(self.stream[rows]).to(model.device, model.dtype)
+        replaced = replaced[: rows.stop - rows.start].to(model.device, model.dtype)
+        with replace_site(model, self.site, layer, stream, replaced):
+            logits = forward_pass(model, tokens).logits
+        found = losses(logits, scored(model, tokens), clean)
+        counted = self.predicted[rows]
+        return tuple(torch.where(counted, each.cpu(), 0).sum(dim=1, dtype=torch.float64).numpy() for each in found)

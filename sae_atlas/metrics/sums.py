@@ -9,12 +9,10 @@ from torch import Tensor
 from sae_atlas.metrics import directions, importance, reconstruction, sparsity
 from sae_atlas.metrics.active import Active, through_latents
 from sae_atlas.metrics.bootstrap import confidence_interval, resampled
-from sae_atlas.metrics.held_out import replace_site
 from sae_atlas.metrics.labels import OF_PREDICTIONS, OF_THE_WHOLE, OF_TOKENS
 from sae_atlas.metrics.layer_data import LayerData
-from sae_atlas.metrics.losses import Clean, losses, scored
+from sae_atlas.metrics.losses import Clean
 from sae_atlas.saes.sae import Sae
-from sae_atlas.sites.trace import forward_pass
 
 NAN = float("nan")
 BLOCKS = 32  # of neighbouring contexts, by which the importances are kept apart
@@ -97,16 +95,9 @@ class Sums:
 
     def add_losses(self, model, layer: int, clean: Clean, replaced: Tensor, batch: slice) -> None:
         """The model's losses on a batch of contexts when it reads `replaced` [contexts, context, d_in]."""
-        data = self.data
-        rows = slice(batch.start, min(batch.stop, data.patched))
-        tokens = data.tokens[rows].to(model.device)
-        stream = torch.from_numpy(data.stream[rows]).to(model.device, model.dtype)
-        replaced = replaced[: rows.stop - rows.start].to(model.device, model.dtype)
-        with replace_site(model, data.site, layer, stream, replaced):
-            logits = forward_pass(model, tokens).logits
-        kept = data.predicted[rows]
-        for name, each in zip(("ce_sae", "kl_sae"), losses(logits, scored(model, tokens), clean), strict=True):
-            self.losses[name][rows] = torch.where(kept, each.cpu(), 0).sum(dim=1, dtype=torch.float64).numpy()
+        found = self.data.patched_losses(model, layer, clean, replaced, batch)
+        for name, each in zip(("ce_sae", "kl_sae"), found, strict=True):
+            self.losses[name][batch.start : batch.start + len(each)] = each
 
     def rows(self, final: "Sums") -> list[dict]:
         """Rows of the table: every metric with its interval, unit and window. final: the last snapshot of the layer."""
