@@ -11,7 +11,7 @@ export CONFIG DIRECTORY
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden tables bench bench-load bench-gpu gpu-check browser
+.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden tables bench bench-load bench-run bench-gpu gpu-check browser
 
 # In a terminal one bar per rule; plain lines where the output goes into a file or a pipe, and in CI.
 BARS := $(if $(and $(MAKE_TERMOUT),$(MAKE_TERMERR)),$(if $(CI),,--logger rich))
@@ -112,17 +112,23 @@ format: .venv/ready
 	touch $@
 
 # A training step beside other libraries' (minutes): benchmarks/RESULTS.md; what its int8 product misses: SCREENING.md
-# (5 minutes); what precision costs: STORES.md (10 minutes); how good the SAEs are: QUALITY.md (over an hour).
+# (5 minutes); what the precision of stores costs: STORES.md, and of passes: PRECISION.md (10 minutes each); how good the
+# SAEs are: QUALITY.md (over an hour).
 # TOY=--toy does it all in a minute, at toy size.
 bench: .bench-venv/ready
 	.bench-venv/bin/python -m benchmarks.steps $(TOY)
 	.bench-venv/bin/python -m benchmarks.screening $(TOY)
 	.bench-venv/bin/python -m benchmarks.stores $(TOY)
+	.bench-venv/bin/python -m benchmarks.precision $(TOY)
 	.bench-venv/bin/python -m benchmarks.quality $(TOY)
 
 # The plan of ten times the atlas, every stage at 16 times the tokens, a wide model: LOAD.md (half an hour, 21 GB of memory).
 bench-load: .venv/ready
 	$(BIN)/python -m benchmarks.load $(TOY)
+
+# What every rule of the default's run takes at the commit BEFORE and now: RUN.md (two whole runs).
+bench-run: .venv/ready
+	$(BIN)/python -m benchmarks.run --before "$(BEFORE)"
 
 # The training step on this machine's GPU, in tokens per second: benchmarks/gpu_results.json.
 bench-gpu: .venv/ready

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,8 @@ def finish(folder: Path) -> dict:
 
     def watch() -> None:
         while process.poll() is None:
-            most[0] = max(most[0], sum(1 for _ in (folder / "results" / "stores").glob("layer*/*.zarr")))
+            with suppress(FileNotFoundError):  # a folder that goes while it is looked into
+                most[0] = max(most[0], sum(1 for _ in (folder / "results" / "stores").glob("layer*/*.zarr")))
             time.sleep(0.02)
 
     watcher = threading.Thread(target=watch)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.random_error import with_errors
+from benchmarks.run import markdown, of_rules
 from sae_atlas.base_models.load import load
 from sae_atlas.kernels import screen
 from sae_atlas.metrics.held_out import open_held_out
@@ -122,6 +123,19 @@ def test_the_table_of_the_load_is_that_of_its_numbers():
 
     folder = ROOT / "benchmarks"
     assert (folder / "LOAD.md").read_text() == markdown(json.loads((folder / "load.json").read_text()))
+
+
+def test_the_table_of_a_run_has_every_rule_with_all_its_jobs(finished):
+    rules = of_rules(finished.folder / "results" / "benchmarks")
+    assert rules["train_sae"]["jobs"] == 2 * 3 * 3 and rules["train_sae"]["wall"] > rules["train_sae"]["jobs"] * 0.1
+    assert rules["prepare_model"]["jobs"] == 1
+    whole = {"commit": "abc1234", "elapsed": 100.0, "user": 150.0, "system": 5.0, "page_faults": 2_000_000}
+    gone = {"gone": {"jobs": 2, "wall": 60.0, "cpu": 60.0}}
+    before, after = whole | {"rules": rules | gone}, whole | {"elapsed": 50.0, "rules": rules}
+    text = markdown({"before": before, "after": after, "machine": "a CPU", "date": "today", "cores": 2})
+    assert "| gone | 2 | 0 | 60 | 0 |" in text
+    assert "| **the whole run, by the clock** | | | 100 | 50 |" in text
+    assert all(f"| {rule} |" in text for rule in rules)
 
 
 def test_a_random_error_costs_nothing_only_where_it_is_none(finished):

@@ -32,6 +32,17 @@ def test_every_precision_is_measured_against_float16(tmp_path):
 
 
 @pytest.mark.long
+def test_every_sae_is_measured_with_passes_of_both_precisions(tmp_path):
+    found = run("precision", tmp_path, "--seeds", "1")
+    rows = {(row["layer"], row["trained_on"], row["measured_in"]): row for row in found["rows"]}
+    assert len(rows) == 2 * 2 * 2
+    for layer in (0, 1):
+        one, other = (rows[layer, "float32", measured_in] for measured_in in ("float32", "bfloat16"))
+        assert one["fvu"] == pytest.approx(other["fvu"], rel=0.01) and one != other
+    assert {dtype: len(taken) for dtype, taken in found["seconds"].items()} == {"float32": 5, "bfloat16": 5}
+
+
+@pytest.mark.long
 def test_every_trainer_is_measured_or_says_why_not(tmp_path):
     rows = run("quality", tmp_path, "--seeds", "2")["rows"]
     absent = {row["library"] for row in rows if "reason" in row}

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sae_atlas.base_models.from_scratch import PRESETS, model_sizes
 from sae_atlas.base_models.names import ARCHITECTURES, FineTunedName, parse_fine_tuned, parse_pretrained
+from sae_atlas.config.dtype import DTYPES
 from sae_atlas.config.keys import HubId, Name, Number, Revision, Section, Text, Whole, Words, key
 from sae_atlas.config.layers import VOCABULARIES
 from sae_atlas.config.own_models import MADE, TUNED, base_of
@@ -81,8 +82,10 @@ class Model(Section):
         needed_by=TUNED,
     )
     lora: Lora = key(needed_by=TUNED)
-    dtype: Literal["float32", "bfloat16", "float16"] = key(
-        "arithmetic of the forward passes. `bfloat16` pays only where the hardware has it", "float32"
+    dtype: Literal["auto", *DTYPES] = key(
+        "arithmetic of the forward passes. `auto`: `bfloat16` where they run on a GPU, or on a CPU that multiplies it (AMX, "
+        "AVX512-BF16, Arm's BF16), `float32` elsewhere. What an atlas was begun with stays, on whatever machine it goes on",
+        "float32",
     )
     device_map: Literal["auto"] = key(
         "`auto` is for a model that does not fit one device. Its parts lie on the GPUs of a job (one; more with "

@@ -4,19 +4,20 @@ from pathlib import Path
 
 from sae_atlas.config import activations, base_model, features, published, training
 from sae_atlas.config.checks import checked, checked_recipe
+from sae_atlas.config.dtype import SETTLED, settled
 from sae_atlas.config.limits import limit_problems, read_plain, shortened
 from sae_atlas.config.paths import resolved
 from sae_atlas.io.devices import SPREAD
 from sae_atlas.io.errors import AtlasError
 
 
-def read_config(file: str | Path) -> dict:
-    """The config in `file`, checked and complete. Raises AtlasError for every mistake in it, also of YAML."""
-    return complete_config(read_plain(file) or {}, str(file))
+def read_config(file: str | Path, folder: str | Path | None = None) -> dict:
+    """The config in `file`, checked and complete. folder: of its run. Raises AtlasError for every mistake, also of YAML."""
+    return complete_config(read_plain(file) or {}, str(file), folder and Path(folder, SETTLED))
 
 
-def complete_config(config: dict, file: str) -> dict:
-    """`config` checked and complete, as plain values. `file` is named in errors.
+def complete_config(config: dict, file: str, kept_dtype: Path | None = None) -> dict:
+    """`config` checked and complete, as plain values. `file` is named in errors. kept_dtype: see config.dtype.settled.
 
     Raises AtlasError with one line per problem, and if the number of layers is not known (hub not reachable).
     """
@@ -33,6 +34,7 @@ def complete_config(config: dict, file: str) -> dict:
     complete["model_device"] = SPREAD if "device_map" in complete["base_model"] else device
     complete["device"] = device  # it changes no numbers, as the device of the base model does not
     complete["base_model"] = base_model.completed(complete["base_model"], complete["corpus"]["context"])
+    complete["base_model"]["dtype"] = settled(complete["base_model"]["dtype"], device, kept_dtype)
     try:
         complete["activations"] = activations.completed(complete["activations"], complete["base_model"])
         for name, recipe in recipes.items():

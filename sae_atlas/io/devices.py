@@ -6,6 +6,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.gpu_locks import take
 from sae_atlas.io.log import in_job
 
+CPU = Path("/proc/cpuinfo")  # of Linux, which alone says what a CPU has
 SPREAD = "spread"  # of a base model that does not fit one device (base_models.load.read_model)
 
 
@@ -37,6 +38,22 @@ def name_of(device) -> str:
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether what `device` will compute on has instructions for products in bfloat16. Imports no torch.
+
+    GPUs count as such: from Ampere on they have them.
+    """
+    if gpus_for(device):
+        return True
+    try:
+        about = CPU.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    named = ("flags", "features")  # on x86 and Arm
+    flags = {word for line in about.lower().splitlines() if line.startswith(named) for word in line.split()}
+    return not flags.isdisjoint({"amx_bf16", "avx512_bf16", "bf16"})
 
 
 def gpus_for(device: str) -> int:

@@ -29,7 +29,7 @@ def show_plan(config: str | Path, folder: str | Path, gpu: str, cores: int | Non
     """
     if gpu not in GPUS:
         raise AtlasError(f"--gpu: {gpu!r} is not in the table; {nearest(gpu, GPUS)}")
-    values = read_config(config)
+    values = read_config(config, folder)
     check_config(values, str(config))
     atlas, folder = Atlas(values), Path(folder)
     console = Console()

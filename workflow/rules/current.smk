@@ -14,7 +14,9 @@ LIBRARY = str(Path(str(workflow.current_basedir)).parents[1])
 sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 
+from sae_atlas.config.dtype import SETTLED
 from sae_atlas.config.read import complete_config
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.provenance import carries
 from sae_atlas.plan.site_check import check_config
 from sae_atlas.stages.atlas import Atlas
@@ -24,6 +26,7 @@ from snakemake.logging import logger
 
 # Of a job that fails at its first try Snakemake says of every output that it cannot be restored. There was none.
 logger.addFilter(lambda line: not str(line.msg).endswith("no backup found."))
+DTYPES = {}  # file that keeps what base_model.dtype `auto` stands for -> the dtype, of every atlas that says so
 MUST_CARRY = {}  # input of a job -> identities that the job must find in it
 PATHS = workflow.modifier.path_modifier  # of this workflow: as a module of another it may have a prefix
 
@@ -60,9 +63,16 @@ def read_atlas(values, lies):
     Raises AtlasError for a mistake, which names the config's file.
     """
     file = str((workflow.configfiles or ["config"])[-1])
-    checked = complete_config(values, file)
+    kept_dtype = Path(lies(SETTLED))
+    checked = complete_config(values, file, kept_dtype)
     if not workflow.remote_exec:  # a job of a run that was checked
         check_config(checked, file)
+    if values["base_model"].get("dtype") == "auto":
+        if workflow.remote_exec and not kept_dtype.is_file():
+            raise AtlasError(
+                f"{file}: base_model.dtype: auto is not settled for the nodes of a cluster; write the dtype"
+            )
+        DTYPES[kept_dtype] = checked["base_model"]["dtype"]
 
     def on_disk(*patterns):
         return [path for pattern in patterns for path in Path().glob(lies(pattern))]

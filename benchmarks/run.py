@@ -1,0 +1,105 @@
+"""What every rule of a whole run takes, before a change and after it: `python -m benchmarks.run --before COMMIT`.
+
+Both commits run their own default config, one after the other, each in a fresh folder with this environment. Job times are
+those that jobs leave under results/benchmarks. Writes RUN.md and run.json; a run takes a quarter of an hour or more.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.report import about, write
+from sae_atlas.plan.costs import read_costs
+
+ROOT = Path(__file__).parent.parent
+NAMES = ("before", "after")
+
+
+def run(commit: str, folder: Path, config: str, cores: int) -> dict:
+    """A run of `config` at a commit in `folder`: seconds of the clock and of the processors, page faults, rules."""
+    subprocess.run(["git", "worktree", "add", "--detach", folder, commit], cwd=ROOT, check=True, capture_output=True)
+    try:
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        command = [sys.executable, "-m", "snakemake", "--configfile", config, "--cores", str(cores)]
+        subprocess.run(command, cwd=folder, check=True)
+        elapsed, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {
+            "commit": _git("rev-parse", "--short", "HEAD", cwd=folder),
+            "elapsed": elapsed,
+            "user": after.ru_utime - before.ru_utime,
+            "system": after.ru_stime - before.ru_stime,
+            "page_faults": after.ru_minflt - before.ru_minflt,
+            "rules": of_rules(folder / "results" / "benchmarks"),
+        }
+    finally:
+        subprocess.run(["git", "worktree", "remove", "--force", folder], cwd=ROOT, check=True)
+
+
+def of_rules(folder: Path) -> dict[str, dict]:
+    """Jobs and seconds of every rule that has left benchmark files."""
+    files: dict[str, list[str]] = {}
+    for file in sorted(folder.rglob("*.tsv")):
+        rule, *job = file.relative_to(folder).with_suffix("").parts
+        files.setdefault(rule, []).append("/".join(job))
+    costs = read_costs(folder, files)
+    return {cost.rule: {"jobs": cost.measured, "wall": cost.wall, "cpu": cost.cpu} for cost in costs}
+
+
+def markdown(found: dict) -> str:
+    runs = [found[name] for name in NAMES]
+    lines = [
+        "# A run of the default, by rule",
+        "",
+        f"`make bench-run BEFORE={runs[0]['commit']}` runs the default at that commit and at {runs[1]['commit']}, one after",
+        f"the other, each in a fresh folder. Seconds of all jobs of a rule together, {found['cores']} jobs at a time.",
+        "",
+        f"{found['machine']}, {found['date']}.",
+        "",
+        "| rule | jobs before | jobs after | seconds before | seconds after |",
+        "|---|---|---|---|---|",
+    ]
+    nothing = {"jobs": 0, "wall": 0.0}
+    for rule in sorted({*runs[0]["rules"], *runs[1]["rules"]}, key=lambda rule: -_of(runs[0], rule, nothing)["wall"]):
+        before, after = (_of(each, rule, nothing) for each in runs)
+        lines.append(f"| {rule} | {before['jobs']} | {after['jobs']} | {before['wall']:,.0f} | {after['wall']:,.0f} |")
+    for title, key, unit in (
+        ("the whole run, by the clock", "elapsed", 1),
+        ("processors, user", "user", 1),
+        ("processors, system", "system", 1),
+        ("page faults, millions", "page_faults", 1e6),
+    ):
+        before, after = (each[key] / unit for each in runs)
+        lines.append(f"| **{title}** | | | {before:,.0f} | {after:,.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _of(run_: dict, rule: str, otherwise: dict) -> dict:
+    return run_["rules"].get(rule, otherwise)
+
+
+def _git(*arguments: str, cwd: Path = ROOT) -> str:
+    return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--before", required=True, metavar="COMMIT")
+    parser.add_argument("--after", default="HEAD", metavar="COMMIT", help="default HEAD")
+    parser.add_argument("--config", default="config/config.yaml", help="of each commit; default config/config.yaml")
+    parser.add_argument("--cores", type=int, default=os.cpu_count())
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="default: benchmarks/")
+    chosen = parser.parse_args()
+    found = about(1, chosen.cores) | {"unit": "seconds, of all jobs of a rule together", "cores": chosen.cores}
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in NAMES:
+            found[name] = run(getattr(chosen, name), Path(temporary, name), chosen.config, chosen.cores)
+    write(chosen.out, "run", found, markdown(found))
+
+
+if __name__ == "__main__":
+    main()
