@@ -128,7 +128,7 @@ bench-load: .venv/ready
 
 # What every rule of the default's run takes at the commit BEFORE and now: RUN.md (two whole runs).
 bench-run: .venv/ready
-	$(BIN)/python -m benchmarks.run --before "$(BEFORE)"
+	$(BIN)/python -m benchmarks.run --before "$(or $(BEFORE),$(error BEFORE=COMMIT is missing))"
 
 # The training step on this machine's GPU, in tokens per second: benchmarks/gpu_results.json.
 bench-gpu: .venv/ready

@@ -16,6 +16,7 @@ import yaml
 from benchmarks.real import ROOT, Real, default, toy
 from benchmarks.report import about, write
 from sae_atlas.base_models.load import load
+from sae_atlas.io.devices import BFLOAT16, cpu_flags
 
 LAYERS = (3, 14, 29)  # early, middle, last
 DTYPES = ("float32", "bfloat16")
@@ -124,7 +125,7 @@ def main() -> None:
         found |= {"recipe": name, "tokens": tokens, "rows": measure(reals, recipe, chosen.seeds)}
         torch.set_num_threads(threads)
         found["seconds"] = seconds({dtype: of_layers[first] for dtype, of_layers in reals.items()}, rounds=5)
-    found["has"] = [flag for flag in ("amx_bf16", "avx512_bf16") if torch.cpu.get_capabilities().get(flag)]
+    found["has"] = sorted(BFLOAT16 & cpu_flags())
     write(out, "precision", found, markdown(found))
     if out is None:
         print(markdown(found))

@@ -1,11 +1,11 @@
 """What every rule of a whole run takes, before a change and after it: `python -m benchmarks.run --before COMMIT`.
 
-Both commits run their own default config, one after the other, each in a fresh folder with this environment. Job times are
-those that jobs leave under results/benchmarks. Writes RUN.md and run.json; a run takes a quarter of an hour or more.
+Both commits run their own config, one after the other, each in a fresh folder with this environment; what is not committed
+is not measured. Job times are those that jobs leave under results/benchmarks. Writes RUN.md and run.json; a run takes a
+quarter of an hour or more.
 """
 
 import argparse
-import os
 import resource
 import subprocess
 import sys
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.report import about, write
 from sae_atlas.plan.costs import read_costs
+from sae_atlas.plan.machine import available_cores
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("before", "after")
@@ -53,10 +54,10 @@ def of_rules(folder: Path) -> dict[str, dict]:
 def markdown(found: dict) -> str:
     runs = [found[name] for name in NAMES]
     lines = [
-        "# A run of the default, by rule",
+        "# A run, by rule",
         "",
-        f"`make bench-run BEFORE={runs[0]['commit']}` runs the default at that commit and at {runs[1]['commit']}, one after",
-        f"the other, each in a fresh folder. Seconds of all jobs of a rule together, {found['cores']} jobs at a time.",
+        f"`make bench-run BEFORE={runs[0]['commit']}` runs {found['config']} of that commit and of {runs[1]['commit']}, once",
+        f"each, one after the other, in fresh folders, on {found['cores']} cores. Seconds of all jobs of a rule together.",
         "",
         f"{found['machine']}, {found['date']}.",
         "",
@@ -91,10 +92,11 @@ def main() -> None:
     parser.add_argument("--before", required=True, metavar="COMMIT")
     parser.add_argument("--after", default="HEAD", metavar="COMMIT", help="default HEAD")
     parser.add_argument("--config", default="config/config.yaml", help="of each commit; default config/config.yaml")
-    parser.add_argument("--cores", type=int, default=os.cpu_count())
+    parser.add_argument("--cores", type=int, default=available_cores())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="default: benchmarks/")
     chosen = parser.parse_args()
-    found = about(1, chosen.cores) | {"unit": "seconds, of all jobs of a rule together", "cores": chosen.cores}
+    found = about(1, chosen.cores) | {"unit": "seconds, of all jobs of a rule together"}
+    found |= {"cores": chosen.cores, "config": chosen.config}
     with tempfile.TemporaryDirectory() as temporary:
         for name in NAMES:
             found[name] = run(getattr(chosen, name), Path(temporary, name), chosen.config, chosen.cores)

@@ -132,7 +132,9 @@ def test_the_table_of_a_run_has_every_rule_with_all_its_jobs(finished):
     whole = {"commit": "abc1234", "elapsed": 100.0, "user": 150.0, "system": 5.0, "page_faults": 2_000_000}
     gone = {"gone": {"jobs": 2, "wall": 60.0, "cpu": 60.0}}
     before, after = whole | {"rules": rules | gone}, whole | {"elapsed": 50.0, "rules": rules}
-    text = markdown({"before": before, "after": after, "machine": "a CPU", "date": "today", "cores": 2})
+    text = markdown(
+        {"before": before, "after": after, "machine": "a CPU", "date": "today", "cores": 2, "config": "c.yaml"}
+    )
     assert "| gone | 2 | 0 | 60 | 0 |" in text
     assert "| **the whole run, by the clock** | | | 100 | 50 |" in text
     assert all(f"| {rule} |" in text for rule in rules)

@@ -4,13 +4,14 @@ import json
 import shutil
 
 import pytest
+import yaml
 
-from sae_atlas.config.dtype import SETTLED, settled
+from sae_atlas.config.dtype import SETTLED, keep, settled
 from sae_atlas.config.read import complete_config
 from sae_atlas.io import devices
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.stages.atlas import Atlas
-from workflow import planned, small, snakemake
+from workflow import LIFE, ROOT, command, planned, run, small, snakemake
 
 AUTO = {"base_model.dtype": "auto"}
 CPUS = {
@@ -22,37 +23,37 @@ CPUS = {
 }
 
 
-def this_cpu() -> str:
-    return "bfloat16" if devices.multiplies_bfloat16("cpu") else "float32"
+def here() -> str:
+    return "bfloat16" if devices.multiplies_bfloat16("auto") else "float32"
 
 
 @pytest.mark.parametrize(("about", "multiplies"), CPUS.items())
 def test_a_cpu_multiplies_bfloat16_if_it_says_so(monkeypatch, tmp_path, about, multiplies):
     file = tmp_path / "cpuinfo"
     file.write_text(f"processor\t: 0\n{about}\n")
-    monkeypatch.setattr(devices, "CPU", file)
+    monkeypatch.setattr(devices, "CPU_INFO", file)
     assert devices.multiplies_bfloat16("cpu") is multiplies
 
 
 def test_where_nothing_says_what_the_cpu_has_it_is_float32(monkeypatch, tmp_path):
-    monkeypatch.setattr(devices, "CPU", tmp_path / "none")
+    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "none")
     assert settled("auto", "cpu", None) == "float32"
 
 
 def test_on_a_gpu_it_is_bfloat16_whatever_the_cpu_has(monkeypatch, tmp_path):
-    monkeypatch.setattr(devices, "CPU", tmp_path / "none")
+    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "none")
     assert settled("auto", "cuda", None) == "bfloat16"
 
 
 def test_what_the_atlas_was_begun_with_wins(tmp_path):
     kept = tmp_path / SETTLED
     kept.parent.mkdir()
-    kept.write_text('{"dtype": "float16"}')
+    kept.write_text('{"model_dtype": "float16"}')
     assert settled("auto", "cuda", kept) == "float16"
     assert settled("float32", "cuda", kept) == "float32"  # what is said is meant
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"dtype": "auto"}', "\xff"])
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"model_dtype": "auto"}', "\xff"])
 def test_a_damaged_file_is_told_in_one_line(tmp_path, content):
     kept = tmp_path / "dtype.json"
     kept.write_bytes(content.encode("latin-1"))
@@ -61,25 +62,50 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path, content):
 
 
 def test_identities_are_those_of_the_dtype_itself():
-    auto, said = (Atlas(complete_config(small(**{"base_model.dtype": dtype}), "x")) for dtype in ("auto", this_cpu()))
+    auto, said = (Atlas(complete_config(small(**{"base_model.dtype": dtype}), "x")) for dtype in ("auto", here()))
     assert auto.config == said.config
     assert auto.identity("save_held_out") == said.identity("save_held_out")
 
 
-def test_a_run_keeps_it_before_anything_is_made_and_goes_on_with_it(tmp_path):
+def test_a_run_keeps_it_before_anything_is_made(tmp_path):
     assert planned(tmp_path, small(**AUTO))
     assert not (tmp_path / SETTLED).exists()  # a dry run settles nothing
     snakemake(tmp_path, small(**AUTO), "results/base_model/provenance.json")
-    assert json.loads((tmp_path / SETTLED).read_text()) == {"dtype": this_cpu()}
+    assert json.loads((tmp_path / SETTLED).read_text()) == {"model_dtype": here()}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", [None, "float32", "float16"])
 def test_a_finished_atlas_stays_what_it_is_on_another_machine(finished, tmp_path, dtype):
+    """It was made in float32, and says so."""
     folder = tmp_path / "atlas"
     shutil.copytree(finished.folder, folder)
-    (folder / SETTLED).write_text(json.dumps({"dtype": dtype}))
+    if dtype:
+        (folder / SETTLED).write_text(json.dumps({"model_dtype": dtype}))
+    assert settled("auto", "cuda", folder / SETTLED) == (dtype or "float32")
     jobs = planned(folder, small(**AUTO))
-    assert jobs == [] if dtype == "float32" else "held-out: clean and ablated passes" in jobs  # it was made in float32
+    assert "held-out: clean and ablated passes" in jobs if dtype == "float16" else jobs == []
+
+
+def test_a_run_does_not_go_on_in_another_dtype_than_was_just_kept(tmp_path):
+    kept = tmp_path / "dtype.json"
+    keep("float32", kept)
+    keep("float32", kept)
+    with pytest.raises(AtlasError, match="another run has just begun this atlas in another dtype; run again"):
+        keep("bfloat16", kept)
+
+
+def test_the_three_stages_are_compared_in_one_dtype(tmp_path):
+    for stage, dtype in (("pretrained", "float32"), ("merged", "bfloat16")):
+        (tmp_path / stage / "results").mkdir(parents=True)
+        (tmp_path / stage / SETTLED).write_text(json.dumps({"model_dtype": dtype}))
+    life = small(**{"base_model": LIFE | {"dtype": "auto"}, "activations.layers": [0, 1]})
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(life))
+    three = command(tmp_path, file, "--dry-run")
+    three[three.index("--snakefile") + 1] = str(ROOT / "workflow" / "three_stages.smk")
+    done = run(*three[1:])
+    assert done.returncode
+    assert "base_model.dtype: the three were begun in bfloat16 and float32; write one of them" in done.stdout
 
 
 def test_a_node_of_a_cluster_does_not_settle_it(tmp_path):

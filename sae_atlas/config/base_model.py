@@ -83,8 +83,9 @@ class Model(Section):
     )
     lora: Lora = key(needed_by=TUNED)
     dtype: Literal["auto", *DTYPES] = key(
-        "arithmetic of the forward passes. `auto`: `bfloat16` where they run on a GPU, or on a CPU that multiplies it (AMX, "
-        "AVX512-BF16, Arm's BF16), `float32` elsewhere. What an atlas was begun with stays, on whatever machine it goes on",
+        "arithmetic of the forward passes. With `auto` the machine that starts the atlas chooses: `bfloat16` if it has a GPU "
+        "(from Ampere on they multiply it; or `training.device` is `cuda`) or a CPU with AMX, AVX512-BF16 or Arm's BF16, else "
+        "`float32`. The choice is kept in `results/dtype.json`, for whatever machine goes on",
         "float32",
     )
     device_map: Literal["auto"] = key(

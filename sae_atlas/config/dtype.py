@@ -6,31 +6,44 @@ from pathlib import Path
 from sae_atlas.io.devices import multiplies_bfloat16
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, write_json
+from sae_atlas.io.provenance import read_record
 
 DTYPES = ("float32", "bfloat16", "float16")
 SETTLED = "results/dtype.json"  # of an atlas that was begun with `auto`
+HELD_OUT = "held_out.zarr/zarr.json"  # beside it, of every atlas that has got so far
 
 
 def settled(dtype: str, device: str, kept: Path | None) -> str:
-    """The dtype itself, for passes on `device` (training.device).
+    """The dtype itself. device: where the passes run (training.device); kept: SETTLED where the atlas lies, if it has a place.
 
-    kept: SETTLED where the atlas lies, which wins if it is there. Raises AtlasError if it is damaged.
+    What the atlas there was begun with wins over what this machine would choose. Raises AtlasError if the file is damaged.
     """
     if dtype != "auto":
         return dtype
-    if kept is None or not kept.is_file():
-        return "bfloat16" if multiplies_bfloat16(device) else "float32"
-    with_remedy = f"{kept}: damaged; write the dtype that this atlas was begun with as base_model.dtype"
-    try:
-        found = read_json(kept)["dtype"]
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise AtlasError(with_remedy) from error
-    if found not in DTYPES:
-        raise AtlasError(with_remedy)
-    return found
+    begun = {} if kept is None else _kept(kept) or read_record(kept.parent / HELD_OUT).get("settings", {})
+    if "model_dtype" in begun:
+        return begun["model_dtype"]
+    return "bfloat16" if multiplies_bfloat16(device) else "float32"
 
 
 def keep(dtype: str, kept: Path) -> None:
-    """Write what `auto` stands for in this atlas: nodes of a cluster, and the machine it is copied to, may be others."""
+    """Write what `auto` stands for, because nodes of a cluster, or a machine that the atlas is copied to, may differ.
+
+    Raises AtlasError if another dtype was kept since the config was read.
+    """
     if not kept.is_file():
-        write_json(kept, {"dtype": dtype})
+        write_json(kept, {"model_dtype": dtype})
+    elif _kept(kept)["model_dtype"] != dtype:
+        raise AtlasError(f"{kept}: another run has just begun this atlas in another dtype; run again")
+
+
+def _kept(kept: Path) -> dict | None:
+    if not kept.is_file():
+        return None
+    try:
+        found = read_json(kept)
+        if found["model_dtype"] in DTYPES:
+            return found
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        pass
+    raise AtlasError(f"{kept}: damaged; write the dtype that this atlas was begun with as base_model.dtype")

@@ -1,12 +1,15 @@
 """Which device computes: `auto` takes a GPU where there is one, `cpu` and `cuda` are what they say."""
 
+import os
+from importlib.metadata import version
 from pathlib import Path
 
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.io.gpu_locks import take
+from sae_atlas.io.gpu_locks import VISIBLE, take
 from sae_atlas.io.log import in_job
 
-CPU = Path("/proc/cpuinfo")  # of Linux, which alone says what a CPU has
+CPU_INFO = Path("/proc/cpuinfo")  # of Linux, which alone says what a processor has
+BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}  # flags, the last of Arm's
 SPREAD = "spread"  # of a base model that does not fit one device (base_models.load.read_model)
 
 
@@ -41,19 +44,27 @@ def name_of(device) -> str:
 
 
 def multiplies_bfloat16(device: str) -> bool:
-    """Whether what `device` will compute on has instructions for products in bfloat16. Imports no torch.
+    """Whether what `device` computes on has instructions for products in bfloat16. Imports no torch.
 
-    GPUs count as such: from Ampere on they have them.
+    Every GPU counts as such a one, though those before Ampere emulate them.
     """
-    if gpus_for(device):
+    if device == "cuda" or (gpus_for(device) and _torch_finds_gpus()):
         return True
+    return not BFLOAT16.isdisjoint(cpu_flags())
+
+
+def cpu_flags() -> set[str]:
+    """What the processor says it has, in lower case; nothing where it does not say."""
     try:
-        about = CPU.read_text(encoding="utf-8", errors="replace")
+        about = CPU_INFO.read_text(encoding="utf-8", errors="replace").lower()
     except OSError:
-        return False
-    named = ("flags", "features")  # on x86 and Arm
-    flags = {word for line in about.lower().splitlines() if line.startswith(named) for word in line.split()}
-    return not flags.isdisjoint({"amx_bf16", "avx512_bf16", "bf16"})
+        return set()
+    lines = [line for line in about.splitlines() if line.startswith(("flags", "features"))]  # on x86 and Arm
+    return {word for line in lines for word in line.split()}
+
+
+def _torch_finds_gpus() -> bool:
+    return not version("torch").endswith("+cpu") and os.environ.get(VISIBLE) != ""
 
 
 def gpus_for(device: str) -> int:

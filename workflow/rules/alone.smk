@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 from sae_atlas.config.dtype import keep
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import take_back
 from sae_atlas.io.locks import hold_lock
 
@@ -20,6 +21,8 @@ onstart:
         take_back(Path(".snakemake/backups"), Path())
         for kept, dtype in DTYPES.items():
             keep(dtype, kept)
+    except AtlasError as error:
+        sys.exit(f"{error}")
     except BlockingIOError:
         sys.exit(f"{Path('results').absolute()}: another run is at work here; wait for it or stop it first.")
     except OSError as error:

@@ -12,6 +12,8 @@ from sae_atlas.io.provenance import identity
 try:
     CONFIGS = three_configs(config)
     ATLASES = {stage: read_atlas(each, lambda path, stage=stage: f"{stage}/{path}") for stage, each in CONFIGS.items()}
+    if len(dtypes := {each.config["base_model"]["dtype"] for each in ATLASES.values()}) > 1:
+        raise AtlasError(f"base_model.dtype: the three were begun in {' and '.join(sorted(dtypes))}; write one of them")
 except AtlasError as error:  # before any job, without a traceback
     sys.exit(f"{error}")
 
