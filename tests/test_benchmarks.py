@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import precision, run
 from benchmarks.random_error import with_errors
-from benchmarks.run import markdown, of_rules
 from sae_atlas.base_models.load import load
 from sae_atlas.kernels import screen
 from sae_atlas.metrics.held_out import open_held_out
@@ -118,6 +118,13 @@ def test_the_load_benchmark_measures_every_stage(tmp_path):
     assert all(f"| {row['stage']} |" in text for row in found["tokens"])
 
 
+def test_the_table_of_precisions_is_that_of_its_numbers():
+    folder = ROOT / "benchmarks"
+    assert (folder / "PRECISION.md").read_text() == precision.markdown(
+        json.loads((folder / "precision.json").read_text())
+    )
+
+
 def test_the_table_of_the_load_is_that_of_its_numbers():
     from benchmarks.load_report import markdown
 
@@ -126,13 +133,13 @@ def test_the_table_of_the_load_is_that_of_its_numbers():
 
 
 def test_the_table_of_a_run_has_every_rule_with_all_its_jobs(finished):
-    rules = of_rules(finished.folder / "results" / "benchmarks")
+    rules = run.of_rules(finished.folder / "results" / "benchmarks")
     assert rules["train_sae"]["jobs"] == 2 * 3 * 3 and rules["train_sae"]["wall"] > rules["train_sae"]["jobs"] * 0.1
     assert rules["prepare_model"]["jobs"] == 1
     whole = {"commit": "abc1234", "elapsed": 100.0, "user": 150.0, "system": 5.0, "page_faults": 2_000_000}
     gone = {"gone": {"jobs": 2, "wall": 60.0, "cpu": 60.0}}
     before, after = whole | {"rules": rules | gone}, whole | {"elapsed": 50.0, "rules": rules}
-    text = markdown(
+    text = run.markdown(
         {"before": before, "after": after, "machine": "a CPU", "date": "today", "cores": 2, "config": "c.yaml"}
     )
     assert "| gone | 2 | 0 | 60 | 0 |" in text
