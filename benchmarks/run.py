@@ -84,7 +84,9 @@ def _of(run_: dict, rule: str, otherwise: dict) -> dict:
 
 
 def _git(*arguments: str, cwd: Path = ROOT) -> str:
-    return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], cwd=cwd, check=True, capture_output=True, encoding="utf-8"
+    ).stdout.strip()
 
 
 def main() -> None:

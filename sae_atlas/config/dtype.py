@@ -16,14 +16,17 @@ HELD_OUT = "held_out.zarr/zarr.json"  # beside it, of every atlas that has got s
 def settled(dtype: str, device: str, kept: Path | None) -> str:
     """The dtype itself. device: where the passes run (training.device); kept: SETTLED where the atlas lies, if it has a place.
 
-    What the atlas there was begun with wins over what this machine would choose. Raises AtlasError if the file is damaged.
+    What the atlas there was begun with wins over what this machine would choose.
     """
     if dtype != "auto":
         return dtype
-    begun = {} if kept is None else _kept(kept) or read_record(kept.parent / HELD_OUT).get("settings", {})
-    if "model_dtype" in begun:
-        return begun["model_dtype"]
-    return "bfloat16" if multiplies_bfloat16(device) else "float32"
+    begun = begun_in(kept) if kept else None
+    return begun or ("bfloat16" if multiplies_bfloat16(device) else "float32")
+
+
+def begun_in(kept: Path) -> str | None:
+    """The dtype of the atlas that lies around `kept`; None if it has not got so far. Raises AtlasError if that is damaged."""
+    return _kept(kept) or read_record(kept.parent / HELD_OUT).get("settings", {}).get("model_dtype")
 
 
 def keep(dtype: str, kept: Path) -> None:
@@ -33,16 +36,16 @@ def keep(dtype: str, kept: Path) -> None:
     """
     if not kept.is_file():
         write_json(kept, {"model_dtype": dtype})
-    elif _kept(kept)["model_dtype"] != dtype:
+    elif _kept(kept) != dtype:
         raise AtlasError(f"{kept}: another run has just begun this atlas in another dtype; run again")
 
 
-def _kept(kept: Path) -> dict | None:
+def _kept(kept: Path) -> str | None:
     if not kept.is_file():
         return None
     try:
-        found = read_json(kept)
-        if found["model_dtype"] in DTYPES:
+        found = read_json(kept)["model_dtype"]
+        if found in DTYPES:
             return found
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         pass

@@ -14,7 +14,7 @@ LIBRARY = str(Path(str(workflow.current_basedir)).parents[1])
 sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 
-from sae_atlas.config.dtype import SETTLED
+from sae_atlas.config.dtype import SETTLED, begun_in
 from sae_atlas.config.read import complete_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.provenance import carries
@@ -68,7 +68,7 @@ def read_atlas(values, lies):
     if not workflow.remote_exec:  # a job of a run that was checked
         check_config(checked, file)
     if values["base_model"].get("dtype") == "auto":
-        if workflow.remote_exec and not kept_dtype.is_file():
+        if workflow.remote_exec and not begun_in(kept_dtype):
             raise AtlasError(
                 f"{file}: base_model.dtype: auto is not settled for the nodes of a cluster; write the dtype"
             )
