@@ -38,7 +38,11 @@ def run(reals: dict[int, Real], contestant: Contestant, seeds: int, rows: list[d
 
 
 def choose(rows: list[dict]) -> dict:
-    """The setting that goes on: the fewest dead latents among those that recover about as much as the best."""
+    """The setting that goes on: the fewest dead latents among those that recover about as much as the best.
+
+    One with which nothing fires is none, unless there is no other.
+    """
+    rows = [row for row in rows if row["l0"] > 0] or rows
     allowed = [row for row in rows if row["l0"] <= SLACK * L0] or [min(rows, key=lambda row: row["l0"])]
     enough = max(row["ce_recovered"] for row in allowed) - ALIKE
     return min((row for row in allowed if row["ce_recovered"] >= enough), key=lambda row: row["dead"])["setting"]
