@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from benchmarks.real import ROOT, Real, default, toy
-from benchmarks.report import about, write
+from benchmarks.report import about, spread, write
 from sae_atlas.base_models.load import load
 from sae_atlas.io.devices import BFLOAT16, cpu_flags
 
@@ -37,8 +37,8 @@ def measure(reals: dict[str, dict[int, Real]], recipe: dict, seeds: int) -> list
         for measured_in in DTYPES:
             for name, metrics in reals[measured_in][layer].evaluate(checkpoints).items():
                 trained_on, seed = name.split()
-                about_it = {"layer": layer, "seed": int(seed), "trained_on": trained_on, "measured_in": measured_in}
-                rows.append(about_it | {metric: metrics[metric] for metric in METRICS})
+                cell = {"layer": layer, "seed": int(seed), "trained_on": trained_on, "measured_in": measured_in}
+                rows.append(cell | {metric: metrics[metric] for metric in METRICS})
                 print(rows[-1], flush=True)
     return rows
 
@@ -76,14 +76,12 @@ def markdown(found: dict) -> str:
     ]
     for key in dict.fromkeys(_cell(row) for row in found["rows"]):
         own = [row for row in found["rows"] if _cell(row) == key]
-        cells = [
-            _spread([row[metric] for row in own], "{:.0f}" if metric == "dead" else "{:.4f}") for metric in METRICS
-        ]
+        cells = [spread([row[metric] for row in own], "{:.0f}" if metric == "dead" else "{:.4f}") for metric in METRICS]
         lines.append("| " + " | ".join([*map(str, key), *cells]) + " |")
     lines += [
         "",
         f"A pass over {contexts} contexts of {context} tokens, all blocks and the head, on {found['threads']} threads, the two",
-        f"in turn: {_spread(float32, '{:.2f}')} s in float32, {_spread(bfloat16, '{:.2f}')} s in bfloat16,",
+        f"in turn: {spread(float32, '{:.2f}')} s in float32, {spread(bfloat16, '{:.2f}')} s in bfloat16,",
         f"{times:.1f} times as fast.",
         f"Instructions of this CPU for bfloat16: {', '.join(found['has']) or 'none'}.",
     ]
@@ -92,11 +90,6 @@ def markdown(found: dict) -> str:
 
 def _cell(row: dict) -> tuple:
     return row["layer"], row["trained_on"], row["measured_in"]
-
-
-def _spread(values: list[float], form: str) -> str:
-    middle, low, high = (form.format(value) for value in (statistics.median(values), min(values), max(values)))
-    return f"{middle} ({low} to {high})"
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
 """QUALITY.md, made from quality.json."""
 
-import statistics
-
 from benchmarks.contestants import ALIKE, DEAD_AFTER, L0, LAYERS, SLACK
+from benchmarks.report import spread
 
 QUALITY_COLUMNS = (
     ("CE recovered", "ce_recovered", "{:.3f}"),
@@ -58,7 +57,7 @@ def _chosen(rows: list[dict]) -> list[str]:
         own = [row for row in rows if (row["library"], row["architecture"]) == (library, architecture)]
         chosen = [row for row in own if row.get("chosen")]
         if chosen:
-            cells = [_spread([row[key] for row in chosen], form) for _, key, form in QUALITY_COLUMNS]
+            cells = [spread([row[key] for row in chosen], form) for _, key, form in QUALITY_COLUMNS]
             cells += [str(len(chosen)), _setting(chosen[0]["setting"])]
         else:
             cells = [own[0]["reason"]] + ["-"] * (len(QUALITY_COLUMNS) + 1)
@@ -72,11 +71,6 @@ def _tried(rows: list[dict]) -> list[str]:
         values = f"{row['ce_recovered']:.3f} | {row['fvu']:.3f} | {row['l0']:.1f} | {row['dead']:.0f}"
         lines.append(f"| {row['library']} {row['architecture']} | {_setting(row['setting'])} | {values} |")
     return lines
-
-
-def _spread(values: list[float], form: str) -> str:
-    middle, low, high = (form.format(value) for value in (statistics.median(values), min(values), max(values)))
-    return f"{middle} ({low} to {high})"
 
 
 def _setting(setting: dict) -> str:

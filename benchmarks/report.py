@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import statistics
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -82,6 +83,12 @@ def markdown(results: dict) -> str:
         "Versions: " + ", ".join(f"{name} {number}" for name, number in results["versions"].items() if number) + ".",
     ]
     return "\n".join(lines) + "\n"
+
+
+def spread(values: list[float], form: str) -> str:
+    """The median (lowest to highest), each written as `form` says."""
+    middle, low, high = (form.format(value) for value in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({low} to {high})"
 
 
 def _cell(row: dict) -> str:

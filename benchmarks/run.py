@@ -23,11 +23,12 @@ NAMES = ("before", "after")
 
 def run(commit: str, folder: Path, config: str, cores: int) -> dict:
     """A run of `config` at a commit in `folder`: seconds of the clock and of the processors, page faults, rules."""
-    subprocess.run(["git", "worktree", "add", "--detach", folder, commit], cwd=ROOT, check=True, capture_output=True)
+    _git("worktree", "add", "--detach", folder, commit)
     try:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         command = [sys.executable, "-m", "snakemake", "--configfile", config, "--cores", str(cores)]
-        subprocess.run(command, cwd=folder, check=True)
+        if subprocess.run(command, cwd=folder).returncode:
+            raise SystemExit(f"the run at {commit} failed; nothing is written")
         elapsed, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         return {
             "commit": _git("rev-parse", "--short", "HEAD", cwd=folder),
@@ -38,7 +39,7 @@ def run(commit: str, folder: Path, config: str, cores: int) -> dict:
             "rules": of_rules(folder / "results" / "benchmarks"),
         }
     finally:
-        subprocess.run(["git", "worktree", "remove", "--force", folder], cwd=ROOT, check=True)
+        _git("worktree", "remove", "--force", folder)
 
 
 def of_rules(folder: Path) -> dict[str, dict]:
@@ -64,10 +65,11 @@ def markdown(found: dict) -> str:
         "| rule | jobs before | jobs after | seconds before | seconds after |",
         "|---|---|---|---|---|",
     ]
-    nothing = {"jobs": 0, "wall": 0.0}
-    for rule in sorted({*runs[0]["rules"], *runs[1]["rules"]}, key=lambda rule: -_of(runs[0], rule, nothing)["wall"]):
-        before, after = (_of(each, rule, nothing) for each in runs)
-        lines.append(f"| {rule} | {before['jobs']} | {after['jobs']} | {before['wall']:,.0f} | {after['wall']:,.0f} |")
+    names = {*runs[0]["rules"], *runs[1]["rules"]}
+    rules = {name: [each["rules"].get(name, {"jobs": 0, "wall": 0.0}) for each in runs] for name in names}
+    for name, (before, after) in sorted(rules.items(), key=lambda rule: -rule[1][0]["wall"]):
+        jobs, seconds = (f"{before[key]:,.0f} | {after[key]:,.0f}" for key in ("jobs", "wall"))
+        lines.append(f"| {name} | {jobs} | {seconds} |")
     for title, key, unit in (
         ("the whole run, by the clock", "elapsed", 1),
         ("processors, user", "user", 1),
@@ -79,14 +81,11 @@ def markdown(found: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _of(run_: dict, rule: str, otherwise: dict) -> dict:
-    return run_["rules"].get(rule, otherwise)
-
-
-def _git(*arguments: str, cwd: Path = ROOT) -> str:
-    return subprocess.run(
-        ["git", *arguments], cwd=cwd, check=True, capture_output=True, encoding="utf-8"
-    ).stdout.strip()
+def _git(*arguments: str | Path, cwd: Path = ROOT) -> str:
+    done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, encoding="utf-8")
+    if done.returncode:
+        raise SystemExit(done.stderr.strip())
+    return done.stdout.strip()
 
 
 def main() -> None:

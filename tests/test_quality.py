@@ -49,8 +49,9 @@ def test_every_trainer_is_measured_or_says_why_not(tmp_path):
     assert absent == {name for name in PEERS if not importlib.util.find_spec(name)}
     for row in rows:
         if "reason" not in row:
-            assert row["fvu"] > 0 and 0 <= row["l0"] <= 128
-            assert row["l0"] > 0 or not row["chosen"]  # a threshold that is right for 576 dimensions is too high for 16
+            # Thresholds that begin at 1 are above every pre-activation, and 16 steps do not bring them down.
+            silent = "jumprelu_init_threshold" in row["setting"]
+            assert row["fvu"] > 0 and (row["l0"] == 0 and not row["chosen"] if silent else 0 < row["l0"] <= 128)
     ours = [row for row in rows if row["library"] == "sae_atlas" and row["architecture"] == "topk"]
     assert [(row["layer"], row["seed"]) for row in ours if row["chosen"]] == [(1, 0), (1, 1), (0, 0), (0, 1)]
     best = choose([row for row in ours if (row["layer"], row["seed"]) == (1, 0)])

@@ -34,9 +34,10 @@ def keep(dtype: str, kept: Path) -> None:
 
     Raises AtlasError if another dtype was kept since the config was read.
     """
-    if not kept.is_file():
+    found = _kept(kept)
+    if found is None:
         write_json(kept, {"model_dtype": dtype})
-    elif _kept(kept) != dtype:
+    elif found != dtype:
         raise AtlasError(f"{kept}: another run has just begun this atlas in another dtype; run again")
 
 

@@ -34,9 +34,7 @@ def complete_config(config: dict, file: str, kept_dtype: Path | None = None) -> 
     complete["model_device"] = SPREAD if "device_map" in complete["base_model"] else device
     complete["device"] = device  # it changes no numbers, as the device of the base model does not
     complete["base_model"] = base_model.completed(complete["base_model"], complete["corpus"]["context"])
-    spread = complete["model_device"] == SPREAD  # over what there is, whatever trains
-    computes = "auto" if spread and device == "cpu" else device
-    complete["base_model"]["dtype"] = settled(complete["base_model"]["dtype"], computes, kept_dtype)
+    complete["base_model"]["dtype"] = settled(complete["base_model"]["dtype"], device, kept_dtype)
     try:
         complete["activations"] = activations.completed(complete["activations"], complete["base_model"])
         for name, recipe in recipes.items():

@@ -19,7 +19,7 @@ onstart:
     try:
         hold_lock("results/.lock")
         take_back(Path(".snakemake/backups"), Path())
-        for kept, dtype in DTYPES.items():
+        for kept, dtype in KEPT_DTYPES.items():
             keep(dtype, kept)
     except AtlasError as error:
         sys.exit(f"{error}")

@@ -26,7 +26,7 @@ from snakemake.logging import logger
 
 # Of a job that fails at its first try Snakemake says of every output that it cannot be restored. There was none.
 logger.addFilter(lambda line: not str(line.msg).endswith("no backup found."))
-DTYPES = {}  # file that keeps what base_model.dtype `auto` stands for -> the dtype, of every atlas that says so
+KEPT_DTYPES = {}  # file that keeps what base_model.dtype `auto` stands for -> the dtype, of every atlas that says so
 MUST_CARRY = {}  # input of a job -> identities that the job must find in it
 PATHS = workflow.modifier.path_modifier  # of this workflow: as a module of another it may have a prefix
 
@@ -72,7 +72,7 @@ def read_atlas(values, lies):
             raise AtlasError(
                 f"{file}: base_model.dtype: auto is not settled for the nodes of a cluster; write the dtype"
             )
-        DTYPES[kept_dtype] = checked["base_model"]["dtype"]
+        KEPT_DTYPES[kept_dtype] = checked["base_model"]["dtype"]
 
     def on_disk(*patterns):
         return [path for pattern in patterns for path in Path().glob(lies(pattern))]
