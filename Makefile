@@ -16,15 +16,18 @@ GPU ?= H200
 # In a terminal one bar per rule; plain lines where the output goes into a file or a pipe, and in CI.
 BARS := $(if $(and $(MAKE_TERMOUT),$(MAKE_TERMERR)),$(if $(CI),,--logger rich))
 
+# WARM=1: jobs are forks of a process that has imported the libraries once.
+SNAKEMAKE := $(if $(WARM),$(BIN)/python workflow/warm.py,$(BIN)/snakemake)
+
 # The config is read twice: Snakemake would follow a bomb of aliases to its end, and run code that a config may hold.
 run: .venv/ready
 	@$(BIN)/sae-atlas check "$$CONFIG"
-	$(BIN)/snakemake --snakefile Snakefile --configfile "$$CONFIG" --directory "$$DIRECTORY" --cores $(CORES) $(BARS)
+	$(SNAKEMAKE) --snakefile Snakefile --configfile "$$CONFIG" --directory "$$DIRECTORY" --cores $(CORES) $(BARS)
 	@$(BIN)/sae-atlas summary "$$DIRECTORY"
 
 # A base model from scratch, tuned and merged: an atlas of each, and a page that compares them.
 lifecycle: .venv/ready
-	$(BIN)/snakemake --snakefile workflow/three_stages.smk --configfile config/lifecycle.yaml --directory runs/lifecycle --cores $(CORES) $(BARS)
+	$(SNAKEMAKE) --snakefile workflow/three_stages.smk --configfile config/lifecycle.yaml --directory runs/lifecycle --cores $(CORES) $(BARS)
 	@$(BIN)/sae-atlas summary runs/lifecycle
 
 # Before a run: jobs, disk, arithmetic, time. After it: the same beside what it took.
@@ -33,7 +36,7 @@ plan: .venv/ready
 
 # Snakemake's own page of a finished run, one file: results/report.html
 report: .venv/ready
-	$(BIN)/snakemake --snakefile Snakefile --configfile "$$CONFIG" --directory "$$DIRECTORY" --report results/report.html
+	$(SNAKEMAKE) --snakefile Snakefile --configfile "$$CONFIG" --directory "$$DIRECTORY" --report results/report.html
 
 # What every change runs: every kind of fault once or a few times; two files of tests at a time, in the order of tests/conftest.py.
 test: .venv/ready browser slurm
@@ -112,14 +115,16 @@ format: .venv/ready
 	touch $@
 
 # A training step beside other libraries' (minutes): benchmarks/RESULTS.md; what its int8 product misses: SCREENING.md
-# (5 minutes); what the precision of stores costs: STORES.md, and of passes: PRECISION.md (10 minutes each); how good the
-# SAEs are: QUALITY.md (over an hour).
+# (5 minutes); what the precision of stores costs: STORES.md, and of passes: PRECISION.md (10 minutes each);
+# whether one learning rate suits all layers: RATES.md (20 minutes); how good the SAEs are: QUALITY.md (some eight hours; stopped,
+# it goes on with the rows that are missing).
 # TOY=--toy does it all in a minute, at toy size.
 bench: .bench-venv/ready
 	.bench-venv/bin/python -m benchmarks.steps $(TOY)
 	.bench-venv/bin/python -m benchmarks.screening $(TOY)
 	.bench-venv/bin/python -m benchmarks.stores $(TOY)
 	.bench-venv/bin/python -m benchmarks.precision $(TOY)
+	.bench-venv/bin/python -m benchmarks.rates $(TOY)
 	.bench-venv/bin/python -m benchmarks.quality $(TOY)
 
 # The plan of ten times the atlas, every stage at 16 times the tokens, a wide model: LOAD.md (half an hour, 21 GB of memory).

@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 
 import torch
-import yaml
 
-from benchmarks.real import ROOT, Real, default, toy
+from benchmarks.real import Real, default, default_recipe, toy
 from benchmarks.report import about, spread, write
 from sae_atlas.base_models.load import load
 from sae_atlas.io.devices import BFLOAT16, cpu_flags
@@ -101,11 +100,7 @@ def main() -> None:
     chosen = parser.parse_args()
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
     threads = torch.get_num_threads()
-    name, recipe = next(
-        iter(yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["recipes"].items())
-    )
-    if chosen.toy:
-        recipe = recipe | {"k": 4, "batch": 128}
+    name, recipe = default_recipe(chosen.toy)
     with tempfile.TemporaryDirectory() as temporary:
         reals = {}
         for dtype in DTYPES:

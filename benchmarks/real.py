@@ -33,6 +33,13 @@ def default(tokens: int, layers: Sequence[int] = (14,)) -> dict:
     return config_of(config["base_model"], corpus, layers, tokens, {"tokens": 8000, "patched_tokens": 4000})
 
 
+def default_recipe(toy: bool = False) -> tuple[str, dict]:
+    """Name and keys of the embedded default's first recipe; with sizes for `toy`'s model."""
+    recipes = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["recipes"]
+    name, recipe = next(iter(recipes.items()))
+    return name, recipe | ({"k": 4, "batch": 128} if toy else {})
+
+
 def toy(folder: Path, layers: Sequence[int] = (1,)) -> dict:
     """Resolved config: a random model of two layers and 16 dimensions that reads numbered sentences."""
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

@@ -6,6 +6,7 @@ quarter of an hour or more.
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -27,7 +28,10 @@ def run(commit: str, folder: Path, config: str, cores: int) -> dict:
     try:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         command = [sys.executable, "-m", "snakemake", "--configfile", config, "--cores", str(cores)]
-        if subprocess.run(command, cwd=folder).returncode:
+        own_code = os.environ | {
+            "PYTHONPATH": str(folder)
+        }  # jobs, too, import the commit's library and not the installed one
+        if subprocess.run(command, cwd=folder, env=own_code).returncode:
             raise SystemExit(f"the run at {commit} failed; nothing is written")
         elapsed, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         return {

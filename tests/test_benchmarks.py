@@ -4,11 +4,12 @@ import importlib.util
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from benchmarks import precision, run
+from benchmarks import run
 from benchmarks.random_error import with_errors
 from sae_atlas.base_models.load import load
 from sae_atlas.kernels import screen
@@ -118,18 +119,12 @@ def test_the_load_benchmark_measures_every_stage(tmp_path):
     assert all(f"| {row['stage']} |" in text for row in found["tokens"])
 
 
-def test_the_table_of_precisions_is_that_of_its_numbers():
-    folder = ROOT / "benchmarks"
-    assert (folder / "PRECISION.md").read_text() == precision.markdown(
-        json.loads((folder / "precision.json").read_text())
-    )
-
-
-def test_the_table_of_the_load_is_that_of_its_numbers():
-    from benchmarks.load_report import markdown
-
-    folder = ROOT / "benchmarks"
-    assert (folder / "LOAD.md").read_text() == markdown(json.loads((folder / "load.json").read_text()))
+@pytest.mark.parametrize("name", ["load_report", "precision", "quality_report", "rates"])
+def test_a_table_is_that_of_its_numbers(name):
+    folder, file = ROOT / "benchmarks", name.removesuffix("_report")
+    found = json.loads((folder / f"{file}.json").read_text(encoding="utf-8"))
+    written = (folder / f"{file.upper()}.md").read_text(encoding="utf-8")
+    assert written == import_module(f"benchmarks.{name}").markdown(found)
 
 
 def test_the_table_of_a_run_has_every_rule_with_all_its_jobs(finished):

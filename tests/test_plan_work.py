@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sae_atlas.config.read import read_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.plan.costs import benchmark
-from sae_atlas.plan.estimate import ON_GPU, asked, estimate, minutes, threads
+from sae_atlas.plan.estimate import ON_GPU, Estimate, asked, estimate, minutes, threads, with_gpus
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, STARTS, Machine, probe
 from sae_atlas.plan.shape import Shape, read_shape
@@ -285,6 +285,17 @@ def test_twice_the_cores_halve_what_shares_them():
     (two, four) = (estimate(replace(one, jobs=0), replace(fast, cores=cores), H200) for cores in (2, 4))
     assert four.here == pytest.approx(2 * two.here)  # a job has one thread: a quarter of the machine in place of half
     assert four.elapsed == pytest.approx(two.elapsed)
+
+
+def test_what_a_machine_with_more_gpus_waits_for():
+    trained, saved = Estimate(900, 900, 820, 20), Estimate(300, 300, 250, 50)
+    sharded, drawn = Estimate(80, 40, 40, 30), Estimate(10, 10, 10, 0)
+    times = {"train_sae": trained, "save_activations": saved, "shard_activations": sharded, "plot_dead_latents": drawn}
+    assert with_gpus(times, 1) == (1000, "the GPU, 80% of it for train_sae")
+    assert with_gpus(times, 4) == (250, "the GPUs, 80% of it for train_sae")
+    assert with_gpus(times, 16) == (100, "the disk, 50% of it for save_activations")
+    slow = times | {"plot_dead_latents": Estimate(160, 160, 160, 0)}
+    assert with_gpus(slow, 8) == (200, "the cores, 80% of it for plot_dead_latents")
 
 
 def test_the_probe_finds_a_machine(tmp_path):

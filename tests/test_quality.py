@@ -1,12 +1,14 @@
 """The benchmarks of stores and of quality run at toy size and their tables are whole; how good anyone is is not tested."""
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
 
 import pytest
 
+from benchmarks import rates
 from benchmarks.quality import choose
 from workflow import ROOT
 
@@ -40,6 +42,15 @@ def test_every_sae_is_measured_with_passes_of_both_precisions(tmp_path):
         one, other = (rows[layer, "float32", measured_in] for measured_in in ("float32", "bfloat16"))
         assert one["fvu"] == pytest.approx(other["fvu"], rel=0.01) and one != other
     assert {dtype: len(taken) for dtype, taken in found["seconds"].items()} == {"float32": 5, "bfloat16": 5}
+
+
+@pytest.mark.long
+def test_every_layer_is_trained_at_every_rate(tmp_path):
+    found = run("rates", tmp_path, "--seeds", "2")
+    rows = {(row["layer"], row["factor"], row["seed"]): row for row in found["rows"]}
+    assert set(rows) == set(itertools.product((0, 1), rates.FACTORS, (0, 1)))
+    assert len({row["fvu"] for row in rows.values()}) == len(rows)
+    assert rows[0, 2.0, 0]["learning_rate"] == 2 * rows[0, 1.0, 0]["learning_rate"]
 
 
 @pytest.mark.long

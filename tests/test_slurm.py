@@ -18,7 +18,7 @@ from test_survives import ONE, outputs
 
 from workflow import ROOT, command, small, snakemake
 
-RECIPE = "topk-8"
+RECIPE = "batchtopk-8"
 WHOLE = bool(os.getenv("SLURM_WHOLE"))
 LAYERS = range(24 if WHOLE else 2)
 SNAPSHOTS = ("4k", "8k", "12k", "16k", "20k", "24k") if WHOLE else ("4k", "8k")

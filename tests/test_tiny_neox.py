@@ -28,7 +28,7 @@ def test_all_layers_and_snapshots(tmp_path):
 
 
 def check(tmp_path, layers, snapshots, tokens):
-    release = tmp_path / "models" / "releases" / "tiny-neox-saes-x4-topk-8"
+    release = tmp_path / "models" / "releases" / "tiny-neox-saes-x4-batchtopk-8"
     names = {f"sae_layer{layer:02d}_{label}.pt" for layer in layers for label in snapshots}
     assert {path.name for path in release.glob("*.pt")} == names
     table = pd.read_parquet(tmp_path / "results" / "metrics.parquet")
@@ -37,5 +37,5 @@ def check(tmp_path, layers, snapshots, tokens):
     assert (fvu["final"] < fvu["4k"]).all()  # every layer learns
     sae = Sae.load(release / "sae_layer23_final.pt")
     assert (sae.d_in, sae.d_sae) == (64, 256)
-    config = json.loads((tmp_path / f"models/sae/tiny-neox_resid23_exp4_{tokens}_topk-8/config.json").read_text())
+    config = json.loads((tmp_path / f"models/sae/tiny-neox_resid23_exp4_{tokens}_batchtopk-8/config.json").read_text())
     assert config["layer"] == 23

@@ -1,6 +1,7 @@
 """Run the workflow as a user does, in a folder of its own, on a small random model."""
 
 import copy
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import forks
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-WARM = str(ROOT / "tests" / "warm.py")
+WARM = str(ROOT / "workflow" / "warm.py")
 forks.FORKS.set_forkserver_preload(["snakemake.cli", "pyarrow.parquet", "yaml", "zarr"])
 
 SMALL = {
@@ -94,7 +95,7 @@ def snakemake(
 ) -> subprocess.CompletedProcess:
     """Run the workflow in `folder`; returns the finished process, stdout and stderr together.
 
-    warm: jobs begin with the libraries imported (tests/warm.py), for chains whose results are looked at, not their processes.
+    warm: jobs begin with the libraries imported (workflow/warm.py), where results are looked at, not processes.
     """
     with tempfile.TemporaryDirectory() as elsewhere:
         if isinstance(config, dict):
@@ -121,6 +122,8 @@ def run(*program: str, warm: bool = False, **options) -> subprocess.CompletedPro
         return forks.run(*program[1:], **options)
     if warm:
         program = (WARM, *program[2:])
+        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        options["env"] = options.get("env", os.environ) | one
     together = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.run([sys.executable, *program], **together, **options)
 

@@ -51,6 +51,7 @@ class Estimate:
     here: float
     elapsed: float  # of the whole machine: jobs that leave cores to others count by the share they take
     gpu: float  # one GPU, its jobs one after the other
+    disk: float  # of `gpu`: reading and writing, which no further GPU makes faster
 
 
 def estimate(work: Work, machine: Machine, gpu: Gpu) -> Estimate:
@@ -67,9 +68,24 @@ def estimate(work: Work, machine: Machine, gpu: Gpu) -> Estimate:
         busy += work.matmul_flops / speed / EFFICIENCY[rule]
     here = start + disk + busy / part
     if rule not in GPU_EFFICIENCY:
-        return Estimate(here, here * part, here * part)
+        return Estimate(here, here * part, here * part, disk)
     on_gpu = work.matmul_flops / gpu.flops / GPU_EFFICIENCY[rule] + work.bytes_moved / gpu.memory
-    return Estimate(here, here * part, start + work.jobs * GPU_START + disk + on_gpu)
+    return Estimate(here, here * part, start + work.jobs * GPU_START + disk + on_gpu, disk)
+
+
+def with_gpus(times: dict[str, Estimate], gpus: int) -> tuple[float, str]:
+    """Seconds that a run takes at least with so many GPUs in this machine, by its rules' times; and what it waits for most.
+
+    GPUs, cores and disk work side by side, each at its own jobs: the one that has most to do decides.
+    """
+    on_gpus = {rule: (time.gpu - time.disk) / gpus for rule, time in times.items() if rule in GPU_EFFICIENCY}
+    on_cores = {rule: time.elapsed for rule, time in times.items() if rule not in GPU_EFFICIENCY}
+    disk = {rule: time.disk for rule, time in times.items()}
+    asked = {"GPU" if gpus == 1 else "GPUs": on_gpus, "cores": on_cores, "disk": disk}
+    slowest = max(asked, key=lambda part: sum(asked[part].values()))
+    seconds = sum(asked[slowest].values())
+    rule = max(asked[slowest], key=asked[slowest].get)
+    return seconds, f"the {slowest}, {asked[slowest][rule] / seconds:.0%} of it for {rule}"
 
 
 def threads(work: Work) -> int:

@@ -10,7 +10,7 @@ from sae_atlas.config.read import read_config
 from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.io.sizes import format_rounded, format_seconds, grid_words
 from sae_atlas.plan.costs import read_costs
-from sae_atlas.plan.estimate import GPU_EFFICIENCY, asked, estimate, share
+from sae_atlas.plan.estimate import GPU_EFFICIENCY, asked, estimate, share, with_gpus
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, Machine, probe
 from sae_atlas.plan.shape import Shape, read_shape
@@ -19,6 +19,7 @@ from sae_atlas.plan.work import Work, count, disk
 from sae_atlas.stages.atlas import Atlas
 
 LISTED = 6  # rules whose jobs ask for most memory
+NODE = 8  # GPUs of a large machine
 
 
 def show_plan(config: str | Path, folder: str | Path, gpu: str, cores: int | None) -> None:
@@ -98,10 +99,10 @@ def _below(atlas: Atlas, shape: Shape, machine: Machine, folder: Path, gpu: str)
     lines = [
         "",
         f"Disk: {_bytes(room.stays)} stay; at most {_bytes(room.peak)} at once (activations.max_live_stores: {live}).",
-        f"Time: {format_seconds(sum(time.elapsed for time in times.values()))} on {machine.name}; "
-        f"{format_seconds(sum(time.gpu for time in times.values()))} with one {gpu} in it, if its data sheet's "
-        f"{GPUS[gpu].flops / 1e12:,.0f} TFLOP/s in bfloat16 are used to {GPU_EFFICIENCY['train_sae']:.0%} (training) or "
-        f"{GPU_EFFICIENCY['save_activations']:.0%} (passes): assumed, not measured.",
+        f"Time: {format_seconds(sum(time.elapsed for time in times.values()))} on {machine.name}.",
+        *(_with_gpus(times, gpu, gpus) for gpus in (1, NODE)),
+        f"Assumed, not measured: of its data sheet's {GPUS[gpu].flops / 1e12:,.0f} TFLOP/s in bfloat16, training uses "
+        f"{GPU_EFFICIENCY['train_sae']:.0%} and passes {GPU_EFFICIENCY['save_activations']:.0%}.",
         f"A job asks a cluster for memory and time, at most: {each}; all others for less memory.",
     ]
     costs = [cost for cost in read_costs(folder / "results" / "benchmarks", jobs(atlas)) if cost.measured]
@@ -118,6 +119,11 @@ def _below(atlas: Atlas, shape: Shape, machine: Machine, folder: Path, gpu: str)
         f"{_bytes(machine.writing)}/s written and {_bytes(machine.reading)}/s read; a job starts in {min(starts):.1f} to "
         f"{max(starts):.1f} s.",
     ]
+
+
+def _with_gpus(times: dict, gpu: str, gpus: int) -> str:
+    seconds, slowest = with_gpus(times, gpus)
+    return f"With {gpus} {gpu} in it: {format_seconds(seconds)} at least; what takes longest is {slowest}."
 
 
 def _bytes(number: float) -> str:

@@ -1,0 +1,48 @@
+"""Snakemake whose jobs on this machine do not import the libraries again: `python workflow/warm.py ARGUMENTS`.
+
+A process imports them once, and every job is a fork of it: a process of its own, with the rule's own script. Jobs that run in
+another environment (conda, containers, modules) or are sent to a cluster start as they do without this.
+"""
+
+import runpy
+import subprocess
+import sys
+
+from sae_atlas.io.forks import FORKS, call, to_its_end
+
+LIBRARIES = [
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "numba",
+    "pandas",
+    "pyarrow.parquet",
+    "torch",
+    "transformers.generation.utils",
+    "transformers.models.auto.modeling_auto",
+    "zarr",
+]
+
+
+def script(path: str) -> None:
+    to_its_end(lambda: runpy.run_path(path, run_name="__main__"))
+
+
+def main() -> None:
+    from snakemake import cli  # not by the forks, which read this file, too
+    from snakemake.script import PythonScript
+
+    in_an_interpreter = PythonScript.execute_script
+
+    def execute_script(self, path: str, edit: bool = False) -> None:
+        if self.conda_env or self.container_img or self.env_modules:
+            in_an_interpreter(self, path, edit)
+        elif code := call(script, path):
+            raise subprocess.CalledProcessError(code, path)
+
+    FORKS.set_forkserver_preload(LIBRARIES)
+    PythonScript.execute_script = execute_script
+    cli.main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()
