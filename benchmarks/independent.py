@@ -1,6 +1,6 @@
 """Our FVU, L0 and losses beside SAELens' own evaluation of the same SAE on the same tokens.
 
-`python -m benchmarks.independent --results results --recipe topk-32 --layer 14` looks at a finished atlas in that folder;
+`python -m benchmarks.independent --results results --recipe batchtopk-32 --layer 14` looks at a finished atlas in that folder;
 without `--results` at SAEs of three architectures on a small random model.
 SAELens' `run_evals` does its own passes, hooks and sums; only the tokens come from us. Ends with exit code 1 if a
 difference over TOLERANCE is not explained. SAELens must be installed (benchmarks/requirements.lock).

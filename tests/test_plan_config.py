@@ -32,11 +32,13 @@ def test_worked_configs_are_right(file):
     complete_config(yaml.safe_load(file.read_text()), file.name)
 
 
-def test_the_sister_run_in_the_default_is_right_once_its_marks_are_taken_away():
+def test_the_sister_runs_in_the_default_are_right_once_their_marks_are_taken_away():
     text = (ROOT / "config/config.yaml").read_text().replace("#  ", "  ")
     config = yaml.safe_load(text)
     complete_config(config, "config.yaml")
-    assert list(config["recipes"]) == ["topk-32", "l1-adaptive"]
+    assert list(config["recipes"]) == ["batchtopk-32", "topk-32", "l1-adaptive"]
+    default, topk = (config["recipes"][name] for name in ("batchtopk-32", "topk-32"))
+    assert default | {"architecture": "topk"} == topk
     sister = config["recipes"]["l1-adaptive"]
     start = sister.pop("l1")["coefficient"]
     assert (sister, start) == (controller.RECIPE, controller.COEFFICIENT)  # what is measured is what is recommended

@@ -20,7 +20,7 @@ def blocks(language: str) -> list[str]:
 def test_the_python_snippet_runs(finished):
     """With the README's folder, layer and latent replaced by those of the small atlas."""
     (snippet,) = blocks("python")
-    snippet = snippet.replace("smollm2-135m-instruct_resid14_exp8_120k_topk-32", "small-neox_resid1_exp4_3k_topk")
+    snippet = snippet.replace("smollm2-135m-instruct_resid14_exp8_120k_batchtopk-32", "small-neox_resid1_exp4_3k_topk")
     snippet = snippet.replace("[14]", "[1]").replace("2738", "7")
     code = snippet + "\nprint(latents.shape[-1], reconstruction.shape == acts[1].shape)"
     done = subprocess.run([sys.executable, "-c", code], cwd=finished.folder, capture_output=True, text=True)

@@ -13,9 +13,11 @@ from pathlib import Path
 import forks
 import yaml
 
+from sae_atlas.io.forks import FORKS
+
 ROOT = Path(__file__).resolve().parents[1]
 WARM = str(ROOT / "workflow" / "warm.py")
-forks.FORKS.set_forkserver_preload(["snakemake.cli", "pyarrow.parquet", "yaml", "zarr"])
+FORKS.set_forkserver_preload(["snakemake.cli", "pyarrow.parquet", "yaml", "zarr"])
 
 SMALL = {
     "base_model": {
