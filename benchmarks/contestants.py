@@ -165,6 +165,9 @@ def contestants(batch: int = 512) -> list[Contestant]:
     falling = [rate | {"decay": 1.0} for rate in (*rates[1:], *higher)]  # as sparsify's
     soon = {"dead_after": 2_500}
     revived = [falling[1] | soon, *(rate | soon | {"auxk": {"coefficient": 0.1}} for rate in falling[1:])]
+    # The default's, and with more revival.
+    last_window = rates[2] | {"decay": 0.333}
+    revived += [last_window | {"dead_after": 5_000}, last_window | soon | {"auxk": {"coefficient": 0.1}}]
     # In units where E||x||^2 is 1 a norm of 1 clips nothing after the first steps; in sae_lens', d_in, it always does.
     clipped = [rate | {"clip": 0.1} for rate in rates[1:]]
     clipped += [clipped[1] | {"decay": 1.0}]

@@ -1,0 +1,59 @@
+"""Jobs that are forks of a process with the libraries (workflow/warm.py) are jobs as any others."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from workflow import ROOT, WARM
+
+SNAKEFILE = """
+rule all:
+    input: "a.json", "b.json"
+
+rule job:
+    output: "{name}.json"
+    script: "job.py"
+"""
+TELL = """
+import json, os, sys
+told = {"process": os.getpid(), "torch": "torch" in sys.modules, "name": snakemake.wildcards.name, "folder": os.getcwd()}
+with open(snakemake.output[0], "w") as file:
+    json.dump(told, file)
+"""
+
+
+def run(folder, script: str, *arguments: str) -> subprocess.CompletedProcess:
+    (folder / "Snakefile").write_text(SNAKEFILE)
+    (folder / "job.py").write_text(script)
+    where = ["--snakefile", folder / "Snakefile", "--directory", folder]
+    profile = ["--workflow-profile", ROOT / "workflow" / "profiles" / "default"]
+    command = [sys.executable, WARM, *where, *profile, "--cores", "2", *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+
+
+def test_a_job_is_a_process_of_its_own_that_has_the_libraries(tmp_path):
+    done = run(tmp_path, TELL)
+    assert done.returncode == 0, done.stdout
+    one, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
+    assert one["torch"] and other["torch"]
+    assert one["process"] != other["process"]
+    assert (one["name"], one["folder"], other["name"]) == ("a", str(tmp_path), "b")
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("raise SystemExit(75)", "75"),
+        ("raise ValueError('out of range')", "ValueError: out of range"),
+        (f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})", "SIGKILL"),
+    ],
+    ids=["exit code", "exception", "killed"],
+)
+def test_a_job_that_fails_fails_the_run(script, told, tmp_path):
+    done = run(tmp_path, script, "a.json")
+    assert done.returncode != 0
+    assert told in done.stdout
+    assert not (tmp_path / "a.json").exists()
