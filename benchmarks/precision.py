@@ -64,8 +64,9 @@ def markdown(found: dict) -> str:
     lines = [
         "# Passes in bfloat16",
         "",
-        f"`python -m benchmarks.precision` trains the default's recipe `{found['recipe']}` on {found['tokens']:,} tokens of",
-        "activations, from passes in float32 and in bfloat16 (`base_model.dtype`), and measures every SAE with passes of both",
+        "`python -m benchmarks.precision` trains the first recipe of config/config.yaml, on the date below",
+        f"`{found['recipe']}`, on {found['tokens']:,} tokens of activations, from passes in float32 and in bfloat16",
+        "(`base_model.dtype`), and measures every SAE with passes of both",
         f"on held-out text. Median over {found['rounds']} seeds (lowest to highest).",
         "",
         f"{found['machine']}, {found['date']}.",
