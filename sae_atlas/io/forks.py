@@ -25,7 +25,12 @@ def call(function: Callable, *arguments) -> int:
 
 
 def to_its_end(program: Callable[[], object]) -> None:
-    """Run it and end the process as an interpreter would, but for taking apart what was imported: that takes seconds."""
+    """Run it and end the process as an interpreter would, but for taking apart what was imported: that takes seconds.
+
+    The program imports this library from its own path: a copy of the workflow has its own.
+    """
+    for name in [each for each in sys.modules if each.partition(".")[0] == "sae_atlas"]:
+        del sys.modules[name]
     code: object = 1
     try:
         program()
