@@ -36,7 +36,7 @@ plan: .venv/ready
 
 # Snakemake's own page of a finished run, one file: results/report.html
 report: .venv/ready
-	$(SNAKEMAKE) --snakefile Snakefile --configfile "$$CONFIG" --directory "$$DIRECTORY" --report results/report.html
+	$(BIN)/snakemake --snakefile Snakefile --configfile "$$CONFIG" --directory "$$DIRECTORY" --report results/report.html
 
 # What every change runs: every kind of fault once or a few times; two files of tests at a time, in the order of tests/conftest.py.
 test: .venv/ready browser slurm

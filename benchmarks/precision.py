@@ -4,7 +4,6 @@ The default's first recipe is trained on some layers' activations of passes in f
 measured with passes of both. Writes PRECISION.md and precision.json.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.real import Real, default, default_recipe, toy
+from benchmarks.real import Real, default, default_recipe, options, toy
 from benchmarks.report import about, spread, write
 from sae_atlas.base_models.load import load
 from sae_atlas.io.devices import BFLOAT16, cpu_flags
@@ -93,11 +92,7 @@ def _cell(row: dict) -> tuple:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--toy", action="store_true", help="tiny sizes, seconds; writes nothing unless --out is given")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--data", type=Path, help="folder that keeps models, text and stores; default: none is kept")
-    parser.add_argument("--out", type=Path, help="folder of PRECISION.md and precision.json; default benchmarks/")
+    parser = options(__doc__.splitlines()[0], "precision")
     chosen = parser.parse_args()
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
     threads = torch.get_num_threads()

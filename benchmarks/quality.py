@@ -6,7 +6,6 @@ with the fewest dead latents goes on with the other seeds, and on the layers tha
 stay as they are, so that it can be made in portions and for several sizes; delete it to measure anew.
 """
 
-import argparse
 import importlib.util
 import itertools
 import json
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.contestants import ALIKE, L0, LAYERS, SLACK, Contestant, contestants
 from benchmarks.quality_report import markdown
-from benchmarks.real import Real, default, toy
+from benchmarks.real import Real, default, options, toy
 from benchmarks.report import about, write
 from sae_atlas.io.files import read_json
 
@@ -79,13 +78,9 @@ def _earlier(out: Path | None, found: dict) -> dict[tuple, list[dict]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--toy", action="store_true", help="tiny sizes, seconds; writes nothing unless --out is given")
+    parser = options(__doc__.splitlines()[0], "quality")
     parser.add_argument("--tokens", type=int, default=500_000, help="of the text, one epoch")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="contestants, as 'sae_lens topk'; default all")
-    parser.add_argument("--data", type=Path, help="folder that keeps model, text and stores; default: none is kept")
-    parser.add_argument("--out", type=Path, help="folder of QUALITY.md and quality.json; default benchmarks/")
     chosen = parser.parse_args()
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
     with tempfile.TemporaryDirectory() as temporary:

@@ -4,13 +4,12 @@ Activations are scaled so that their mean squared norm is 1, on every layer. The
 layers at its own rate, and at rates below and above it. Writes RATES.md and rates.json.
 """
 
-import argparse
 import statistics
 import tempfile
 from pathlib import Path
 
 from benchmarks.contestants import LAYERS
-from benchmarks.real import Real, default, default_recipe, toy
+from benchmarks.real import Real, default, default_recipe, options, toy
 from benchmarks.report import about, spread, write
 
 FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0)  # of the recipe's own rate
@@ -91,11 +90,7 @@ def _rate(rate: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--toy", action="store_true", help="tiny sizes, seconds; writes nothing unless --out is given")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--data", type=Path, help="folder that keeps model, text and stores; default: none is kept")
-    parser.add_argument("--out", type=Path, help="folder of RATES.md and rates.json; default benchmarks/")
+    parser = options(__doc__.splitlines()[0], "rates")
     chosen = parser.parse_args()
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
     name, recipe = default_recipe(chosen.toy)

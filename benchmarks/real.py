@@ -1,5 +1,6 @@
 """What the benchmarks of quality read: the default's model, text and some layers, made once and kept in a folder."""
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,6 +39,17 @@ def default_recipe(toy: bool = False) -> tuple[str, dict]:
     recipes = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["recipes"]
     name, recipe = next(iter(recipes.items()))
     return name, recipe | ({"k": 4, "batch": 128} if toy else {})
+
+
+def options(about: str, name: str) -> argparse.ArgumentParser:
+    """What every benchmark on this data may be told. about: what it is; name: of its page and file."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--toy", action="store_true", help="tiny sizes, seconds; writes nothing unless --out is given")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", type=Path, help="folder that keeps model, text and stores; default: none is kept")
+    pages = f"{name.upper()}.md and {name}.json"
+    parser.add_argument("--out", type=Path, help=f"folder of {pages}; default benchmarks/")
+    return parser
 
 
 def toy(folder: Path, layers: Sequence[int] = (1,)) -> dict:

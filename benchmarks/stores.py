@@ -4,14 +4,13 @@ The same tokens in stores of every precision; bytes per token, speed of reading,
 differs from the one of the same seed trained on float16, measured on the same held-out activations (float32).
 """
 
-import argparse
 import json
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.real import Real, default, toy
+from benchmarks.real import Real, default, options, toy
 from benchmarks.report import about, write
 from sae_atlas.activations.store import open_store
 
@@ -95,13 +94,9 @@ def _change(values: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--toy", action="store_true", help="tiny sizes, seconds; writes nothing unless --out is given")
+    parser = options(__doc__.splitlines()[0], "stores")
     parser.add_argument("--tokens", type=int, default=120_000, help="of the text, one epoch")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=7, help="of reading")
-    parser.add_argument("--data", type=Path, help="folder that keeps model, text and stores; default: none is kept")
-    parser.add_argument("--out", type=Path, help="folder of STORES.md and stores.json; default benchmarks/")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.data or Path(temporary)
