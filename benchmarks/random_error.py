@@ -28,7 +28,7 @@ def run(results: Path, recipe: str) -> dict:
     with random errors; of each its value and the ends of its interval.
     """
     held_out = open_held_out(results / "held_out.zarr")
-    if stream_name(held_out.attrs["site"]) != "site":
+    if stream_name(held_out.attrs) == "stream":
         raise SystemExit(f"{results}: an error is added to the stream; its site is {held_out.attrs['site']}")
     model, origin = load(results / "base_model" / "provenance.json", held_out.model_dtype)
     rows = []
@@ -49,7 +49,7 @@ def with_errors(model, data: LayerData, layer: int, fvus: tuple[float, ...], see
 
     Outliers keep their activation: with them the covariance would be theirs.
     """
-    x = data.x(slice(None))
+    x = data.y(slice(None))
     values, directions = torch.linalg.eigh(torch.cov(x[data.inside].double().T))
     shape = (directions * values.clamp(min=0).sqrt()).float()
     error = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)) @ shape.T

@@ -88,7 +88,7 @@ def misses(real: Real, name: str, state: dict, tokens: int) -> dict:
         for way, kind in (("whole", cpu.Whole), ("screened", screen.Screened)):
             step = cpu.Step(weights, x + weights["b_dec"], Control())
             began = time.perf_counter()
-            step.encoded = kind(weights["W_enc"], step.centred)
+            step.encoded = kind(weights["W_enc"], step.x)
             step.largest(L0) if name == "topk" else step.above(0.0)
             seconds[way].append(time.perf_counter() - began)
     return {

@@ -14,7 +14,7 @@ KERNELS = [
     (loops.collect, "bfffininiif", {"row_size": 1024, "by_row": False}, 4),
     (loops.collect, "bfffininiif", {"row_size": 1024, "by_row": True}, 4),
     (loops.decode, "fbiifnffffn", {"groups": 5, **TILE}, 4),
-    (loops.accumulate, "iiiifbbfffffn", {"groups": 5, **TILE}, 4),
+    (loops.accumulate, "iiiifbbfffffnn", {"groups": 5, "out_size": 1024, **TILE}, 4),
     (loops.sum_segments, "iiff", {"entries_size": 32}, 1),
     (loops.measure_rows, "ffffnn", {"unit_norm": True, "size": 1024}, 4),
     (loops.measure_rows, "ffffnn", {"unit_norm": False, "size": 1024}, 4),

@@ -44,7 +44,7 @@ def decided(sae: Sae, x: Tensor, within: float = 1e-4) -> Tensor:
     There every order of sums finds the same latents active. At the other tokens a rounding error takes or gives one whole
     activation, which is right either way. A ReLU has no such edge: it starts from 0.
     """
-    z = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
+    z = sae.pre_activations(x)
     if sae.k is not None:
         first = z.topk(sae.k + 1, dim=-1).values.relu()
         clear = (first[..., -2] == 0) | (first[..., -2] - first[..., -1] > within)

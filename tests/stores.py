@@ -7,7 +7,7 @@ import zarr
 
 from sae_atlas.activations.shard import shard_activations
 
-D_IN = 16
+D_IN, D_OUT = 16, 10
 
 
 def activations(rows: int, seed: int = 0) -> np.ndarray:
@@ -18,14 +18,31 @@ def activations(rows: int, seed: int = 0) -> np.ndarray:
     return (strengths @ directions + 2.0 + 0.05 * generator.normal(size=(rows, D_IN))).astype(np.float32)
 
 
+def targets(inputs: np.ndarray) -> np.ndarray:
+    """[rows, D_OUT] float32: what a small MLP with random weights makes of inputs [rows, D_IN], off-centre."""
+    generator = np.random.default_rng(8)
+    W_in, W_out = generator.normal(size=(D_IN, 32)), generator.normal(size=(32, D_OUT))
+    return (np.maximum((inputs - 2.0) @ W_in - 2.0, 0) @ W_out / 8 - 3.0).astype(np.float32)
+
+
 def make_store(
-    folder: Path, rows: int = 1024, seed: int = 0, values: np.ndarray | None = None, compression: str = "none"
+    folder: Path,
+    rows: int = 1024,
+    seed: int = 0,
+    values: np.ndarray | None = None,
+    compression: str = "none",
+    pairs: bool = False,
 ) -> Path:
-    """A real store, through the real shard stage."""
+    """A real store, through the real shard stage. pairs: of activations and `targets`."""
     values = activations(rows, seed) if values is None else values
     source = zarr.open_group(folder / f"activations_{seed}", mode="w")
-    source.create_array("layer00", data=values)
     source.attrs.update({"base_model": {"name": "none"}, "site": "resid_post", "window": [0, rows], "masked": 0})
+    if pairs:
+        values = np.concatenate([values, targets(values)], axis=1)
+        source.attrs.update({"site": "mlp_in", "target": "mlp_out"})
+    source.create_array("layer00", data=values)
+    if pairs:
+        source["layer00"].attrs["d_in"] = D_IN
     output = folder / f"store_{seed}.zarr"
     shard_activations(
         folder / f"activations_{seed}",

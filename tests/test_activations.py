@@ -127,7 +127,7 @@ def test_a_store_holds_every_row_once_shuffled_within_its_shard(rows, tmp_path, 
 
 def test_the_normaliser_centres_and_scales_to_one(rows, tmp_path):
     store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr")
-    scaled = (rows.astype(np.float64) - store.mean) * store.scale
+    scaled = (rows.astype(np.float64) - store.input.mean) * store.input.scale
     np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose((scaled**2).sum(axis=1).mean(), 1, rtol=1e-4)
 
@@ -186,8 +186,10 @@ def read_both(uneven, tmp_path, compression, **how):
     raw(tmp_path / "raw.zarr", uneven)
     store = shard(tmp_path / "raw.zarr", tmp_path / "store.zarr", compression, **how)
     plain = shard(tmp_path / "raw.zarr", tmp_path / "plain.zarr", compression)
-    np.testing.assert_array_equal(store.mean, plain.mean)  # the normaliser is that of the activations themselves
-    assert store.scale == plain.scale
+    np.testing.assert_array_equal(
+        store.input.mean, plain.input.mean
+    )  # the normaliser is that of the activations themselves
+    assert store.input.scale == plain.input.scale
     return store, plain, *(np.concatenate(list(each.batches(50))) for each in (store, plain))
 
 
@@ -251,7 +253,7 @@ def test_damaged_attributes_are_never_believed(rows, tmp_path):
         file.write_bytes(content)
         try:
             found = open_store(tmp_path / "store.zarr")
-            assert (found.attrs, found.rows, found.scale) == (store.attrs, store.rows, store.scale)
+            assert (found.attrs, found.rows, found.input.scale) == (store.attrs, store.rows, store.input.scale)
         except AtlasError as error:
             assert "Delete it and rerun" in str(error)
             refused += 1

@@ -64,6 +64,7 @@ def control(**others):
 # In Triton's interpreter a case takes seconds. `make test` has every kernel at every precision; test-long all of the matrix.
 SHORT = {("relu", None, torch.float64), ("topk", 8.0, torch.float64), ("matryoshka", 8.0, torch.float32)}
 SHORT |= {("gated", 8.0, torch.float64), ("jumprelu", 8.0, torch.float32)}
+SHORT |= {("topk", 40), ("gated", 7)}
 SHORT |= {("relu",), ("jumprelu",), ("relu", 0.01), (8, torch.float32), (400, torch.float64)}
 
 
@@ -93,6 +94,22 @@ def test_equals_autograd(architecture, entry_capacity, dtype):
     for value in ("loss", "reconstruction", "sparsity", "l0"):
         assert getattr(measured, value) == pytest.approx(getattr(told, value), rel=EXACT[dtype]["rtol"])
     assert torch.equal(measured.fired, told.fired) and not told.fired[SILENT] and told.fired.any()
+
+
+@pytest.mark.parametrize(("architecture", "d_out"), cases(ARCHITECTURES, [7, 40]))
+def test_a_transcoder_equals_autograd(architecture, d_out):
+    """With a skip connection, and fewer or more output than input dimensions."""
+    recipe, weights, x = problem(architecture)
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"W_dec": (len(weights["W_enc"]), d_out), "b_dec": (d_out,), "W_skip": (d_out, D_IN)}
+    weights |= {name: torch.randn(shape, generator=generator).to(x) / 10 for name, shape in shapes.items()}
+    asked = control(target=torch.randn(ROWS, d_out, generator=generator).to(x) / d_out**0.5)
+    expected, told = reference.gradients(module_of(architecture), weights, x, recipe, asked)
+    found, measured = gpu.gradients(module_of(architecture), weights, x, recipe, asked)
+    assert set(found) == set(expected) == set(weights)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], **EXACT[torch.float64])
+    assert measured.plain().loss == pytest.approx(told.plain().loss, rel=1e-11)
 
 
 @pytest.mark.parametrize("architecture", cases(["relu", "gated", "jumprelu", "topk", "batch_topk"]))
@@ -143,7 +160,8 @@ def test_bfloat16_products_are_near(architecture, density):
 def test_largest_are_those_of_a_sort(k, dtype):
     z = torch.from_numpy(rows_of_every_kind()[:12]).to(DEVICE, dtype)
     zeros = torch.zeros(300, device=DEVICE, dtype=dtype)
-    weights = {"W_enc": torch.eye(300, device=DEVICE, dtype=dtype), "b_enc": zeros, "b_dec": zeros}
+    eye = torch.eye(300, device=DEVICE, dtype=dtype)
+    weights = {"W_enc": eye, "b_enc": zeros, "W_dec": eye, "b_dec": zeros}
     entries = gpu.Step(weights, z, Control(density=0.0), None).largest(k)
     starts = entries.starts.tolist()
     for row in range(len(z)):

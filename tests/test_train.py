@@ -97,13 +97,13 @@ def test_folding_changes_nothing_but_the_unit(architecture, stores, tmp_path):
     x = x[decided(sae, x)]
     weights, scaled = state["weights"], (x - state["mean"]) * state["scale"]
     if architecture in ("batch_topk", "matryoshka"):  # training chooses by batch, inference by threshold
-        z = pre_activations(weights, scaled)
+        z = pre_activations(weights, scaled, Control())
         latents = z * (z > state["smallest"])
     else:
         recipe = Recipe.from_dict(recipe_of(architecture))
         latents = import_architecture(architecture).loss(weights, scaled, recipe, Control()).latents
     torch.testing.assert_close(sae.encode(x), latents / state["scale"], rtol=1e-4, atol=1e-4)
-    rebuilt = reconstruct(weights, latents) / state["scale"] + state["mean"]
+    rebuilt = reconstruct(weights, scaled, latents) / state["scale"] + state["mean"]
     torch.testing.assert_close(sae(x), rebuilt, rtol=1e-4, atol=1e-4)
 
 
@@ -135,7 +135,7 @@ def test_windows_chain(stores, tmp_path):
     second = run(tmp_path, stores[1], recipe_of("topk"), first["resume"], 1024, 2048, 2048, name="second")
     one, two = load_tensors(first["resume"])["state"], load_tensors(second["resume"])["state"]
     assert (one["steps"], two["steps"]) == (16, 32)
-    assert torch.equal(one["mean"], two["mean"]) and one["scale"] == two["scale"] != open_store(stores[1]).scale
+    assert torch.equal(one["mean"], two["mean"]) and one["scale"] == two["scale"] != open_store(stores[1]).input.scale
     rates = [row["learning_rate"] for row in parquet.read_table(second["curve"]).to_pylist()]
     assert rates[0] == pytest.approx(0.01) and rates[-1] < rates[-2] < 0.01
 

@@ -1,6 +1,7 @@
 """One forward pass over a window: the site's activations of every layer of a group, in the corpus's order.
 
-On disk: a Zarr v3 group with one array `layerLL [tokens, d_in]` per layer. Masked positions are not kept.
+On disk: a Zarr v3 group with one array `layerLL [tokens, d_in]` per layer; with a target `[tokens, d_in + d_out]`, whose
+attribute `d_in` says where it begins. Masked positions are not kept.
 """
 
 import math
@@ -18,7 +19,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic
 from sae_atlas.io.log import logger, progress
 from sae_atlas.io.provenance import current_record
-from sae_atlas.sites.hooks import capture, check_site
+from sae_atlas.sites.hooks import capture_sites, check_site
 from sae_atlas.sites.trace import forward_pass
 
 # Root mean square below which rounding to float16, in steps of 2^-24 there, takes more than a millionth of the variance.
@@ -39,13 +40,17 @@ def save_activations(
     model_dtype: str,
     contexts_per_batch: int,
     device: str = "auto",
+    target: str | None = None,
 ) -> None:
-    """Write the activations of train tokens [start, stop) at `site` of every one of `layers`, as `dtype`.
+    """Write the activations of train tokens [start, stop) at `site` of every one of `layers`, as `dtype`; with a `target`
+    site, pairs.
 
     Raises AtlasError for an unknown site, a value that float16 cannot hold, or NaN.
     """
     model, origin = load(base_model, model_dtype, device)
-    check_site(model, site, layers, origin)
+    sites = [site, *([target] if target else [])]
+    for each in sites:
+        check_site(model, each, layers, origin)
     source = open_corpus(corpus)
     window = source.window(start, stop)
     rows = source.unmasked(window)
@@ -57,10 +62,10 @@ def save_activations(
             last = min(first + contexts_per_batch, window.stop)
             keep = torch.from_numpy(source.mask[first:last])
             tokens = torch.from_numpy(source.tokens[first:last].astype(np.int64)).to(model.device)
-            with torch.inference_mode(), capture(model, site, layers) as found:
+            with torch.inference_mode(), capture_sites(model, sites, layers) as found:
                 forward_pass(model, tokens)
             for layer in layers:
-                values = _stored(found[layer].cpu()[keep], dtype, layer)
+                values = [_stored(found[each][layer].cpu()[keep], dtype, layer) for each in sites]
                 if layer not in columns:
                     columns[layer] = _Column(group, layer, rows, values)
                 columns[layer].append(values)
@@ -71,6 +76,7 @@ def save_activations(
             {
                 "base_model": {key: origin.get(key) for key in ("source", "revision", "weights_sha256")},
                 "site": site,
+                **({"target": target} if target else {}),
                 "window": [start, stop],
                 "tokens": rows,
                 "masked": len(window) * source.context - rows,
@@ -85,31 +91,35 @@ def save_activations(
 
 def append_layer(group: zarr.Group, layer: int, activations: np.ndarray) -> None:
     """Save activations [tokens, d] that are at hand as those of a layer. Raises AtlasError as save_activations does."""
-    column = _Column(group, layer, len(activations), np.empty((0, activations.shape[1]), np.float16))
+    column = _Column(group, layer, len(activations), [np.empty((0, activations.shape[1]), np.float16)])
     for first in range(0, len(activations), ROWS_PER_CHUNK):
         part = np.asarray(activations[first : first + ROWS_PER_CHUNK], np.float32)
-        column.append(_stored(torch.from_numpy(part), "float16", layer))
+        column.append([_stored(torch.from_numpy(part), "float16", layer)])
     column.flush()
 
 
 class _Column:
     """One layer's array, appended to in whole chunks: a chunk is written once."""
 
-    def __init__(self, group: zarr.Group, layer: int, rows: int, like: np.ndarray):
-        width = like.shape[1]
+    def __init__(self, group: zarr.Group, layer: int, rows: int, like: list[np.ndarray]):
+        """like: values of the input [tokens, d_in], and of the target if there is one, as `append` gets them."""
+        width = sum(part.shape[1] for part in like)
         chunks = (min(rows, ROWS_PER_CHUNK), width)
         self.array = group.create_array(
             f"layer{layer:02d}",
             shape=(rows, width),
             chunks=chunks,
-            dtype=like.dtype,
+            dtype=like[0].dtype,
             compressors=[Crc32cCodec()],
             config={"write_empty_chunks": True},  # a missing chunk is damage, never zeros
         )
-        self.waiting = np.empty(chunks, like.dtype)
+        if len(like) > 1:
+            self.array.attrs["d_in"] = like[0].shape[1]
+        self.waiting = np.empty(chunks, like[0].dtype)
         self.count = self.written = 0
 
-    def append(self, values: np.ndarray) -> None:
+    def append(self, parts: list[np.ndarray]) -> None:
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         while len(values):
             taken = min(len(values), len(self.waiting) - self.count)
             self.waiting[self.count : self.count + taken] = values[:taken]

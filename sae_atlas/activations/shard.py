@@ -35,7 +35,8 @@ def shard_activations(
 ) -> None:
     """Write the store [tokens, d_in] of `layer`. In memory are one shard, and of every token its norm and its number.
 
-    Tokens whose norm exceeds `outlier_norm` x the median norm are dropped and counted. The rows come in the corpus's
+    Tokens whose norm exceeds `outlier_norm` x the median norm are dropped and counted; of pairs [tokens, d_in + d_out] those
+    whose input or target does. The rows come in the corpus's
     random order; permuting them within a shard takes neighbours of one context apart. The normaliser is that of the
     activations before they are rounded to `dtype` (coding.py).
     """
@@ -45,11 +46,13 @@ def shard_activations(
         raise AtlasError(f"{activations}: holds no {name}; delete it and rerun")
     rows = Rows(Path(activations) / name, source[name], "activations")
     started = time.monotonic()
-    norms = _norms(rows)
-    kept = np.flatnonzero(norms <= outlier_norm * np.median(norms))
-    sample = np.zeros(len(norms), bool)
+    parts = _parts(source[name])
+    norms = _norms(rows, parts)
+    medians = np.median(norms, axis=1, keepdims=True)
+    kept = np.flatnonzero((norms <= outlier_norm * medians).all(axis=0))
+    sample = np.zeros(norms.shape[1], bool)
     sample[np.random.default_rng(seed).choice(kept, min(SAMPLE, len(kept)), replace=False)] = True
-    sampled, total, squared = [], np.zeros(rows.shape[1]), 0.0
+    sampled, total, squared = [], np.zeros(rows.shape[1]), np.zeros(len(parts))
     grid = Grid.over(*_range(rows, kept)) if dtype == "int8" else None
     with atomic(store) as partial, progress(len(kept), "tokens", name) as bar:
         array = zarr.create_array(
@@ -65,30 +68,35 @@ def shard_activations(
             chosen = kept[first : first + shard_rows]
             places = np.argsort(np.random.default_rng([seed, number]).permutation(len(chosen)))
             shard = np.empty((len(chosen), rows.shape[1]), dtype)
-            for part, taken, values in _parts(rows, chosen):
-                shard[places[part : part + len(taken)]] = encode(values, grid)
+            for first_taken, taken, values in _blocks(rows, chosen):
+                shard[places[first_taken : first_taken + len(taken)]] = encode(values, grid)
                 total += values.astype(np.float32).sum(axis=0, dtype=np.float64)
-                squared += float(np.square(norms[taken], dtype=np.float64).sum())
+                squared += np.square(norms[:, taken], dtype=np.float64).sum(axis=1)
                 sampled.append(values[sample[taken]].astype(np.float64))
             array[first : first + len(chosen)] = shard
             bar.update(len(chosen))
+        points, mean = np.concatenate(sampled), total / len(kept)
+        about = [
+            _about(norms[number], points[:, part], mean[part], squared[number] / len(kept))
+            for number, part in enumerate(parts)
+        ]
+        target = {"target": {"site": source.attrs["target"], **about[1]}} if len(about) > 1 else {}
         array.attrs.update(
             {
                 **{key: source.attrs[key] for key in ("base_model", "site", "window")},
                 "layer": layer,
                 "coding": {"dtype": dtype, "grid": grid and grid.to_dict()},
                 "compression": compression,
-                "dropped": {"mask": source.attrs["masked"], "outlier": int(len(norms) - len(kept))},
+                "dropped": {"mask": source.attrs["masked"], "outlier": len(sample) - len(kept)},
                 "outlier_norm": outlier_norm,
-                "norm_quantiles": dict(zip(map(str, QUANTILES), np.quantile(norms, QUANTILES).tolist(), strict=True)),
-                **_moments(total / len(kept), squared / len(kept)),
-                "geometric_median": geometric_median(np.concatenate(sampled)).tolist(),
+                **about[0],
+                **target,
                 "record": current_record(),
             }
         )
         array.attrs["seal"] = seal(array)
     seconds, size = time.monotonic() - started, _size(Path(store))
-    logger.info("%d tokens kept, %d outliers dropped, in %.1f s", len(kept), len(norms) - len(kept), seconds)
+    logger.info("%d tokens kept, %d outliers dropped, in %.1f s", len(kept), len(sample) - len(kept), seconds)
     logger.info("%.1f bytes per token, %.1f MB/s", size / len(kept), size / seconds / 1e6)
 
 
@@ -104,36 +112,53 @@ def geometric_median(points: np.ndarray, steps: int = 100, tolerance: float = 1e
     return median
 
 
+def _parts(array: zarr.Array) -> list[slice]:
+    """Columns of the input, and of the target in an array of pairs."""
+    d_in = array.attrs.get("d_in", array.shape[1])
+    return [slice(0, d_in), slice(d_in, array.shape[1])][: 1 + (d_in < array.shape[1])]
+
+
+def _about(norms: np.ndarray, points: np.ndarray, mean: np.ndarray, squared: float) -> dict:
+    """Attributes of activations. norms: of all of them; points [n, d]: a sample; squared: mean squared norm."""
+    return {
+        "norm_quantiles": dict(zip(map(str, QUANTILES), np.quantile(norms, QUANTILES).tolist(), strict=True)),
+        **_moments(mean, squared),
+        "geometric_median": geometric_median(points).tolist(),
+    }
+
+
 def _moments(mean: np.ndarray, squared: float) -> dict:
     """Mean, mean squared norm, and mean squared distance from the mean (`spread`)."""
     spread = squared - float(mean @ mean)
     if not spread > 1e-6 * squared:  # what rounding leaves of nothing
         raise AtlasError("activations: every token has the same activation; there is nothing to explain at this site")
-    return {"mean": mean.tolist(), "mean_squared_norm": squared, "spread": spread}
+    return {"mean": mean.tolist(), "mean_squared_norm": float(squared), "spread": float(spread)}
 
 
-def _norms(rows: Rows) -> np.ndarray:
-    """Norm of every row, float32."""
-    norms = np.empty(rows.shape[0], np.float32)
-    for first in range(0, len(norms), ROWS_PER_READ):
+def _norms(rows: Rows, parts: list[slice]) -> np.ndarray:
+    """Norm of every row in each of the parts of its columns, [parts, tokens] float32."""
+    norms = np.empty((len(parts), rows.shape[0]), np.float32)
+    for first in range(0, rows.shape[0], ROWS_PER_READ):
         block = rows[first : first + ROWS_PER_READ].astype(np.float32)
-        norms[first : first + len(block)] = np.sqrt(np.einsum("ij,ij->i", block, block))
+        for number, columns in enumerate(parts):
+            values = block[:, columns]
+            norms[number, first : first + len(block)] = np.sqrt(np.einsum("ij,ij->i", values, values))
     return norms
 
 
 def _range(rows: Rows, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest value of every dimension over the rows that are kept, [d_in] each."""
     low, high = np.full(rows.shape[1], np.inf), np.full(rows.shape[1], -np.inf)
-    for _, _, values in _parts(rows, kept):
+    for _, _, values in _blocks(rows, kept):
         low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
     return low, high
 
 
-def _parts(rows: Rows, chosen: np.ndarray):
-    """The rows with the ascending numbers `chosen`: (place in `chosen`, numbers, values) of a part at a time."""
-    for part in range(0, len(chosen), ROWS_PER_READ):
-        taken = chosen[part : part + ROWS_PER_READ]
-        yield part, taken, rows[taken[0] : taken[-1] + 1][taken - taken[0]]
+def _blocks(rows: Rows, chosen: np.ndarray):
+    """The rows with the ascending numbers `chosen`: (place in `chosen`, numbers, values) of a block at a time."""
+    for first in range(0, len(chosen), ROWS_PER_READ):
+        taken = chosen[first : first + ROWS_PER_READ]
+        yield first, taken, rows[taken[0] : taken[-1] + 1][taken - taken[0]]
 
 
 def _size(folder: Path) -> int:

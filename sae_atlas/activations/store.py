@@ -1,9 +1,10 @@
 """The store: one layer's activations of one window on disk, shuffled, with checksums and its normaliser.
 
-Zarr v3 array `[tokens, d_in]` (coding.py) in shards of checksummed chunks. Attributes: where the activations
+Zarr v3 array `[tokens, d_in]` (coding.py) in shards of checksummed chunks; of pairs, for transcoders, `[tokens, d_in + d_out]`,
+a row being a token's input and its target. Attributes: where the activations
 come from (`base_model`, `site`, `layer`, `window`), how they are written (`coding`, `compression`), what was `dropped`,
-`mean`, `spread` = E||x - mean||^2, `geometric_median`, `norm_quantiles`, `record`, and `seal`, the hash of all these
-and of the array's shape.
+`mean`, `spread` = E||x - mean||^2, `geometric_median`, `norm_quantiles`, the same and the site of the `target`, `record`, and
+`seal`, the hash of all these and of the array's shape.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import zarr
@@ -27,17 +29,29 @@ READERS = 2  # threads; two read more than 4 GB/s, and training has the other co
 CHUNKS_AHEAD = 3  # chunks read before they are asked for: more would leave the processor's cache before they are used
 
 
+class Normaliser(NamedTuple):
+    """`mean` and `scale` make activations centred with mean squared norm 1: (x - mean) * scale."""
+
+    mean: np.ndarray  # [d] float32
+    scale: float
+    geometric_median: np.ndarray  # [d] float32
+
+    @classmethod
+    def of(cls, attrs: dict) -> "Normaliser":
+        mean, median = (np.array(attrs[key], np.float32) for key in ("mean", "geometric_median"))
+        return cls(mean, float(attrs["spread"] ** -0.5), median)
+
+
 @dataclass(frozen=True)
 class Store:
-    """An opened store. `mean` and `scale` make the activations centred with mean squared norm 1: (x - mean) * scale."""
+    """An opened store; its batches are of [batch, d_in], or of pairs [batch, d_in + d_out]."""
 
     path: Path
     chunks: Chunks
     grid: Grid | None  # of int8
     attrs: dict
-    mean: np.ndarray  # [d_in] float32
-    scale: float
-    geometric_median: np.ndarray  # [d_in] float32
+    input: Normaliser
+    target: Normaliser | None  # of pairs
 
     @property
     def rows(self) -> int:
@@ -45,14 +59,14 @@ class Store:
 
     @property
     def d_in(self) -> int:
-        return self.chunks.shape[1]
+        return len(self.input.mean)
 
     @property
     def record(self) -> dict:
         return self.attrs["record"]
 
     def batches(self, batch: int, start_row: int = 0, pinned: bool = False) -> Iterator:
-        """Raw activations in stored order, [batch, d_in], from `start_row` on, whole batches only.
+        """Raw rows in stored order, from `start_row` on, whole batches only.
 
         float32 arrays; pinned: torch tensors, float16 where the store is, in memory a GPU copies from by itself. The chunks
         ahead are read by background threads. Raises AtlasError for a damaged chunk.
@@ -118,22 +132,23 @@ def open_store(path: str | Path) -> Store:
     if not whole:
         raise Damaged(path, "its attributes fail their checksum")
     try:
-        mean, median = (_per_dimension(attrs[key], array) for key in ("mean", "geometric_median"))
+        parts = [Normaliser.of(each) for each in (attrs, attrs.get("target")) if each is not None]
         grid = Grid.from_dict(attrs["coding"]["grid"]) if attrs["coding"]["grid"] else None
+        _check_dimensions([part.mean for part in parts], array)
+        _check_dimensions([part.geometric_median for part in parts], array)
         if grid is not None:
             for each in (grid.middle, grid.step):
-                _per_dimension(each, array)
+                _check_dimensions([each], array)
         chunks = Chunks(path, array, attrs["compression"] != "none")
-        return Store(path, chunks, grid, attrs, mean, float(attrs["spread"] ** -0.5), median)
+        return Store(path, chunks, grid, attrs, *parts, *[None] * (2 - len(parts)))
     except AtlasError:
         raise
     except Exception as error:  # sealed, but not by us
         raise AtlasError(f"{path}: its attributes are no store's ({reason(error)}). {REMAKE}") from error
 
 
-def _per_dimension(values: object, array: zarr.Array) -> np.ndarray:
-    """[d_in] float32. Raises ValueError if the numbers are not one per dimension."""
-    found = np.array(values, np.float32)
-    if array.ndim != 2 or found.shape != array.shape[1:]:
-        raise ValueError(f"{found.shape} numbers for activations of shape {array.shape}")
-    return found
+def _check_dimensions(parts: list[np.ndarray], array: zarr.Array) -> None:
+    """Raise ValueError if the numbers of the parts are not one per column."""
+    numbers = np.concatenate(parts)
+    if array.ndim != 2 or numbers.shape != array.shape[1:]:
+        raise ValueError(f"{numbers.shape} numbers for activations of shape {array.shape}")

@@ -27,6 +27,10 @@ class Activations(Section):
         "`{layer}` in it. `sae-atlas sites` lists them",
         "resid_post",
     )
+    target: Site = key(
+        "site of the same layer that transcoders predict from `site`, such as `mlp_out` from `mlp_in`",
+        otherwise="SAEs, which rebuild `site` itself",
+    )
     layers: Layers = key("layers that SAEs are trained on", "all")
     dtype: Literal["float16", "float32", "int8"] = key(
         "precision of the stores. `int8` has a scale per dimension; what does not fit is an error (see below). The forward "
@@ -66,9 +70,12 @@ class Activations(Section):
 
 
 def problems(activations: Activations, base_model: Model):
-    site, layers, model = activations.site, activations.layers, base_model.plain()
-    if site not in SITES and "{layer}" not in site:
-        yield f"activations.site: no site {site!r}; {nearest(site, SITES)} Or give a module path with {{layer}} in it"
+    layers, model = activations.layers, base_model.plain()
+    for key_, site in (("site", activations.site), ("target", activations.target)):
+        if site is not None and site not in SITES and "{layer}" not in site:
+            yield f"activations.{key_}: no site {site!r}; {nearest(site, SITES)} Or give a module path with {{layer}} in it"
+    if activations.target == activations.site:
+        yield f"activations.target: {activations.target} is the site itself, which an SAE rebuilds; remove it"
     if activations.shard_rows % activations.chunk_rows:
         yield (
             f"activations.shard_rows: {activations.shard_rows} is not a multiple of chunk_rows ({activations.chunk_rows}); "

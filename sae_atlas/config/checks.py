@@ -19,6 +19,7 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     activations.problems,
     base_model.chat_problems,
     recipes.width_problems,
+    recipes.transcoder_problems,
     measurement.evaluation_problems,
     measurement.floors_problems,
     features.problems,

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
-from sae_atlas.config.keys import HubId, Real, Revision, Section, Text, Whole, Words, is_used, key
+from sae_atlas.config.keys import HubId, Real, Revision, Section, Switch, Text, Whole, Words, is_used, key, later
 from sae_atlas.config.layers import WIDTHS, stated
 from sae_atlas.config.published import FILES
 from sae_atlas.saes.architectures import ARCHITECTURES, users
@@ -115,6 +115,9 @@ class Recipe(Section):
     groups: Fractions = key(
         "nested groups, as fractions of the latents", [1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32], used_by=users("groups")
     )
+    skip: Switch = later(
+        "a linear connection from the input to the output, beside the latents (arXiv 2501.18823); of transcoders", False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -207,3 +210,12 @@ def width_problems(recipes: dict, base_model: Model, activations: Activations):
     for name, recipe in recipes.items():
         if recipe.expansion is not None:  # stated by the files of a published SAE
             yield from (f"recipes.{name}.{line}" for line in contradictions(recipe.plain(), width))
+
+
+def transcoder_problems(recipes: dict, activations: Activations):
+    """Lines for what only transcoders have, and for what they do not have."""
+    for name, recipe in recipes.items():
+        if activations.target is None and getattr(recipe, "skip", False):
+            yield f"recipes.{name}.skip: only a transcoder has a skip connection; remove it or name activations.target"
+        if activations.target is not None and isinstance(recipe, Published):
+            yield f"recipes.{name}.pretrained: published transcoders are not read here; remove activations.target"

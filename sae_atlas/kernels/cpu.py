@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sae_atlas.kernels import adam, dense, loops, reference, screen
-from sae_atlas.kernels.measured import Control, Measured, Weights, floats
+from sae_atlas.kernels.measured import Control, Measured, Weights, decoder_target, encoder_input, floats
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 
 ASYNCHRONOUS = False
@@ -42,7 +42,7 @@ def gradients(
     """Gradient of the loss of `architecture` (a module of sae_atlas/saes) on the scaled batch x [batch, d_in]."""
     if control.density > dense_above(architecture, x.shape[1]):
         if hasattr(architecture, "dense_gradients"):
-            return architecture.dense_gradients(dense.DenseStep(weights, x), weights, recipe, control)
+            return architecture.dense_gradients(dense.DenseStep(weights, x, control), weights, recipe, control)
         grads, measured = reference.gradients(architecture, weights, x, recipe, control)
         return grads, measured.plain()
     return architecture.sparse_gradients(Step(weights, x, control), weights, recipe, control)
@@ -84,14 +84,19 @@ class Step:
     def __init__(self, weights: Weights, x: Tensor, control: Control):
         self.weights, self.control = weights, control
         self.arrays = {name: weight.numpy() for name, weight in weights.items()}
-        self.centred = x - weights["b_dec"]
+        self.x = encoder_input(weights, x, control)
         self.rows, self.d_in = x.shape
-        self.d_sae = len(weights["W_enc"])
+        self.d_sae, self.d_out = weights["W_dec"].shape
         self.micro_batches = parts_of(self.rows, MICRO_BATCH)
+        self.target = self.x if control.target is None else self._target(control.target)
+
+    def _target(self, target: Tensor) -> Tensor:
+        parts = (slice(*part) for part in self.micro_batches)
+        return torch.cat(run(lambda rows: decoder_target(self.weights, self.x[rows], target[rows]), parts))
 
     def above(self, threshold: float | Tensor, bias: str = "b_enc") -> Entries:
         """Entries above `threshold`, one number or one per latent."""
-        low = torch.as_tensor(threshold, dtype=self.centred.dtype).expand(self.d_sae).contiguous()
+        low = torch.as_tensor(threshold, dtype=self.x.dtype).expand(self.d_sae).contiguous()
         return self._entries(self.encoded.above, self.weights[bias], low)
 
     def largest(self, k: int) -> Entries:
@@ -122,7 +127,7 @@ class Step:
     def encoded(self) -> "Whole | screen.Screened":
         encoder = self.weights["W_enc"]
         kind = screen.Screened if screen.is_faster(encoder, self.control.density) else Whole
-        return kind(encoder, self.centred)
+        return kind(encoder, self.x)
 
     def _entries(self, collect: Callable, *arguments) -> Entries:
         """Entries by collect(rows, *arguments, counts, columns, values) -> how many, micro-batch by micro-batch."""
@@ -130,7 +135,7 @@ class Step:
         def work(part: tuple[int, int]):
             first, last = part
             columns = own_buffer("columns", MICRO_BATCH * self.d_sae, torch.int32).numpy()
-            values = own_buffer("values", MICRO_BATCH * self.d_sae, self.centred.dtype).numpy()
+            values = own_buffer("values", MICRO_BATCH * self.d_sae, self.x.dtype).numpy()
             counts = np.empty(last - first, np.int64)
             number = collect(part, *arguments, counts, columns, values)
             return counts, columns[:number].copy(), values[:number].copy()
@@ -143,14 +148,14 @@ class Step:
     def decode(self, entries: Entries, latents: Tensor, bounds: list[int] | None = None) -> "Decoded":
         """Reconstruct from `latents` [entries]; bounds: ends of nested prefixes (Matryoshka), else one group."""
         bounds = np.array(bounds or [self.d_sae])
-        centred, decoder = self.centred.numpy(), self.arrays["W_dec"]
-        residuals = shared_buffer("residuals", (self.rows, len(bounds), self.d_in), self.centred.dtype)
+        target, decoder = self.target.numpy(), self.arrays["W_dec"]
+        residuals = shared_buffer("residuals", (self.rows, len(bounds), self.d_out), self.x.dtype)
         dots = torch.empty_like(entries.values)
-        totals = np.zeros((len(self.micro_batches), self.d_in), centred.dtype)
+        totals = np.zeros((len(self.micro_batches), self.d_out), target.dtype)
 
         def work(number: int):
             return loops.decode(
-                centred, decoder, entries.starts, entries.columns.numpy(), latents.numpy(), bounds, residuals.numpy(),
+                target, decoder, entries.starts, entries.columns.numpy(), latents.numpy(), bounds, residuals.numpy(),
                 dots.numpy(), totals[number], *self.micro_batches[number],
             )  # fmt: skip
 
@@ -161,33 +166,46 @@ class Step:
     def accumulate(
         self, entries: Entries, decoded: "Decoded", latents: Tensor, encoder: Tensor, scale: float
     ) -> Weights:
-        """Gradients of the four weights. scale * residual is d loss / d x_hat; encoder [entries] is d loss / d z."""
+        """Gradients of the weights all have. scale * residual is d loss / d x_hat; encoder [entries] is d loss / d z."""
         names = ("W_dec", "W_enc", "b_enc")
-        grads = {
-            name: shared_buffer(f"gradient of {name}", self.weights[name].shape, self.centred.dtype) for name in names
-        }
+        grads = {name: shared_buffer(f"gradient of {name}", self.weights[name].shape, self.x.dtype) for name in names}
         ends = np.zeros(self.d_sae + 1, np.int64)
         order, rows = np.empty(len(latents), np.int32), np.empty(len(latents), np.int32)
         loops.transpose(entries.starts, entries.columns.numpy(), ends, order, rows)
         group_of = np.searchsorted(decoded.bounds, np.arange(self.d_sae), side="right").astype(np.int32)
-        scale = self.centred.numpy().dtype.type(scale)
-        centred, arrays = self.centred.numpy(), tuple(grads[name].numpy() for name in names)
+        scale = self.x.numpy().dtype.type(scale)
+        inputs, arrays = self.x.numpy(), tuple(grads[name].numpy() for name in names)
         ranges = _ranges(self.weights["W_dec"])
         cuts = np.searchsorted(ends, np.linspace(0, len(latents), ranges + 1)[1:-1])
         cuts = [0, *np.minimum(cuts, self.d_sae).tolist(), self.d_sae]
         residuals, latents, encoder = (each.numpy() for each in (decoded.residuals, latents, encoder))
 
         def work(part: tuple[int, int]):
-            loops.accumulate(ends, order, rows, scale, centred, group_of, residuals, latents, encoder, arrays, *part)
+            loops.accumulate(ends, order, rows, scale, inputs, group_of, residuals, latents, encoder, arrays, *part)
 
         run(work, pairwise(cuts))
-        through_input = torch.mv(self.weights["W_enc"].T, grads["b_enc"])
-        return grads | {"b_dec": torch.from_numpy(decoded.total * scale) - through_input}
+        grads["b_dec"] = torch.from_numpy(decoded.total * scale)
+        if self.control.target is None:
+            grads["b_dec"] -= torch.mv(self.weights["W_enc"].T, grads["b_enc"])
+        if "W_skip" in self.weights:
+            grads["W_skip"] = self._skip_gradient(decoded.residuals[:, 0], float(scale))
+        return grads
+
+    def _skip_gradient(self, residuals: Tensor, scale: float) -> Tensor:
+        """scale * residuals^T x [d_out, d_in]; residuals [rows, d_out]."""
+        gradient = shared_buffer("gradient of W_skip", (self.d_out, self.d_in), self.x.dtype)
+
+        def work(part: tuple[int, int]) -> None:
+            rows = slice(*part)
+            torch.mm(residuals[:, rows].T, self.x, out=gradient[rows]).mul_(scale)
+
+        run(work, parts_of(self.d_out, -(-self.d_out // MOST_RANGES)))
+        return gradient
 
     def sum_by_latent(self, entries: Entries, values: Tensor) -> Tensor:
         """[d_sae]: values [entries] summed by latent."""
         sums = np.bincount(entries.columns.numpy(), values.numpy(), self.d_sae)
-        return torch.from_numpy(sums).to(self.centred.dtype)
+        return torch.from_numpy(sums).to(self.x.dtype)
 
     def dead(self) -> tuple[Tensor, Tensor | None]:
         """Indices of the dead latents, and which of these are real (None: all)."""
@@ -216,10 +234,10 @@ class Step:
 class Decoded:
     """Results of loops.decode for the whole batch."""
 
-    residuals: Tensor  # [rows, groups, d_in]
+    residuals: Tensor  # [rows, groups, d_out]
     dots: Tensor  # [entries]
     bounds: np.ndarray  # [groups]
-    total: np.ndarray  # [d_in]
+    total: np.ndarray  # [d_out]
     squared_error_of_prefixes: float  # sum over prefixes, mean over tokens
     squared_error: float  # of all latents, mean over tokens
 

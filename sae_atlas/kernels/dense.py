@@ -1,8 +1,9 @@
 """The step where many latents are active, as early in a run with a penalty: whole products, and passes in cache.
 
-Five products of the encoder's size. Autograd takes two and a half times as long, as it writes every [batch, d_sae] matrix
-to memory several times; here a matrix is [MICRO_BATCH, d_sae] and stays in cache until the weights' gradients are summed.
-Micro-batches are summed in GROUPS fixed groups, so any number of threads gives the same bits.
+Five products of the encoder's size, and two of a skip connection's. Autograd takes two and a half times as long, as it
+writes every [batch, d_sae] matrix to memory several times; here a matrix is [MICRO_BATCH, d_sae] and stays in cache until
+the weights' gradients are summed. Micro-batches are summed in GROUPS fixed groups, so any number of threads gives the same
+bits.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sae_atlas.kernels.loops import kernel
-from sae_atlas.kernels.measured import Measured, Weights, floats
+from sae_atlas.kernels.measured import Control, Measured, Weights, decoder_target, encoder_input, floats
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 
 GROUPS = 4  # of micro-batches, each with arrays of the weights' size; no more threads than groups have work
@@ -69,17 +70,17 @@ class Sums:
     encoder: np.ndarray  # d loss / d z
     near: np.ndarray  # how many rows
     near_dots: np.ndarray  # residual times decoder row, of these
-    residual: np.ndarray  # [d_in]
+    residual: np.ndarray  # [d_out]
     squares: float = 0.0  # of the residual
     begun: bool = False
 
     @classmethod
-    def zeros(cls, d_in: int, d_sae: int, dtype) -> "Sums":
+    def zeros(cls, d_out: int, d_sae: int, dtype) -> "Sums":
         def zeros(kind=dtype):
             return np.zeros(d_sae, kind)
 
         return cls(zeros(), zeros(np.int32), np.full(d_sae, np.inf, dtype), zeros(), zeros(np.int32), zeros(),
-                   np.zeros(d_in, dtype))  # fmt: skip
+                   np.zeros(d_out, dtype))  # fmt: skip
 
     def l0(self, rows: int) -> float:
         return float(self.active.sum(dtype=np.int64)) / rows
@@ -94,10 +95,10 @@ class Sums:
 class DenseStep:
     """One batch on its way through the dense step."""
 
-    def __init__(self, weights: Weights, x: Tensor):
-        self.weights, self.centred = weights, x - weights["b_dec"]
-        self.rows, self.d_in = x.shape
-        self.d_sae = len(weights["W_enc"])
+    def __init__(self, weights: Weights, x: Tensor, control: Control):
+        self.weights, self.target = weights, control.target
+        self.x = encoder_input(weights, x, control)
+        self.rows, self.d_sae = len(x), len(weights["W_enc"])
 
     def gradients(self, weight: Tensor, low: Tensor | None = None, band: float = 0.0) -> tuple[Weights, Sums]:
         """Gradients of E||x - x_hat||^2 + sum over rows and latents of weight [d_sae] * f, weights held in that term.
@@ -106,17 +107,18 @@ class DenseStep:
         """
         terms = weight.numpy(), (torch.zeros_like(weight) if low is None else low).numpy(), band
         grads = {
-            name: shared_buffer(f"groups' {name}", (GROUPS, self.d_sae, self.d_in), self.centred.dtype)
-            for name in ("W_dec", "W_enc")
+            name: shared_buffer(f"groups' {name}", (GROUPS, *self.weights[name].shape), self.x.dtype)
+            for name in ("W_dec", "W_enc", "W_skip")
+            if name in self.weights
         }
         parts = parts_of(self.rows, MICRO_BATCH)
         groups = [parts[first:last] for first, last in parts_of(len(parts), -(-len(parts) // GROUPS))]
 
         def work(group: int) -> Sums:
-            sums = Sums.zeros(self.d_in, self.d_sae, self.centred.numpy().dtype)
-            decoder, encoder = (grads[name][group] for name in ("W_dec", "W_enc"))
+            sums = Sums.zeros(self.weights["W_dec"].shape[1], self.d_sae, self.x.numpy().dtype)
+            of_group = {name: each[group] for name, each in grads.items()}
             for part in groups[group]:
-                self._micro_batch(slice(*part), terms, sums, decoder, encoder)
+                self._micro_batch(slice(*part), terms, sums, of_group)
             return sums
 
         total, *others = run(work, range(len(groups)))
@@ -124,24 +126,29 @@ class DenseStep:
             total.add(other)
         totals = {name: self._total(each[: len(groups)]) for name, each in grads.items()}
         totals["b_enc"] = torch.from_numpy(total.encoder)
-        through_input = torch.mv(self.weights["W_enc"].T, totals["b_enc"])
-        return totals | {"b_dec": torch.from_numpy(total.residual * (2 / self.rows)) - through_input}, total
+        totals["b_dec"] = torch.from_numpy(total.residual * (2 / self.rows))
+        if self.target is None:
+            totals["b_dec"] -= torch.mv(self.weights["W_enc"].T, totals["b_enc"])
+        return totals, total
 
-    def _micro_batch(self, rows: slice, terms: tuple, sums: Sums, decoder: Tensor, encoder: Tensor) -> None:
-        """Add its part to the gradients `decoder` and `encoder` [d_sae, d_in] and to `sums`."""
-        (weight, low, band), x, weights = terms, self.centred[rows], self.weights
-        kind = self.centred.numpy().dtype.type
+    def _micro_batch(self, rows: slice, terms: tuple, sums: Sums, grads: Weights) -> None:
+        """Add its part to the gradients of the matrices and to `sums`."""
+        (weight, low, band), x, weights = terms, self.x[rows], self.weights
+        target = x if self.target is None else decoder_target(weights, x, self.target[rows])
+        kind = self.x.numpy().dtype.type
         names = ("z", "latents", "dots" if band else "z")  # z is not needed any more, unless near ones are counted
         z, latents, dots = (own_buffer(f"dense {name}", (MICRO_BATCH, self.d_sae), x.dtype)[: len(x)] for name in names)
         torch.addmm(weights["b_enc"], x, weights["W_enc"].T, out=z)
         activate(z.numpy(), low, latents.numpy(), sums.latents, sums.active, sums.smallest)
-        residual = torch.addmm(x, latents, weights["W_dec"], beta=-1)
+        residual = torch.addmm(target, latents, weights["W_dec"], beta=-1)
         torch.mm(residual, weights["W_dec"].T, out=dots)
         if band:
             near(z.numpy(), dots.numpy(), low, kind(band / 2), sums.near, sums.near_dots)
         mask(dots.numpy(), latents.numpy(), kind(2 / self.rows), weight, sums.encoder)
-        decoder.addmm_(latents.T, residual, beta=float(sums.begun), alpha=2 / self.rows)
-        encoder.addmm_(dots.T, x, beta=float(sums.begun))
+        grads["W_dec"].addmm_(latents.T, residual, beta=float(sums.begun), alpha=2 / self.rows)
+        grads["W_enc"].addmm_(dots.T, x, beta=float(sums.begun))
+        if "W_skip" in grads:
+            grads["W_skip"].addmm_(residual.T, x, beta=float(sums.begun), alpha=2 / self.rows)
         sums.residual += residual.sum(0).numpy()
         sums.squares += float(residual.square().sum())
         sums.begun = True
@@ -154,7 +161,7 @@ class DenseStep:
             for other in each[1:]:
                 each[0, part] += other[part]
 
-        run(add, parts_of(self.d_sae, -(-self.d_sae // GROUPS)))
+        run(add, parts_of(each.shape[1], -(-each.shape[1] // GROUPS)))
         return each[0]
 
     def measured(self, sums: "Sums", sparsity: float | Tensor) -> Measured:

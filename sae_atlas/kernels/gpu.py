@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sae_atlas.kernels import gpu_loops as loops
 from sae_atlas.kernels import reference
-from sae_atlas.kernels.measured import Control, Measured, Weights
+from sae_atlas.kernels.measured import Control, Measured, Weights, decoder_target, encoder_input
 
 # Active fraction above which the dense step should be the faster one: by the bandwidth of a card's memory against its
 # bfloat16 products, 6 d_in d_sae FLOP saved per token against 8 to 12 gathered bytes per entry and input dimension.
@@ -75,7 +75,7 @@ class Entries:
 class Decoded:
     """What loops.decode gives, for the whole batch."""
 
-    residuals: Tensor  # [rows, groups, d_in]
+    residuals: Tensor  # [rows, groups, d_out]
     dots: Tensor  # [room]
     groups_of: Tensor  # [d_sae] int32
     squared_error_of_prefixes: Tensor  # sum over prefixes, mean over tokens
@@ -88,18 +88,19 @@ class Step:
     def __init__(self, weights: Weights, x: Tensor, control: Control, products: torch.dtype | None):
         self.weights, self.control = weights, control
         self.lower = (lambda tensor: tensor.to(products)) if products else (lambda tensor: tensor)
-        self.centred = x - weights["b_dec"]
+        self.x = encoder_input(weights, x, control)
+        self.target = self.x if control.target is None else decoder_target(weights, x, control.target)
         self.rows, self.d_in = x.shape
-        self.d_sae = len(weights["W_enc"])
+        self.d_sae, self.d_out = weights["W_dec"].shape
         self.micro_batches = [(0, self.rows)]
         self.fits: Tensor | None = None  # whether all entries fitted; None: the host chose the sizes
-        self.d_size = triton.next_power_of_2(self.d_in)
-        self.tile = max(1, TILE // self.d_size)  # entries
+        self.d_size, self.out_size = (triton.next_power_of_2(d) for d in (self.d_in, self.d_out))
+        self.tile = max(1, TILE // max(self.d_size, self.out_size))  # entries
 
     @cached_property
     def z(self) -> Tensor:
         """The encoder product [rows, d_sae] without its bias, which is added in the weights' dtype."""
-        return self.lower(self.centred) @ self.lower(self.weights["W_enc"]).T
+        return self.lower(self.x) @ self.lower(self.weights["W_enc"]).T
 
     @cached_property
     def decoder(self) -> Tensor:
@@ -137,7 +138,7 @@ class Step:
 
     def decode(self, entries: Entries, latents: Tensor, bounds: list[int] | None = None) -> Decoded:
         """Reconstruct from `latents` [room]; bounds: ends of nested prefixes (Matryoshka), else one group."""
-        groups, starts, device = len(bounds or [0]), entries.starts, self.centred.device
+        groups, starts, device = len(bounds or [0]), entries.starts, self.x.device
         groups_of = torch.zeros(self.d_sae, dtype=torch.int32, device=device)
         for bound in (bounds or [])[:-1]:
             groups_of[bound:] += 1
@@ -146,25 +147,31 @@ class Step:
             keys = torch.where(entries.real, keys, self.rows * groups)
             every_start = torch.arange(self.rows * groups + 1, device=device, dtype=keys.dtype)
             starts = torch.searchsorted(keys, every_start).int()
-        residuals, dots = self._new(self.rows, groups, self.d_in), torch.zeros_like(latents)
+        residuals, dots = self._new(self.rows, groups, self.d_out), torch.zeros_like(latents)
         every, whole = self._new(2, self.rows)
         loops.decode[self.rows,](
-            self.centred, self.decoder, starts, entries.columns, latents, len(latents), residuals, dots, every, whole,
-            self.d_in, groups, self.tile, self.d_size,
+            self.target, self.decoder, starts, entries.columns, latents, len(latents), residuals, dots, every, whole,
+            self.d_out, groups, self.tile, self.out_size,
         )  # fmt: skip
         return Decoded(residuals, dots, groups_of, every.sum() / self.rows, whole.sum() / self.rows)
 
     def accumulate(self, entries: Entries, decoded: Decoded, latents: Tensor, encoder: Tensor, scale: float) -> Weights:
-        """Gradients of the four weights. scale * residual is d loss / d x_hat; encoder [room] is d loss / d z."""
+        """Gradients of the weights all have. scale * residual is d loss / d x_hat; encoder [room] is d loss / d z."""
         grads = {name: torch.empty_like(self.weights[name]) for name in ("W_dec", "W_enc", "b_enc")}
         factor = self._new(1).fill_(scale)
         residuals, groups = decoded.residuals, decoded.residuals.shape[1]
         loops.accumulate[self.d_sae,](
-            *entries.by_latent, entries.rows, decoded.groups_of, factor, self.lower(self.centred),
-            self.lower(residuals), latents, encoder, *grads.values(), self.d_in, groups, self.tile, self.d_size,
+            *entries.by_latent, entries.rows, decoded.groups_of, factor, self.lower(self.x),
+            self.lower(residuals), latents, encoder, *grads.values(), self.d_in, self.d_out, groups, self.tile,
+            self.d_size, self.out_size,
         )  # fmt: skip
-        through_input = torch.mv(self.weights["W_enc"].T, grads["b_enc"])
-        return grads | {"b_dec": residuals[:, 0].sum(0) * factor - through_input}
+        grads["b_dec"] = residuals[:, 0].sum(0) * factor
+        if self.control.target is None:
+            grads["b_dec"] -= torch.mv(self.weights["W_enc"].T, grads["b_enc"])
+        if "W_skip" in self.weights:
+            product = self.lower(residuals[:, 0]).T @ self.lower(self.x)
+            grads["W_skip"] = product.to(self.x.dtype) * factor
+        return grads
 
     def sum_by_latent(self, entries: Entries, values: Tensor) -> Tensor:
         """[d_sae]: values [room] summed by latent."""
@@ -176,7 +183,7 @@ class Step:
         """Indices of the dead latents, and which of these are real (None: all)."""
         dead, room = self.control.dead, self.control.dead_capacity
         if dead is None or (self.control.entry_capacity is not None and not room):
-            return torch.empty(0, dtype=torch.int64, device=self.centred.device), None
+            return torch.empty(0, dtype=torch.int64, device=self.x.device), None
         if self.control.entry_capacity is None:
             return dead.nonzero()[:, 0], None
         self._require(dead.sum() <= room)
@@ -219,7 +226,7 @@ class Step:
             room = min(int(expected * self.control.entry_capacity), self.rows * self.d_sae)
             self._require(starts[-1] <= room)
         rows, columns = torch.zeros(2, room, dtype=torch.int32, device=counts.device)
-        values = torch.zeros(room, dtype=self.centred.dtype, device=counts.device)
+        values = torch.zeros(room, dtype=self.x.dtype, device=counts.device)
         loops.collect[self.rows,](
             self.z, self.weights[bias], thresholds, edges, spare, self.d_sae, starts, room, rows, columns, values,
             SCAN, by_row,
@@ -230,7 +237,7 @@ class Step:
         self.fits = condition if self.fits is None else self.fits & condition
 
     def _new(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.empty(shape, dtype=dtype or self.centred.dtype, device=self.centred.device)
+        return torch.empty(shape, dtype=dtype or self.x.dtype, device=self.x.device)
 
 
 def update(weights: Weights, grads: Weights, moments, recipe, step: int, learning_rate: float) -> Tensor:

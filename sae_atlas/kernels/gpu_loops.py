@@ -20,10 +20,10 @@ def pre_activations(z, bias, row, at, d_sae):
 
 
 @triton.jit
-def decoder_rows(decoder, columns, entries, valid, at, inside, d_in):
-    """Decoder rows [entries, d_size] of the latents of these entries; 0 where not `valid` or not `inside` d_in."""
+def decoder_rows(decoder, columns, entries, valid, at, inside, d_out):
+    """Decoder rows [entries, d_size] of the latents of these entries; 0 where not `valid` or not `inside` d_out."""
     latent = tl.load(columns + entries, mask=valid, other=0).to(tl.int64)
-    return tl.load(decoder + latent[:, None] * d_in + at[None, :], mask=valid[:, None] & inside[None, :], other=0)
+    return tl.load(decoder + latent[:, None] * d_out + at[None, :], mask=valid[:, None] & inside[None, :], other=0)
 
 
 @triton.jit
@@ -93,18 +93,18 @@ def collect(
 
 @triton.jit
 def decode(
-    centred, decoder, starts, columns, latents, room, residuals, dots, every, whole, d_in,
+    target, decoder, starts, columns, latents, room, residuals, dots, every, whole, d_out,
     groups: tl.constexpr, entries_size: tl.constexpr, d_size: tl.constexpr,
 ):  # fmt: skip
-    """Of a row, as loops.decode: residuals [rows, groups, d_in], dots [entries], squared errors every, whole [rows].
+    """Of a row, as loops.decode: residuals [rows, groups, d_out], dots [entries], squared errors every, whole [rows].
 
     starts [rows * groups + 1]: entries of a row are split into groups by their latents.
     """
     row = tl.program_id(0)
     at = tl.arange(0, d_size)
-    inside = at < d_in
+    inside = at < d_out
     wide = row.to(tl.int64)
-    residual = -tl.load(centred + wide * d_in + at, mask=inside, other=0)
+    residual = -tl.load(target + wide * d_out + at, mask=inside, other=0)
     squares = tl.sum(residual * 0, 0)
     total = squares
     for group in range(groups):
@@ -114,9 +114,9 @@ def decode(
             these = entry + tl.arange(0, entries_size)
             valid = these < last
             value = tl.load(latents + these, mask=valid, other=0)
-            rows = decoder_rows(decoder, columns, these, valid, at, inside, d_in)
+            rows = decoder_rows(decoder, columns, these, valid, at, inside, d_out)
             residual += tl.sum(value[:, None] * rows.to(value.dtype), 0)
-        tl.store(residuals + (wide * groups + group) * d_in + at, residual, mask=inside)
+        tl.store(residuals + (wide * groups + group) * d_out + at, residual, mask=inside)
         squares = tl.sum(residual * residual, 0)
         total += squares
     tl.store(every + row, total)
@@ -125,7 +125,7 @@ def decode(
     seen = residual * 0
     for back in range(groups):
         group = groups - 1 - back
-        pointers = residuals + (wide * groups + group) * d_in + at
+        pointers = residuals + (wide * groups + group) * d_out + at
         seen += tl.load(pointers, mask=inside, other=0)
         tl.store(pointers, seen, mask=inside)
         first = tl.load(starts + row * groups + group)
@@ -133,23 +133,23 @@ def decode(
         for entry in range(first, last, entries_size):
             these = entry + tl.arange(0, entries_size)
             valid = these < last
-            rows = decoder_rows(decoder, columns, these, valid, at, inside, d_in)
+            rows = decoder_rows(decoder, columns, these, valid, at, inside, d_out)
             tl.store(dots + these, tl.sum(seen[None, :] * rows.to(seen.dtype), 1), mask=valid)
 
 
 @triton.jit
 def accumulate(
-    ends, order, rows, groups_of, factor, centred, residuals, to_decoder, to_encoder, decoder, encoder, bias, d_in,
-    groups: tl.constexpr, entries_size: tl.constexpr, d_size: tl.constexpr,
+    ends, order, rows, groups_of, factor, inputs, residuals, to_decoder, to_encoder, decoder, encoder, bias, d_in, d_out,
+    groups: tl.constexpr, entries_size: tl.constexpr, d_size: tl.constexpr, out_size: tl.constexpr,
 ):  # fmt: skip
     """Weight gradients of a latent from its entries order[ends[latent]:ends[latent + 1]], rows ascending."""
     latent = tl.program_id(0)
-    at = tl.arange(0, d_size)
-    inside = at < d_in
+    at, out = tl.arange(0, d_size), tl.arange(0, out_size)
+    inside, inside_out = at < d_in, out < d_out
     group = tl.load(groups_of + latent)
     first, last = tl.load(ends + latent), tl.load(ends + latent + 1)
     kind = to_encoder.dtype.element_ty
-    to_dec, to_enc = tl.zeros([d_size], kind), tl.zeros([d_size], kind)
+    to_dec, to_enc = tl.zeros([out_size], kind), tl.zeros([d_size], kind)
     total = tl.zeros([entries_size], kind)
     for start in range(first, last, entries_size):
         these = start + tl.arange(0, entries_size)
@@ -158,15 +158,16 @@ def accumulate(
         row = tl.load(rows + entry, mask=valid, other=0).to(tl.int64)
         a = tl.load(to_decoder + entry, mask=valid, other=0)
         b = tl.load(to_encoder + entry, mask=valid, other=0)
+        both = valid[:, None] & inside_out[None, :]
+        residual = tl.load(residuals + (row[:, None] * groups + group) * d_out + out[None, :], mask=both, other=0)
         both = valid[:, None] & inside[None, :]
-        residual = tl.load(residuals + (row[:, None] * groups + group) * d_in + at[None, :], mask=both, other=0)
-        x = tl.load(centred + row[:, None] * d_in + at[None, :], mask=both, other=0)
+        x = tl.load(inputs + row[:, None] * d_in + at[None, :], mask=both, other=0)
         to_dec += tl.sum(a[:, None] * residual.to(kind), 0)
         to_enc += tl.sum(b[:, None] * x.to(kind), 0)
         total += b
-    offsets = latent.to(tl.int64) * d_in + at
-    tl.store(decoder + offsets, to_dec * tl.load(factor), mask=inside)
-    tl.store(encoder + offsets, to_enc, mask=inside)
+    wide = latent.to(tl.int64)
+    tl.store(decoder + wide * d_out + out, to_dec * tl.load(factor), mask=inside_out)
+    tl.store(encoder + wide * d_in + at, to_enc, mask=inside)
     tl.store(bias + latent, tl.sum(total, 0))
 
 

@@ -156,15 +156,16 @@ def collect_largest(z, k, counts, columns, values):
 
 
 @kernel
-def decode(centred, decoder, starts, columns, values, bounds, residuals, dots, total, first, last):
+def decode(target, decoder, starts, columns, values, bounds, residuals, dots, total, first, last):
     """Residuals and, per entry, their product with the entry's decoder row, of rows [first, last).
 
+    target [rows, d_out]: what the latents' decoder rows should sum up to; d_out is d_in for an SAE.
     bounds [groups]: ascending ends of nested prefixes of the latents (one group, d_sae, unless Matryoshka).
-    residuals [rows, groups, d_in]: on return x_hat - x summed over the prefixes from a group on: what the latents of
-    that group see. dots [entries]: that sum times the entry's decoder row. total [d_in]: group 0's sum over rows.
+    residuals [rows, groups, d_out]: on return sum - target, summed over the prefixes from a group on: what the latents of
+    that group see. dots [entries]: that sum times the entry's decoder row. total [d_out]: group 0's sum over rows.
     Returns the squared errors summed over prefixes and rows, and of the last prefix alone.
     """
-    groups, d_in = residuals.shape[1], residuals.shape[2]
+    groups, d_out = residuals.shape[1], residuals.shape[2]
     every, whole = 0.0, 0.0
     for row in range(first, last):
         entry, end = starts[row], starts[row + 1]
@@ -172,34 +173,34 @@ def decode(centred, decoder, starts, columns, values, bounds, residuals, dots, t
             residual = residuals[row, group]
             if group:
                 previous = residuals[row, group - 1]
-                for i in range(d_in):
+                for i in range(d_out):
                     residual[i] = previous[i]
             else:
-                for i in range(d_in):
-                    residual[i] = -centred[row, i]
+                for i in range(d_out):
+                    residual[i] = -target[row, i]
             while entry < end and columns[entry] < bounds[group]:
                 value, direction = values[entry], decoder[columns[entry]]
-                for i in range(d_in):
+                for i in range(d_out):
                     residual[i] += value * direction[i]
                 entry += 1
-            squares = centred.dtype.type(0)
-            for i in range(d_in):
+            squares = target.dtype.type(0)
+            for i in range(d_out):
                 squares += residual[i] * residual[i]
             every += squares
             if group == groups - 1:
                 whole += squares
         for group in range(groups - 2, -1, -1):
-            for i in range(d_in):
+            for i in range(d_out):
                 residuals[row, group, i] += residuals[row, group + 1, i]
-        for i in range(d_in):
+        for i in range(d_out):
             total[i] += residuals[row, 0, i]
         group = 0
         for entry in range(starts[row], end):
             while columns[entry] >= bounds[group]:
                 group += 1
             direction, seen = decoder[columns[entry]], residuals[row, group]
-            product = centred.dtype.type(0)
-            for i in range(d_in):
+            product = target.dtype.type(0)
+            for i in range(d_out):
                 product += seen[i] * direction[i]
             dots[entry] = product
     return every, whole
@@ -222,25 +223,25 @@ def transpose(starts, columns, ends, order, rows):
 
 
 @kernel
-def accumulate(ends, order, rows, factor, centred, group_of, residuals, to_decoder, to_encoder, grads, first, last):
+def accumulate(ends, order, rows, factor, inputs, group_of, residuals, to_decoder, to_encoder, grads, first, last):
     """Weight gradients of latents [first, last) from their entries, rows ascending.
 
-    factor * to_decoder, to_encoder [entries]: weights of the residual and of the centred input.
+    factor * to_decoder, to_encoder [entries]: weights of the residual and of `inputs` [rows, d_in].
     grads: (W_dec, W_enc, b_enc).
     """
     decoder, encoder, bias = grads
-    d_in = centred.shape[1]
+    d_in, d_out = inputs.shape[1], residuals.shape[2]
     for latent in range(first, last):
         to_dec, to_enc = decoder[latent], encoder[latent]
         to_dec[:] = 0
         to_enc[:] = 0
-        total = centred.dtype.type(0)
+        total = inputs.dtype.type(0)
         group = group_of[latent]
         for at in range(ends[latent], ends[latent + 1]):
             entry, row = order[at], rows[at]
             a, b = factor * to_decoder[entry], to_encoder[entry]
-            residual, x = residuals[row, group], centred[row]
-            for i in range(d_in):
+            residual, x = residuals[row, group], inputs[row]
+            for i in range(d_out):
                 to_dec[i] += a * residual[i]
             for i in range(d_in):
                 to_enc[i] += b * x[i]

@@ -13,6 +13,7 @@ class Control:
     """What changes from step to step beside the weights."""
 
     penalty: float = 0.0  # weight of the sparsity term: lambda, or the coefficient of the L0 penalty
+    target: Tensor | None = None  # [batch, d_out], scaled: what a transcoder predicts; None: an SAE rebuilds its input
     dead: Tensor | None = None  # [d_sae] bool: latents AuxK may use; None: none are dead
     smallest: float = 0.0  # smoothed smallest active latent, near which BatchTopK looks for its threshold
     density: float = 0.5  # fraction of active latents in the last step known, by which the sparse step is chosen
@@ -24,12 +25,23 @@ class Control:
     products: str = "bfloat16"  # GPU: arithmetic of matrix products and of what is gathered; or float32
 
 
+def encoder_input(weights: Weights, x: Tensor, control: Control) -> Tensor:
+    """What the encoder multiplies, [rows, d_in]."""
+    return x - weights["b_dec"] if control.target is None else x
+
+
+def decoder_target(weights: Weights, x: Tensor, target: Tensor) -> Tensor:
+    """What f W_dec of a transcoder should be, [rows, d_out]: its target without the bias and the skip connection."""
+    left = target - weights["b_dec"]
+    return left.addmm_(x, weights["W_skip"].T, alpha=-1) if "W_skip" in weights else left
+
+
 @dataclass(frozen=True)
 class Measured:
     """Means over the batch; losses in scaled space. Numbers may be tensors until they are needed on the host."""
 
     loss: float | Tensor
-    reconstruction: float | Tensor  # E||x - x_hat||^2
+    reconstruction: float | Tensor  # E||x - x_hat||^2, of a transcoder E||y - y_hat||^2
     sparsity: float | Tensor  # the penalty term, its weight included
     l0: float | Tensor  # active latents per token
     fired: Tensor  # [d_sae] bool

@@ -49,7 +49,7 @@ class Active:
         return torch.bincount(self.latent, amounts, minlength=self.d_sae)
 
     def reconstruction(self, sae: Sae) -> Tensor:
-        """What the SAE decodes them to, [tokens, d_in]: a sum of `W_dec` rows for every token."""
+        """What the SAE decodes them to, [tokens, d_out]: a sum of `W_dec` rows for every token."""
         first = self.per_token().cumsum(dim=0).roll(1)
         first[:1] = 0
         return embedding_bag(self.latent, sae.W_dec, first, per_sample_weights=self.value, mode="sum") + sae.b_dec
@@ -63,12 +63,12 @@ def through_latents(sae: Sae, x: Tensor) -> tuple[Active, Tensor]:
     for part in x.split(TOKENS_AT_ONCE):
         latents = sae.encode(part.to(sae.b_dec.device))
         active = Active.of(latents)
-        decoded.append(decode(sae, latents, active).cpu())
+        decoded.append(sae.with_skip(decode(sae, latents, active), part.to(sae.b_dec.device)).cpu())
         found.append(active.cpu())
     return Active.joined(found), torch.cat(decoded)
 
 
 def decode(sae: Sae, latents: Tensor, active: Active) -> Tensor:
-    """Reconstruction [tokens, d_in] of latents whose active entries are at hand, in the faster way."""
+    """Reconstruction [tokens, d_out] of latents whose active entries are at hand, in the faster way."""
     dense = len(active.value) > DENSE_ABOVE * latents.numel()
     return sae.decode(latents) if dense else active.reconstruction(sae)

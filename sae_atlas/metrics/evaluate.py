@@ -53,9 +53,9 @@ def evaluate(
     with torch.inference_mode(), progress(contexts, "contexts", data.name) as bar:
         for first in range(0, contexts, contexts_per_batch):
             batch = slice(first, min(first + contexts_per_batch, contexts))
-            x, clean = data.x(batch), data.predictions(model, batch) if first < data.patched else None
+            pair, clean = data.pair(batch), data.predictions(model, batch) if first < data.patched else None
             for each in sums.values():
-                replaced = each.add(batch, x)
+                replaced = each.add(batch, *pair)
                 if clean is not None:
                     each.add_losses(model, layer, clean, replaced, batch)
             bar.update(batch.stop - batch.start)

@@ -2,8 +2,9 @@
 
 On disk: a Zarr v3 group. `tokens`, `mask` [contexts, context]; `final` [patched, context, d_model], the stream after the
 last block; `ce_clean` [patched, context - 1]; and a group for every layer, `layerLL`, with a record of its own: `site`
-[contexts, context, d_in], `stream` where the patched pass does not start from the site itself, and `{ce,kl}_{zero,mean}`
-[patched, context - 1]. A layer that is added later is put beside the others, whose passes are not made again.
+[contexts, context, d_in], with transcoders `target` [contexts, context, d_out], which is then what is patched; `stream` where
+the patched pass does not start from the patched site itself, and `{ce,kl}_{zero,mean}` [patched, context - 1]. A layer that
+is added later is put beside the others, whose passes are not made again.
 
 Chunks carry checksums and are never left out, so that damage is an error (`open_held_out`), not zeros.
 
@@ -12,6 +13,7 @@ over predictions made at unmasked positions.
 """
 
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ from sae_atlas.io.files import atomic, move, remove
 from sae_atlas.io.log import progress
 from sae_atlas.io.provenance import carries, current_record
 from sae_atlas.metrics.losses import Clean, clean_predictions, losses, scored
-from sae_atlas.sites.hooks import blocks, capture, check_site, patch, start_at
+from sae_atlas.sites.hooks import blocks, capture, capture_sites, check_site, patch, start_at
 from sae_atlas.sites.trace import forward_pass
 
 ATTRIBUTES = "zarr.json"  # of a group
@@ -46,6 +48,7 @@ def save_held_out(
     contexts_per_batch: int,
     model_dtype: str,
     device: str = "auto",
+    target: str | None = None,
 ) -> None:
     """Clean pass over the contexts of `tokens` held-out tokens; zero- and mean-ablated passes over the first of them.
 
@@ -57,7 +60,8 @@ def save_held_out(
     if not layers:
         return
     model, origin = load(base_model, model_dtype, device)
-    check_site(model, site, layers, origin)
+    for each in (site, target) if target else (site,):
+        check_site(model, each, layers, origin)
     source = open_corpus(corpus)
     rows, patched = source.held_out_rows(tokens), len(source.held_out_rows(patched_tokens))
     ids, mask = source.tokens[rows.start : rows.stop].astype(np.int64), source.mask[rows.start : rows.stop]
@@ -68,7 +72,8 @@ def save_held_out(
         group = zarr.create_group(partial, zarr_format=3)
         for name, values in (("tokens", ids), ("mask", mask)):
             _create(group, name, values.shape, len(values), values.dtype)[:] = values
-        group.attrs.update({"site": site, "patched": patched, "model_dtype": model_dtype, "record": record})
+        about = {"site": site, "target": target} if target else {"site": site}
+        group.attrs.update({**about, "patched": patched, "model_dtype": model_dtype, "record": record})
         for layer in layers:
             group.create_group(f"layer{layer:02d}").attrs.update({"record": record})
         with progress(work, "passes", "held-out") as bar:
@@ -94,7 +99,9 @@ def _is_there(folder: Path, layer: int, record: dict) -> bool:
 
 
 class HeldOut:
-    """Held-out data on disk: `rows(name)` reads an array, `attrs` holds `site`, `patched`, `model_dtype` and the record."""
+    """Held-out data on disk: `rows(name)` reads an array, `attrs` holds `site`, `patched`, `model_dtype`, the record, and with
+    transcoders `target`.
+    """
 
     def __init__(self, path: Path, group: zarr.Group):
         self.path, self.group, self.attrs = path, group, dict(group.attrs)
@@ -121,14 +128,24 @@ def open_held_out(path: str | Path) -> HeldOut:
     return HeldOut(Path(path), group)
 
 
-def stream_name(site: str) -> str:
-    """Array a patched pass starts from: the site's own, or the block's input if the site is inside the block."""
-    return "site" if site in ("resid_pre", "resid_post") else "stream"
+def patched_site(attrs: dict) -> str:
+    """The site that is rebuilt: an SAE's own, a transcoder's target."""
+    return attrs.get("target", attrs["site"])
+
+
+def patched_name(attrs: dict) -> str:
+    """Array of its activations."""
+    return "target" if "target" in attrs else "site"
+
+
+def stream_name(attrs: dict) -> str:
+    """Array a patched pass starts from: the patched site's own, or the block's input if the site is inside the block."""
+    return patched_name(attrs) if patched_site(attrs) in ("resid_pre", "resid_post") else "stream"
 
 
 @contextmanager
 def replace_site(model, site: str, layer: int, stream: Tensor, replaced: Tensor):
-    """Inside the `with`, the site of `layer` is `replaced` [batch, context, d_in]; blocks before it are skipped."""
+    """Inside the `with`, the site of `layer` is `replaced` [batch, context, d]; blocks before it are skipped."""
     with ExitStack() as stack:
         if site == "resid_post":
             stack.enter_context(start_at(model, layer + 1, replaced))
@@ -148,24 +165,21 @@ def predictions(model, final: Tensor, tokens: Tensor) -> Clean:
 
 def _clean(model, group, ids: np.ndarray, batch: slice, layers: list[int], bar) -> None:
     """The model's own pass over a batch of contexts, ids [contexts, context]: activations and losses."""
-    site, patched = group.attrs["site"], group.attrs["patched"]
+    attrs, patched = dict(group.attrs), group.attrs["patched"]
     tokens = torch.from_numpy(ids).to(model.device)
     last = len(blocks(model)) - 1
+    read = {name: attrs[name] for name in ("site", "target") if name in attrs}
+    if stream_name(attrs) == "stream":
+        read["stream"] = "resid_pre"
     with ExitStack() as stack:
-        at_site = stack.enter_context(capture(model, site, layers, stop=False))
-        streams = {}
-        if stream_name(site) == "stream":
-            streams = stack.enter_context(capture(model, "resid_pre", layers, stop=False))
+        captured = stack.enter_context(capture_sites(model, list(read.values()), layers, stop=False))
         final = stack.enter_context(capture(model, "resid_post", [last], stop=False))
         logits = forward_pass(model, tokens, last_only=batch.start >= patched).logits
     contexts = group["tokens"].shape[0]
     batch = slice(batch.start, min(batch.stop, contexts))
-    for layer in layers:
-        largest_value(at_site[layer], layer)
-        _write(group, f"layer{layer:02d}/site", contexts, batch, at_site[layer])
-        if streams:
-            largest_value(streams[layer], layer)
-            _write(group, f"layer{layer:02d}/stream", contexts, batch, streams[layer])
+    for layer, (name, site) in product(layers, read.items()):
+        largest_value(captured[site][layer], layer)
+        _write(group, f"layer{layer:02d}/{name}", contexts, batch, captured[site][layer])
     if batch.start < patched:
         _write(group, "final", patched, batch, final[last])
         _write(group, "ce_clean", patched, batch, losses(logits, scored(model, tokens), clean_predictions(logits))[0])
@@ -173,8 +187,8 @@ def _clean(model, group, ids: np.ndarray, batch: slice, layers: list[int], bar) 
 
 
 def _mean(group, mask: np.ndarray, layer: int) -> Tensor:
-    """Mean of the site over unmasked held-out tokens, [d_in]; kept beside the activations, which are read in parts."""
-    x = group[f"layer{layer:02d}/site"]
+    """Mean of the patched site over unmasked held-out tokens, [d]; kept beside the activations, which are read in parts."""
+    x = group[f"layer{layer:02d}/{patched_name(dict(group.attrs))}"]
     total = torch.zeros(x.shape[-1], dtype=torch.float64)
     for first in range(0, len(mask), x.chunks[0]):
         rows = slice(first, first + x.chunks[0])
@@ -186,15 +200,16 @@ def _mean(group, mask: np.ndarray, layer: int) -> Tensor:
 
 def _ablated(model, group, ids: np.ndarray, mask: np.ndarray, batch: slice, means: dict[int, Tensor], bar) -> None:
     """Zero- and mean-ablated passes of every layer over a batch of contexts; ids, mask [contexts, context]."""
-    site, patched = group.attrs["site"], group.attrs["patched"]
+    attrs, patched = dict(group.attrs), group.attrs["patched"]
     tokens, mask = torch.from_numpy(ids).to(model.device), torch.from_numpy(mask)[:, :, None]
     clean = predictions(model, torch.from_numpy(group["final"][batch]).to(model.device, model.dtype), tokens)
     for layer, mean in means.items():
         name = f"layer{layer:02d}"
-        x = torch.from_numpy(group[f"{name}/site"][batch])
-        stream = torch.from_numpy(group[f"{name}/{stream_name(site)}"][batch]).to(model.device, model.dtype)
+        x = torch.from_numpy(group[f"{name}/{patched_name(attrs)}"][batch])
+        stream = torch.from_numpy(group[f"{name}/{stream_name(attrs)}"][batch]).to(model.device, model.dtype)
         for ablation, value in (("zero", torch.zeros_like(mean)), ("mean", mean)):
-            with replace_site(model, site, layer, stream, torch.where(mask, value, x).to(model.device, model.dtype)):
+            replaced = torch.where(mask, value, x).to(model.device, model.dtype)
+            with replace_site(model, patched_site(attrs), layer, stream, replaced):
                 logits = forward_pass(model, tokens).logits
             for loss, values in zip(("ce", "kl"), losses(logits, scored(model, tokens), clean), strict=True):
                 _write(group, f"{name}/{loss}_{ablation}", patched, batch, values)

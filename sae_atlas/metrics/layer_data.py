@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_atlas.metrics.held_out import HeldOut, predictions, replace_site, stream_name
+from sae_atlas.metrics.held_out import HeldOut, patched_name, patched_site, predictions, replace_site, stream_name
 from sae_atlas.metrics.losses import Clean, losses, scored
 from sae_atlas.sites.trace import forward_pass
 
@@ -13,17 +13,17 @@ class LayerData:
     """mask and tokens [contexts, context]; the first `patched` contexts have losses. Activations stay on disk (`x`)."""
 
     def __init__(self, source: HeldOut, name: str, outlier_norm: float):
-        self.name, self.site = name, source.attrs["site"]
+        self.name, self.site = name, patched_site(source.attrs)
         self.patched: int = source.attrs["patched"]
         self.mask = torch.from_numpy(source.rows("mask")[:])
         self.tokens = torch.from_numpy(source.rows("tokens")[:])
-        self.at_site = source.rows(f"{name}/site")
-        self.final, self.stream = source.rows("final"), source.rows(f"{name}/{stream_name(self.site)}")
-        norms = torch.cat([self.x(part).norm(dim=-1) for part in self._parts()])
+        self.inputs, self.targets = (source.rows(f"{name}/{each}") for each in ("site", patched_name(source.attrs)))
+        self.final, self.stream = source.rows("final"), source.rows(f"{name}/{stream_name(source.attrs)}")
+        norms = torch.cat([self.y(part).norm(dim=-1) for part in self._parts()])
         self.inside = self.mask & (norms <= outlier_norm * norms[self.mask].median())  # not an outlier
         self.mean = torch.from_numpy(source.rows(f"{name}/mean")[:]).double()
         # In the precision of x_hat, so that predicting it explains exactly nothing.
-        total = sum(self.x(part)[self.inside[part]].sum(dim=0, dtype=torch.float64) for part in self._parts())
+        total = sum(self.y(part)[self.inside[part]].sum(dim=0, dtype=torch.float64) for part in self._parts())
         self.mean_inside = (total / self.inside.sum()).float().double()
         self.predicted = self.mask[: self.patched, :-1]
         self.shared = {"predictions": self.predicted.sum(dim=1).double().numpy()}
@@ -31,12 +31,17 @@ class LayerData:
             self.shared[loss] = self.per_context(source.rows(f"{name}/{loss}")[:])
         self.shared["ce_clean"] = self.per_context(source.rows("ce_clean")[:])
 
-    def x(self, contexts: slice) -> Tensor:
-        """Activations at the site, [contexts, context, d_in] in float32."""
-        return torch.from_numpy(self.at_site[contexts])
+    def pair(self, contexts: slice) -> tuple[Tensor, Tensor]:
+        """What an SAE reads [contexts, context, d_in] and what it rebuilds, float32: the same unless it is a transcoder."""
+        x = torch.from_numpy(self.inputs[contexts])
+        return x, x if self.targets.path == self.inputs.path else self.y(contexts)
+
+    def y(self, contexts: slice) -> Tensor:
+        """Activations at the site that is rebuilt, [contexts, context, d_out] in float32."""
+        return torch.from_numpy(self.targets[contexts])
 
     def _parts(self) -> list[slice]:
-        size = self.at_site.chunk_rows
+        size = self.targets.chunk_rows
         return [slice(first, first + size) for first in range(0, len(self.mask), size)]
 
     def per_context(self, losses: np.ndarray) -> np.ndarray:
@@ -51,7 +56,7 @@ class LayerData:
 
     def patched_losses(self, model, layer: int, clean: Clean, replaced: Tensor, batch: slice) -> tuple[np.ndarray, ...]:
         """CE and KL(clean || patched), summed over the predictions that count, of those contexts of the batch that have losses,
-        when the model reads `replaced` [contexts, context, d_in].
+        when the model reads `replaced` [contexts, context, d_out].
         """
         rows = slice(batch.start, min(batch.stop, self.patched))
         tokens = self.tokens[rows].to(model.device)

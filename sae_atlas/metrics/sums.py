@@ -51,28 +51,35 @@ class Sums:
 
     @property
     def alive_decoder(self) -> Tensor:
-        """Decoder rows of the latents that fired, [alive, d_in]."""
+        """Decoder rows of the latents that fired, [alive, d_out]."""
         return self.sae.W_dec[self.alive]
+
+    @cached_property
+    def alignment(self) -> Tensor:
+        """Cosine of every latent's encoder row with its decoder row, [d_sae]; NaN where these have other dimensions."""
+        if self.sae.d_in != self.sae.d_out:
+            return torch.full((self.sae.d_sae,), NAN)
+        return directions.alignment(self.sae.W_enc.T, self.sae.W_dec)
 
     @cached_property
     def nearest(self) -> Tensor:
         """Cosine of every latent that fired with the nearest other one, [alive]."""
         return directions.nearest(self.alive_decoder)
 
-    def add(self, batch: slice, x: Tensor) -> Tensor:
-        """Measure a batch of contexts with the activations x [contexts, context, d_in]; returns their reconstruction, masked
-        positions as read.
+    def add(self, batch: slice, x: Tensor, y: Tensor) -> Tensor:
+        """Measure a batch of contexts with the activations x [contexts, context, d_in] that are to give y, which is x unless
+        the SAE is a transcoder; returns their reconstruction, masked positions as read.
         """
         data = self.data
         mask = data.mask[batch]
-        unmasked = x[mask]
-        active, x_hat = through_latents(self.sae, unmasked)
+        unmasked = y[mask]
+        active, y_hat = through_latents(self.sae, x[mask])
         l0, energy = sparsity.l0(active), importance.entry_energy(active, self.decoder_norms.cpu())
         context = torch.arange(batch.start, batch.stop).repeat_interleave(mask.sum(dim=1))
         self.counts += sparsity.firing_counts(active)
         self._add_block_energy(active, energy, context)
         self.l0.append(l0.to(torch.int32))
-        terms = reconstruction.token_sums(unmasked, x_hat, data.mean)
+        terms = reconstruction.token_sums(unmasked, y_hat, data.mean)
         inside = data.inside[batch][mask].double()
         terms |= {"tokens_inside": inside, "error_inside": terms["error"] * inside}
         terms["variance_inside"] = ((unmasked.double() - data.mean_inside) ** 2).sum(dim=1) * inside
@@ -81,8 +88,8 @@ class Sums:
         terms["energy"] = active.per_token(energy)
         for name, each in terms.items():
             np.add.at(self.sums[name], context.numpy(), each.numpy())
-        replaced = x.clone()
-        replaced[mask] = x_hat
+        replaced = y.clone()
+        replaced[mask] = y_hat
         return replaced
 
     def _add_block_energy(self, active: Active, energy: Tensor, context: Tensor) -> None:
@@ -120,7 +127,6 @@ class Sums:
         alive = self.sae.d_sae - dead
         spectrum = importance.spectrum(self.energy / self.tokens)
         alpha = importance.alpha(float(torch.cat(self.l0).double().mean()), alive)
-        aligned = directions.alignment(self.sae.W_enc.T, self.sae.W_dec)[self.alive]
         return {
             "l0_median": sparsity.median(torch.cat(self.l0)),
             "dead": dead,
@@ -131,7 +137,7 @@ class Sums:
             "alpha": alpha,
             "g": importance.capacity(alpha),
             "d_star": alive / importance.capacity(alpha),
-            "alignment": float(aligned.mean()),
+            "alignment": float(self.alignment[self.alive].mean()),
             "nearest": float(self.nearest.mean()),
             "settled": directions.settled(self.alive_decoder, final.alive_decoder),
         }
@@ -147,7 +153,7 @@ class Sums:
             "latent": np.arange(self.sae.d_sae, dtype=np.int32),
             "density": sparsity.density(self.counts, self.tokens).numpy(),
             "importance": (self.energy / self.tokens).numpy(),
-            "alignment": directions.alignment(self.sae.W_enc.T, self.sae.W_dec).numpy(),
+            "alignment": self.alignment.numpy(),
             "nearest": near.numpy(),
             "held_out_tokens": np.full(self.sae.d_sae, self.tokens),
         }

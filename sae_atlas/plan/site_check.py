@@ -53,7 +53,8 @@ def check_config(config: dict, file: str) -> None:
     Of a model that is not here yet the jobs that fetch it tell.
     """
     activations, corpus = config["activations"], config["corpus"]
-    asked = {"site": activations["site"], "layers": activations["layers"], "context": corpus["context"]}
+    sites = [activations[key] for key in ("site", "target") if key in activations]
+    asked = {"sites": sites, "layers": activations["layers"], "context": corpus["context"]}
     answer = model_answer(config["base_model"], **asked, exclude=corpus.get("exclude", []))
     if answer["unmeasured"]:
         logger.warning("the site is not measured before the run (%s); the weights will tell", answer["unmeasured"])
@@ -65,10 +66,10 @@ def check_config(config: dict, file: str) -> None:
         raise AtlasError("\n".join(f"{file}: {problem}" for problem in problems))
 
 
-def model_answer(base_model: dict, site: str, layers: list[int], context: int, exclude: list[str]) -> dict:
-    """`problem`: what is wrong with a config's model, the site in these layers of it, contexts of so many tokens, or tokens
-    that are to be left out, in one line; None where nothing is known to be. `width`: of the site's activations, where it is
-    known. `unmeasured`: why the site could not be measured.
+def model_answer(base_model: dict, sites: list[str], layers: list[int], context: int, exclude: list[str]) -> dict:
+    """`problem`: what is wrong with a config's model, the sites in these layers of it, contexts of so many tokens, or tokens
+    that are to be left out, in one line; None where nothing is known to be. `width`: of the first site's activations, where
+    it is known. `unmeasured`: why the sites could not be measured.
 
     base_model: the config's section; without its config.json nothing is known.
     """
@@ -77,7 +78,7 @@ def model_answer(base_model: dict, site: str, layers: list[int], context: int, e
     except AtlasError:
         return UNKNOWN
     depends_on = [sizes, _state(base_of(base_model))]
-    answer = ask("sae_atlas.plan.site_check", [base_model, site, layers, context, exclude], depends_on, ROOMS)
+    answer = ask("sae_atlas.plan.site_check", [base_model, sites, layers, context, exclude], depends_on, ROOMS)
     return UNKNOWN | (answer or {"unmeasured": "that failed, or took too long"})
 
 
@@ -122,8 +123,8 @@ def random_layers(config, layers: list[int]):
     raise Unmeasured("; ".join(dict.fromkeys(why)))
 
 
-def _answer(base_model: dict, site: str, layers: list[int], context: int, exclude: list[str]) -> dict:
-    """In a process with torch: the tokenizer, the sizes, then the site."""
+def _answer(base_model: dict, sites: list[str], layers: list[int], context: int, exclude: list[str]) -> dict:
+    """In a process with torch: the tokenizer, the sizes, then the sites."""
     from sae_atlas.base_models.prepare import checked_sizes
 
     section = base_of(base_model)
@@ -137,7 +138,7 @@ def _answer(base_model: dict, site: str, layers: list[int], context: int, exclud
         if section["source"] == "random":
             _check_sizes(section["sizes"], config)
         _check_positions(config, context)
-        return {"width": _measured(config, site, layers, context)}
+        return {"width": _measured(config, sites, layers, context)}
     except Unmeasured as error:
         return {"unmeasured": str(error)}
     except AtlasError as error:
@@ -189,8 +190,8 @@ def _check_positions(config, context: int) -> None:
         raise AtlasError(f"corpus.context: {context} is more than the {positions} positions of the model; lower it")
 
 
-def _measured(config, site: str, layers: list[int], context: int) -> int | None:
-    """The site's width on random layers, if they are as wide as the model.
+def _measured(config, sites: list[str], layers: list[int], context: int) -> int | None:
+    """The first site's width on random layers, if they are as wide as the model.
 
     Raises AtlasError for what they measure as wrong, and Unmeasured where they cannot be made or measured.
     """
@@ -203,13 +204,14 @@ def _measured(config, site: str, layers: list[int], context: int) -> int | None:
     model = random_layers(config, layers)
     tokens = torch.ones(1, context if context <= LONGEST else 1, dtype=torch.long)
     try:
-        check_site(model, site, list(range(len(measure(model).blocks))), {})
+        for site in sites:
+            check_site(model, site, list(range(len(measure(model).blocks))), {})
     except AtlasError as error:
         raise AtlasError(f"{error} (measured on random layers made from its config)") from error
     except Exception as error:  # of the cut sizes, perhaps: the weights will tell
         raise Unmeasured(reason(error)) from error
     try:
-        with torch.inference_mode(), capture(model, site, [0], stop=False) as found:
+        with torch.inference_mode(), capture(model, sites[0], [0], stop=False) as found:
             forward_pass(model, tokens, last_only=True)
     except (RuntimeError, IndexError, ValueError) as error:
         raise AtlasError(

@@ -13,7 +13,7 @@ LATENTS_AT_ONCE = 512  # in one product of the backward pass
 def add_auxk(step, grads: Weights, error: Tensor, auxk) -> float | Tensor:
     """Add the gradient of auxk.coefficient * auxk_loss to `grads`; returns that term.
 
-    step: as sparse_gradients gets it; error = x - x_hat [batch, d_in], a constant here; auxk: the recipe's.
+    step: as sparse_gradients gets it; error: parts.decoder_error, a constant here; auxk: the recipe's.
     """
     dead_latents, real = step.dead()
     if not auxk.coefficient or not len(dead_latents):
@@ -25,7 +25,7 @@ def add_auxk(step, grads: Weights, error: Tensor, auxk) -> float | Tensor:
 
     def forward(part: tuple[int, int]) -> Tensor:
         rows = slice(*part)
-        z = torch.addmm(bias, step.centred[rows], encoder.T)
+        z = torch.addmm(bias, step.x[rows], encoder.T)
         latents[rows] = keep_largest(z if real is None else z * real, k)
         torch.addmm(error[rows], latents[rows], decoder, beta=-1, out=missed[rows])
         torch.mm(missed[rows], decoder.T, out=to_z[rows]).mul_(latents[rows] > 0)
@@ -39,12 +39,13 @@ def add_auxk(step, grads: Weights, error: Tensor, auxk) -> float | Tensor:
         columns = slice(*part)
         chosen = dead_latents[columns]
         grads["W_dec"][chosen] += factor * (latents[:, columns].T @ missed)
-        grads["W_enc"][chosen] += factor * (to_z[:, columns].T @ step.centred)
+        grads["W_enc"][chosen] += factor * (to_z[:, columns].T @ step.x)
 
     run(backward, parts_of(len(dead_latents), LATENTS_AT_ONCE))
     to_bias = factor * to_z.sum(0)
     grads["b_enc"][dead_latents] += to_bias
-    grads["b_dec"] -= to_bias @ encoder
+    if step.control.target is None:
+        grads["b_dec"] -= to_bias @ encoder
     if real is None:
         return auxk.coefficient * total / variance
     return torch.where(real.any(), auxk.coefficient * total / variance, 0.0)

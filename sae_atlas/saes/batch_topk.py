@@ -18,7 +18,7 @@ def keep_largest_of_batch(z: Tensor, k: int) -> Tensor:
 
 def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     """x [batch, d_in], scaled. ||x - x_hat||^2 + auxk.coefficient * auxk_loss."""
-    z = pre_activations(weights, x)
+    z = pre_activations(weights, x, control)
     return loss_of_largest(weights, x, z, keep_largest_of_batch(z, recipe.k), [z.shape[1]], recipe, control)
 
 

@@ -19,7 +19,13 @@ SHAPES = {  # of the tensors in `model_state`
     "decoder.weight": ("d_in", "d_sae"),
     "decoder.bias": ("d_in",),
 }
-THRESHOLD_SHAPE = {"threshold": ("d_sae",)}  # where the architecture has one
+OF_TRANSCODERS = {  # whose encoder reads x itself, without a bias that is subtracted first
+    "encoder.weight": ("d_sae", "d_in"),
+    "encoder.bias": ("d_sae",),
+    "decoder.weight": ("d_out", "d_sae"),
+    "decoder.bias": ("d_out",),
+}
+OPTIONAL = {"threshold": ("d_sae",), "skip.weight": ("d_out", "d_in")}  # where the architecture or the recipe has one
 
 
 def save_tensors(path: str | Path, value: dict) -> None:
@@ -67,6 +73,33 @@ def fold(weights: dict[str, Tensor], threshold: Tensor | None, mean: Tensor, sca
     return model_state(weights["W_enc"], b_enc, weights["W_dec"], b_dec, threshold)
 
 
+def fold_transcoder(
+    weights: dict[str, Tensor],
+    threshold: Tensor | None,
+    of_input: tuple[Tensor, float],
+    of_target: tuple[Tensor, float],
+) -> dict[str, Tensor]:
+    """`model_state` on raw activations of a transcoder's scaled weights: latents become f / scale of the target.
+
+    of_input, of_target: mean [d] and scale of the two normalisers.
+    """
+    (mean, scale), (target_mean, target_scale) = of_input, of_target
+    mean, ratio = mean.double(), scale / target_scale
+    W_enc = weights["W_enc"].double() * ratio
+    state = {
+        "encoder.weight": W_enc,
+        "encoder.bias": weights["b_enc"].double() / target_scale - W_enc @ mean,
+        "decoder.weight": weights["W_dec"].T,
+        "decoder.bias": target_mean.double() + weights["b_dec"].double() / target_scale,
+    }
+    if "W_skip" in weights:
+        state["skip.weight"] = weights["W_skip"].double() * ratio
+        state["decoder.bias"] = state["decoder.bias"] - state["skip.weight"] @ mean
+    if threshold is not None:
+        state["threshold"] = threshold.double() / target_scale
+    return _plain(state)
+
+
 def model_state(
     W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, threshold: Tensor | None
 ) -> dict[str, Tensor]:
@@ -80,6 +113,10 @@ def model_state(
     }
     if threshold is not None:
         state["threshold"] = threshold
+    return _plain(state)
+
+
+def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     # Each tensor gets memory of its own, in one copy: here a wide decoder is transposed in memory.
     plain = {"dtype": torch.float32, "memory_format": torch.contiguous_format, "copy": True}
     return {name: tensor.detach().to(**plain) for name, tensor in state.items()}
@@ -114,10 +151,11 @@ def check_parts(path: str | Path, value: dict, remedy: str) -> None:
     d_in, d_sae = config.get("d_in"), config.get("d_sae")
     kind = ARCHITECTURES.get(recipe.get("architecture"))
     k = recipe.get("k") if kind and kind.inference == "topk" else 1
-    if not kind or not all(type(number) is int and number > 0 for number in (d_in, d_sae, k)):
+    sizes = {"d_in": d_in, "d_sae": d_sae, "d_out": config.get("d_out", d_in)}
+    if not kind or not all(type(number) is int and number > 0 for number in (*sizes.values(), k)):
         raise AtlasError(f"{path}: no checkpoint, its config lacks d_in, d_sae, a known architecture or k. {remedy}")
-    sizes = {"d_in": d_in, "d_sae": d_sae}
-    for name, sides in (SHAPES | THRESHOLD_SHAPE if "threshold" in state else SHAPES).items():
+    shapes = OF_TRANSCODERS if "d_out" in config else SHAPES
+    for name, sides in (shapes | {name: sides for name, sides in OPTIONAL.items() if name in state}).items():
         tensor, shape = state.get(name), tuple(sizes[side] for side in sides)
         tensor_shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else None
         if tensor_shape != shape:

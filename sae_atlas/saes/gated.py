@@ -1,13 +1,13 @@
 """Gated: one encoder decides what is active and another, a rescaled copy, how much (arXiv 2404.16014).
 
-u = (x - b_dec) W_enc^T; gate pi = u + b_gate; f = [pi > 0] ReLU(exp(r_mag) u + b_enc). Loss: ||x - x_hat||^2
-+ lambda sum_j ReLU(pi_j) + ||x - ReLU(pi) W_dec - b_dec||^2 with W_dec and b_dec held constant in the last term.
+u = (x - b_dec) W_enc^T (parts.py); gate pi = u + b_gate; f = [pi > 0] ReLU(exp(r_mag) u + b_enc). Loss: ||x - x_hat||^2
++ lambda sum_j ReLU(pi_j) + ||x - ReLU(pi) W_dec - b_dec||^2 with what decodes held constant in the last term.
 """
 
 import torch
 from torch import Tensor
 
-from sae_atlas.kernels.measured import Control, Weights
+from sae_atlas.kernels.measured import Control, Weights, encoder_input
 from sae_atlas.saes.parts import Loss, reconstruct, squared_error
 
 
@@ -17,13 +17,13 @@ def extra_weights(recipe, d_sae: int) -> Weights:
 
 def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     """x [batch, d_in], scaled."""
-    u = (x - weights["b_dec"]) @ weights["W_enc"].T
+    u = encoder_input(weights, x, control) @ weights["W_enc"].T
     gate = (u + weights["b_gate"]).relu()
     latents = (gate > 0) * (u * weights["r_mag"].exp() + weights["b_enc"]).relu()
-    reconstruction = squared_error(x, reconstruct(weights, latents))
+    reconstruction = squared_error(x, reconstruct(weights, x, latents), control)
     sparsity = control.penalty * gate.sum(1).mean()
-    constant = {name: weights[name].detach() for name in ("W_dec", "b_dec")}
-    auxiliary = squared_error(x, reconstruct(constant, gate))
+    constant = {name: weight.detach() for name, weight in weights.items()}
+    auxiliary = squared_error(x, reconstruct(constant, x, gate), control)
     return Loss(reconstruction + sparsity + auxiliary, reconstruction, sparsity, latents)
 
 

@@ -35,9 +35,9 @@ def extra_weights(recipe, d_sae: int) -> Weights:
 
 def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     """x [batch, d_in], scaled; control.penalty is the coefficient now."""
-    z = pre_activations(weights, x)
+    z = pre_activations(weights, x, control)
     latents, step = _Jump.apply(z, weights["threshold"], recipe.jumprelu.bandwidth)
-    reconstruction = squared_error(x, reconstruct(weights, latents))
+    reconstruction = squared_error(x, reconstruct(weights, x, latents), control)
     l0 = step.sum(1).mean()
     sparsity = control.penalty * (l0 / recipe.jumprelu.target_l0 - 1).square()
     return Loss(reconstruction + sparsity, reconstruction, sparsity, latents)

@@ -8,17 +8,20 @@ from torch import Tensor
 
 from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.saes.auxk import add_auxk
-from sae_atlas.saes.parts import Loss, aux_latents, auxk_loss, squared_error
+from sae_atlas.saes.parts import Loss, aux_latents, auxk_loss, decoder_error, reconstruct, squared_error
 
 
 def loss_of_largest(
     weights: Weights, x: Tensor, z: Tensor, latents: Tensor, prefixes: list[int], recipe, control: Control
 ) -> Loss:
     """x [batch, d_in], scaled; z, latents [batch, d_sae]; prefixes: where they end, ascending, the last is d_sae."""
-    rebuilt = [latents[:, :end] @ weights["W_dec"][:end] + weights["b_dec"] for end in prefixes]
-    errors = [squared_error(x, x_hat) for x_hat in rebuilt]
+    prefix_weights = [{**weights, "W_dec": weights["W_dec"][:end]} for end in prefixes]
+    rebuilt = [reconstruct(each, x, latents[:, :end]) for each, end in zip(prefix_weights, prefixes, strict=True)]
+    errors = [squared_error(x, x_hat, control) for x_hat in rebuilt]
     dead_latents = aux_latents(x.shape[1], recipe.auxk.latents)
-    auxiliary = recipe.auxk.coefficient * auxk_loss(weights, x, rebuilt[-1], z, control.dead, dead_latents)
+    auxiliary = recipe.auxk.coefficient * auxk_loss(
+        weights, decoder_error(x, rebuilt[-1], control), z, control.dead, dead_latents
+    )
     return Loss(sum(errors) / len(errors) + auxiliary, errors[-1], x.new_zeros(()), latents)
 
 

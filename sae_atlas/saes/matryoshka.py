@@ -21,7 +21,7 @@ def ends(groups: tuple[float, ...], d_sae: int) -> list[int]:
 
 def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     """x [batch, d_in], scaled."""
-    z = pre_activations(weights, x)
+    z = pre_activations(weights, x, control)
     latents, prefixes = keep_largest_of_batch(z, recipe.k), ends(recipe.groups, z.shape[1])
     return loss_of_largest(weights, x, z, latents, prefixes, recipe, control)
 

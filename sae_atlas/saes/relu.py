@@ -13,8 +13,8 @@ from sae_atlas.saes.parts import Loss, pre_activations, reconstruct, squared_err
 
 def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     """x [batch, d_in], scaled."""
-    latents = pre_activations(weights, x).relu()
-    reconstruction = squared_error(x, reconstruct(weights, latents))
+    latents = pre_activations(weights, x, control).relu()
+    reconstruction = squared_error(x, reconstruct(weights, x, latents), control)
     sparsity = control.penalty * (latents @ weights["W_dec"].norm(dim=1)).mean()
     return Loss(reconstruction + sparsity, reconstruction, sparsity, latents)
 

@@ -1,4 +1,4 @@
-"""A trained SAE at inference, any architecture, on raw activations."""
+"""A trained SAE or transcoder at inference, any architecture, on raw activations."""
 
 from pathlib import Path
 
@@ -16,19 +16,31 @@ class Sae:
 
     Latents are z = (x - b_dec) W_enc + b_enc, then: the `k` largest positive of a token (TopK), or z where it is above
     `threshold` [d_sae] (zeros for ReLU; BatchTopK, Matryoshka, JumpReLU and Gated have learnt ones).
+
+    A transcoder reads x [d_in] and predicts the activation of another site [d_out]: its latents are those of
+    z = x W_enc + b_enc, W_dec is [d_sae, d_out], b_dec [d_out], and W_skip [d_out, d_in] where it has a skip connection.
     """
 
     def __init__(self, model_state: dict[str, Tensor], config: dict, stats: dict | None = None):
         self.W_enc = model_state["encoder.weight"].T
         self.b_enc = model_state["encoder.bias"]
         self.W_dec = model_state["decoder.weight"].T.contiguous()
-        self.b_dec = model_state["b_pre"] + model_state["decoder.bias"]
+        self.is_transcoder = "d_out" in config
+        self.b_dec = model_state["decoder.bias"]
+        if not self.is_transcoder:
+            self.b_dec = self.b_dec + model_state["b_pre"]
+        self.W_skip = model_state.get("skip.weight")
         self.threshold = model_state.get("threshold", torch.zeros_like(self.b_enc))
         self.config, self.stats = config, stats or {}
         self.architecture = config["recipe"]["architecture"]
         self.inference = ARCHITECTURES[self.architecture].inference
         self.k = config["recipe"]["k"] if self.inference == "topk" else None
         self.d_in, self.d_sae = self.W_enc.shape
+        self.d_out = len(self.b_dec)
+
+    @property
+    def kind(self) -> str:
+        return "transcoder" if self.is_transcoder else "SAE"
 
     @classmethod
     def load(cls, path: str | Path) -> "Sae":
@@ -37,24 +49,34 @@ class Sae:
 
     def to(self, target: torch.device | str | torch.dtype) -> "Sae":
         """Move to a device or dtype, in place."""
-        for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"):
-            setattr(self, name, getattr(self, name).to(target))
+        for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"):
+            if getattr(self, name) is not None:
+                setattr(self, name, getattr(self, name).to(target))
         return self
+
+    def pre_activations(self, x: Tensor) -> Tensor:
+        """z [..., d_sae]."""
+        return (x if self.is_transcoder else x - self.b_dec) @ self.W_enc + self.b_enc
 
     def encode(self, x: Tensor) -> Tensor:
         """Latents [..., d_sae] of raw activations x [..., d_in]. Raises AtlasError for activations of another width."""
         if x.shape[-1] != self.d_in:
             raise AtlasError(
-                f"this SAE reads {self.d_in} dimensions, the activations have {x.shape[-1]}; give it its own site's"
+                f"this {self.kind} reads {self.d_in} dimensions, the activations have {x.shape[-1]}; give it its own site's"
             )
-        z = (x - self.b_dec) @ self.W_enc + self.b_enc
+        z = self.pre_activations(x)
         if self.k is not None:
             return keep_largest(z.reshape(-1, self.d_sae), self.k).reshape(z.shape)
         return torch.where(z > self.threshold, z, 0).relu()
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Reconstruction [..., d_in] of latents [..., d_sae]."""
+        """Reconstruction [..., d_out] of latents [..., d_sae]; without the skip connection of a transcoder that has one."""
         return latents @ self.W_dec + self.b_dec
 
+    def with_skip(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """What was decoded [..., d_out] and, of a transcoder with a skip connection, what that adds for x [..., d_in]."""
+        return decoded if self.W_skip is None else decoded + x @ self.W_skip.T
+
     def __call__(self, x: Tensor) -> Tensor:
-        return self.decode(self.encode(x))
+        """x_hat [..., d_in]; of a transcoder y_hat [..., d_out], the target site's activations."""
+        return self.with_skip(self.decode(self.encode(x)), x)

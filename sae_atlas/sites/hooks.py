@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from itertools import product
 
 from torch import Tensor, nn
 
@@ -98,18 +100,27 @@ def capture(model: nn.Module, site: str, layers: list[int], stop: bool = True) -
     Unless `stop` is False, the pass ends after the last layer needed, and with it the `with` block. Raises AtlasError where
     point_of does.
     """
-    found: dict[int, Tensor] = {}
+    with capture_sites(model, [site], layers, stop) as found:
+        yield found[site]
 
-    def keep(layer: int, activation: Tensor) -> None:
-        found[layer] = activation.detach().clone()  # some blocks change it in place later
-        if stop and len(found) == len(layers):
+
+@contextmanager
+def capture_sites(
+    model: nn.Module, sites: list[str], layers: list[int], stop: bool = True
+) -> Iterator[dict[str, dict[int, Tensor]]]:
+    """As `capture`, of several sites in one pass: site -> layer -> [batch, context, d]."""
+    found: dict[str, dict[int, Tensor]] = {site: {} for site in sites}
+    needed = len(layers) * len(found)
+
+    def keep(site: str, layer: int, activation: Tensor) -> None:
+        found[site][layer] = activation.detach().clone()  # some blocks change it in place later
+        if stop and sum(map(len, found.values())) == needed:
             raise _Reached
 
     with ExitStack() as stack:
-        for layer in layers:
-            point = point_of(model, site, layer)
-            see = lambda activation, layer=layer: keep(layer, activation)  # noqa: E731 - one a layer
-            stack.enter_context(hooked(model, measure(model), point, see))
+        for site, layer in product(found, layers):
+            see = partial(keep, site, layer)
+            stack.enter_context(hooked(model, measure(model), point_of(model, site, layer), see))
         with suppress(_Reached):
             yield found
 

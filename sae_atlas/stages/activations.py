@@ -8,6 +8,12 @@ def saved_dtype(atlas) -> str:
     return "float32" if atlas.config["activations"]["dtype"] == "float32" else "float16"
 
 
+def target_of(atlas) -> dict:
+    """The setting `target` of transcoders; nothing for SAEs, as in identities from before there were transcoders."""
+    target = atlas.config["activations"].get("target")
+    return {"target": target} if target else {}
+
+
 def pass_over(atlas, start: int, stop: int) -> tuple[dict, dict]:
     """Settings and inputs of a pass over the train tokens start:stop."""
     activations = atlas.config["activations"]
@@ -25,7 +31,8 @@ def pass_over(atlas, start: int, stop: int) -> tuple[dict, dict]:
 @stage("activations/save.py", "io/arrays.py", "sites", runs="activations.save:save_activations")
 def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
     """Which layers share the pass is left out: one layer more changes nothing for the others."""
-    return pass_over(atlas, *atlas.window(snapshot))
+    settings, inputs = pass_over(atlas, *atlas.window(snapshot))
+    return settings | target_of(atlas), inputs
 
 
 @stage(

@@ -77,9 +77,10 @@ class Atlas:
 
     def sae_name(self, recipe: str, layer: int) -> str:
         """Folder of the final SAE of a layer under models/sae."""
-        base, site = self.config["base_model"]["name"], self.config["activations"]["site"]
+        base, activations = self.config["base_model"]["name"], self.config["activations"]
         values, tokens = self.config["recipes"][recipe], self.tokens_of(recipe, self.last)
-        return sae_name(base, site, layer, values["expansion"], tokens, recipe, values.get("d_sae"))
+        width = values["expansion"], tokens, recipe, values.get("d_sae")
+        return sae_name(base, activations["site"], layer, *width, target=activations.get("target"))
 
     def release_name(self, recipe: str) -> str:
         """Folder of a recipe under models/releases."""
@@ -108,11 +109,22 @@ class Atlas:
         """Layers whose latents are looked at (config section `features`)."""
         return self.config["features"]["layers"] if "features" in self.config else []
 
+    @property
+    def decoder_site(self) -> str:
+        """Where the directions that latents write lie: the target of transcoders."""
+        activations = self.config["activations"]
+        return activations.get("target", activations["site"])
+
+    @property
+    def site_words(self) -> str:
+        """The site as titles say it; of transcoders input and target."""
+        site = self.config["activations"]["site"]
+        return site if site == self.decoder_site else f"{site} → {self.decoder_site}"
+
     def neighbour_layers(self, layer: int) -> list[int]:
         """The layers of the atlas next to it; none where the site is a module, whose directions no other layer shares."""
         at = self.layers.index(layer)
-        inside = "{layer}" in self.config["activations"]["site"]
-        return [] if inside else [*self.layers[:at][-1:], *self.layers[at + 1 :][:1]]
+        return [] if "{layer}" in self.decoder_site else [*self.layers[:at][-1:], *self.layers[at + 1 :][:1]]
 
     @cached_property
     def text_layers(self) -> list[int]:

@@ -1,5 +1,6 @@
 """The measurement depends on the held-out passes and on every snapshot of the layer."""
 
+from sae_atlas.stages.activations import target_of
 from sae_atlas.stages.declare import stage
 
 
@@ -18,6 +19,7 @@ def save_held_out(atlas) -> tuple[dict, dict]:
         "patched_tokens": evaluation["patched_tokens"],
         "contexts_per_batch": evaluation["contexts_per_batch"],
         "model_dtype": atlas.config["base_model"]["dtype"],
+        **target_of(atlas),
     }
     return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
 

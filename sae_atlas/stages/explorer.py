@@ -28,7 +28,7 @@ def shown(atlas) -> list[tuple[str, int]]:
     runs="pages.explorer.build:write_explorer",
 )
 def explorer(atlas) -> tuple[dict, dict]:
-    settings = {"base": atlas.config["base_model"]["name"], "site": atlas.config["activations"]["site"]}
+    settings = {"base": atlas.config["base_model"]["name"], "site": atlas.site_words}
     inputs = sources(atlas)
     for recipe, layer in shown(atlas):
         cell, name = {"recipe": recipe, "layer": layer}, f"{recipe} layer{layer:02d}"

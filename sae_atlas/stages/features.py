@@ -30,7 +30,7 @@ def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     features = atlas.config["features"]
     settings = {
         "layer": layer,
-        "site": atlas.config["activations"]["site"],
+        "site": atlas.decoder_site,
         "model_dtype": atlas.config["base_model"]["dtype"],
         "contexts": features["contexts"],
         "window": features["window"],

@@ -44,7 +44,7 @@ def _target_l0(atlas, recipe: str) -> dict:
 
 
 def _base_and_site(atlas, recipe: str) -> dict:
-    return {"base_model": atlas.config["base_model"].get("id"), "site": atlas.config["activations"]["site"]}
+    return {"base_model": atlas.config["base_model"].get("id"), "site": atlas.site_words}
 
 
 class Figure(NamedTuple):
@@ -70,7 +70,7 @@ FIGURES = {
     "layer_flow": Figure(
         7, ("flow",), "4 How did it get there", "flow through the layers",
         # Directions inside a module mean something else in every layer.
-        is_drawn=lambda atlas, recipe: len(atlas.layers) > 1 and "{layer}" not in atlas.config["activations"]["site"],
+        is_drawn=lambda atlas, recipe: len(atlas.layers) > 1 and "{layer}" not in atlas.decoder_site,
     ),
     "loss_floor_predictions": Figure(
         8, ("floors", "students", "fit"), "3 Where is it bad", "distillation floors",
@@ -88,7 +88,7 @@ def _declare(name: str, figure: Figure) -> None:
     shared = ("figures/style.py", "figures/scales.py", "metrics/labels.py", "io/tables.py")
 
     def depends_on(atlas, recipe: str) -> tuple[dict, dict]:
-        title = f"{atlas.config['base_model']['name']}, {atlas.config['activations']['site']}"
+        title = f"{atlas.config['base_model']['name']}, {atlas.site_words}"
         look = {"title": title, "recipe": recipe, "colour_map": atlas.config["figures"]["colour_map"]}
         read = [TABLES[table](atlas, recipe) for table in figure.tables]
         return look | figure.settings(atlas, recipe), {key: value for each in read for key, value in each.items()}

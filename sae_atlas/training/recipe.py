@@ -48,6 +48,7 @@ class Recipe:
     auxk: AuxK | None = None
     jumprelu: JumpReLU | None = None
     groups: tuple[float, ...] = ()
+    skip: bool = False  # a transcoder's W_skip
 
     @classmethod
     def from_dict(cls, values: dict) -> "Recipe":
@@ -77,11 +78,11 @@ def contradictions(recipe: dict, d_in: int) -> Iterator[str]:
         yield f"groups: one of them has none of {of_them}; write larger fractions or raise expansion"
 
 
-def canonical_lambda(l1: L1, d_in: int, d_sae: int, scale: float) -> float:
-    """Lambda of `||x - x_hat||^2 + lambda sum_j f_j ||W_dec_j||` where E||x||^2 = 1.
+def canonical_lambda(l1: L1, d_out: int, d_sae: int, scale: float) -> float:
+    """Lambda of `||x - x_hat||^2 + lambda sum_j f_j ||W_dec_j||` where E||x||^2 = 1; d_out: dimensions of what is rebuilt.
 
     scale: the normaliser's, 1 / sqrt(E||x - mean||^2) on raw activations. `mean-sum` is (mean over dimensions of the
     squared error) + lambda * (sum of latents) on raw activations, `mean-mean` has the mean of latents.
     """
-    factor = {"canonical": 1.0, "mean-sum": d_in * scale, "mean-mean": d_in * scale / d_sae}
+    factor = {"canonical": 1.0, "mean-sum": d_out * scale, "mean-mean": d_out * scale / d_sae}
     return l1.coefficient * factor[l1.convention]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_atlas.activations.store import Normaliser
 from sae_atlas.kernels.measured import Weights, floats
 from sae_atlas.saes import architecture
 from sae_atlas.saes.architectures import ARCHITECTURES, uses
@@ -37,6 +38,8 @@ class State:
     smoothed_l0: float | None = None  # what the controller steers by
     smallest: float = 0.0  # smoothed smallest active latent: BatchTopK's threshold at inference
     density: float = 0.5  # active fraction of the latents in the last step
+    target_mean: Tensor | None = None  # [d_out], of a transcoder's raw targets
+    target_scale: float | None = None  # 1 / sqrt(E||y - mean||^2)
 
     def to(self, device: torch.device | str, copy: bool = False) -> "State":
         def moved(value):
@@ -45,6 +48,15 @@ class State:
             return value.to(device, copy=copy) if isinstance(value, Tensor) else value
 
         return State(**{field.name: moved(getattr(self, field.name)) for field in fields(self)})
+
+    def scaled(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Raw rows of a store as the step reads them: x [batch, d_in], which may be `rows` changed in place, and a
+        transcoder's target [batch, d_out].
+        """
+        if self.target_mean is None:
+            return rows.sub_(self.mean).mul_(self.scale), None
+        x, target = rows.tensor_split([len(self.mean)], dim=1)
+        return (x - self.mean).mul_(self.scale), (target - self.target_mean).mul_(self.target_scale)
 
     def settle(self) -> None:
         """Numbers that were left on a device become plain floats; this waits for the device."""
@@ -57,8 +69,15 @@ class State:
         return dict(vars(self.to("cpu")))
 
 
-def initial_state(recipe: Recipe, mean: Tensor, scale: float, geometric_median: Tensor, layer: int = 0) -> State:
-    """The state before the first step. mean, geometric_median [d_in]: of raw activations.
+def initial_state(
+    recipe: Recipe,
+    mean: Tensor,
+    scale: float,
+    geometric_median: Tensor,
+    layer: int = 0,
+    target: Normaliser | None = None,
+) -> State:
+    """The state before the first step. mean, geometric_median [d_in]: of raw activations; target: of a transcoder's.
 
     Every layer starts from other directions: latents that persist from layer to layer must have found each other.
     """
@@ -66,8 +85,10 @@ def initial_state(recipe: Recipe, mean: Tensor, scale: float, geometric_median: 
     d_in = len(mean)
     d_sae = recipe.d_sae(d_in)
     kind = ARCHITECTURES[recipe.architecture]
-    b_dec, seed = (geometric_median - mean) * scale, _seed(recipe.seed, layer)
-    weights = initial_weights(d_in, d_sae, b_dec, seed, kind.encoder_norm)
+    b_dec = (geometric_median - mean) * scale if target is None else _start_of(target)
+    weights = initial_weights(d_in, d_sae, b_dec, _seed(recipe.seed, layer), kind.encoder_norm, target is not None)
+    if recipe.skip:
+        weights["W_skip"] = torch.zeros(len(b_dec), d_in)
     if hasattr(module, "extra_weights"):
         weights |= module.extra_weights(recipe, d_sae)
     return State(
@@ -77,15 +98,23 @@ def initial_state(recipe: Recipe, mean: Tensor, scale: float, geometric_median: 
         mean=mean.float(),
         scale=scale,
         since_fired=torch.zeros(d_sae, dtype=torch.int64),
-        penalty=initial_penalty(recipe, d_in, scale),
+        penalty=initial_penalty(recipe, d_sae, len(b_dec), scale if target is None else target.scale),
         density=recipe.k / d_sae if "k" in kind.keys else 0.5,
+        target_mean=None if target is None else torch.from_numpy(target.mean).float(),
+        target_scale=None if target is None else target.scale,
     )
 
 
-def initial_penalty(recipe: Recipe, d_in: int, scale: float) -> float:
+def initial_penalty(recipe: Recipe, d_sae: int, d_out: int, scale: float) -> float:
+    """scale: of the normaliser of what is rebuilt, [d_out]."""
     if uses(recipe.architecture, "l1"):
-        return canonical_lambda(recipe.l1, d_in, recipe.d_sae(d_in), scale)
+        return canonical_lambda(recipe.l1, d_out, d_sae, scale)
     return recipe.jumprelu.coefficient if uses(recipe.architecture, "jumprelu") else 0.0
+
+
+def _start_of(target: Normaliser) -> Tensor:
+    """b_dec [d_out] of a transcoder."""
+    return torch.from_numpy(target.geometric_median - target.mean) * target.scale
 
 
 def _seed(seed: int, layer: int) -> int:

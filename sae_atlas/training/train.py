@@ -118,7 +118,9 @@ class _Window:
         self.one_by_one = 0  # steps up to this one are waited for
         self.entry_capacity, self.dead_capacity = ENTRY_CAPACITY, 0
         self.waited = 0.0  # seconds, for the store
-        self.first_penalty = initial_penalty(recipe, reader.d_in, state.scale)
+        d_sae, d_out = state.weights["W_dec"].shape
+        scale = state.scale if state.target_scale is None else state.target_scale
+        self.first_penalty = initial_penalty(recipe, d_sae, d_out, scale)
 
     def go_on_from(self, saved: dict | None) -> None:
         if saved:
@@ -184,9 +186,9 @@ class _Window:
         self.waited += self.batches.waited
         self._read_on()
 
-    def _step(self, x: Tensor, interruption: Interruption) -> None:
+    def _step(self, rows: Tensor, interruption: Interruption) -> None:
         recipe, state, ahead = self.recipe, self.state, self.known is not None
-        x = x.sub_(state.mean).mul_(state.scale)
+        x, target = state.scaled(rows)
         position = self.start + (self.stop - self.start) * self.done / self.steps
         rate = (
             recipe.learning_rate * warmed_up(state.steps, recipe.warmup) * decayed(position, self.total, recipe.decay)
@@ -195,7 +197,7 @@ class _Window:
         dead = state.since_fired >= recipe.dead_after
         density, capacity = (self.known, self.entry_capacity) if ahead else (state.density, None)
         self.dense += density > self.dense_above
-        control = Control(penalty, dead, state.smallest, density, capacity, self.dead_capacity, self.products)
+        control = Control(penalty, target, dead, state.smallest, density, capacity, self.dead_capacity, self.products)
         grads, measured = self.backend.gradients(self.architecture, state.weights, x, recipe, control)
         measured = measured.on_device() if ahead else measured.plain()
         norm = math.nan
@@ -212,9 +214,9 @@ class _Window:
                 )
         self.done += 1
         state.steps += 1
-        state.tokens += len(x)
+        state.tokens += len(rows)
         state.density = measured.l0 / len(state.since_fired)
-        state.since_fired += len(x)
+        state.since_fired += len(rows)
         state.since_fired.masked_fill_(measured.fired, 0)
         newest = max(SMALLEST_RATE, min(1.0, 10 / state.steps))
         state.smallest = state.smallest + newest * (measured.smallest - state.smallest)
@@ -246,8 +248,9 @@ class _Window:
 
 def _begin(recipe: Recipe, reader, previous: str | Path | None) -> State:
     if previous is None:
-        mean, median = torch.from_numpy(reader.mean), torch.from_numpy(reader.geometric_median)
-        return initial_state(recipe, mean.float(), float(reader.scale), median.float(), reader.attrs["layer"])
+        mean, scale, median = reader.input
+        mean, median = torch.from_numpy(mean), torch.from_numpy(median)
+        return initial_state(recipe, mean, scale, median, reader.attrs["layer"], reader.target)
     saved = checkpoints.load_tensors(previous)
     state = State(**saved["state"])
     if len(state.mean) != reader.d_in or len(state.since_fired) != recipe.d_sae(reader.d_in):
@@ -285,4 +288,12 @@ def _save_checkpoint(path: str | Path, values: dict, window: _Window) -> None:
         settled = rows[-max(1, len(rows) // 10) :]
         l0 = sum(row["l0"] for row in settled) / len(settled)
         stats |= {"settled_l0": l0, "converged": abs(l0 / recipe.l1.target_l0 - 1) <= controller.CONVERGED}
-    checkpoints.save(path, checkpoints.fold(weights, threshold, state.mean, state.scale), config, stats)
+    if state.target_mean is None:
+        folded = checkpoints.fold(weights, threshold, state.mean, state.scale)
+    else:
+        config["activations"]["target"] = reader.attrs["target"]["site"]
+        config["d_out"] = len(state.target_mean)
+        config["normaliser"] |= {"target_mean": state.target_mean, "target_scale": state.target_scale}
+        normalisers = (state.mean, state.scale), (state.target_mean, state.target_scale)
+        folded = checkpoints.fold_transcoder(weights, threshold, *normalisers)
+    checkpoints.save(path, folded, config, stats)

@@ -103,8 +103,20 @@ class Measured:
         return self.config["activations"]["site"]
 
     @property
+    def target(self) -> str | None:
+        """The site that a transcoder predicts."""
+        return self.config["activations"].get("target")
+
+    @property
+    def kind(self) -> str:
+        return "SAE" if self.target is None else "transcoder"
+
+    @property
     def site_words(self) -> str:
-        return SITE_WORDS.get(self.site, "output of module {site}").format(site=self.site, layer=self.layer)
+        """The site in words; of a transcoder input and target."""
+        sites = [self.site, *([self.target] if self.target else [])]
+        words = [SITE_WORDS.get(site, "output of module {site}").format(site=site, layer=self.layer) for site in sites]
+        return words[0] if len(words) == 1 else f"from {words[0]} to {words[1]}"
 
     def metrics(self, snapshot: str = "final") -> dict[str, dict]:
         """Metric -> its row."""

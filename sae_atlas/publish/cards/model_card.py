@@ -58,6 +58,7 @@ def _check_name(name: str, measured: Measured, base: str) -> None:
     expected = {
         "base": (parts.base, base),
         "site": (spelled_site(parts.site), spelled_site(measured.site)),
+        "target": tuple(site and spelled_site(site) for site in (parts.target, measured.target)),
         "layer": (parts.layer, measured.layer),
         **{key: (getattr(parts, key), true) for key, true in width(config["recipe"]).items()},
         "tokens": (parts.tokens, config["tokens"]),
@@ -101,6 +102,7 @@ def _config(name: str, origin: Origin, measured: Measured, date: str, files: dic
         "layer": measured.layer,
         "d_in": config["d_in"],
         "d_sae": config["d_sae"],
+        **({"target": measured.target, "d_out": config["d_out"]} if measured.target else {}),
         "recipe": {"name": measured.recipe_name, **config["recipe"]},
         "lambda": config.get("lambda"),
         "tokens": config["tokens"],

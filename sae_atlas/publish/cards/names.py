@@ -17,14 +17,17 @@ SPELLED = {
 SITES = {spelled: site for site, spelled in SPELLED.items()}
 PUBLISHED = ("model.pt", "config.json", "model_card.md", "cfg.json", "sae_weights.safetensors")  # of an SAE's folder
 PATTERNS = [
-    re.compile(rf"(?P<base>.+?)_(?P<site>[A-Za-z]+)(?P<layer>\d+)_{width}_(?P<tokens>\d+[kMB]?)(?:_(?P<recipe>.+))?")
+    re.compile(
+        rf"(?P<base>.+?)_(?P<site>[A-Za-z]+)(?:-(?P<target>[A-Za-z]+))?(?P<layer>\d+)_{width}_(?P<tokens>\d+[kMB]?)(?:_(?P<recipe>.+))?"
+    )
     for width in (r"exp(?P<expansion>\d+)", r"(?P<d_sae>\d+)")
 ]
 
 
 @dataclass(frozen=True)
 class SaeName:
-    """The parts of an SAE's name. `site` is one of ours or the end of a module path; `recipe` may be absent.
+    """The parts of an SAE's name. `site` is one of ours or the end of a module path; `recipe` may be absent, and `target` is
+    unless it is a transcoder.
 
     `d_sae` stands in place of `expansion` where it is no whole multiple of the input dimensions.
     """
@@ -36,17 +39,27 @@ class SaeName:
     tokens: int
     recipe: str | None
     d_sae: int | None = None
+    target: str | None = None
 
 
 def sae_name(
-    base: str, site: str, layer: int, expansion: int | None, tokens: int, recipe: str, d_sae: int | None = None
+    base: str,
+    site: str,
+    layer: int,
+    expansion: int | None,
+    tokens: int,
+    recipe: str,
+    d_sae: int | None = None,
+    target: str | None = None,
 ) -> str:
     """`<base>_<site><layer>_exp<expansion>_<tokens>_<recipe>`: gpt2-small_mlp0_exp2_1M_topk-32; `_<d_sae>_` where it is given.
 
-    The recipe tells sister runs apart. A module path as site is spelled by its last part.
+    With a transcoder's target gpt2-small_mlpin-mlp0_exp2_1M_topk-32. The recipe tells sister runs apart. A module path as site
+    is spelled by its last part.
     """
     width = f"exp{expansion}" if d_sae is None else d_sae
-    return f"{base}_{spelled_site(site)}{layer}_{width}_{format_size(tokens)}_{recipe}"
+    site = "-".join(spelled_site(each) for each in (site, target) if each is not None)
+    return f"{base}_{site}{layer}_{width}_{format_size(tokens)}_{recipe}"
 
 
 def width(recipe: dict) -> dict[str, int]:
@@ -71,9 +84,8 @@ def parse_sae_name(name: str) -> SaeName:
         )
     parts = {"expansion": None, "d_sae": None} | match.groupdict()
     numbers = {key: parts[key] and int(parts[key]) for key in ("layer", "expansion", "d_sae")}
-    return SaeName(
-        **parts | numbers | {"site": SITES.get(parts["site"], parts["site"]), "tokens": parse_size(parts["tokens"])}
-    )
+    sites = {key: SITES.get(parts[key], parts[key]) for key in ("site", "target")}
+    return SaeName(**parts | numbers | sites | {"tokens": parse_size(parts["tokens"])})
 
 
 def release_name(base: str, expansion: int, recipe: str) -> str:

@@ -7,7 +7,7 @@ from safetensors import safe_open
 
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.publish.formats.foreign import checked, read_safetensors, write_safetensors
-from sae_atlas.saes.checkpoint import SHAPES, THRESHOLD_SHAPE, check_parts, model_state
+from sae_atlas.saes.checkpoint import OPTIONAL, SHAPES, check_parts, model_state
 from sae_atlas.saes.sae import Sae
 
 
@@ -29,7 +29,7 @@ def read(path: str | Path) -> dict:
         plain = file.metadata() or {}
     if not {"config", "stats"} <= set(plain):
         raise AtlasError(f"{path}: not written by SAE Atlas; of another library's SAE name the folder")
-    state = checked(path, tensors, SHAPES | THRESHOLD_SHAPE)
+    state = checked(path, tensors, SHAPES | {"threshold": OPTIONAL["threshold"]})
     value = {"model_state": state, **{key: json.loads(plain[key]) for key in ("config", "stats")}}
     check_parts(path, value, "Fetch it again.")
     return value
