@@ -43,10 +43,11 @@ def patch(
 ) -> Iterator[None]:
     """Inside the `with`, the model reads the SAE's reconstruction in place of the site's activations.
 
-    scale: latent -> factor on its activation before decoding (steering). site, layer: where; by default what the SAE was
-    trained on. skip: positions at the start of a context that stay as they are, for SAEs saw none of them. The start of a
-    padded row is where its attention mask [batch, context] begins to be 1: that of the pass, or attention_mask where a pass
-    has none. Raises AtlasError where site or layer is not known, and for a mask of another batch.
+    A transcoder's output replaces the target's activations. scale: latent -> factor on its activation before decoding
+    (steering). site, layer: where; by default what the SAE was trained on; of a transcoder, what it reads. skip: positions at
+    the start of a context that stay as they are, for SAEs saw none of them. The start of a padded row is where its attention
+    mask [batch, context] begins to be 1: that of the pass, or attention_mask where a pass has none. Raises AtlasError where
+    site or layer is not known, and for a mask of another batch.
     """
     trained = sae.config["activations"]
     site, layer = site or trained["site"], trained["layer"] if layer is None else layer
@@ -67,17 +68,23 @@ def patch(
         of_pass = {"attention_mask": next(iter(arguments[1:2]), None)} | named
         given.update({key: of_pass.get(key) for key in KEYS})
 
-    def through(x: Tensor) -> Tensor:
-        replaced = sae.decode(sae.encode(x.to(sae.W_enc)) * factors).to(x)
-        at_start = _starts(given, attention_mask, *x.shape[:2], skip).to(x.device)
-        return torch.where(at_start[..., None], x, replaced)
+    def through(x: Tensor, y: Tensor) -> Tensor:
+        read = x.to(sae.W_enc)
+        replaced = sae.with_skip(sae.decode(sae.encode(read) * factors), read).to(y)
+        at_start = _starts(given, attention_mask, *y.shape[:2], skip).to(y.device)
+        return torch.where(at_start[..., None], y, replaced)
+
+    if sae.is_transcoder:
+        replacing = hooks.transcode(model, site, trained["target"], layer, through)
+    else:
+        replacing = hooks.patch(model, site, layer, lambda x: through(x, x))
 
     handles = [
         model.register_forward_pre_hook(read_arguments, with_kwargs=True),
         model.register_forward_hook(lambda *_: given.clear()),  # a part of the model may be called alone
     ]
     try:
-        with hooks.patch(model, site, layer, through):
+        with replacing:
             yield
     finally:
         for handle in handles:

@@ -26,6 +26,7 @@ ROWS_AT_ONCE = {
 }  # tokens worked on at once, as the stages have it
 # In memory, of a token and latent: z or the int8 product, columns, values; z, the positive, the largest, their positions.
 TRAINED, ENCODED = 12, 20
+POINTS = 8  # numbers of layers that transcoders replace, as metrics/replaced_layers.py has it
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ class Jobs:
         self.atlas, self.config, self.shape = atlas, atlas.config, shape
         self.d_in = shape.d_model  # of every site we name; a module path may have another
         self.context = self.config["corpus"]["context"]
-        self.saved = BYTES[saved_dtype(atlas)] * self.d_in  # bytes of a token in a layer
+        # Values of a row of a store: of transcoders the input and the target, which are taken to be as wide.
+        self.row = self.d_in * (2 if "target" in self.config["activations"] else 1)
+        self.saved = BYTES[saved_dtype(atlas)] * self.row  # bytes of a token in a layer
         self.model_value = BYTES[self.config["base_model"]["dtype"]]
         # Memory of the base model, and of its file, which is read through memory.
         self.model = LIBRARIES + shape.parameters * (self.model_value + shape.value_bytes)
@@ -174,7 +177,7 @@ class Jobs:
 
     def one_pass(self, tokens: int, layers: list[int]) -> dict:
         contexts = self.config["activations"]["contexts_per_batch"]
-        waiting = ROWS_AT_ONCE["saved"] * self.saved + contexts * self.context * self.d_in * SINGLE  # bytes of a layer
+        waiting = ROWS_AT_ONCE["saved"] * self.saved + contexts * self.context * self.row * SINGLE  # bytes of a layer
         memory = self.model + self.pass_memory(contexts, logits=False) + len(layers) * waiting
         flops = tokens * self.forward(layers[-1] + 1, head=False)
         written = tokens * len(layers) * self.saved
@@ -185,21 +188,21 @@ class Jobs:
         return stop - start
 
     def stored(self, tokens: int) -> float:
-        return tokens * self.d_in * BYTES[self.config["activations"]["dtype"]]
+        return tokens * self.row * BYTES[self.config["activations"]["dtype"]]
 
     def shard_activations(self, snapshot: str, layer: int) -> dict:
         """The geometric median takes some 100 steps in float64 over its sample (2,000 bytes a value), 5 of which are in memory.
 
         Memory: a shard, encoded once more when it is written; and of every token its norm, a sorted copy, its number.
         """
-        tokens, sample = self.window(snapshot), MEDIAN_ROWS * self.d_in
+        tokens, sample = self.window(snapshot), MEDIAN_ROWS * self.row
         shard = min(self.config["activations"]["shard_rows"], tokens) * self.saved
         return {
             "tokens": tokens,
             "bytes_moved": 8 * tokens * self.saved + 2000 * sample,
             "read": 2 * tokens * self.saved,
             "written": self.stored(tokens),
-            "memory": LIBRARIES + max(3 * shard, 5 * 8 * min(sample, tokens * self.d_in)) + 16 * tokens,
+            "memory": LIBRARIES + max(3 * shard, 5 * 8 * min(sample, tokens * self.row)) + 16 * tokens,
         }
 
     def train_sae(self, recipe: str, layer: int, snapshot: str) -> dict:
@@ -210,7 +213,7 @@ class Jobs:
         5 chunks of the store: read ahead, in hand and cut up.
         """
         tokens, weights, said = self.window(snapshot), self.weights(recipe), self.config["recipes"][recipe]
-        chunks = 5 * self.config["activations"]["chunk_rows"] * self.d_in * SINGLE
+        chunks = 5 * self.config["activations"]["chunk_rows"] * self.row * SINGLE
         copies = (4 if uses(said["architecture"], "k") else 8) + 1 / 8
         step = TRAINED * ROWS_AT_ONCE["step"] * self.latents(recipe)
         return {
@@ -237,7 +240,7 @@ class Jobs:
         return {
             "tokens": self.held_out + 2 * self.patched * len(layers),
             "matmul_flops": clean + 2 * sum(map(self.above, layers)),
-            "written": SINGLE * self.d_in * (self.held_out * len(layers) + self.patched),
+            "written": SINGLE * (self.row * self.held_out * len(layers) + self.d_in * self.patched),
             "memory": self.model + self.pass_memory(self.config["evaluation"]["contexts_per_batch"], logits=True),
         }
 
@@ -251,9 +254,17 @@ class Jobs:
         flops += snapshots * (self.above(layer) + 2 * weights * self.held_out)
         compared = self.compared(recipe, 2 * snapshots)["matmul_flops"]
         measured = (snapshots + 2) * SINGLE * weights + ENCODED * ROWS_AT_ONCE["measured"] * latents
-        read = SINGLE * self.d_in * (self.held_out + self.patched)
+        read = SINGLE * (self.row * self.held_out + self.d_in * self.patched)
         memory = self.save_held_out()["memory"] + measured
         return {"tokens": self.held_out * snapshots, "matmul_flops": flops + compared, "read": read, "memory": memory}
+
+    def replace_layers(self, recipe: str) -> dict:
+        """Two passes for every number of layers; half of all transcoders on average, all of them in memory."""
+        layers, weights = len(self.atlas.layers), self.weights(recipe)
+        points = min(POINTS, layers)
+        flops = points * self.patched * (2 * self.forward(self.shape.n_layers) + layers / 2 * 2 * weights)
+        memory = self.save_held_out()["memory"] + layers * SINGLE * weights
+        return {"tokens": 2 * points * self.patched, "matmul_flops": flops, "memory": memory}
 
     def compared(self, recipe: str, times: int) -> dict:
         """The cosines of all latents of one SAE with all of another: of both, directions as they are and of unit length."""

@@ -133,6 +133,31 @@ def patch(model: nn.Module, site: str, layer: int, change: Callable[[Tensor], Te
 
 
 @contextmanager
+def transcode(
+    model: nn.Module, site: str, target: str, layer: int, change: Callable[[Tensor, Tensor], Tensor]
+) -> Iterator[None]:
+    """Inside the `with`, the target's activation y [batch, context, d_out] is replaced by `change(x, y)`.
+
+    x [batch, context, d_in]: the site's activation in the same pass, which must come first. Raises AtlasError where the target
+    is computed before the site.
+    """
+    read: dict[str, Tensor] = {}
+
+    def keep(x: Tensor) -> None:
+        read["x"] = x.clone()  # some blocks change it in place later
+
+    def replace(y: Tensor) -> Tensor:
+        if "x" not in read:
+            raise AtlasError(f"activations.target: {target} is computed before {site} and cannot be predicted from it")
+        return change(read.pop("x"), y)
+
+    with ExitStack() as stack:
+        stack.enter_context(hooked(model, measure(model), point_of(model, site, layer), keep))
+        stack.enter_context(patch(model, target, layer, replace))
+        yield
+
+
+@contextmanager
 def start_at(model: nn.Module, layer: int, residual: Tensor) -> Iterator[None]:
     """Inside the `with`, the blocks before `layer` are skipped and block `layer` reads `residual` [batch, context, d]."""
     with started(model, measure(model), layer, residual):

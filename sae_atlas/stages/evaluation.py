@@ -43,6 +43,29 @@ def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     return settings, {**passes, **checkpoints}
 
 
+@stage(
+    "metrics/replaced_layers.py",
+    "metrics/losses.py",
+    "saes/sae.py",
+    "sites",
+    runs="metrics.replaced_layers:replace_layers",
+)
+def replace_layers(atlas, recipe: str) -> tuple[dict, dict]:
+    """Transcoders of all layers at once."""
+    settings = {"recipe": recipe, "contexts_per_batch": atlas.config["evaluation"]["contexts_per_batch"]}
+    passes = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.identity("save_held_out")}
+    return settings, {**passes, **final_checkpoints(atlas, recipe)}
+
+
+def final_checkpoints(atlas, recipe: str) -> dict:
+    """Identities of a recipe's final checkpoints, by the names of their files."""
+    rule = atlas.checkpoint_rule(recipe)
+    return {
+        f"sae_layer{layer:02d}": atlas.identity(rule, recipe=recipe, layer=layer, snapshot=atlas.last)
+        for layer in atlas.layers
+    }
+
+
 def evaluations(atlas, recipe: str) -> dict:
     """Identities of a recipe's evaluations by layer, for the stages that read its table."""
     return {f"layer{layer:02d}": atlas.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in atlas.layers}
@@ -64,10 +87,4 @@ def collect_recipes(atlas) -> tuple[dict, dict]:
     "metrics/flow.py", "metrics/directions.py", "io/tables.py", "saes/checkpoint.py", runs="metrics.flow:match_layers"
 )
 def match_layers(atlas, recipe: str) -> tuple[dict, dict]:
-    checkpoints = {
-        f"sae_layer{layer:02d}": atlas.identity(
-            atlas.checkpoint_rule(recipe), recipe=recipe, layer=layer, snapshot=atlas.last
-        )
-        for layer in atlas.layers
-    }
-    return {"recipe": recipe}, {**evaluations(atlas, recipe), **checkpoints}
+    return {"recipe": recipe}, {**evaluations(atlas, recipe), **final_checkpoints(atlas, recipe)}

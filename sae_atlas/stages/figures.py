@@ -32,6 +32,7 @@ TABLES: dict[str, Callable[..., dict]] = {
     "latents": evaluations,
     "sisters": _sisters,
     "flow": lambda atlas, recipe: {"flow": atlas.identity("match_layers", recipe=recipe)},
+    "replaced": lambda atlas, recipe: {"replaced": atlas.identity("replace_layers", recipe=recipe)},
     "floors": lambda atlas, recipe: {"floors": atlas.identity("floors", recipe=recipe)},
     "students": _students,
     "fit": _students,
@@ -75,6 +76,10 @@ FIGURES = {
     "loss_floor_predictions": Figure(
         8, ("floors", "students", "fit"), "3 Where is it bad", "distillation floors",
         is_drawn=lambda atlas, recipe: "floors" in atlas.config,
+    ),
+    "replaced_layers": Figure(
+        9, ("replaced",), "2 Is it good", "many layers replaced",
+        is_drawn=lambda atlas, recipe: "target" in atlas.config["activations"],
     ),
 }  # fmt: skip
 

@@ -65,6 +65,31 @@ rule evaluate_sae:
         "../scripts/evaluate_sae.py"
 
 
+rule replace_layers:
+    """The model's loss when the transcoders of more and more layers take their targets' place at once."""
+    input:
+        base_model=needs(PROVENANCE),
+        held_out=needs("results/held_out.zarr/zarr.json"),
+        checkpoints=needs(of_all_layers(CHECKPOINT, [atlas.last])),
+    output:
+        table=update("results/metrics/{recipe}/replaced_layers.parquet"),
+    log:
+        "results/logs/replace_layers/{recipe}.log",
+    conda:
+        "../../envs/atlas.yaml"
+    threads: threads_of("replace_layers")
+    resources:
+        **asked("replace_layers"),
+        gpu=GPUS,
+        device=MODEL_DEVICE,
+    params:
+        **job("replace_layers", layers=atlas.layers),
+    message:
+        "many layers replaced: {wildcards.recipe}"
+    script:
+        "../scripts/run.py"
+
+
 rule collect_metrics:
     """One tidy table of a recipe: layer, snapshot, metric, value, interval."""
     input:

@@ -8,6 +8,7 @@ READ = {
     "latents": of_all_layers(LATENTS),
     "sisters": "results/metrics.parquet",
     "flow": "results/metrics/{recipe}/flow.parquet",
+    "replaced": "results/metrics/{recipe}/replaced_layers.parquet",
     "floors": "results/floors/{recipe}/floors.parquet",
     "students": STUDENTS,
     "fit": "results/floors/{recipe}/fit.parquet" if STUDENTS else [],
