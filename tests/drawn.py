@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tables import write_curves, write_floors, write_flow, write_latents, write_metrics, write_students
+from tables import write_curves, write_floors, write_flow, write_latents, write_metrics, write_replaced, write_students
 
 from sae_atlas.figures.feature_density import plot_feature_density
 from sae_atlas.figures.importance_spectrum import plot_importance_spectrum
@@ -10,6 +10,7 @@ from sae_atlas.figures.layer_flow import plot_layer_flow
 from sae_atlas.figures.loss_floor_predictions import plot_loss_floor_predictions
 from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap
 from sae_atlas.figures.pareto import plot_pareto
+from sae_atlas.figures.replaced_layers import plot_replaced_layers
 from sae_atlas.figures.snapshot_convergence import plot_snapshot_convergence
 from sae_atlas.figures.training_curves import plot_training_curves
 from sae_atlas.io.provenance import make_record, recording
@@ -73,4 +74,19 @@ def draw_floors(folder, layers=3, snapshots=(), students=True, **changes):
     return draw(plot_loss_floor_predictions, folder, 8, tables, **changes)
 
 
-DRAWS = [draw_curves, draw_heatmap, draw_convergence, draw_density, draw_spectrum, draw_pareto, draw_flow, draw_floors]
+def draw_replaced(folder, layers=3, snapshots=(), **changes):
+    table = write_replaced(folder / "replaced_layers.parquet", layers)
+    return draw(plot_replaced_layers, folder, 9, {"replaced": table}, **changes)
+
+
+DRAWS = [
+    draw_curves,
+    draw_heatmap,
+    draw_convergence,
+    draw_density,
+    draw_spectrum,
+    draw_pareto,
+    draw_flow,
+    draw_floors,
+    draw_replaced,
+]

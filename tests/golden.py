@@ -50,10 +50,21 @@ ATLAS = small(
         },
     }
 )
+TRANSCODERS = small(
+    **{
+        "recipes": {"skip": TOPK | {"architecture": "batch_topk", "skip": True}},
+        "activations.layers": [0, 1],
+        "activations.site": "mlp_in",
+        "activations.target": "mlp_out",
+        "training": {"tokens": "2k", "snapshots": []},
+    }
+)
 
 
 def run(folder: Path) -> None:
-    """The atlas, SAEs of the other architectures and a published one on the same activations, and a base model's life."""
+    """The atlas, SAEs of the other architectures and a published one on the same activations, a base model's life, and
+    transcoders.
+    """
     atlas, life = folder / "atlas", folder / "life"
     others = {name: {"architecture": name} | recipe for name, recipe in OTHERS.items()} | published(
         atlas / "models" / "sae"
@@ -63,6 +74,8 @@ def run(folder: Path) -> None:
     checkpoints.append("results/checkpoints/published/sae_layer01_2k.pt")
     snakemake(atlas, ATLAS | {"recipes": ATLAS["recipes"] | others}, *checkpoints)
     snakemake(life, ATLAS | {"base_model": LIFE}, f"models/pretrained/{LIFE['name']}/export_meta.json")
+    curve, table = "results/figures/skip/9_replaced_layers.svg", "results/metrics/skip.parquet"
+    snakemake(folder / "transcoders", TRANSCODERS, curve, table)
 
 
 def published(folder: Path) -> dict:
@@ -95,12 +108,15 @@ OUTPUTS = {
     "tokenize": {"": "atlas/results/corpus/*.zarr"},
     "save_activations": {"": "atlas/results/activations/2k_*.zarr"},
     "shard_activations": {"": "atlas/results/stores/layer01/2k.zarr"},
+    "replace_layers": {"": "transcoders/results/metrics/skip/replaced_layers.parquet"},
     "train_sae": {name: f"atlas/results/checkpoints/{name}/sae_layer01_?k.pt" for name in ("topk", *OTHERS)}
-    | {f"curve {name}": f"atlas/results/curves/{name}/layer01_?k.parquet" for name in ("topk", *OTHERS)},
+    | {f"curve {name}": f"atlas/results/curves/{name}/layer01_?k.parquet" for name in ("topk", *OTHERS)}
+    | {"transcoder": "transcoders/results/checkpoints/skip/sae_layer01_2k.pt"},
     "import_sae": {"": "atlas/results/checkpoints/published/sae_layer01_2k.pt"},
     "save_held_out": {"": "atlas/results/held_out*"},
     "evaluate_sae": {
         "": "atlas/results/metrics/topk/layer01.parquet",
+        "transcoder": "transcoders/results/metrics/skip/layer01.parquet",
         "latents": "atlas/results/metrics/topk/layer01_latents.parquet",
         "blocks": "atlas/results/metrics/topk/layer01_blocks.parquet",
     },
@@ -140,6 +156,7 @@ OUTPUTS = {
         "loss_floor_predictions",
     )
 }
+OUTPUTS["plot_replaced_layers"] = {"": "transcoders/results/figures/skip/9_replaced_layers.svg"}
 
 
 def results(folder: Path) -> dict[str, dict]:
@@ -169,6 +186,8 @@ def before(stage: str) -> frozenset[str]:
     config, recipe, read = dict(ATLAS), "topk", set()
     if any(pattern.startswith("life/") for pattern in OUTPUTS[stage].values()):
         config["base_model"] = LIFE
+    if OUTPUTS[stage].get("", "").startswith("transcoders/"):
+        config, recipe = TRANSCODERS, "skip"
     if stage == "import_sae":
         config["recipes"], recipe, read = published(ROOT), "published", {"model_card"}
     atlas = Atlas(complete_config(config, "golden.py"))

@@ -167,6 +167,18 @@ def write_flow(path: Path, layers: int, latents: int = 512) -> Path:
     return path
 
 
+def write_replaced(path: Path, layers: int) -> Path:
+    """Losses with more and more layers replaced, as metrics.replaced_layers writes them."""
+    rows = [
+        {"recipe": "topk", "layers": count, "metric": metric, "value": value * count, "low": value * (count - 0.2),
+         "high": value * (count + 0.2), "unit": "", "held_out_tokens": 510}
+        for count in range(1, layers + 1)
+        for metric, value in {"ce_recovered": 0.9 / layers, "ce_increase": 0.1, "kl": 0.1}.items()
+    ]  # fmt: skip
+    write_table(path, pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False))
+    return path
+
+
 def write_floors(path: Path, layers: int, latents: int = 512, widths: tuple = (8, 16, 32, 64)) -> Path:
     """Predicted floors as floors.predict writes them, of importances that fall the faster the deeper the layer."""
     rows = []

@@ -1,4 +1,4 @@
-"""Figure 9: what the model loses when transcoders take the place of more and more layers' MLPs at once."""
+"""Figure 9: what the model loses when transcoders take the place of more and more layers at once."""
 
 from pathlib import Path
 
@@ -40,8 +40,8 @@ def plot_replaced_layers(
             axes.set_ylabel(f"{label} (log scale)" if axes.get_yscale() == "log" else label)
         name = f"Transcoders in place of many layers: {title}, recipe {recipe}"
         below = (
-            "the first layers read their transcoders' outputs all at once, each what the ones before it make of the "
-            "text; bars: 95% intervals\n"
+            "the transcoders of the first layers take their targets' place all at once, so that errors add up; bars: "
+            "95% intervals\n"
             f"final snapshots, losses on {table['held_out_tokens'].max():,} held-out tokens"
         )
         headline(figure, name, below)
@@ -55,4 +55,4 @@ def _draw(axes: Axes, rows: pd.DataFrame, colour: tuple) -> None:
     axes.plot(rows["layers"], rows["value"], "o-", color=colour, linewidth=1.4, markersize=4)
     axes.set_xlim(0, rows["layers"].max() + 1)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    value_axis(axes, rows["value"].to_numpy())
+    value_axis(axes, rows[["low", "value", "high"]].to_numpy().ravel())
