@@ -110,7 +110,8 @@ def sae_lens(real: Real, store: Path, architecture: str, setting: dict, seed: in
 def sparsify(real: Real, store: Path, architecture: str, setting: dict, seed: int, checkpoint: Path) -> float:
     """The body of Trainer.fit around SparseCoder: b_dec is the first batch's mean, linear decay from the warm-up on.
 
-    Its Adam, or its default: sign descent, schedule-free, 5e-3 / sqrt(d_sae / 2^14).
+    On pairs a transcoder, with a skip connection if the setting says `skip`. Its Adam, or its default: sign descent,
+    schedule-free, 5e-3 / sqrt(d_sae / 2^14).
     """
     put_in_place()
     from schedulefree import ScheduleFreeWrapper
@@ -120,7 +121,8 @@ def sparsify(real: Real, store: Path, architecture: str, setting: dict, seed: in
 
     rows = _Rows(store, setting["batch"])
     torch.manual_seed(seed)
-    coder = SparseCoder(rows.d_in, SparseCoderConfig(num_latents=8 * rows.d_in, k=L0))
+    of_pairs = {"transcode": rows.store.target is not None, "skip_connection": setting.get("skip", False)}
+    coder = SparseCoder(rows.d_in, SparseCoderConfig(num_latents=8 * rows.d_in, k=L0, **of_pairs))
     signum = setting["learning_rate"] == "default"
     if signum:
         rate = 5e-3 / math.sqrt(coder.num_latents / 2**14)
@@ -132,14 +134,17 @@ def sparsify(real: Real, store: Path, architecture: str, setting: dict, seed: in
     silent, dead_after = torch.zeros(coder.num_latents, dtype=torch.long), setting.get("dead_after", DEAD_AFTER)
 
     def fit() -> None:
-        for number, x in zip(range(rows.steps), rows, strict=False):
+        for number, row in zip(range(rows.steps), rows, strict=False):
+            x, y = row[:, : rows.d_in], row[:, -rows.d_in :]
             if number == 0:
-                coder.b_dec.data = x.mean(0)
-            coder.set_decoder_norm_to_unit_norm()
-            variance = (x - x.mean(0)).pow(2).sum()
-            out = coder(x=x, y=x, dead_mask=silent > dead_after, total_variance=variance)
+                coder.b_dec.data = y.mean(0)
+            if not coder.cfg.transcode:
+                coder.set_decoder_norm_to_unit_norm()
+            variance = (y - y.mean(0)).pow(2).sum()
+            out = coder(x=x, y=y, dead_mask=silent > dead_after, total_variance=variance)
             (out.fvu + out.auxk_loss / 32).backward()
-            coder.remove_gradient_parallel_to_decoder_directions()
+            if not coder.cfg.transcode:
+                coder.remove_gradient_parallel_to_decoder_directions()
             optimizer.step()
             optimizer.zero_grad()
             if not signum:
@@ -153,6 +158,8 @@ def sparsify(real: Real, store: Path, architecture: str, setting: dict, seed: in
     if signum:
         optimizer.eval()
     state = {"W_enc": coder.encoder.weight, "b_enc": coder.encoder.bias, "W_dec": coder.W_dec, "b_dec": coder.b_dec}
+    if coder.W_skip is not None:
+        state["W_skip"] = coder.W_skip
     _save(checkpoint, architecture, state, None, rows)
     _check(lambda x: coder(x).sae_out, checkpoint, rows)
     return rows.steps * setting["batch"] / seconds
@@ -223,13 +230,19 @@ def _save(path: Path, architecture: str, state: dict, threshold, rows: _Rows) ->
         "tokens": rows.steps * rows.batch,
         "normaliser": {"scale": 1.0},
     }
-    checkpoints.save(path, checkpoints.fold(weights, threshold, torch.zeros(rows.d_in), 1.0), config, {})
+    plain = torch.zeros(rows.d_in), 1.0
+    if rows.store.target is None:
+        folded = checkpoints.fold(weights, threshold, *plain)
+    else:
+        config["d_out"] = weights["W_dec"].shape[1]
+        folded = checkpoints.fold_transcoder(weights, threshold, plain, plain)
+    checkpoints.save(path, folded, config, {})
 
 
 @torch.no_grad()
 def _check(own: Callable, path: Path, rows: _Rows) -> None:
     """Raises if the checkpoint that was read from a peer does not reconstruct as the peer itself does."""
-    x, sae = next(iter(rows)), Sae.load(path)
+    x, sae = next(iter(rows))[:, : rows.d_in], Sae.load(path)
     one, other = (each[_decided(sae, x)] for each in (own(x), sae(x)))
     difference = float(((one - other).norm(dim=1) / one.norm(dim=1)).max())
     if len(one) < len(x) / 2 or difference > SAME:
@@ -240,6 +253,6 @@ def _check(own: Callable, path: Path, rows: _Rows) -> None:
 
 def _decided(sae: Sae, x: torch.Tensor) -> torch.Tensor:
     """[tokens] bool: the active latents do not hang on how float32 rounds a sum."""
-    z = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
+    z = sae.pre_activations(x)
     deciding = gap(z, L0) if sae.architecture == "topk" else gap(z, threshold=sae.threshold)
     return deciding > TIE * z.abs().amax(dim=1)

@@ -52,7 +52,7 @@ def _rows(real: Real, contestant: Contestant, runs: list[tuple[dict, int]], rows
     there = [(row["setting"], row["seed"]) for row in rows if row["layer"] == real.layer]
     new, checkpoints = [], {}
     for setting, seed in (each for each in runs if each not in there):
-        path = real.folder / f"{contestant.name.replace(' ', '_')}_{len(new)}.pt"
+        path = real.folder / f"{contestant.name.replace(' ', '_').replace(',', '')}_{len(new)}.pt"
         speed = contestant.train(real, real.store(), contestant.architecture, setting, seed, path)
         checkpoints[str(len(new))] = path
         new.append({
@@ -66,13 +66,13 @@ def _rows(real: Real, contestant: Contestant, runs: list[tuple[dict, int]], rows
     return rows + new
 
 
-def _earlier(out: Path | None, found: dict) -> dict[tuple, list[dict]]:
-    """Rows by (tokens, library, architecture) of an earlier quality.json of the same versions."""
-    if out is None or not (out / "quality.json").exists():
+def earlier(out: Path | None, name: str, found: dict) -> dict[tuple, list[dict]]:
+    """Rows by (tokens, library, architecture) of an earlier `name`.json of the same versions."""
+    if out is None or not (out / f"{name}.json").exists():
         return {}
-    earlier, rows = read_json(out / "quality.json"), {}
-    if earlier["versions"] == found["versions"]:
-        for row in earlier["rows"]:
+    before, rows = read_json(out / f"{name}.json"), {}
+    if before["versions"] == found["versions"]:
+        for row in before["rows"]:
             rows.setdefault((row["tokens"], row["library"], row["architecture"]), []).append(row)
     return rows
 
@@ -89,7 +89,7 @@ def main() -> None:
         reals = {layer: Real(folder, config, layer) for layer in config["activations"]["layers"]}
         tokens = config["training"]["tokens"]
         found = about(chosen.seeds, 2) | {"unit": "one row per trained SAE", "rows": []}
-        rows = _earlier(out, found)
+        rows = earlier(out, "quality", found)
         for contestant in contestants(128 if chosen.toy else 512):
             if chosen.only and contestant.name not in chosen.only:
                 continue

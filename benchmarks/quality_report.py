@@ -38,14 +38,14 @@ def markdown(found: dict) -> str:
         for layer in [*sorted(others), first]:
             chosen_on = ", on which the settings were chosen" if layer == first else ""
             on_layer = [row for row in rows if row.get("layer", layer) == layer]
-            lines += ["", f"### Layer {layer}, {tokens:,} tokens{chosen_on}", "", *_chosen(on_layer)]
+            lines += ["", f"### Layer {layer}, {tokens:,} tokens{chosen_on}", "", *chosen_rows(on_layer)]
         tried = [row for row in rows if row.get("layer") == first and row["seed"] == 0]
-        lines += ["", f"### Settings tried on layer {first} with {tokens:,} tokens, seed 0", "", *_tried(tried)]
+        lines += ["", f"### Settings tried on layer {first} with {tokens:,} tokens, seed 0", "", *tried_rows(tried)]
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
     return "\n".join([*lines, "", f"Versions: {versions}."]) + "\n"
 
 
-def _chosen(rows: list[dict]) -> list[str]:
+def chosen_rows(rows: list[dict]) -> list[str]:
     """A table of each trainer's best setting over the seeds."""
     names = sorted({(row["library"], row["architecture"]) for row in rows})
     names.sort(key=lambda name: (name[1], name[0] != "sae_atlas"))
@@ -65,7 +65,7 @@ def _chosen(rows: list[dict]) -> list[str]:
     return lines
 
 
-def _tried(rows: list[dict]) -> list[str]:
+def tried_rows(rows: list[dict]) -> list[str]:
     lines = ["| trainer | setting | CE recovered | FVU | L0 | dead |", "|---|---|---|---|---|---|"]
     for row in rows:
         values = f"{row['ce_recovered']:.3f} | {row['fvu']:.3f} | {row['l0']:.1f} | {row['dead']:.0f}"
