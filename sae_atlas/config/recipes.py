@@ -145,8 +145,8 @@ class Pretrained(Section):
     revision: Revision = key("branch, tag or commit", otherwise="`main`", used_by=["hub"])
     path: Text = key("folder of the release", needed_by=["local"])
     format: Literal[*FILES] = key(
-        "how they are written: `atlas` (a release made here), `saelens`, `sparsify`, `dictionary_learning` or `erdos` (the "
-        "published Pythia-410M runs)"
+        "how they are written: `atlas` (a release made here), `saelens`, `sparsify`, `dictionary_learning`, `erdos` (the "
+        "published Pythia-410M runs) or `gemma_scope` (its params.npz)"
     )
     file: Text = key(
         "the SAE's file or folder in the release, with `{layer}` or `{layer:02d}` in it, and with `{snapshot}` if there is one "
@@ -213,9 +213,7 @@ def width_problems(recipes: dict, base_model: Model, activations: Activations):
 
 
 def transcoder_problems(recipes: dict, activations: Activations):
-    """Lines for what only transcoders have, and for what they do not have."""
+    """Lines for what only transcoders have."""
     for name, recipe in recipes.items():
         if activations.target is None and getattr(recipe, "skip", False):
             yield f"recipes.{name}.skip: only a transcoder has a skip connection; remove it or name activations.target"
-        if activations.target is not None and isinstance(recipe, Published):
-            yield f"recipes.{name}.pretrained: published transcoders are not read here; remove activations.target"
