@@ -11,7 +11,7 @@ from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import HubId, Real, Revision, Section, Switch, Text, Whole, Words, is_used, key, later
 from sae_atlas.config.layers import WIDTHS, stated
-from sae_atlas.config.published import FILES
+from sae_atlas.config.published import FILES, PAIRS
 from sae_atlas.saes.architectures import ARCHITECTURES, users
 from sae_atlas.sites import SITES
 from sae_atlas.training.recipe import CONVENTIONS, contradictions
@@ -186,7 +186,10 @@ def published_problems(recipe: Published, where: str):
         yield f"{where}.path: {pretrained.path!r} lies under a name with a brace, which Snakemake fills in; rename the folder"
     file, where = pretrained.file or FILES[pretrained.format], f"{where}.file"
     if file is None:
-        yield f"{where}: missing; format `{pretrained.format}` needs it, such as blocks.{{layer}}.hook_resid_post"
+        example = (
+            "blocks.{layer}.hook_resid_post" if pretrained.format in PAIRS else "layer_{layer}/width_16k/params.npz"
+        )
+        yield f"{where}: missing; format `{pretrained.format}` needs it, such as {example}"
         return
     try:
         fields = [field for _, *field, _ in Formatter().parse(file) if field[0] is not None]
