@@ -20,12 +20,13 @@ from sae_atlas.saes import checkpoint as checkpoints
 from sae_atlas.saes.sae import Sae
 from workflow import ROOT, small
 
-LAYERS, SNAPSHOTS, D_IN = (0, 1), {"1k": 1000, "final": 2000}, 8
+LAYERS, SNAPSHOTS, D_IN, D_OUT = (0, 1), {"1k": 1000, "final": 2000}, 8, 6
 RECIPES = {
     "topk": {"architecture": "topk", "expansion": 4, "k": 3},
     "fixed": {"architecture": "relu", "expansion": 4, "l1": {"coefficient": 3e-4, "convention": "mean-sum"}},
     "adaptive": {"architecture": "relu", "expansion": 4, "l1": {"coefficient": 5e-4, "target_l0": 6}},
     "jumprelu": {"architecture": "jumprelu", "expansion": 4},
+    "transcoder": {"architecture": "topk", "expansion": 4, "k": 3, "skip": True},
 }
 DAY = datetime(2026, 3, 14, 15, 9, tzinfo=UTC).timestamp()
 
@@ -36,6 +37,8 @@ class Run:
     def __init__(self, folder: Path, recipe: str = "topk", base: str = "base-1b", source: str = "hub owner/base-1b"):
         self.folder, self.recipe, self.base = folder, recipe, base
         self.values = complete_recipe(RECIPES[recipe])
+        self.is_transcoder = recipe == "transcoder"
+        self.sites = {"site": "mlp_in", "target": "mlp_out"} if self.is_transcoder else {"site": "resid_post"}
         self.model = make_record("prepare_model", {"source": source}, "0", {})
         self.corpus = make_record("tokenize", {"context": 128}, "0", {})
         layers = [{"gives": {"resid_post": f"model.layers.{layer}"}} for layer in range(2)]
@@ -51,17 +54,18 @@ class Run:
         self.metrics = {layer: self._measure(layer) for layer in LAYERS}
         for figure in ("1_training_curves", "2_metrics_heatmap", "4_feature_density"):
             (folder / f"{figure}.png").write_bytes(b"a picture")
-        self.name = sae_name(base, "resid_post", 1, 4, SNAPSHOTS["final"], recipe)
+        site, target = self.sites["site"], self.sites.get("target")
+        self.name = sae_name(base, site, 1, 4, SNAPSHOTS["final"], recipe, target=target)
         self.release = release_name(base, 4, recipe)
 
     def _checkpoint(self, layer: int, snapshot: str) -> Path:
         generator = torch.Generator().manual_seed(layer * 10 + SNAPSHOTS[snapshot])
-        d_sae = 4 * D_IN
+        d_sae, d_out = 4 * D_IN, D_OUT if self.is_transcoder else D_IN
         weights = {
             "W_enc": torch.randn(d_sae, D_IN, generator=generator),
             "b_enc": torch.randn(d_sae, generator=generator),
-            "W_dec": torch.randn(d_sae, D_IN, generator=generator),
-            "b_dec": torch.randn(D_IN, generator=generator),
+            "W_dec": torch.randn(d_sae, d_out, generator=generator),
+            "b_dec": torch.randn(d_out, generator=generator),
         }
         threshold = torch.rand(d_sae, generator=generator) if self.recipe == "jumprelu" else None
         config = {
@@ -70,7 +74,7 @@ class Run:
             "d_sae": d_sae,
             "tokens": SNAPSHOTS[snapshot],
             "normaliser": {"mean": torch.ones(D_IN), "scale": 0.5},
-            "activations": {"base_model": {}, "site": "resid_post", "layer": layer},
+            "activations": {"base_model": {}, **self.sites, "layer": layer},
             "record": make_record("train_sae", {"layer": layer, "snapshot": snapshot}, "0", {}),
         }
         stats = {"steps": 3, "trained_tokens": 1990, "loss": 0.25, "reconstruction": 0.21}
@@ -85,7 +89,13 @@ class Run:
         if self.recipe == "adaptive":
             stats |= {"settled_l0": 7.5, "converged": False}
         path = self.folder / f"layer{layer}_{snapshot}.pt"
-        folded = checkpoints.fold(weights, threshold, torch.ones(D_IN), 0.5)
+        of_input = torch.ones(D_IN), 0.5
+        if self.is_transcoder:
+            config["d_out"] = d_out
+            weights["W_skip"] = torch.randn(d_out, D_IN, generator=generator)
+            folded = checkpoints.fold_transcoder(weights, threshold, of_input, (torch.ones(d_out), 0.25))
+        else:
+            folded = checkpoints.fold(weights, threshold, *of_input)
         checkpoints.save(path, folded, config, stats)
         os.utime(path, (DAY, DAY))
         return path

@@ -23,15 +23,19 @@ def exact(sae: Sae) -> Sae:
 def assert_same_function(other, sae: Sae, x: Tensor) -> None:
     """`other` (anything that encodes x and is called on it) gives the latents and reconstructions of `sae`, to rounding.
 
-    It may subtract b_dec from x or have moved it through the encoder.
+    It may subtract b_dec from x or have moved it through the encoder. Of a transcoder they are its predictions.
 
     A float32 sum of n products is off by up to n / 2 eps of the sum of their sizes, whatever its order: two such sums, of
     d_in products for a latent and of d_sae for a reconstruction, to which the errors of the latents come.
     """
     assert decided(sae, x).all()
     latents, eps = sae.encode(x), torch.finfo(torch.float32).eps
-    of_latents = (sae.d_in + 2) * eps * ((x.abs() + sae.b_dec.abs()) @ sae.W_enc.abs() + sae.b_enc.abs())
-    of_outputs = (sae.d_sae + 2) * eps * (latents @ sae.W_dec.abs() + sae.b_dec.abs())
+    read = x.abs() if sae.is_transcoder else x.abs() + sae.b_dec.abs()
+    of_latents = (sae.d_in + 2) * eps * (read @ sae.W_enc.abs() + sae.b_enc.abs())
+    summed = latents @ sae.W_dec.abs() + sae.b_dec.abs()
+    if sae.W_skip is not None:
+        summed += x.abs() @ sae.W_skip.abs().T
+    of_outputs = (sae.d_sae + 2 + (0 if sae.W_skip is None else sae.d_in)) * eps * summed
     of_outputs += (of_latents * (latents > 0)) @ sae.W_dec.abs()
     assert ((other.encode(x) - latents).abs() <= of_latents).all()
     assert ((other(x) - sae(x)).abs() <= of_outputs).all()

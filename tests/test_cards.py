@@ -31,6 +31,13 @@ def test_a_recipe_without_l1_says_what_makes_it_sparse(tmp_path):
     assert "- L1 Coefficient: none (TopK, k = 3 latents per token)\n" in card
 
 
+def test_a_transcoder_that_no_other_library_loads_says_what_writes_it(tmp_path):
+    card = (Run(tmp_path, "transcoder").card() / "model_card.md").read_text()
+    assert "- Architecture: TopK transcoder with a skip connection\n" in card
+    assert "- Input Dimension: 8\n- Output Dimension: 6\n" in card
+    assert "`sae-atlas export FOLDER safetensors OUT` writes it for other code; SAELens has no TopK transcoder" in card
+
+
 def test_an_l1_recipe_states_both_conventions(tmp_path):
     card = (Run(tmp_path, "fixed").card() / "model_card.md").read_text()
     assert "- L1 Coefficient: 0.0003 in the convention mean-sum, 1.001 canonical, fixed\n" in card

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from random_saes import D_IN, D_SAE, activations, random_sae
+from random_saes import D_IN, D_OUT, D_SAE, activations, random_sae, random_transcoder
 from rounding import assert_same_function
 from safetensors.torch import load_file, save_file
 
@@ -37,7 +37,7 @@ def written(folder, kind, architecture, changes):
           for value in ("layer_norm", "constant_norm_rescale", "expected_average_only_in", "covariance_whitening")),
         ("saelens", "relu", {"reshape_activations": "hook_z"}, "reshape_activations 'hook_z' is not supported"),
         ("saelens", "relu", {"architecture": "abstopk"}, "architecture 'abstopk' is not supported"),
-        ("saelens", "relu", {"architecture": "transcoder", "d_out": D_IN}, "architecture 'transcoder' is not supported"),
+        ("saelens", "relu", {"architecture": "transcoder", "d_out": D_IN}, "apply_b_dec_to_input True is not supported"),
         ("saelens", "relu", {"activation_fn": "tanh-relu"}, "activation_fn 'tanh-relu' is not supported"),
         ("saelens", "relu", {"finetuning_scaling_factor": True}, "finetuning_scaling_factor True is not supported"),
         ("saelens", "relu", {"apply_b_dec_to_input": "yes"}, "apply_b_dec_to_input 'yes' is not supported"),
@@ -56,7 +56,7 @@ def written(folder, kind, architecture, changes):
         ("saelens", "relu", {"d_in": 17}, "d_in is 17, the weights have 16"),
         ("saelens", "topk", {"k": D_SAE + 1}, "k is 65, not a whole number from 1 to the 64 latents"),
         ("sparsify", "topk", {"signed": True}, "signed True is not supported"),
-        ("sparsify", "topk", {"transcode": True}, "transcode True is not supported"),
+        ("sparsify", "topk", {"transcode": "yes"}, "transcode 'yes' is not supported"),
         ("sparsify", "topk", {"skip_connection": True}, "skip_connection True is not supported"),
         ("sparsify", "topk", {"activation": "groupmax"}, "activation 'groupmax' is not supported"),
         ("sparsify", "topk", {"batch_topk": True}, "key `batch_topk` .True. is not known here"),
@@ -76,6 +76,35 @@ def test_what_changes_the_latents_is_refused(tmp_path, kind, architecture, chang
     with pytest.raises(AtlasError, match=words) as error:
         load_sae(written(tmp_path, kind, architecture, changes))
     assert "\n" not in str(error.value) and MODULES[kind].FILES[0] in str(error.value)
+
+
+OUT_OF_LAYER = {"metadata": {"hook_name_out": "blocks.4.hook_mlp_out"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture", "changes", "words"),
+    [
+        ("saelens", "relu", OUT_OF_LAYER, "hook_name_out is 'blocks.4.hook_mlp_out', but its layer 3"),
+        ("saelens", "relu", {"d_out": D_IN}, "d_out is 16, the weights have 12"),
+        ("saelens", "relu", {"d_in": 17}, "d_in is 17, the weights have 16"),
+        ("saelens", "relu", {"architecture": "skip_transcoder"}, "has no tensor `W_skip`"),
+        ("saelens", "relu", {"architecture": "jumprelu_transcoder"}, "has no tensor `threshold`"),
+        ("saelens", "relu", {"architecture": "standard"}, "hook_name_out .* is not supported"),
+        ("saelens", "relu", {"apply_b_dec_to_input": True}, "apply_b_dec_to_input True is not supported"),
+        ("saelens", "relu", {"metadata": {"hook_head_index_out": 2}}, "hook_head_index_out 2 is not supported"),
+        ("sparsify", "topk", {"skip_connection": True}, "has no tensor `W_skip`"),
+        ("sparsify", "topk", {"signed": True}, "signed True is not supported"),
+        ("sparsify", "topk", OUT_OF_LAYER, "hook_name_out is 'blocks.4.hook_mlp_out', but its layer 3"),
+    ],
+)
+def test_what_changes_a_transcoder_is_refused(tmp_path, kind, architecture, changes, words):
+    sae = random_transcoder(architecture, d_out=D_IN if kind == "sparsify" else D_OUT)
+    MODULES[kind].write(tmp_path, sae, metadata(sae.config))
+    file = tmp_path / MODULES[kind].FILES[0]
+    write_json(file, merged(read_json(file), changes))
+    with pytest.raises(AtlasError, match=words) as error:
+        load_sae(tmp_path)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,20 @@ def test_a_published_sae_is_exported_with_what_is_known_of_it(tmp_path, kind):
     assert metadata["context_size"] == 128 and metadata["model_name"] == "owner/base-1b"
 
 
+def test_a_topk_transcoder_is_exported_where_a_format_has_it(tmp_path, capsys):
+    folder = publish(tmp_path, "transcoder")
+    assert main(["export", str(folder), "safetensors", str(tmp_path / "out")]) == 0
+    sae, other = sae_atlas.load_sae(folder), sae_atlas.load_sae(tmp_path / "out" / "sae.safetensors")
+    x = activations()[:, : sae.d_in]
+    assert other.is_transcoder and torch.equal(other(x), sae(x))
+    assert main(["export", str(folder), "saelens", str(tmp_path / "theirs")]) == 1
+    error = capsys.readouterr().err
+    assert (
+        error.startswith("error: SAELens has no TopK transcoder; choose sparsify, or safetensors")
+        and error.count("\n") == 1
+    )
+
+
 def test_a_format_that_cannot_hold_it_is_said_in_one_line(tmp_path, capsys):
     assert main(["export", str(publish(tmp_path, "fixed")), "sparsify", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err == "error: sparsify has TopK only, this SAE is relu; choose another format\n"

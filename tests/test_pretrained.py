@@ -264,6 +264,10 @@ GOOD = {"architecture": "topk", "expansion": 4, "k": 4, "pretrained": {"source":
         ({"pretrained": {"source": "hup", "format": "erdos"}}, "source: 'hup' is not allowed; did you mean `hub`"),
         ({"pretrained": {"source": "hub", "format": "saelans", "id": "a"}}, "did you mean `saelens`"),
         ({"pretrained": {"source": "hub", "format": "saelens", "id": "a"}}, "file: missing; format `saelens` needs it"),
+        (
+            {"pretrained": {"source": "hub", "format": "gemma_scope", "id": "a"}},
+            "such as layer_{layer}/width_16k/params.npz",
+        ),
         ({"pretrained": {"source": "hub", "format": "erdos"}}, "pretrained.id: missing; source `hub` needs it"),
         ({"pretrained": GOOD["pretrained"] | {"path": "x"}}, "path: does nothing with source `hub`"),
         ({"pretrained": GOOD["pretrained"] | {"file": "a{lyer}"}}, "in braces it may hold layer"),

@@ -154,7 +154,7 @@ def test_lambda_is_stated_in_both_conventions_over_the_layers(tmp_path):
     assert "lambda 0.0003 in the convention mean-sum. That is 0.0012 to 1.001 (by layer) in the canonical one." in text
 
 
-@pytest.mark.parametrize("recipe", ["topk", "fixed", "jumprelu"])
+@pytest.mark.parametrize("recipe", ["topk", "fixed", "jumprelu", "transcoder"])
 def test_the_loading_snippet_gives_what_the_library_gives(tmp_path, monkeypatch, recipe):
     folder = Run(tmp_path, recipe).publish()
     monkeypatch.chdir(folder)
@@ -162,7 +162,16 @@ def test_the_loading_snippet_gives_what_the_library_gives(tmp_path, monkeypatch,
     exec(re.search(r"```python\n(.*?)```", page(folder), re.DOTALL)[1], names)
     sae = Sae.load(folder / names["path"])
     torch.testing.assert_close(names["latents"], sae.encode(names["x"]))
-    torch.testing.assert_close(names["x_hat"], sae(names["x"]))
+    torch.testing.assert_close(names["y_hat" if sae.is_transcoder else "x_hat"], sae(names["x"]))
+
+
+def test_a_release_of_transcoders_says_so(tmp_path):
+    text = page(Run(tmp_path, "transcoder").publish())
+    assert ": transcoders on base-1b" in text.splitlines()[text.splitlines().index("---", 1) + 1]
+    assert "A transcoder for 2 layers of" in text and "(from `mlp_in` to `mlp_out`), each" in text
+    assert "| Site | `mlp_in`, 8 dimensions |\n| Target | `mlp_out`, 6 dimensions |\n" in text
+    assert "| Architecture | TopK, with a skip connection |\n| Expansion factor | 4: 32 latents per layer |" in text
+    assert front_matter(text)["tags"][0] == "transcoder" and "autoencoder" not in text
 
 
 def test_the_config_shown_is_one_that_runs_and_hides_folders(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.hub import refuse
+from sae_atlas.saes.archive import read_npz
 
 SAE_FILE = "sae_layer{layer:02d}_{snapshot}.pt"
 # format -> where an SAE lies in its release, if that is always the same
@@ -14,6 +15,7 @@ FILES = {
     "sparsify": "layers.{layer}",
     "dictionary_learning": None,
     "erdos": SAE_FILE,
+    "gemma_scope": None,
 }
 # format -> the files in an SAE's folder: a small one, which states its sizes, and its tensors; the others are one file
 PAIRS = {
@@ -92,6 +94,8 @@ def _sizes_in(path: Path, kind: str) -> tuple[int, int]:
         raise AtlasError(f"{path}: is not there; check pretrained.path and pretrained.file")
     if kind in PAIRS:
         d_sae, d_in = stated_sizes(kind, json.loads(path.read_text(encoding="utf-8"))).values()
+    elif kind == "gemma_scope":
+        d_in, d_sae = read_npz(path, "Fetch it again.")["W_enc"].shape
     else:
         from sae_atlas.saes.checkpoint import load_tensors
 

@@ -11,7 +11,7 @@ from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import HubId, Real, Revision, Section, Switch, Text, Whole, Words, is_used, key, later
 from sae_atlas.config.layers import WIDTHS, stated
-from sae_atlas.config.published import FILES
+from sae_atlas.config.published import FILES, PAIRS
 from sae_atlas.saes.architectures import ARCHITECTURES, users
 from sae_atlas.sites import SITES
 from sae_atlas.training.recipe import CONVENTIONS, contradictions
@@ -145,8 +145,8 @@ class Pretrained(Section):
     revision: Revision = key("branch, tag or commit", otherwise="`main`", used_by=["hub"])
     path: Text = key("folder of the release", needed_by=["local"])
     format: Literal[*FILES] = key(
-        "how they are written: `atlas` (a release made here), `saelens`, `sparsify`, `dictionary_learning` or `erdos` (the "
-        "published Pythia-410M runs)"
+        "how they are written: `atlas` (a release made here), `saelens`, `sparsify`, `dictionary_learning`, `erdos` (the "
+        "published Pythia-410M runs) or `gemma_scope` (its params.npz)"
     )
     file: Text = key(
         "the SAE's file or folder in the release, with `{layer}` or `{layer:02d}` in it, and with `{snapshot}` if there is one "
@@ -186,7 +186,10 @@ def published_problems(recipe: Published, where: str):
         yield f"{where}.path: {pretrained.path!r} lies under a name with a brace, which Snakemake fills in; rename the folder"
     file, where = pretrained.file or FILES[pretrained.format], f"{where}.file"
     if file is None:
-        yield f"{where}: missing; format `{pretrained.format}` needs it, such as blocks.{{layer}}.hook_resid_post"
+        example = (
+            "blocks.{layer}.hook_resid_post" if pretrained.format in PAIRS else "layer_{layer}/width_16k/params.npz"
+        )
+        yield f"{where}: missing; format `{pretrained.format}` needs it, such as {example}"
         return
     try:
         fields = [field for _, *field, _ in Formatter().parse(file) if field[0] is not None]
@@ -213,9 +216,7 @@ def width_problems(recipes: dict, base_model: Model, activations: Activations):
 
 
 def transcoder_problems(recipes: dict, activations: Activations):
-    """Lines for what only transcoders have, and for what they do not have."""
+    """Lines for what only transcoders have."""
     for name, recipe in recipes.items():
         if activations.target is None and getattr(recipe, "skip", False):
             yield f"recipes.{name}.skip: only a transcoder has a skip connection; remove it or name activations.target"
-        if activations.target is not None and isinstance(recipe, Published):
-            yield f"recipes.{name}.pretrained: published transcoders are not read here; remove activations.target"

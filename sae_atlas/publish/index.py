@@ -14,6 +14,7 @@ from sae_atlas.publish.cards.markdown import escape, number
 from sae_atlas.publish.cards.names import PUBLISHED, parse_sae_name, spelled_site, width
 from sae_atlas.publish.formats import saelens
 from sae_atlas.saes.checkpoint import load_checkpoint
+from sae_atlas.saes.sae import Sae
 
 INDEX_COLUMNS = ("base", "site", "layer", "recipe", "expansion", "tokens", "L0", "FVU", "CE recovered", "sha256")
 TEMPLATE = Path(__file__).parent / "cards" / "templates" / "model_card.md.jinja"
@@ -47,7 +48,8 @@ def index(models: str | Path) -> str:
 def _row(config: dict) -> tuple:
     metrics = (config["metrics"][metric]["value"] for metric in ("l0", "fvu", "ce_recovered"))
     recipe, weights = config["recipe"], config["files_sha256"]["model.pt"]
-    names = (config["base_model"]["name"], config["site"], config["layer"], recipe["name"], recipe["expansion"])
+    site = " → ".join(config[key] for key in ("site", "target") if key in config)
+    names = (config["base_model"]["name"], site, config["layer"], recipe["name"], recipe["expansion"])
     return (*names, config["tokens"], *metrics, weights[:12])
 
 
@@ -77,6 +79,7 @@ def _said(config: dict) -> dict:
     return {
         "base": config["base_model"]["name"],
         "site": config["site"],
+        "target": config.get("target"),
         "layer": config["layer"],
         **width(recipe),
         "tokens": config["tokens"],
@@ -86,7 +89,9 @@ def _said(config: dict) -> dict:
 
 def _disagreements(what: str, where: str, found: dict, said: dict) -> Iterator[str]:
     for key, value in said.items():
-        same = spelled_site(found[key]) == spelled_site(value) if key == "site" else found[key] == value
+        same = found[key] == value
+        if key in ("site", "target") and None not in (found[key], value):
+            same = spelled_site(found[key]) == spelled_site(value)
         if not same:
             yield f"{what} says {key} {found[key]}, config.json says {value}; rename or rebuild {where}"
 
@@ -109,17 +114,21 @@ def _weights(folder: Path, config: dict) -> Iterator[str]:
     checkpoint = load_checkpoint(folder / "model.pt", FETCH)
     own = checkpoint["config"]
     found = {key: own[key] for key in ("tokens", "d_in", "d_sae")} | {
-        key: own["activations"][key] for key in ("site", "layer")
+        key: own["activations"].get(key) for key in ("site", "target", "layer")
     }
-    found |= {"record": own["record"], "expansion": expansion(own["d_sae"], own["d_in"])}
+    found |= {"record": own["record"], "expansion": expansion(own["d_sae"], own["d_in"]), "d_out": own.get("d_out")}
     said = {key: config[key] for key in ("tokens", "d_in", "d_sae", "site", "layer")}
+    said |= {key: config.get(key) for key in ("target", "d_out")}
     said |= {"record": config["records"]["training"], "expansion": config["recipe"]["expansion"]}
     yield from _disagreements("model.pt", folder.name, found, said)
-    pair = saelens.read(folder)["model_state"]
-    state = checkpoint["model_state"]
-    same = all(torch.equal(pair[name], state[name]) for name in ("encoder.weight", "encoder.bias", "decoder.weight"))
-    if not same or not torch.equal(pair["b_pre"], state["b_pre"] + state["decoder.bias"]):
+    if not _same_weights(Sae(**saelens.read(folder)), Sae(**checkpoint)):
         yield "sae_weights.safetensors and model.pt hold different weights; rebuild it"
+
+
+def _same_weights(pair: Sae, sae: Sae) -> bool:
+    names = ["W_enc", "b_enc", "W_dec", "b_dec", "threshold"] + ["W_skip"] * (sae.W_skip is not None)
+    kinds = [(each.is_transcoder, each.W_skip is None, each.k) for each in (pair, sae)]
+    return kinds[0] == kinds[1] and all(torch.equal(getattr(pair, name), getattr(sae, name)) for name in names)
 
 
 def _missing_headings(card: Path) -> Iterator[str]:

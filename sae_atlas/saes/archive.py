@@ -1,4 +1,4 @@
-"""What torch.save wrote, checked before anything in it is read; and read as NumPy arrays.
+"""What torch.save or numpy.savez wrote, checked before anything in it is read; and read as NumPy arrays.
 
 Without torch: to import it takes four times as long as to write a card, for which every SAE has a job.
 """
@@ -63,6 +63,19 @@ def read_checked(path: str | Path, read: Callable[[zipfile.ZipFile], object], re
 def read_arrays(path: str | Path) -> dict:
     """A file of ours as `saes.checkpoint.load_tensors` reads it, with read-only NumPy arrays in place of tensors."""
     return read_checked(path, lambda archive: _Arrays(archive).load())
+
+
+def read_npz(path: str | Path, remedy: str) -> dict[str, np.ndarray]:
+    """The arrays that numpy.savez wrote, by name. Raises AtlasError as read_checked does."""
+
+    def read(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+        arrays = {}
+        for name in archive.namelist():
+            with archive.open(name) as file:
+                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+        return arrays
+
+    return read_checked(path, read, remedy)
 
 
 def pickled(path: str | Path) -> bytes:

@@ -85,38 +85,36 @@ def fold_transcoder(
     """
     (mean, scale), (target_mean, target_scale) = of_input, of_target
     mean, ratio = mean.double(), scale / target_scale
-    W_enc = weights["W_enc"].double() * ratio
-    state = {
-        "encoder.weight": W_enc,
-        "encoder.bias": weights["b_enc"].double() / target_scale - W_enc @ mean,
-        "decoder.weight": weights["W_dec"].T,
-        "decoder.bias": target_mean.double() + weights["b_dec"].double() / target_scale,
-    }
+    W_enc, W_skip = weights["W_enc"].double() * ratio, None
+    b_enc = weights["b_enc"].double() / target_scale - W_enc @ mean
+    b_dec = target_mean.double() + weights["b_dec"].double() / target_scale
     if "W_skip" in weights:
-        state["skip.weight"] = weights["W_skip"].double() * ratio
-        state["decoder.bias"] = state["decoder.bias"] - state["skip.weight"] @ mean
-    if threshold is not None:
-        state["threshold"] = threshold.double() / target_scale
-    return _plain(state)
+        W_skip = weights["W_skip"].double() * ratio
+        b_dec = b_dec - W_skip @ mean
+    threshold = None if threshold is None else threshold.double() / target_scale
+    return model_state(W_enc, b_enc, weights["W_dec"], b_dec, threshold, W_skip, is_transcoder=True)
 
 
 def model_state(
-    W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, threshold: Tensor | None
+    W_enc: Tensor,
+    b_enc: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor,
+    threshold: Tensor | None,
+    W_skip: Tensor | None = None,
+    is_transcoder: bool = False,
 ) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, float32. W_enc, W_dec [d_sae, d_in]; threshold [d_sae] or None."""
-    state = {
-        "b_pre": b_dec,
-        "encoder.weight": W_enc,
-        "encoder.bias": b_enc,
-        "decoder.weight": W_dec.T,
-        "decoder.bias": torch.zeros_like(b_dec),
-    }
+    """The tensors of a checkpoint, float32. W_enc, W_dec [d_sae, d_in]; threshold [d_sae] or None.
+
+    Of a transcoder W_dec [d_sae, d_out] and W_skip [d_out, d_in] or None.
+    """
+    state = {"encoder.weight": W_enc, "encoder.bias": b_enc, "decoder.weight": W_dec.T, "decoder.bias": b_dec}
+    if not is_transcoder:
+        state = {"b_pre": b_dec, **state, "decoder.bias": torch.zeros_like(b_dec)}
+    if W_skip is not None:
+        state["skip.weight"] = W_skip
     if threshold is not None:
         state["threshold"] = threshold
-    return _plain(state)
-
-
-def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     # Each tensor gets memory of its own, in one copy: here a wide decoder is transposed in memory.
     plain = {"dtype": torch.float32, "memory_format": torch.contiguous_format, "copy": True}
     return {name: tensor.detach().to(**plain) for name, tensor in state.items()}

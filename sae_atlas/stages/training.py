@@ -1,6 +1,7 @@
 """An SAE depends on its recipe, on the window's store, and on the snapshot before it; a published one on its files."""
 
 from sae_atlas.config.published import path_in_release
+from sae_atlas.stages.activations import target_of
 from sae_atlas.stages.declare import stage
 
 
@@ -29,6 +30,7 @@ def import_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dic
         "tokens": atlas.tokens_of(recipe, snapshot),
         "base": atlas.config["base_model"]["name"],
         "site": atlas.config["activations"]["site"],
+        **target_of(atlas),
     }
     content = atlas.content("import_sae", recipe=recipe, layer=layer, snapshot=snapshot)
     return settings, {"base_model": atlas.identity("prepare_model"), **content}

@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 import torch
-from random_saes import ARCHITECTURES, D_IN, activations, random_sae
+from random_saes import ARCHITECTURES, D_IN, D_OUT, activations, random_sae, random_transcoder, transcoder_checkpoint
 from rounding import assert_same_function
 
 from benchmarks.stubs import put_in_place
@@ -12,6 +12,7 @@ from sae_atlas.io.files import write_json
 from sae_atlas.publish.formats import dictionary_learning, saelens, sparsify
 from sae_atlas.publish.formats.load import load_sae
 from sae_atlas.publish.formats.metadata import metadata
+from sae_atlas.publish.formats.saelens_pair import write_checkpoint
 
 put_in_place()  # of packages that the peers import and none of this needs
 
@@ -30,6 +31,32 @@ def test_saelens(tmp_path, architecture):
     assert theirs.cfg.metadata.model_name == "owner/base-1b"
 
 
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("architecture", [each for each in ARCHITECTURES if each != "topk"])
+def test_transcoders_of_saelens(tmp_path, architecture, skip):
+    from sae_lens import SAE
+
+    sae, x = random_transcoder(architecture, skip), activations()
+    saelens.write(tmp_path, sae, metadata(sae.config))
+    theirs = SAE.load_from_disk(tmp_path)
+    assert type(theirs).__name__ == f"{'' if architecture == 'relu' else 'JumpReLU'}{'Skip' if skip else ''}Transcoder"
+    assert_same_function(theirs, sae, x)
+    assert (theirs.cfg.metadata.hook_name, theirs.cfg.metadata.hook_name_out) == (
+        "blocks.3.mlp_in",
+        "blocks.3.hook_mlp_out",
+    )
+
+
+def test_saelens_refuses_the_pair_of_a_topk_transcoder_by_its_name(tmp_path):
+    from sae_lens import SAE
+
+    checkpoint = transcoder_checkpoint("topk")
+    arrays = {name: tensor.numpy() for name, tensor in checkpoint["model_state"].items()}
+    write_checkpoint(tmp_path, arrays, checkpoint["config"], metadata(checkpoint["config"]))
+    with pytest.raises(KeyError, match="topk_transcoder"):
+        SAE.load_from_disk(tmp_path)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_dictionary_learning(tmp_path, architecture):
     from dictionary_learning.utils import load_dictionary
@@ -40,23 +67,28 @@ def test_dictionary_learning(tmp_path, architecture):
     assert_same_function(theirs, sae, x)
 
 
-def test_sparsify(tmp_path):
+class Dense:
+    """A SparseCoder whose latents are all there, zeros among them."""
+
+    def __init__(self, coder):
+        self.coder = coder
+
+    def encode(self, x):
+        values, places, _ = self.coder.encode(x)
+        return torch.zeros(len(x), self.coder.num_latents).scatter(1, places, values)
+
+    def __call__(self, x):
+        return self.coder(x).sae_out
+
+
+@pytest.mark.parametrize(
+    "sae", [random_sae("topk"), *(random_transcoder("topk", skip, d_out=D_IN) for skip in (False, True))]
+)
+def test_sparsify(tmp_path, sae):
     from sparsify import SparseCoder
 
-    sae, x = random_sae("topk"), activations()
     sparsify.write(tmp_path, sae, metadata(sae.config))
-    theirs = SparseCoder.load_from_disk(tmp_path)
-
-    class Dense:
-        def encode(self, x):
-            values, places, _ = theirs.encode(x)
-            return torch.zeros(len(x), sae.d_sae).scatter(1, places, values)
-
-        def __call__(self, x):
-            values, places, _ = theirs.encode(x)
-            return theirs.decode(values, places)
-
-    assert_same_function(Dense(), sae, x)
+    assert_same_function(Dense(SparseCoder.load_from_disk(tmp_path)), sae, activations())
 
 
 @pytest.mark.parametrize("kind", ["StandardSAE", "TopKSAE", "JumpReLUSAE", "GatedSAE"])
@@ -74,6 +106,43 @@ def test_what_saelens_saves_is_read(tmp_path, kind):
     torch.testing.assert_close(sae.encode(x), theirs.encode(x), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(sae(x), theirs(x), atol=1e-3, rtol=1e-4)
     assert sae.config["activations"]["site"] == "mlp_out" and sae.config["activations"]["layer"] == 2
+
+
+@pytest.mark.parametrize("kind", ["Transcoder", "SkipTranscoder", "JumpReLUTranscoder", "JumpReLUSkipTranscoder"])
+def test_transcoders_that_saelens_saves_are_read(tmp_path, kind):
+    from sae_lens.saes import transcoder
+
+    torch.manual_seed(0)
+    config = getattr(transcoder, f"{kind}Config")(d_in=D_IN, d_out=D_OUT, d_sae=48, apply_b_dec_to_input=False)
+    theirs = getattr(transcoder, kind)(config)
+    for parameter in theirs.parameters():
+        parameter.data = torch.randn_like(parameter)
+    theirs.cfg.metadata.hook_name, theirs.cfg.metadata.hook_name_out = (
+        "blocks.2.hook_resid_mid",
+        "blocks.2.hook_mlp_out",
+    )
+    theirs.save_model(tmp_path)
+    sae, x = load_sae(tmp_path), activations()
+    torch.testing.assert_close(sae.encode(x), theirs.encode(x), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(sae(x), theirs(x), atol=1e-3, rtol=1e-4)
+    said = sae.config["activations"]
+    assert (said["site"], said["target"], said["layer"]) == ("resid_mid", "mlp_out", 2)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_transcoders_that_sparsify_saves_are_read(tmp_path, skip):
+    from sparsify import SparseCoder, SparseCoderConfig
+
+    torch.manual_seed(0)
+    theirs = SparseCoder(D_IN, SparseCoderConfig(num_latents=48, k=5, transcode=True, skip_connection=skip))
+    for parameter in theirs.parameters():
+        parameter.data = torch.randn_like(parameter)
+    theirs.save_to_disk(tmp_path / "layers.2.mlp")
+    sae, x = load_sae(tmp_path / "layers.2.mlp"), activations()
+    torch.testing.assert_close(sae.encode(x), Dense(theirs).encode(x), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(sae(x), theirs(x).sae_out, atol=1e-3, rtol=1e-4)
+    said = sae.config["activations"]
+    assert (said["site"], said["target"], said["layer"]) == ("mlp_in", "mlp_out", 2)
 
 
 def test_what_sparsify_saves_is_read(tmp_path):

@@ -86,10 +86,18 @@ def _card(name: str, origin: Origin, measured: Measured, weights: str, date: str
         l0=rows["l0"],
         rows=[{**row, "name": name_of(metric)} for metric, row in rows.items()],
         limitations=list(_limitations(origin, measured)),
+        export=_instead_of_saelens(config),
         sha256=weights,
         date=date,
         author=author,
     )
+
+
+def _instead_of_saelens(config: dict) -> str | None:
+    """The format of `sae-atlas export` for a TopK transcoder, which SAELens cannot load; sparsify can where d_out is d_in."""
+    if "d_out" not in config or ARCHITECTURES[config["recipe"]["architecture"]].inference != "topk":
+        return None
+    return "sparsify" if config["d_out"] == config["d_in"] else "safetensors"
 
 
 def _config(name: str, origin: Origin, measured: Measured, date: str, files: dict) -> dict:

@@ -24,6 +24,10 @@ from sae_atlas.saes.architectures import ARCHITECTURES, sparsity_words
 
 FLOORS = "8_loss_floor_predictions.png"
 AT_THE_TOP = ("1_training_curves.png", "2_metrics_heatmap.png", FLOORS)  # these have their place in the template
+TAGS = {
+    "SAE": ("sparse-autoencoder", "sae"),
+    "transcoder": ("transcoder",),
+}  # by which the hub finds what others published
 QUALITY = ("ce_recovered", "ce_increase", "fvu", "l0", "dead_share")
 
 
@@ -90,12 +94,13 @@ def _page(
     return fill(
         "release.md.jinja",
         name=name,
-        front_matter=as_yaml(_front_matter(origin, licence, values)),
+        front_matter=as_yaml(_front_matter(origin, licence, values, first.kind)),
         origin=origin,
         base_link=Plain(f"[{escape(origin.hub_id)}](https://huggingface.co/{origin.hub_id})")
         if origin.hub_id
         else origin.base,
         site=first.site,
+        target=first.target,
         config=first.config,
         recipe=values,
         layers=layers,
@@ -130,13 +135,13 @@ def _words(picture: str) -> str:
     return Path(picture).stem.partition("_")[2].replace("_", " ").capitalize()
 
 
-def _front_matter(origin: Origin, licence: str, recipe: dict) -> dict:
+def _front_matter(origin: Origin, licence: str, recipe: dict, kind: str) -> dict:
     """What the hub reads: https://huggingface.co/docs/hub/model-cards."""
     matter = {
         "license": licence,
         "base_model": origin.hub_id or origin.base,
         "library_name": "pytorch",
-        "tags": ["sparse-autoencoder", "sae", "interpretability", "sae-atlas", recipe["architecture"], origin.base],
+        "tags": [*TAGS[kind], "interpretability", "sae-atlas", recipe["architecture"], origin.base],
     }
     if origin.corpus["text"]["source"] == "hub":
         matter["datasets"] = [origin.corpus["text"]["id"]]

@@ -48,8 +48,12 @@ CLASSES = {
 def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
     """TopK as AutoEncoderTopK, ReLU as AutoEncoderNew, all with a threshold as JumpReluAutoEncoder.
 
-    The last two encode x itself, so the decoder bias moves into the encoder's.
+    The last two encode x itself, so the decoder bias moves into the encoder's. Raises AtlasError for a transcoder.
     """
+    if sae.is_transcoder:
+        raise AtlasError(
+            "dictionary_learning has SAEs only, this is a transcoder; choose saelens, sparsify or safetensors"
+        )
     folder = Path(folder)
     bias = (sae.b_enc.double() - sae.b_dec.double() @ sae.W_enc.double()).float()
     if sae.inference == "topk":

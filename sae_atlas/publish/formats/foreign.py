@@ -87,8 +87,8 @@ def check_stated(path: Path, stated: Mapping[str, object], tensors: Iterable[obj
 def checked(
     path: Path, tensors: Mapping[str, object], shapes: Shapes, later: Shapes | None = None
 ) -> dict[str, Tensor]:
-    """The tensors in float32. shapes: name -> `("d_sae", "d_in")`; the biases, of one dimension, give the sizes. later: of
-    tensors that the format did not have from the start.
+    """The tensors in float32. shapes: name -> `("d_sae", "d_in")`; the biases, of one dimension, give the sizes, the first
+    matrix those that no bias has. later: of tensors that the format did not have from the start.
 
     Raises AtlasError for a tensor that is missing, unknown, of another shape (as where encoder and decoder are swapped) or
     not finite.
@@ -102,17 +102,22 @@ def checked(
     sizes: dict[str, int] = {}
     for name, shape in sorted(shapes.items(), key=lambda item: len(item[1])):
         have = tuple(tensors[name].shape)
-        if len(shape) == 1 and len(have) == 1:
-            sizes.setdefault(shape[0], have[0])
-        wanted = tuple(sizes.get(side, side) for side in shape)
-        if have != wanted:
-            swapped = "; encoder and decoder are swapped or transposed" if have == wanted[::-1] else ""
+        if not _fits(have, shape, sizes):
+            swapped = "; encoder and decoder are swapped or transposed" if _fits(have[::-1], shape, sizes) else ""
+            wanted = tuple(sizes.get(side, side) for side in shape)
             raise AtlasError(f"{path}: {name} has shape {have}, expected {' x '.join(shape)} = {wanted}{swapped}")
+        sizes |= zip(shape, have, strict=True)
         if tensors[name].nbytes > tensors[name].untyped_storage().nbytes():
             raise AtlasError(f"{path}: {name} repeats few numbers to shape {have}; no weights do")
         if not torch.isfinite(tensors[name]).all():
             raise AtlasError(f"{path}: {name} holds values that are not finite")
     return {name: tensors[name].detach().to(torch.float32) for name in shapes}
+
+
+def _fits(have: tuple[int, ...], shape: tuple[str, ...], sizes: dict[str, int]) -> bool:
+    return len(have) == len(shape) and all(
+        sizes.get(side, number) == number for side, number in zip(shape, have, strict=True)
+    )
 
 
 def checkpoint(
@@ -125,29 +130,36 @@ def checkpoint(
     k: int | None = None,
     threshold: Tensor | None = None,
     centred: bool = True,
+    is_transcoder: bool = False,
+    W_skip: Tensor | None = None,
     activations: dict,
     tokens: int | None = None,
     stated: dict,
 ) -> dict:
     """Our checkpoint (sae_atlas/saes/checkpoint.py) of W_enc, W_dec [d_sae, d_in]: `{model_state, config, stats}`.
 
-    centred: does the encoder read x - b_dec? If not, its bias is moved so that it does. activations: site, layer and base
+    centred: does the encoder of an SAE read x - b_dec? If not, its bias is moved so that it does; that of a transcoder, with
+    W_dec [d_sae, d_out] and W_skip [d_out, d_in] or None, reads x. activations: site, target of a transcoder, layer and base
     model as far as the file says; stated: what else it says of itself.
     """
     d_sae, d_in = W_enc.shape
-    if not centred:
+    if not (centred or is_transcoder):
         b_enc = (b_enc.double() + W_enc.double() @ b_dec.double()).float()
     recipe = {"architecture": architecture} | ({"k": k} if k is not None else {})
+    recipe |= {"skip": True} if W_skip is not None else {}
+    target = {"target": None} if is_transcoder else {}
     config = {
         "recipe": recipe,
         "d_in": d_in,
         "d_sae": d_sae,
         "tokens": tokens,
         "normaliser": {"scale": 1.0},
-        "activations": {"base_model": {}, "site": None, "layer": None} | activations,
+        "activations": {"base_model": {}, "site": None, "layer": None} | target | activations,
         "stated": stated,
     }
-    return {"model_state": model_state(W_enc, b_enc, W_dec, b_dec, threshold), "config": config, "stats": {}}
+    config |= {"d_out": len(b_dec)} if is_transcoder else {}
+    state = model_state(W_enc, b_enc, W_dec, b_dec, threshold, W_skip, is_transcoder)
+    return {"model_state": state, "config": config, "stats": {}}
 
 
 def site_and_layer(path: Path, key: str, hook: object, layer: object = None) -> dict:
@@ -162,3 +174,12 @@ def site_and_layer(path: Path, key: str, hook: object, layer: object = None) -> 
     if layer not in (None, parsed[1]):
         raise AtlasError(f"{path}: {key} is {hook!r}, but its layer {layer!r}; correct which of them is wrong")
     return dict(zip(("site", "layer"), parsed, strict=True))
+
+
+def with_target(path: Path, key: str, hook: object, read: dict) -> dict:
+    """`activations` of a transcoder: what it reads (site_and_layer), and the target by the hook's name under `key`.
+
+    Raises AtlasError where the target lies in another layer.
+    """
+    predicted = site_and_layer(path, key, hook, read["layer"])
+    return {"site": read["site"], "target": predicted["site"], "layer": predicted["layer"]}

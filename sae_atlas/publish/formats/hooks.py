@@ -10,6 +10,7 @@ NO_HOOK = "mlp_in"
 HOOKS = tuple(site for site in SITES if site != NO_HOOK)
 HOOK = re.compile(rf"blocks\.(\d+)\.(?:hook_({'|'.join(HOOKS)})|({NO_HOOK}))")
 PARTS = {"mlp": "mlp_out", "attn": "attn_out", "attention": "attn_out", "self_attn": "attn_out"}
+READ_BY = {"mlp_out": "mlp_in", "resid_post": "resid_pre"}  # site of a module's output -> that of its input
 
 
 def module_path(sites: dict | None, site: str, layer: int) -> str | None:
@@ -34,7 +35,9 @@ def hook_name(site: str, layer: int) -> str:
 
 
 def parse_hook(name: str) -> tuple[str, int] | None:
-    """(site, layer) of a TransformerLens hook or a module path (`gpt_neox.layers.3.mlp`); None where it is neither."""
+    """(site, layer) of a TransformerLens hook or a module path (`gpt_neox.layers.3.mlp`), before which `in:` may stand for what
+    goes into the module; None where it is neither.
+    """
     match = HOOK.fullmatch(name)
     if match:
         return match[2] or match[3], int(match[1])
@@ -43,6 +46,13 @@ def parse_hook(name: str) -> tuple[str, int] | None:
     if not number:
         return None
     inside = parts[number + 1 :]
-    if not inside or (inside[0] in PARTS and len(inside) == 1):
+    is_output = not name.startswith(MODULE_INPUT)
+    if is_output and (not inside or (inside[0] in PARTS and len(inside) == 1)):
         return (PARTS[inside[0]] if inside else "resid_post"), int(parts[number])
     return ".".join([*parts[:number], "{layer}", *inside]), int(parts[number])
+
+
+def input_of(hook: str) -> str:
+    """The hook of what goes into the module whose output is named by `hook`, a module path with a layer in it."""
+    site, layer = parse_hook(hook)
+    return hook_name(READ_BY[site], layer) if site in READ_BY else f"{MODULE_INPUT}{hook}"

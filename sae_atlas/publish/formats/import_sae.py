@@ -1,4 +1,4 @@
-"""Take over an SAE that others published: fetch it, check it against the config, write it as a checkpoint."""
+"""Take over an SAE or transcoder that others published: fetch it, check it against the config, write it as a checkpoint."""
 
 import re
 from pathlib import Path
@@ -24,28 +24,28 @@ def import_sae(
     tokens: int,
     base: str,
     site: str,
+    target: str | None = None,
 ) -> None:
-    """Write the `checkpoint` of an SAE of a recipe with `pretrained`.
+    """Write the `checkpoint` of an SAE of a recipe with `pretrained`; with a `target` that of a transcoder.
 
     where: its file or folder, in the repository or on disk (config.published). tokens: those of the SAE's name; base: name
     of the base model. Raises AtlasError if the SAE cannot be had, is damaged, or states anything else than the config does.
     """
     model = read_json(base_model)
     path, hashes = _fetch(recipe["pretrained"], where)
-    sae = read(path, recipe["pretrained"]["format"])
+    sae = read(path, recipe["pretrained"]["format"], is_transcoder=target is not None)
     config = sae["config"]
-    _check(path, config, recipe, layer, site, {base, model["source"].split()[-1]}, model["d_model"])
+    trained_on = {"site": site, **({"target": target} if target else {}), "layer": layer}
+    _check(path, config, recipe, trained_on, {base, model["source"].split()[-1]}, model["d_model"])
     said = config.get("tokens")
     logger.info("%s: %d -> %d latents, says it saw %s tokens", path, config["d_in"], config["d_sae"], said or "?")
     stated = {key: value for key, value in config.get("stated", {}).items() if isinstance(value, (str, int, float))}
     config = {
-        "recipe": recipe,
-        "d_in": config["d_in"],
-        "d_sae": config["d_sae"],
+        "recipe": recipe | ({"skip": True} if "skip.weight" in sae["model_state"] else {}),
+        **{key: config[key] for key in ("d_in", "d_sae", "d_out") if key in config},
         "tokens": tokens,
         "normaliser": {"scale": config["normaliser"]["scale"]},
-        "activations": {"base_model": {key: model.get(key) for key in ("source", "revision")}}
-        | {"site": site, "layer": layer},
+        "activations": {"base_model": {key: model.get(key) for key in ("source", "revision")}} | trained_on,
         "stated": stated,
         "files_sha256": hashes,
         "record": current_record(),
@@ -93,20 +93,25 @@ def _check_listed_sum(file: Path, digest: str, name: str) -> None:
         )
 
 
-def _check(path: Path, config: dict, recipe: dict, layer: int, site: str, names: set[str], d_model: int) -> None:
+def _check(path: Path, config: dict, recipe: dict, trained_on: dict, names: set[str], d_model: int) -> None:
+    """trained_on: site, layer and, of transcoders, target, as the config has them."""
     own, activations = config["recipe"], config["activations"]
+    if "d_out" in config and "target" not in trained_on:
+        raise AtlasError(f"{path}: is a transcoder, the config's are SAEs; name what it predicts as activations.target")
+    if "d_out" not in config and "target" in trained_on:
+        raise AtlasError(f"{path}: is an SAE, the config's are transcoders; remove activations.target")
     source = (activations["base_model"] or {}).get("source")
     said = {
         "architecture": (own["architecture"], recipe["architecture"]),
         "k": (k := own.get("k", config.get("stated", {}).get("k")), recipe.get("k", k)),
         "number of latents": (config["d_sae"], recipe.get("d_sae", config["d_sae"])),
         "expansion": (config["d_sae"] / config["d_in"], recipe["expansion"]),
-        "layer": (activations["layer"], layer),
-        "site": (activations["site"], site),
-        "input dimension": (config["d_in"], d_model if site in SITES else config["d_in"]),
+        **{key: (activations[key], ours) for key, ours in trained_on.items()},
+        "input dimension": (config["d_in"], d_model if trained_on["site"] in SITES else None),
+        "output dimension": (config.get("d_out"), d_model if trained_on.get("target") in SITES else None),
     }
     for key, (theirs, ours) in said.items():
-        if theirs is not None and theirs != ours:
+        if None not in (theirs, ours) and theirs != ours:
             raise AtlasError(f"{path}: its {key} is {theirs}, the config's {ours}; correct the config or the file")
     bare = {name.rsplit("/", 1)[-1].lower() for name in names}
     if source and source.split()[-1].rsplit("/", 1)[-1].lower() not in bare:

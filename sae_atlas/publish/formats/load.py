@@ -4,25 +4,27 @@ from pathlib import Path
 
 from sae_atlas.io.errors import FETCH, AtlasError, listed, reason
 from sae_atlas.io.files import read_json, sha256
-from sae_atlas.publish.formats import dictionary_learning, erdos, one_file, saelens, sparsify
+from sae_atlas.publish.formats import dictionary_learning, erdos, gemma_scope, one_file, saelens, sparsify
 from sae_atlas.publish.formats.metadata import metadata
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors
 from sae_atlas.saes.sae import Sae
 
-FORMATS = ("atlas", "saelens", "sparsify", "dictionary_learning", "erdos", "safetensors")
+FORMATS = ("atlas", "saelens", "sparsify", "dictionary_learning", "erdos", "gemma_scope", "safetensors")
 FOLDERS = {"saelens": saelens, "sparsify": sparsify, "dictionary_learning": dictionary_learning}
+FILES = {".safetensors": "safetensors", ".npz": "gemma_scope"}
 READERS = {**FOLDERS, "erdos": erdos, "safetensors": one_file}
 WRITERS = {**FOLDERS, "safetensors": one_file}
 
 
-def load_sae(path: str | Path) -> Sae:
-    """The SAE of a folder (published here, SAELens, sparsify, dictionary_learning) or a file (.pt, .safetensors).
+def load_sae(path: str | Path, is_transcoder: bool = False) -> Sae:
+    """The SAE or transcoder of a folder (published here, SAELens, sparsify, dictionary_learning) or a file (.pt, .npz,
+    .safetensors).
 
-    Raises AtlasError, one line, for what is damaged, unknown, or another file than its folder or release lists. Nothing
-    in a file is ever run.
+    is_transcoder: of Gemma Scope's .npz, which alone does not say it. Raises AtlasError, one line, for what is damaged,
+    unknown, or another file than its folder or release lists. Nothing in a file is ever run.
     """
     path = Path(path).expanduser()
-    return Sae(**read(path, format_of(path)))
+    return Sae(**read(path, format_of(path), is_transcoder))
 
 
 def export(path: str | Path, kind: str, folder: str | Path) -> None:
@@ -32,12 +34,15 @@ def export(path: str | Path, kind: str, folder: str | Path) -> None:
     WRITERS[kind].write(folder, sae, read_json(pair)["metadata"] if pair.is_file() else metadata(sae.config))
 
 
-def read(path: str | Path, kind: str) -> dict:
-    """The checkpoint `{model_state, config, stats}` of an SAE in a format of FORMATS."""
+def read(path: str | Path, kind: str, is_transcoder: bool = False) -> dict:
+    """The checkpoint `{model_state, config, stats}` of an SAE or transcoder in a format of FORMATS.
+
+    is_transcoder: of Gemma Scope's, which do not say it.
+    """
     path = Path(path)
-    if kind in READERS:
+    if kind in READERS or kind == "gemma_scope":
         try:
-            return READERS[kind].read(path)
+            return gemma_scope.read(path, is_transcoder) if kind == "gemma_scope" else READERS[kind].read(path)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # values of a wrong kind
             raise AtlasError(f"{path}: damaged ({reason(error)}); fetch it again") from error
     if path.is_dir():
@@ -59,8 +64,8 @@ def format_of(path: Path) -> str:
             if all((path / name).is_file() for name in module.FILES):
                 return kind
         raise AtlasError(f"{path}: holds no SAE; supported formats are {listed(FORMATS)}")
-    if path.suffix == ".safetensors":
-        return "safetensors"
+    if path.suffix in FILES:
+        return FILES[path.suffix]
     config = load_tensors(path, "Fetch it again.").get("config")
     return "atlas" if isinstance(config, dict) and "recipe" in config else "erdos"
 

@@ -9,6 +9,7 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
     """Of a checkpoint's `config`. Without `origin` (base model and text of its run) only what is in the checkpoint."""
     activations, recipe = config["activations"], config["recipe"]
     site, layer, model = activations["site"], activations["layer"], activations["base_model"]
+    target = activations.get("target")
     source = model.get("source") or ""
     values = {
         "model_name": source.removeprefix("hub ") or None,
@@ -16,8 +17,10 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
         "model_revision": model.get("revision"),
         "model_weights_sha256": model.get("weights_sha256"),
         "hook_name": hook_name(site, layer) if site else None,
+        "hook_name_out": hook_name(target, layer) if target else None,
         "hook_layer": layer,
         "site": site,
+        "target": target,
         "architecture_trained": recipe["architecture"],
         "expansion": expansion(config["d_sae"], config["d_in"]),
         "training_tokens": config.get("tokens"),
@@ -29,6 +32,7 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
             "model_name": origin.hub_id or origin.base,
             "model_class_name": "AutoModelForCausalLM",
             "hf_hook_name": module_path(origin.model.get("sites"), site, layer),
+            "hf_hook_name_out": module_path(origin.model.get("sites"), target, layer) if target else None,
         }
     if "pretrained" in recipe:
         values["published"] = recipe["pretrained"]

@@ -16,11 +16,13 @@ from sae_atlas.publish.formats.foreign import (
     refuse_unknown,
     require,
     site_and_layer,
+    with_target,
 )
-from sae_atlas.publish.formats.saelens_pair import FILES, write_pair
+from sae_atlas.publish.formats.saelens_pair import FILES, TRANSCODERS, write_pair
 from sae_atlas.saes.sae import Sae
 
 SHAPES = {"W_enc": ("d_in", "d_sae"), "b_enc": ("d_sae",), "W_dec": ("d_sae", "d_in"), "b_dec": ("d_in",)}
+OF_TRANSCODERS = SHAPES | {"W_dec": ("d_sae", "d_out"), "b_dec": ("d_out",)}
 READ = ("architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input", "rescale_acts_by_decoder_norm", "metadata")
 # Keys with the values of them that we compute; the first is meant where the key is absent. Before version 6 there were more.
 ONLY = {
@@ -45,9 +47,15 @@ HARMLESS = (
 
 
 def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
-    """The pair (saelens_pair.py)."""
+    """The pair (saelens_pair.py). Raises AtlasError for a transcoder that SAELens cannot load."""
+    if sae.is_transcoder and sae.k is not None:
+        raise AtlasError(
+            "SAELens has no TopK transcoder; choose sparsify, or safetensors where input and target differ in dimensions"
+        )
     tensors = {name: getattr(sae, name).numpy() for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
-    write_pair(folder, tensors, sae.inference, sae.k, metadata)
+    if sae.W_skip is not None:
+        tensors["W_skip"] = sae.W_skip.numpy()
+    write_pair(folder, tensors, sae.inference, sae.k, metadata, sae.is_transcoder)
 
 
 def read(folder: str | Path) -> dict:
@@ -55,19 +63,22 @@ def read(folder: str | Path) -> dict:
     folder = Path(folder)
     path, weights = folder / FILES[0], folder / FILES[1]
     config = _as_in_6(path, read_config(path))
-    kind = require(path, config, "architecture", ("standard", "topk", "jumprelu", "gated"))
+    name = require(path, config, "architecture", ("standard", "topk", "jumprelu", "gated", *TRANSCODERS))
+    is_transcoder, (kind, has_skip) = name in TRANSCODERS, TRANSCODERS.get(name, (name, False))
     only = ONLY | {key: ("topk" if kind == "topk" else "relu", None) for key in ("activation_fn", "activation_fn_str")}
     about, model = config["metadata"], config["metadata"].get("model_from_pretrained_kwargs") or {}
-    only_read = ONLY_READ | {"hook_name_out": (None, about.get("hook_name"))}
+    only_read = ONLY_READ | ({} if is_transcoder else {"hook_name_out": (None, about.get("hook_name"))})
     for said, keys in ((config, only), (about, only_read)):
         for key, allowed in keys.items():
             require(path, said, key, allowed)
     # TransformerLens can take the mean out of all that is written to the stream; transformers has the stream as it is.
     require(path, model, "center_writing_weights", (False, None))
-    centred = require(path, config, "apply_b_dec_to_input", (True, False))
+    centred = require(path, config, "apply_b_dec_to_input", (False,) if is_transcoder else (True, False))
     require(path, config, "rescale_acts_by_decoder_norm", (False, True, None) if kind == "topk" else (False, None))
-    refuse_unknown(path, config, (*READ, *only, *HARMLESS))
-    shapes = dict(SHAPES)
+    refuse_unknown(path, config, (*READ, *only, *HARMLESS, *(["d_out"] if is_transcoder else [])))
+    shapes = dict(OF_TRANSCODERS if is_transcoder else SHAPES)
+    if has_skip:
+        shapes["W_skip"] = ("d_out", "d_in")
     if kind == "jumprelu":
         shapes["threshold"] = ("d_sae",)
     if kind == "gated":
@@ -76,7 +87,8 @@ def read(folder: str | Path) -> dict:
     tensors = checked(weights, read_safetensors(weights), shapes, later={"scaling_factor": ("d_sae",)})
     if not torch.all(tensors.get("scaling_factor", torch.ones(1)) == 1):
         raise AtlasError(f"{weights}: scaling_factor is not 1; fold it into the decoder with the SAELens that wrote it")
-    check_stated(path, stated_sizes("saelens", config), tensors["W_dec"].shape)
+    check_stated(path, stated_sizes("saelens", config), tensors["W_enc"].T.shape)
+    check_stated(path, {"d_out": config.get("d_out")}, tensors["b_dec"].shape)
     encoder, decoder, threshold = tensors["W_enc"].T, tensors["W_dec"], tensors.get("threshold")
     bias = tensors.get("b_enc")
     if kind == "gated":
@@ -85,6 +97,9 @@ def read(folder: str | Path) -> dict:
     if kind == "topk" and config.get("rescale_acts_by_decoder_norm"):
         norms = decoder.norm(dim=1, keepdim=True).clamp(min=torch.finfo(decoder.dtype).tiny)
         encoder, bias, decoder = encoder * norms, bias * norms[:, 0], decoder / norms
+    activations = site_and_layer(path, "hook_name", about.get("hook_name"), about.get("hook_layer"))
+    if is_transcoder:
+        activations = with_target(path, "hook_name_out", about.get("hook_name_out"), activations)
     return checkpoint(
         encoder,
         bias,
@@ -94,8 +109,9 @@ def read(folder: str | Path) -> dict:
         k=k,
         threshold=threshold,
         centred=centred,
-        activations=site_and_layer(path, "hook_name", about.get("hook_name"), about.get("hook_layer"))
-        | {"base_model": {"source": about.get("model_name")}},
+        is_transcoder=is_transcoder,
+        W_skip=tensors.get("W_skip"),
+        activations=activations | {"base_model": {"source": about.get("model_name")}},
         tokens=about.get("training_tokens"),
         stated=about,
     )

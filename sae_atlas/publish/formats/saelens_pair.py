@@ -11,6 +11,16 @@ from sae_atlas.saes.architectures import ARCHITECTURES
 
 FILES = PAIRS["saelens"]
 VERSION = "6.0.0"  # of the format
+# architecture of a transcoder -> (that of the SAE with its activation function, has it a skip connection?). SAELens has none
+# with TopK: a pair is written all the same, for every published folder has one, and SAELens refuses it by its name.
+TRANSCODERS = {
+    "transcoder": ("standard", False),
+    "skip_transcoder": ("standard", True),
+    "jumprelu_transcoder": ("jumprelu", False),
+    "jumprelu_skip_transcoder": ("jumprelu", True),
+    "topk_transcoder": ("topk", False),
+    "topk_skip_transcoder": ("topk", True),
+}
 
 
 def write_checkpoint(folder: str | Path, state: dict[str, np.ndarray], config: dict, metadata: dict) -> None:
@@ -19,29 +29,41 @@ def write_checkpoint(folder: str | Path, state: dict[str, np.ndarray], config: d
         "W_enc": state["encoder.weight"].T,
         "b_enc": state["encoder.bias"],
         "W_dec": state["decoder.weight"].T,
-        "b_dec": state["b_pre"] + state["decoder.bias"],
+        "b_dec": state["decoder.bias"] + state.get("b_pre", 0),
         "threshold": state.get("threshold", np.zeros_like(state["encoder.bias"])),
     }
+    if "skip.weight" in state:
+        arrays["W_skip"] = state["skip.weight"]
     inference = ARCHITECTURES[config["recipe"]["architecture"]].inference
-    write_pair(folder, arrays, inference, config["recipe"].get("k"), metadata)
+    write_pair(folder, arrays, inference, config["recipe"].get("k"), metadata, "d_out" in config)
 
 
 def write_pair(
-    folder: str | Path, arrays: dict[str, np.ndarray], inference: str, k: int | None, metadata: dict
+    folder: str | Path,
+    arrays: dict[str, np.ndarray],
+    inference: str,
+    k: int | None,
+    metadata: dict,
+    is_transcoder: bool,
 ) -> None:
-    """ReLU as `standard`, TopK as `topk`, all with a threshold as `jumprelu`. arrays: W_enc [d_in, d_sae], b_enc, ..."""
+    """ReLU as `standard`, TopK as `topk`, all with a threshold as `jumprelu`; transcoders as in TRANSCODERS.
+
+    arrays: W_enc [d_in, d_sae], b_enc, ... as `saes.sae.Sae` has them; W_skip where there is one.
+    """
     folder = Path(folder)
     kind = {"topk": "topk", "relu": "standard", "threshold": "jumprelu"}[inference]
     if kind != "jumprelu":
         arrays = {name: array for name, array in arrays.items() if name != "threshold"}
     d_in, d_sae = arrays["W_enc"].shape
+    names = {of_transcoder: name for name, of_transcoder in TRANSCODERS.items()}
     config = {
-        "architecture": kind,
+        "architecture": names[kind, "W_skip" in arrays] if is_transcoder else kind,
         "d_in": d_in,
         "d_sae": d_sae,
+        **({"d_out": len(arrays["b_dec"])} if is_transcoder else {}),
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": True,
+        "apply_b_dec_to_input": not is_transcoder,
         "normalize_activations": "none",
         "reshape_activations": "none",
     }
