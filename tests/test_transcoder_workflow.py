@@ -1,5 +1,9 @@
 """Transcoders through the workflow: from mlp_in to mlp_out, with metrics, figures, cards and the explorer."""
 
+import base64
+import gzip
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,7 +117,11 @@ def test_cards_and_pages_say_that_it_is_a_transcoder(atlas):
     config = read_json(sae / "config.json")
     assert (config["site"], config["target"], config["d_out"]) == ("mlp_in", "mlp_out", 32)
     assert "transcoder" in (sae / "model_card.md").read_text().lower()
-    assert "mlp_in → mlp_out" in (folder / "results" / "explorer" / "index.html").read_text()
+    page = (folder / "results" / "index.html").read_text(encoding="utf-8")
+    assert "<h1>Transcoders on small-neox</h1>" in page and "<dt>Site</dt><dd>mlp_in → mlp_out</dd>" in page
+    data = (folder / "results" / "explorer" / "data" / "atlas.js").read_text(encoding="utf-8")
+    packed = data.rpartition('","')[2].rstrip('");\n')
+    assert json.loads(gzip.decompress(base64.b64decode(packed)))["site"] == "mlp_in → mlp_out"
 
 
 def test_latents_promote_tokens_through_their_decoder(atlas):

@@ -289,6 +289,8 @@ def test_mistakes_in_floors_are_told(changes, line):
         ("bielik-topk", 3),
         ("restoration", 2),
         ("scale", 2),
+        ("transcoders", 30),
+        ("pythia-410m-transcoders", 2 * 24 * 6),
     ],
 )
 def test_worked_configs_train(file, trainings):
