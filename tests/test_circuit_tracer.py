@@ -94,3 +94,11 @@ def test_what_circuit_tracer_cannot_compute_is_refused(tmp_path, change, line):
 def test_a_folder_without_a_release_is_named(tmp_path, capsys):
     assert main(["export", str(tmp_path), "circuit_tracer", str(tmp_path / "out")]) == 1
     assert "holds no sae_layer00_final.pt; circuit-tracer reads all layers" in capsys.readouterr().err
+
+
+def test_a_release_is_not_written_into_itself(tmp_path):
+    save_release(tmp_path / "name", "relu", layers=4)
+    of_a_deeper_model(tmp_path / "name")
+    with pytest.raises(AtlasError, match=r"config\.yaml: is not of circuit-tracer's kind .*give another folder"):
+        export_release(tmp_path / "name", tmp_path / "name")
+    assert "base_model" in (tmp_path / "name/config.yaml").read_text()

@@ -49,9 +49,13 @@ def write(folder: str | Path, files: Sequence[str | Path], scan: str) -> None:
     """The transcoders in `files`, those of layers 0, 1, ... in this order. scan: what graphs call them.
 
     Raises AtlasError for what circuit-tracer does not compute: SAEs, TopK, other sites than mlp_in and mlp_out, and layers
-    that differ in width or in having a skip connection.
+    that differ in width or in having a skip connection; and for a folder that holds another config.yaml.
     """
     folder, form = Path(folder), None
+    if (folder / CONFIG).is_file() and "model_kind" not in (read_plain(folder / CONFIG) or {}):
+        raise AtlasError(
+            f"{folder / CONFIG}: is not of circuit-tracer's kind and would be replaced; give another folder"
+        )
     (folder / CONFIG).unlink(missing_ok=True)
     for beyond in set(folder.glob("layer_*.safetensors")) - {_layer_file(folder, layer) for layer in range(len(files))}:
         beyond.unlink()  # of a deeper model: all files of this name are read
