@@ -44,9 +44,10 @@ test: .venv/ready browser slurm
 
 # The long forms of some of them: all of tiny-neox, here and on SLURM, the disk full at every stage, 20 kills, fuzzing for a
 # minute a kind, every Triton kernel at every precision, the benchmarks at toy size, also beside the peers (1.7 GB).
-test-long: .venv/ready .bench-venv/ready browser slurm
+test-long: .venv/ready .bench-venv/ready .circuit-tracer/ready browser slurm
 	SLURM_WHOLE=1 $(BIN)/python -m pytest -m long --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=25
 	.bench-venv/bin/python -m pytest -m long -k "gradients_agree or saelens or trainer" tests/test_benchmarks.py tests/test_quality.py
+	.bench-venv/bin/python -m pytest -m long tests/peers
 
 # What tests/test_golden.py holds the stages' results against, after a stage's version was raised.
 golden: .venv/ready
@@ -89,9 +90,9 @@ audit: .tools-venv/ready
 	.tools-venv/bin/python -m pip install --quiet --disable-pip-version-check pip-licenses==5.5.5 pip-audit==2.10.1
 	touch $@
 
-# What we export, loaded by SAELens, sparsify and dictionary_learning themselves, in the benchmark's environment (1.7 GB), and by
-# transformers 4.
-test-peers: .bench-venv/ready .transformers4/ready
+# What we export, loaded by SAELens, sparsify and dictionary_learning themselves, in the benchmark's environment (1.7 GB), by
+# transformers 4, and by circuit-tracer in one of its own (1.6 GB).
+test-peers: .bench-venv/ready .transformers4/ready .circuit-tracer/ready
 	.bench-venv/bin/python -m pytest tests/peers
 
 lint: .venv/ready
@@ -146,6 +147,12 @@ gpu-check: .venv/ready
 .transformers4/ready: .bench-venv/ready
 	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .transformers4 \
 	transformers==4.57.3 huggingface_hub==0.36.2 tokenizers==0.22.2
+	touch $@
+
+.circuit-tracer/ready: tests/peers/circuit-tracer.lock
+	$(PYTHON) -m venv .circuit-tracer
+	.circuit-tracer/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.circuit-tracer/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/peers/circuit-tracer.lock
 	touch $@
 
 # torch comes first and alone: asked for by anything else, it may be a build of gigabytes.

@@ -7,6 +7,7 @@ import sys
 from sae_atlas.io.errors import AtlasError
 
 WRITTEN = ("saelens", "sparsify", "dictionary_learning", "safetensors")
+ALL_LAYERS = "circuit_tracer"  # a format that holds the transcoders of all layers
 
 
 def _summary(chosen: argparse.Namespace) -> None:
@@ -63,9 +64,14 @@ def _latents(chosen: argparse.Namespace) -> None:
 
 
 def _export(chosen: argparse.Namespace) -> None:
-    from sae_atlas.publish.formats.load import export
+    if chosen.format == ALL_LAYERS:
+        from sae_atlas.publish.formats.circuit_tracer import export_release
 
-    export(chosen.sae, chosen.format, chosen.folder)
+        export_release(chosen.sae, chosen.folder)
+    else:
+        from sae_atlas.publish.formats.load import export
+
+        export(chosen.sae, chosen.format, chosen.folder)
 
 
 def _push(chosen: argparse.Namespace) -> None:
@@ -113,8 +119,12 @@ def main(arguments: list[str] | None = None) -> int:
     latents.add_argument("--rows", type=int, default=10)
     latents.set_defaults(run=_latents)
     export = commands.add_parser("export", help="write an SAE in the format of another library")
-    export.add_argument("sae", help="a published folder, a checkpoint, or an SAE in any format that is read")
-    export.add_argument("format", choices=WRITTEN)
+    export.add_argument(
+        "sae",
+        help="a published folder, a checkpoint, or an SAE in any format that is read; for circuit_tracer a release folder of "
+        "transcoders",
+    )
+    export.add_argument("format", choices=(*WRITTEN, ALL_LAYERS))
     export.add_argument("folder", help="where its files go")
     export.set_defaults(run=_export)
     push = commands.add_parser("push", help="publish a release folder, or the folder of one SAE, on the hub")
