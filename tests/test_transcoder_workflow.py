@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 import sae_atlas
+from sae_atlas.__main__ import main
 from sae_atlas.io.files import read_json
 from sae_atlas.metrics.held_out import open_held_out
 from sae_atlas.sites import hooks
 from workflow import planned, small, snakemake
 
-LAYERS = [0, 1, 2]
+LAYERS = [0, 1, 2, 3]
 SIZES = {"expansion": 4, "k": 4, "batch": 128, "warmup": 2, "decay": 0, "learning_rate": 0.003}
 
 
@@ -88,12 +90,12 @@ def test_one_replaced_layer_is_what_its_evaluation_measured(atlas, recipe):
     """The first row of the curve runs the whole model, the evaluation starts at the layer: the same losses."""
     folder, _ = atlas
     table = pd.read_parquet(folder / f"results/metrics/{recipe}/replaced_layers.parquet")
-    assert sorted(table["layers"].unique()) == [1, 2, 3]
+    assert sorted(table["layers"].unique()) == [1, 2, 3, 4]
     one, of_layer = table.query("layers == 1").set_index("metric"), metrics_of(folder, recipe, 0)
     for metric in ("ce_sae", "ce_zero", "ce_increase", "kl"):
         assert one.value[metric] == pytest.approx(of_layer.value[metric], rel=1e-4, abs=1e-6)
         assert one.low[metric] <= one.value[metric] <= one.high[metric]
-    assert table.query("metric == 'ce_sae'").value.nunique() == 3
+    assert table.query("metric == 'ce_sae'").value.nunique() == 4
 
 
 def test_patch_puts_the_transcoder_in_the_mlps_place(atlas):
@@ -130,6 +132,25 @@ def test_latents_promote_tokens_through_their_decoder(atlas):
     assert all(len(row) > 0 for row in table.promoted)
     contexts = pd.read_parquet(folder / "results" / "features" / "skip" / "layer01_contexts.parquet")
     assert len(contexts) and np.isfinite(contexts.activation).all()
+
+
+def test_a_release_goes_to_circuit_tracer_with_what_its_latents_fire_on(atlas, tmp_path):
+    folder, _ = atlas
+    release = folder / "models" / "releases" / "small-neox-saes-x4-batchtopk"
+    assert main(["export", str(release), "circuit_tracer", str(tmp_path)]) == 0
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    assert (config["feature_input_hook"], config["scan"]) == ("mlp.hook_in", "./data/features")
+    table = pd.read_parquet(folder / "results" / "features" / "batchtopk" / "layer01_features.parquet")
+    alive = table[table.alive]
+    assert {path.name for path in (tmp_path / "features").iterdir()} == {
+        f"{(1 + latent) * (2 + latent) // 2 + latent}.json" for latent in alive.latent
+    }
+    row = alive.iloc[0]
+    shown = read_json(tmp_path / "features" / f"{(1 + row.latent) * (2 + row.latent) // 2 + row.latent}.json")
+    best = shown["examples_quantiles"][0]["examples"][0]
+    assert shown["examples_quantiles"][0]["quantile_name"] == "highest activations"
+    assert best["tokens_acts_list"][best["train_token_ind"]] == pytest.approx(row.max_activation, abs=1e-3)
+    assert len(best["tokens"]) == len(best["tokens_acts_list"]) and shown["top_logits"] == list(row.promoted)
 
 
 def test_what_does_not_fit_is_refused_before_any_job(tmp_path):

@@ -1,7 +1,8 @@
 """circuit-tracer: the transcoders of all layers in one folder, layer_{i}.safetensors each, and config.yaml.
 
 A file holds {W_enc [d_sae, d_in], W_dec [d_sae, d_out], b_enc, b_dec}, activation_function.threshold [d_sae] unless it is a
-ReLU transcoder, and W_skip [d_out, d_in] if it has a skip connection. A folder with config.yaml is whole.
+ReLU transcoder, and W_skip [d_out, d_in] if it has a skip connection. A folder with config.yaml is whole. `features/` is what
+its page shows of latents, of the layers whose contexts were looked for (features.for_circuit_tracer).
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from sae_atlas.config.layers import COUNTED, stated
 from sae_atlas.config.limits import read_plain
+from sae_atlas.features.for_circuit_tracer import write_features
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic
 from sae_atlas.publish.cards.facts import as_yaml
@@ -22,10 +24,12 @@ from sae_atlas.saes.sae import Sae
 # Sites under circuit-tracer's names. Its nnsight backend knows them in Llama, Gemma 3 and gpt-oss.
 HOOKS = {"mlp_in": "mlp.hook_in", "mlp_out": "hook_mlp_out"}
 CONFIG = "config.yaml"
+FEATURES = "features"  # the page looks for them in the folder of the graphs, which is this one
 
 
 def export_release(release: str | Path, folder: str | Path) -> None:
-    """Write the final transcoders of a release, models/releases/NAME, as circuit-tracer reads them.
+    """Write the final transcoders of a release, models/releases/NAME, as circuit-tracer reads them, and of the layers that the
+    config's section `features` lists what latents fire on.
 
     Raises AtlasError if layers of the model are missing, and as `write` does.
     """
@@ -42,11 +46,26 @@ def export_release(release: str | Path, folder: str | Path) -> None:
             f"{release}: has no {checkpoint_name(missing[0], 'final')}; circuit-tracer replaces the MLP of every layer: train "
             "them all (activations.layers: all)"
         )
-    write(folder, [release / checkpoint_name(layer, "final") for layer in range(count)], release.resolve().name)
+    features = _write_features(release, Path(folder) / FEATURES)
+    scan = f"./data/{FEATURES}" if features else release.resolve().name
+    write(folder, [release / checkpoint_name(layer, "final") for layer in range(count)], scan)
+
+
+def _write_features(release: Path, folder: Path) -> bool:
+    """What latents fire on, from the results of the run that made the release; whether there is any."""
+    recipes = list((read_plain(release / CONFIG) or {}).get("recipes", {})) if (release / CONFIG).is_file() else []
+    results = release.resolve().parents[2] / "results"
+    tables = sorted((results / "features" / recipes[0]).glob("layer*_contexts.parquet")) if recipes else []
+    for contexts in tables:
+        layer = int(contexts.name.removeprefix("layer").split("_")[0])
+        about = contexts.with_name(contexts.name.replace("contexts", "features"))
+        write_features(contexts, about, results / "base_model" / "provenance.json", folder, layer)
+    return bool(tables)
 
 
 def write(folder: str | Path, files: Sequence[str | Path], scan: str) -> None:
-    """The transcoders in `files`, those of layers 0, 1, ... in this order. scan: what graphs call them.
+    """The transcoders in `files`, those of layers 0, 1, ... in this order. scan: what graphs call them, or where the page finds
+    what they fire on.
 
     Raises AtlasError for what circuit-tracer does not compute: SAEs, TopK, other sites than mlp_in and mlp_out, and layers
     that differ in width or in having a skip connection; and for a folder that holds another config.yaml.
