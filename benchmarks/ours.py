@@ -17,7 +17,8 @@ from sae_atlas.training.train import _Window
 
 class Atlas:
     def __init__(self, work: Work, weights: Weights, threads: int):
-        self.threads = threads
+        self.work, self.threads = work, threads
+        zeros = torch.zeros(work.d_in, device=weights["W_dec"].device)
         keys = {"k": work.l0} if work.kind == "topk" else {"l1": {"coefficient": PENALTY}, "sparsity_warmup": 0}
         self.recipe = Recipe.from_dict(
             complete_recipe(
@@ -28,6 +29,7 @@ class Atlas:
                     "learning_rate": LEARNING_RATE,
                     "warmup": 0,
                     "decay": 0,
+                    "skip": work.skip,
                     **keys,
                 }
             )
@@ -36,11 +38,13 @@ class Atlas:
             weights={name: weight.clone() for name, weight in weights.items()},
             first={name: torch.zeros_like(weight) for name, weight in weights.items()},
             second={name: torch.zeros_like(weight) for name, weight in weights.items()},
-            mean=torch.zeros(work.d_in, device=weights["W_dec"].device),
+            mean=zeros,
             scale=1.0,
             since_fired=torch.zeros(work.d_sae, dtype=torch.int64, device=weights["W_dec"].device),
             penalty=PENALTY if work.kind == "l1" else 0.0,
             density=work.l0 / work.d_sae,
+            target_mean=zeros if work.pairs else None,
+            target_scale=1.0 if work.pairs else None,
         )
         rows = 1000 * work.batch
         reader = SimpleNamespace(rows=rows, d_in=work.d_in, path="benchmark")
@@ -50,7 +54,8 @@ class Atlas:
 
     def gradients(self, x) -> Weights:
         use_threads(self.threads)
-        control = Control(self.state.penalty, density=self.state.density)
+        x, target = self.work.split(x)
+        control = Control(self.state.penalty, target, density=self.state.density)
         grads, _ = self.window.backend.gradients(
             architecture(self.recipe.architecture), self.state.weights, x, self.recipe, control
         )

@@ -18,8 +18,12 @@ MANY = 1_000_000  # steps or tokens a trainer is told it has
 class Peer:
     """parameters: ours by name -> (their parameter, whether it is stored transposed)."""
 
+    TRANSCODERS = False  # whether it trains them
+
     def __init__(self, work: Work, weights: Weights, threads: int):
         self.threads = threads
+        if work.pairs and not self.TRANSCODERS:
+            raise NotImplementedError("it trains no transcoders")
         torch.set_num_threads(threads)
         with contextlib.redirect_stdout(io.StringIO()):
             self.build(work)
@@ -116,15 +120,19 @@ class DictionaryLearning(Peer):
 class Sparsify(Peer):
     """The body of Trainer.fit around SparseCoder, which has no step of its own: norms, loss, backward, Adam, counts.
 
-    Its loss is ours over the variance of the batch. It does not clip. Its encoder takes x - b_dec. TopK only.
+    Its loss is ours over the variance of the batch. It does not clip. Its encoder takes x - b_dec. TopK only; a transcoder's
+    decoder rows keep the norms they get.
     """
+
+    TRANSCODERS = True
 
     def build(self, work: Work) -> None:
         from sparsify import SparseCoder, SparseCoderConfig
 
         if work.kind != "topk":
             raise NotImplementedError("it has no L1")
-        self.coder = SparseCoder(work.d_in, SparseCoderConfig(num_latents=work.d_sae, k=work.l0))
+        self.work, of_pairs = work, {"transcode": work.pairs, "skip_connection": work.skip}
+        self.coder = SparseCoder(work.d_in, SparseCoderConfig(num_latents=work.d_sae, k=work.l0, **of_pairs))
         self.optimizer = torch.optim.Adam(self.coder.parameters(), lr=LEARNING_RATE)
         self.since_fired = torch.zeros(work.d_sae, dtype=torch.long)
 
@@ -135,22 +143,33 @@ class Sparsify(Peer):
             "b_enc": (coder.encoder.bias, False),
             "W_dec": (coder.W_dec, False),
             "b_dec": (coder.b_dec, False),
+            **({} if coder.W_skip is None else {"W_skip": (coder.W_skip, False)}),
         }
 
     def scale(self, x) -> float:
-        return len(x) / float((x - x.mean(0)).square().sum())
+        x, y = self.pair(x)
+        return len(x) / float((y - y.mean(0)).square().sum())
+
+    def pair(self, x):
+        """Input, and what is rebuilt."""
+        x, target = self.work.split(x)
+        return x, x if target is None else target
 
     def loss(self, x):
-        return self.coder(x).fvu
+        x, y = self.pair(x)
+        return self.coder(x=x, y=y).fvu
 
     def step(self, x) -> None:
         torch.set_num_threads(self.threads)
         coder = self.coder
-        coder.set_decoder_norm_to_unit_norm()
-        variance = (x - x.mean(0)).pow(2).sum()
-        out = coder(x=x, y=x, dead_mask=None, total_variance=variance)
+        x, y = self.pair(x)
+        if not self.work.pairs:
+            coder.set_decoder_norm_to_unit_norm()
+        variance = (y - y.mean(0)).pow(2).sum()
+        out = coder(x=x, y=y, dead_mask=None, total_variance=variance)
         out.fvu.backward()
-        coder.remove_gradient_parallel_to_decoder_directions()
+        if not self.work.pairs:
+            coder.remove_gradient_parallel_to_decoder_directions()
         self.optimizer.step()
         self.optimizer.zero_grad()
         fired = torch.zeros(coder.num_latents, dtype=torch.bool)

@@ -25,13 +25,13 @@ class EncoderProduct:
     """(x - b_dec) W_enc^T + b_enc into memory that is there already: what every step contains."""
 
     def __init__(self, work: Work, weights, threads: int):
-        self.threads, self.weights = threads, weights
+        self.work, self.threads, self.weights = work, threads, weights
         self.z = torch.empty(work.batch, work.d_sae)
 
     def step(self, x) -> None:
         torch.set_num_threads(self.threads)
-        weights = self.weights
-        torch.addmm(weights["b_enc"], x - weights["b_dec"], weights["W_enc"].T, out=self.z)
+        weights, (x, target) = self.weights, self.work.split(x)
+        torch.addmm(weights["b_enc"], x - weights["b_dec"] if target is None else x, weights["W_enc"].T, out=self.z)
 
 
 def measure(work: Work, rounds: int, threads: int) -> tuple[list[dict], list[dict]]:
