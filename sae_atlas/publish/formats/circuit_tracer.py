@@ -3,6 +3,9 @@
 A file holds {W_enc [d_sae, d_in], W_dec [d_sae, d_out], b_enc, b_dec}, activation_function.threshold [d_sae] unless it is a
 ReLU transcoder, and W_skip [d_out, d_in] if it has a skip connection. A folder with config.yaml is whole. `features/` is what
 its page shows of latents, of the layers whose contexts were looked for (features.for_circuit_tracer).
+
+Its absolute path is what load_transcoder_from_hub and `circuit-tracer attribute --transcoder_set` take, with backend nnsight.
+circuit-tracer 0.5.0 puts no start token before a text if its id is 0: such models want token ids that begin with it.
 """
 
 from collections.abc import Sequence
