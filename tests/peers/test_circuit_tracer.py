@@ -204,7 +204,9 @@ def median_and_interval(values: list[float]) -> tuple[float, float, float]:
     [(20_000, 2, 16), pytest.param(120_000, 8, 32, marks=pytest.mark.long)],  # of the long one ten minutes are training
 )
 def test_trained_transcoders_explain_more_than_random_ones(embedded, tmp_path, tokens, expansion, k):
-    """Replacement and completeness, circuit-tracer's own scores. TRANSCODERS: a release to take instead of training one.
+    """Replacement and completeness, circuit-tracer's own scores: medians over the prompts of small transcoders on little text,
+    and with the default's sizes the medians' 95% intervals, which must not meet. TRANSCODERS: a release to take instead of
+    training one.
 
     The scores count edges by their size, so noise earns some, too: random ones whose outputs have the variance of the MLP's,
     an FVU of 2, are as complete as ones trained on 20,000 tokens. Those compared here vary as the trained do.
@@ -219,4 +221,5 @@ def test_trained_transcoders_explain_more_than_random_ones(embedded, tmp_path, t
     for number, score in enumerate(("replacement", "completeness")):
         trained, random = (median_and_interval([each[number] for each in scores[name]]) for name in releases)
         print(f"{score}: trained {trained}, random {random}")
-        assert trained[1] > random[2], f"{score}: trained {trained}, random {random}"
+        lowest, highest = (trained[1], random[2]) if tokens > TOKENS else (trained[0], random[0])
+        assert lowest > highest, f"{score}: trained {trained}, random {random}"
