@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import yaml
 import zarr
-from golden import ATLAS, published
+from golden import ATLAS, TRANSCODERS, published
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 from test_lifecycle_workflow import merged
@@ -225,6 +225,7 @@ def test_nothing_is_recorded_after_the_jobs_end(tmp_path, runs, error):
 
 # --- every rule --------------------------------------------------------------------------------------------------------
 
+OF_TRANSCODERS = {"replace_layers", "plot_replaced_layers"}
 FROM_SCRIPTS = {"name_latents": {"cache": "", "price": None, "key_variable": None}, "train_sae": {"watch": None}}
 
 
@@ -251,7 +252,7 @@ def bound(planned) -> inspect.BoundArguments:
         return inspect.signature(function.func).bind(**arguments)
 
 
-@pytest.mark.parametrize("atlas", ["of everything", "of three stages"])
+@pytest.mark.parametrize("atlas", ["of everything", "of transcoders", "of three stages"])
 def test_names_of_every_rule_and_settings_of_its_stage_are_its_functions(tmp_path, monkeypatch, atlas):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "")  # the workflow sets it for its scripts
@@ -262,8 +263,10 @@ def test_names_of_every_rule_and_settings_of_its_stage_are_its_functions(tmp_pat
                 (folder / name).write_bytes(b"")
         recipes = ATLAS["recipes"] | published(tmp_path / "published")
         config = ATLAS | {"base_model": LIFE, "recipes": recipes}
-        planned, rules = jobs_of("Snakefile", config, "all", "contexts_json", "neuronpedia"), set(STAGES)
-        rules |= {"contexts_as_json", "contexts_for_neuronpedia"}
+        planned = jobs_of("Snakefile", config, "all", "contexts_json", "neuronpedia")
+        rules = set(STAGES) - OF_TRANSCODERS | {"contexts_as_json", "contexts_for_neuronpedia"}
+    elif atlas == "of transcoders":
+        planned, rules = jobs_of("Snakefile", TRANSCODERS, "all"), OF_TRANSCODERS
     else:
         planned, rules = jobs_of("workflow/three_stages.smk", merged()), {"compare_latents", "survival_page"}
 
