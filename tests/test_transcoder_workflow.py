@@ -158,6 +158,7 @@ def test_what_does_not_fit_is_refused_before_any_job(tmp_path):
     for changes, line in (
         ({"activations.site": "mlp_in", "activations.target": "mlp_in"}, "which an SAE rebuilds"),
         ({**base, "activations.target": "nowhere"}, "activations.target: no site 'nowhere'"),
+        ({**base, "floors": {"widths": [8, 16]}}, "floors: are predicted from the latents of SAEs"),
         ({"recipes": {"a": {"architecture": "topk", "skip": True, **SIZES}}}, "only a transcoder has a skip"),
     ):
         with pytest.raises(AssertionError, match=line):

@@ -22,6 +22,7 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     recipes.transcoder_problems,
     measurement.evaluation_problems,
     measurement.floors_problems,
+    measurement.floors_target_problems,
     features.problems,
     features.layer_problems,
 )

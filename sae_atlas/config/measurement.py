@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import Number, Section, Whole, Words, key
 from sae_atlas.config.texts import Corpus
@@ -68,6 +69,11 @@ def evaluation_problems(evaluation: Evaluation, corpus: Corpus):
         yield f"evaluation.tokens: {tokens} is more than corpus.held_out_tokens ({held_out})"
     if evaluation.patched_tokens > tokens:
         yield f"evaluation.patched_tokens: more than evaluation.tokens ({tokens})"
+
+
+def floors_target_problems(floors: Floors, activations: Activations):
+    if activations.target is not None:
+        yield "floors: are predicted from the latents of SAEs, not of transcoders; remove it or activations.target"
 
 
 def floors_problems(floors: Floors, base_model: Model, corpus: Corpus):
