@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 
 from sae_atlas.figures.style import FAINT, GREY, INK, headline, page, save, style
 
-LATENTS = 36  # that are shown: those of most influence on the predictions
+LATENTS = 60  # that are shown: those of most influence on the predictions
 ERRORS = 12
-EDGES = 110
+IN_A_CELL = 4  # nodes of one token and layer
+EDGES = 140
 LOOKS = {  # feature_type of circuit-tracer -> (marker, colour, what it is)
     "cross layer transcoder": ("o", "#2a6f97", "latent"),
     "mlp reconstruction error": ("D", "#c9c9c9", "what a transcoder missed"),
@@ -25,14 +26,18 @@ UP, DOWN = "#2a6f97", "#b23a48"  # of edges that raise and that lower
 
 
 def chosen_nodes(graph: dict) -> list[dict]:
-    """Tokens, predictions, and the latents and errors that come first; `influence` sums up shares of those before them."""
+    """Tokens, predictions, and the latents and errors that come first, few of one token and layer.
+
+    `influence` sums up shares of those before them.
+    """
     nodes = sorted(graph["nodes"], key=lambda node: node["influence"] or 0)
     limits = {"cross layer transcoder": LATENTS, "mlp reconstruction error": ERRORS}
     counts, chosen = Counter(), []
     for node in nodes:
-        kind = node["feature_type"]
-        if counts[kind] < limits.get(kind, 6 if kind == "logit" else len(nodes)):
-            counts[kind] += 1
+        kind, cell = node["feature_type"], (node["ctx_idx"], node["layer"])
+        fits = kind not in limits or counts[cell] < IN_A_CELL
+        if fits and counts[kind] < limits.get(kind, 6 if kind == "logit" else len(nodes)):
+            counts.update((kind, cell))
             chosen.append(node)
     return chosen
 
