@@ -43,6 +43,7 @@ def test_what_is_no_name_is_refused_with_an_example():
 
 
 def test_release_names_are_the_published_ones():
+    assert release_name("m", 8, "topk", "transcoders") == "m-transcoders-x8-topk"
     assert release_name("pythia-410m", 32, "l1-3e-4-fixed") == "pythia-410m-saes-x32-l1-3e-4-fixed"
 
 

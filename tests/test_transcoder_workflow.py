@@ -136,7 +136,7 @@ def test_latents_promote_tokens_through_their_decoder(atlas):
 
 def test_a_release_goes_to_circuit_tracer_with_what_its_latents_fire_on(atlas, tmp_path):
     folder, _ = atlas
-    release = folder / "models" / "releases" / "small-neox-saes-x4-batchtopk"
+    release = folder / "models" / "releases" / "small-neox-transcoders-x4-batchtopk"
     assert main(["export", str(release), "circuit_tracer", str(tmp_path)]) == 0
     config = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     assert (config["feature_input_hook"], config["scan"]) == ("mlp.hook_in", "./data/features")

@@ -84,7 +84,8 @@ class Atlas:
 
     def release_name(self, recipe: str) -> str:
         """Folder of a recipe under models/releases."""
-        return release_name(self.config["base_model"]["name"], self.expansion(recipe), recipe)
+        kind = "transcoders" if "target" in self.config["activations"] else "saes"
+        return release_name(self.config["base_model"]["name"], self.expansion(recipe), recipe, kind)
 
     def previous(self, snapshot: str) -> str | None:
         place = self.snapshots.index(snapshot)

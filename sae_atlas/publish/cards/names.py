@@ -88,9 +88,9 @@ def parse_sae_name(name: str) -> SaeName:
     return SaeName(**parts | numbers | sites | {"tokens": parse_size(parts["tokens"])})
 
 
-def release_name(base: str, expansion: int, recipe: str) -> str:
-    """`<base>-saes-x<expansion>-<recipe>`: pythia-410m-saes-x32-l1-3e-4-fixed."""
-    return f"{base}-saes-x{expansion}-{recipe}"
+def release_name(base: str, expansion: int, recipe: str, kind: str = "saes") -> str:
+    """`<base>-<kind>-x<expansion>-<recipe>`: pythia-410m-saes-x32-l1-3e-4-fixed. kind: saes or transcoders."""
+    return f"{base}-{kind}-x{expansion}-{recipe}"
 
 
 def checkpoint_name(layer: int, snapshot: str) -> str:
