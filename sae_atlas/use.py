@@ -40,19 +40,23 @@ def patch(
     layer: int | None = None,
     skip: int = 1,
     attention_mask: Tensor | None = None,
+    target: str | None = None,
 ) -> Iterator[None]:
     """Inside the `with`, the model reads the SAE's reconstruction in place of the site's activations.
 
     A transcoder's output replaces the target's activations. scale: latent -> factor on its activation before decoding
-    (steering). site, layer: where; by default what the SAE was trained on; of a transcoder, what it reads. skip: positions at
-    the start of a context that stay as they are, for SAEs saw none of them. The start of a padded row is where its attention
-    mask [batch, context] begins to be 1: that of the pass, or attention_mask where a pass has none. Raises AtlasError where
-    site or layer is not known, and for a mask of another batch.
+    (steering). site, layer, and a transcoder's target: where; by default what the SAE was trained on. skip: positions at the
+    start of a context that stay as they are, for SAEs saw none of them. The start of a padded row is where its attention mask
+    [batch, context] begins to be 1: that of the pass, or attention_mask where a pass has none. Raises AtlasError where site,
+    layer or target is not known, and for a mask of another batch.
     """
     trained = sae.config["activations"]
     site, layer = site or trained["site"], trained["layer"] if layer is None else layer
     if site is None or layer is None:
         raise AtlasError("patch: this SAE does not say what it was trained on; give site and layer")
+    target = target or trained.get("target")
+    if sae.is_transcoder and target is None:
+        raise AtlasError("patch: this transcoder does not say what it predicts; give its target")
     beyond = [latent for latent in scale or () if not 0 <= latent < sae.d_sae]
     if beyond:
         raise AtlasError(f"patch: no latent {beyond[0]}; the SAE has latents 0 to {sae.d_sae - 1}")
@@ -75,7 +79,7 @@ def patch(
         return torch.where(at_start[..., None], y, replaced)
 
     if sae.is_transcoder:
-        replacing = hooks.transcode(model, site, trained["target"], layer, through)
+        replacing = hooks.transcode(model, site, target, layer, through)
     else:
         replacing = hooks.patch(model, site, layer, lambda x: through(x, x))
 

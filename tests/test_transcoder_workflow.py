@@ -12,6 +12,7 @@ import yaml
 
 import sae_atlas
 from sae_atlas.__main__ import main
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
 from sae_atlas.metrics.held_out import open_held_out
 from sae_atlas.sites import hooks
@@ -111,6 +112,11 @@ def test_patch_puts_the_transcoder_in_the_mlps_place(atlas):
     torch.testing.assert_close(patched[1][:, 1:], sae(read[1])[:, 1:])
     torch.testing.assert_close(patched[1][:, :1], written[1][:, :1])
     assert not torch.allclose(through, clean)
+    del sae.config["activations"]["target"]
+    with pytest.raises(AtlasError, match="does not say what it predicts; give its target"), sae_atlas.patch(model, sae):
+        pass
+    with torch.inference_mode(), sae_atlas.patch(model, sae, target="mlp_out"):
+        torch.testing.assert_close(model(tokens).logits, through)
 
 
 def test_cards_and_pages_say_that_it_is_a_transcoder(atlas):
@@ -158,6 +164,7 @@ def test_what_does_not_fit_is_refused_before_any_job(tmp_path):
     for changes, line in (
         ({"activations.site": "mlp_in", "activations.target": "mlp_in"}, "which an SAE rebuilds"),
         ({**base, "activations.target": "nowhere"}, "activations.target: no site 'nowhere'"),
+        ({"activations.site": "mlp_out", "activations.target": "attn_out"}, "attn_out is computed before mlp_out"),
         ({**base, "floors": {"widths": [8, 16]}}, "floors: are predicted from the latents of SAEs"),
         ({"recipes": {"a": {"architecture": "topk", "skip": True, **SIZES}}}, "only a transcoder has a skip"),
     ):

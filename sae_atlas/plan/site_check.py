@@ -197,7 +197,7 @@ def _measured(config, sites: list[str], layers: list[int], context: int) -> int 
     """
     import torch
 
-    from sae_atlas.sites.hooks import capture, check_site
+    from sae_atlas.sites.hooks import capture, check_site, transcode
     from sae_atlas.sites.measure import measure
     from sae_atlas.sites.trace import forward_pass
 
@@ -206,6 +206,9 @@ def _measured(config, sites: list[str], layers: list[int], context: int) -> int 
     try:
         for site in sites:
             check_site(model, site, list(range(len(measure(model).blocks))), {})
+        if len(sites) > 1:
+            with torch.inference_mode(), transcode(model, *sites, 0, lambda _, target: target):
+                forward_pass(model, tokens[:, :1])
     except AtlasError as error:
         raise AtlasError(f"{error} (measured on random layers made from its config)") from error
     except Exception as error:  # of the cut sizes, perhaps: the weights will tell
