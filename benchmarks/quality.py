@@ -66,6 +66,18 @@ def _rows(real: Real, contestant: Contestant, runs: list[tuple[dict, int]], rows
     return rows + new
 
 
+def measure(
+    reals: dict[int, Real], trainers: list[Contestant], seeds: int, rows: dict[tuple, list[dict]]
+) -> Iterator[list[dict]]:
+    """All rows, again after every layer of a trainer. rows: those that are there, by tokens, library and architecture."""
+    tokens = next(iter(reals.values())).tokens
+    for trainer in trainers:
+        key = (tokens, trainer.library, trainer.architecture)
+        for state in run(reals, trainer, seeds, rows.get(key, [])):
+            rows[key] = state
+            yield list(itertools.chain(*rows.values()))
+
+
 def earlier(out: Path | None, name: str, found: dict) -> dict[tuple, list[dict]]:
     """Rows by (tokens, library, architecture) of an earlier `name`.json of the same versions."""
     if out is None or not (out / f"{name}.json").exists():
@@ -87,17 +99,12 @@ def main() -> None:
         folder = chosen.data or Path(temporary)
         config = toy(folder, (1, 0)) if chosen.toy else default(chosen.tokens, LAYERS)
         reals = {layer: Real(folder, config, layer) for layer in config["activations"]["layers"]}
-        tokens = config["training"]["tokens"]
         found = about(chosen.seeds, 2) | {"unit": "one row per trained SAE", "rows": []}
         rows = earlier(out, "quality", found)
-        for contestant in contestants(128 if chosen.toy else 512):
-            if chosen.only and contestant.name not in chosen.only:
-                continue
-            key = (tokens, contestant.library, contestant.architecture)
-            for state in run(reals, contestant, chosen.seeds, rows.get(key, [])):
-                rows[key] = state
-                found["rows"] = list(itertools.chain(*rows.values()))
-                write(out, "quality", found, markdown(found))
+        trainers = contestants(128 if chosen.toy else 512)
+        trainers = [each for each in trainers if not chosen.only or each.name in chosen.only]
+        for found["rows"] in measure(reals, trainers, chosen.seeds, rows):
+            write(out, "quality", found, markdown(found))
     print(json.dumps(found["rows"], indent=1) if chosen.toy else markdown(found))
 
 

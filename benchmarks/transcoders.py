@@ -4,7 +4,6 @@ From mlp_in to mlp_out of the embedded default, TopK, the same stored pairs, lat
 and chosen on one layer as in the table of SAEs (quality.py), and reported on two others, too.
 """
 
-import itertools
 import json
 import tempfile
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import contestants
 from benchmarks.contestants import Contestant
-from benchmarks.quality import earlier, run
+from benchmarks.quality import earlier, measure
 from benchmarks.quality_report import chosen_rows, tried_rows
 from benchmarks.real import Real, default, options, toy
 from benchmarks.report import about, write
@@ -78,12 +77,8 @@ def main() -> None:
         reals = {layer: Real(folder, config, layer) for layer in config["activations"]["layers"]}
         found = about(chosen.seeds, 2) | {"unit": "one row per trained transcoder", "rows": []}
         rows = earlier(out, "transcoders", found)
-        for trainer in trainers(128 if chosen.toy else 512):
-            key = (config["training"]["tokens"], trainer.library, trainer.architecture)
-            for state in run(reals, trainer, chosen.seeds, rows.get(key, [])):
-                rows[key] = state
-                found["rows"] = list(itertools.chain(*rows.values()))
-                write(out, "transcoders", found, markdown(found))
+        for found["rows"] in measure(reals, trainers(128 if chosen.toy else 512), chosen.seeds, rows):
+            write(out, "transcoders", found, markdown(found))
     print(json.dumps(found["rows"], indent=1) if chosen.toy else markdown(found))
 
 

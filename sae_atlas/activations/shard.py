@@ -36,9 +36,8 @@ def shard_activations(
     """Write the store [tokens, d_in] of `layer`. In memory are one shard, and of every token its norm and its number.
 
     Tokens whose norm exceeds `outlier_norm` x the median norm are dropped and counted; of pairs [tokens, d_in + d_out] those
-    whose input or target does. The rows come in the corpus's
-    random order; permuting them within a shard takes neighbours of one context apart. The normaliser is that of the
-    activations before they are rounded to `dtype` (coding.py).
+    whose input or target does. The rows come in the corpus's random order; permuting them within a shard takes neighbours of
+    one context apart. The normaliser is that of the activations before they are rounded to `dtype` (coding.py).
     """
     source = zarr.open_group(activations, mode="r")
     name = f"layer{layer:02d}"
@@ -114,8 +113,10 @@ def geometric_median(points: np.ndarray, steps: int = 100, tolerance: float = 1e
 
 def _parts(array: zarr.Array) -> list[slice]:
     """Columns of the input, and of the target in an array of pairs."""
-    d_in = array.attrs.get("d_in", array.shape[1])
-    return [slice(0, d_in), slice(d_in, array.shape[1])][: 1 + (d_in < array.shape[1])]
+    if "d_in" not in array.attrs:
+        return [slice(None)]
+    d_in = array.attrs["d_in"]
+    return [slice(0, d_in), slice(d_in, None)]
 
 
 def _about(norms: np.ndarray, points: np.ndarray, mean: np.ndarray, squared: float) -> dict:

@@ -1,10 +1,10 @@
 """The store: one layer's activations of one window on disk, shuffled, with checksums and its normaliser.
 
 Zarr v3 array `[tokens, d_in]` (coding.py) in shards of checksummed chunks; of pairs, for transcoders, `[tokens, d_in + d_out]`,
-a row being a token's input and its target. Attributes: where the activations
-come from (`base_model`, `site`, `layer`, `window`), how they are written (`coding`, `compression`), what was `dropped`,
-`mean`, `spread` = E||x - mean||^2, `geometric_median`, `norm_quantiles`, the same and the site of the `target`, `record`, and
-`seal`, the hash of all these and of the array's shape.
+a row being a token's input and its target. Attributes: where the activations come from (`base_model`, `site`, `layer`,
+`window`), how they are written (`coding`, `compression`), what was `dropped`, `mean`, `spread` = E||x - mean||^2,
+`geometric_median`, `norm_quantiles`, the same and the site of the `target`, `record`, and `seal`, the hash of all these and of
+the array's shape.
 """
 
 import hashlib

@@ -12,8 +12,9 @@ from sae_atlas.base_models.load import load
 from sae_atlas.io.log import progress
 from sae_atlas.io.tables import table_of, write_table
 from sae_atlas.metrics.bootstrap import confidence_interval, resampled
-from sae_atlas.metrics.held_out import HeldOut, open_held_out, predictions
+from sae_atlas.metrics.held_out import open_held_out
 from sae_atlas.metrics.labels import OF_PREDICTIONS
+from sae_atlas.metrics.layer_data import Contexts
 from sae_atlas.metrics.losses import losses, scored
 from sae_atlas.saes.sae import Sae
 from sae_atlas.sites.hooks import patch, transcode
@@ -44,14 +45,14 @@ def replace_layers(
     model, _ = load(base_model, source.model_dtype, device)
     saes = [Sae.load(path).to(model.device) for path in checkpoints]
     counts = sorted({int(count) for count in np.linspace(1, len(layers), min(POINTS, len(layers))).round()})
-    patched = source.attrs["patched"]
+    data = Contexts(source)
+    patched = data.patched
     sums = {count: {name: np.zeros(patched) for name in ("ce_sae", "kl_sae", "ce_zero")} for count in counts}
-    data = _Contexts(source, patched)
     with torch.inference_mode(), progress(patched * len(counts), "contexts", recipe) as bar:
         for first in range(0, patched, contexts_per_batch):
             batch = slice(first, min(first + contexts_per_batch, patched))
             tokens, mask = data.tokens[batch].to(model.device), data.mask[batch].to(model.device)
-            clean = predictions(model, data.final(batch).to(model.device, model.dtype), tokens)
+            clean = data.predictions(model, batch)
             for count in counts:
                 for zero in (False, True):
                     with ExitStack() as stack:
@@ -59,32 +60,12 @@ def replace_layers(
                             stack.enter_context(_replaced(model, source.attrs, layer, None if zero else sae, mask))
                         logits = forward_pass(model, tokens).logits
                     ce, kl = losses(logits, scored(model, tokens), clean)
-                    sums[count]["ce_zero" if zero else "ce_sae"][batch] = data.counted(ce, batch)
+                    sums[count]["ce_zero" if zero else "ce_sae"][batch] = data.per_context(ce, batch)
                     if not zero:
-                        sums[count]["kl_sae"][batch] = data.counted(kl, batch)
+                        sums[count]["kl_sae"][batch] = data.per_context(kl, batch)
                 bar.update(batch.stop - batch.start)
     rows = [row for count in counts for row in _rows(recipe, count, sums[count] | data.shared)]
     write_table(table, table_of({name: [row[name] for row in rows] for name in rows[0]}))
-
-
-class _Contexts:
-    """tokens and mask [patched, context] of the contexts that have losses."""
-
-    def __init__(self, source: HeldOut, patched: int):
-        self.tokens, self.mask = (torch.from_numpy(source.rows(name)[:patched]) for name in ("tokens", "mask"))
-        self._final = source.rows("final")
-        everything = slice(0, patched)
-        clean = torch.from_numpy(source.rows("ce_clean")[:])
-        ones = torch.ones_like(clean)
-        self.shared = {"ce_clean": self.counted(clean, everything), "predictions": self.counted(ones, everything)}
-
-    def final(self, batch: slice) -> Tensor:
-        """The stream after the last block, [contexts, context, d_model]."""
-        return torch.from_numpy(self._final[batch])
-
-    def counted(self, losses: Tensor, batch: slice) -> np.ndarray:
-        """Sums of losses [contexts, context - 1] over the predictions at unmasked positions, [contexts]."""
-        return torch.where(self.mask[batch, :-1], losses.cpu(), 0).sum(dim=1, dtype=torch.float64).numpy()
 
 
 def _replaced(model, attrs: dict, layer: int, sae: Sae | None, mask: Tensor):
