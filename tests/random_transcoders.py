@@ -12,7 +12,7 @@ from sae_atlas.saes.architectures import ARCHITECTURES, users
 BASE_MODEL = {"source": "hub owner/base-1b"}
 
 
-def random_transcoder(
+def save_transcoder(
     path: Path, name: str, layer: int, skip=False, d_sae=D_SAE, site="mlp_in", target: str | None = "mlp_out"
 ) -> dict:
     """Write a checkpoint of architecture `name` and return it; an SAE if it has no `target`."""
@@ -42,4 +42,4 @@ def random_transcoder(
 def save_release(folder: Path, name: str, layers: int = 3, **how) -> list[dict]:
     """Final checkpoints of all layers in `folder`."""
     files = [folder / f"sae_layer{layer:02d}_final.pt" for layer in range(layers)]
-    return [random_transcoder(file, name, layer, **how) for layer, file in enumerate(files)]
+    return [save_transcoder(file, name, layer, **how) for layer, file in enumerate(files)]

@@ -6,6 +6,7 @@ import numpy as np
 import zarr
 
 from sae_atlas.activations.shard import shard_activations
+from sae_atlas.activations.store import Normaliser
 
 D_IN, D_OUT = 16, 10
 
@@ -23,6 +24,11 @@ def targets(inputs: np.ndarray) -> np.ndarray:
     generator = np.random.default_rng(8)
     W_in, W_out = generator.normal(size=(D_IN, 32)), generator.normal(size=(32, D_OUT))
     return (np.maximum((inputs - 2.0) @ W_in - 2.0, 0) @ W_out / 8 - 3.0).astype(np.float32)
+
+
+def normaliser(d: int, median=0.0) -> Normaliser:
+    """Of activations that are scaled already, with this geometric median, a number or [d]."""
+    return Normaliser(np.zeros(d, np.float32), 1.0, np.broadcast_to(np.asarray(median, np.float32), (d,)).copy())
 
 
 def make_store(

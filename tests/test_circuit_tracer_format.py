@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 from random_saes import ARCHITECTURES, D_IN, D_SAE, activations
-from random_transcoders import random_transcoder, save_release
+from random_transcoders import save_release, save_transcoder
 from safetensors.torch import load_file
 
 from sae_atlas.__main__ import main
@@ -68,7 +68,7 @@ def of_a_deeper_model(folder):
 
 
 def replaced(**how):
-    return lambda folder: random_transcoder(folder / "sae_layer01_final.pt", **{"layer": 1, "name": "relu", **how})
+    return lambda folder: save_transcoder(folder / "sae_layer01_final.pt", **{"layer": 1, "name": "relu", **how})
 
 
 @pytest.mark.parametrize(

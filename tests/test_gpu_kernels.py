@@ -14,7 +14,7 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 import zarr
-from stores import make_store
+from stores import make_store, normaliser
 from test_gradients import KEYS, rows_of_every_kind
 from test_train import recipe_of, run, same
 
@@ -45,7 +45,7 @@ def problem(architecture, dtype=torch.float64, **keys):
         complete_recipe({"architecture": architecture, "expansion": EXPANSION, **KEYS[architecture], **keys})
     )
     generator = torch.Generator().manual_seed(1)
-    state = initial_state(recipe, torch.zeros(D_IN), 1.0, torch.randn(D_IN, generator=generator) / 10)
+    state = initial_state(recipe, normaliser(D_IN, torch.randn(D_IN, generator=generator) / 10))
     start = state.weights | {"W_enc": state.weights["W_dec"]}  # one size of pre-activations for all architectures
     weights = {name: weight + torch.randn(weight.shape, generator=generator) / 30 for name, weight in start.items()}
     bias = "b_gate" if architecture == "gated" else "b_enc"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from stores import normaliser
 
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.kernels import cpu, loops, reference
@@ -33,7 +34,7 @@ def problem(architecture, dtype=torch.float64, **keys):
         complete_recipe({"architecture": architecture, "expansion": 4, **KEYS[architecture], **keys})
     )
     generator = torch.Generator().manual_seed(1)
-    state = initial_state(recipe, torch.zeros(D_IN), 1.0, torch.randn(D_IN, generator=generator) / 10)
+    state = initial_state(recipe, normaliser(D_IN, torch.randn(D_IN, generator=generator) / 10))
     weights = {
         name: (weight + torch.randn(weight.shape, generator=generator) / 30).to(dtype)
         for name, weight in state.weights.items()

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from stores import normaliser
 from torch.nn.functional import normalize
 
 from sae_atlas.config.read import complete_recipe
@@ -148,7 +149,7 @@ def test_gradients_are_those_of_autograd(architecture):
         keys = {"jumprelu": {"threshold": 0.5, "bandwidth": 0.2, "target_l0": 5}}
     recipe = Recipe.from_dict(complete_recipe({"architecture": architecture, "expansion": 4, **keys}))
     generator = torch.Generator().manual_seed(1)
-    weights = initial_state(recipe, torch.zeros(D_IN), 1.0, torch.zeros(D_IN)).weights
+    weights = initial_state(recipe, normaliser(D_IN)).weights
     for name in ("b_enc", "b_gate"):
         if name in weights:
             weights[name] -= 0.2

@@ -14,7 +14,7 @@ import pytest
 import torch
 import zarr
 from rounding import decided
-from stores import D_IN, activations, make_store
+from stores import D_IN, activations, make_store, normaliser
 
 from sae_atlas.activations.store import open_store
 from sae_atlas.config.read import complete_recipe
@@ -329,19 +329,16 @@ def test_d_in_is_the_stores(stores):
 
 def test_every_layer_starts_from_directions_of_its_own_and_every_seed_too():
     """Else latents that hardly moved would look as if they persisted from layer to layer."""
-    zeros = torch.zeros(D_IN)
     recipes = [Recipe.from_dict(recipe_of("topk", seed=seed)) for seed in (0, 1)]
-    starts = [
-        initial_state(recipe, zeros, 1.0, zeros, layer).weights["W_dec"] for recipe in recipes for layer in (0, 1)
-    ]
-    again = initial_state(recipes[0], zeros, 1.0, zeros, 1).weights["W_dec"]
+    starts = [initial_state(recipe, normaliser(D_IN), layer).weights["W_dec"] for recipe in recipes for layer in (0, 1)]
+    again = initial_state(recipes[0], normaliser(D_IN), 1).weights["W_dec"]
     assert torch.equal(again, starts[1])
     assert not any(torch.equal(one, other) for one, other in itertools.combinations(starts, 2))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_encoder_starts_as_the_decoders_transpose_shorter_where_no_threshold_is_tied_to_it(name):
-    start = initial_state(Recipe.from_dict(recipe_of(name)), torch.zeros(D_IN), 1.0, torch.zeros(D_IN)).weights
+    start = initial_state(Recipe.from_dict(recipe_of(name)), normaliser(D_IN)).weights
     torch.testing.assert_close(start["W_dec"].norm(dim=1), torch.ones(len(start["W_dec"])))
     norm = 1.0 if name == "jumprelu" else 0.3
     torch.testing.assert_close(start["W_enc"], norm * start["W_dec"])

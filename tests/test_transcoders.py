@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from rounding import decided
+from stores import D_IN, D_OUT, activations, make_store, normaliser, targets
+from test_gradients import DENSE, KEYS, PATHS, gradients
 
-from sae_atlas.activations.store import Normaliser, open_store
+from sae_atlas.activations.store import open_store
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.kernels import cpu, reference
@@ -18,9 +21,6 @@ from sae_atlas.saes.sae import Sae
 from sae_atlas.training.recipe import Recipe
 from sae_atlas.training.state import initial_state
 from sae_atlas.training.train import train
-from tests.rounding import decided
-from tests.stores import D_IN, D_OUT, activations, make_store, targets
-from tests.test_gradients import DENSE, KEYS, PATHS, gradients
 
 
 def problem(architecture, skip, dtype=torch.float64, rows=600):
@@ -28,8 +28,8 @@ def problem(architecture, skip, dtype=torch.float64, rows=600):
     values = {"architecture": architecture, "expansion": 4, "skip": skip, **KEYS[architecture]}
     recipe = Recipe.from_dict(complete_recipe(values))
     generator = torch.Generator().manual_seed(1)
-    target = Normaliser(np.zeros(D_OUT, np.float32), 1.0, torch.randn(D_OUT, generator=generator).numpy() / 10)
-    state = initial_state(recipe, torch.zeros(D_IN), 1.0, torch.zeros(D_IN), target=target)
+    target = normaliser(D_OUT, torch.randn(D_OUT, generator=generator) / 10)
+    state = initial_state(recipe, normaliser(D_IN), target=target)
     weights = {
         name: (weight + torch.randn(weight.shape, generator=generator) / 30).to(dtype)
         for name, weight in state.weights.items()
@@ -98,8 +98,8 @@ def test_a_store_of_pairs_has_two_normalisers(tmp_path):
     assert (store.d_in, rows.shape) == (D_IN, (2048, D_IN + D_OUT))
     x, y = rows[:, :D_IN], rows[:, D_IN:]
     np.testing.assert_allclose(y, targets(x), rtol=1e-4, atol=1e-4)  # a row is one token's
-    for part, normaliser in ((x, store.input), (y, store.target)):
-        scaled = (part.astype(np.float64) - normaliser.mean) * normaliser.scale
+    for part, own in ((x, store.input), (y, store.target)):
+        scaled = (part.astype(np.float64) - own.mean) * own.scale
         assert np.abs(scaled.mean(axis=0)).max() < 1e-5
         assert np.square(scaled).sum(axis=1).mean() == pytest.approx(1, rel=1e-5)
 

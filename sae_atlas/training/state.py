@@ -69,23 +69,16 @@ class State:
         return dict(vars(self.to("cpu")))
 
 
-def initial_state(
-    recipe: Recipe,
-    mean: Tensor,
-    scale: float,
-    geometric_median: Tensor,
-    layer: int = 0,
-    target: Normaliser | None = None,
-) -> State:
-    """The state before the first step. mean, geometric_median [d_in]: of raw activations; target: of a transcoder's.
+def initial_state(recipe: Recipe, read: Normaliser, layer: int = 0, target: Normaliser | None = None) -> State:
+    """The state before the first step. read: of the activations that are encoded; target: of those a transcoder predicts.
 
     Every layer starts from other directions: latents that persist from layer to layer must have found each other.
     """
     module = architecture(recipe.architecture)
-    d_in = len(mean)
+    d_in, rebuilt = len(read.mean), target or read
     d_sae = recipe.d_sae(d_in)
     kind = ARCHITECTURES[recipe.architecture]
-    b_dec = (geometric_median - mean) * scale if target is None else _start_of(target)
+    b_dec = torch.from_numpy(rebuilt.geometric_median - rebuilt.mean) * rebuilt.scale
     weights = initial_weights(d_in, d_sae, b_dec, _seed(recipe.seed, layer), kind.encoder_norm, target is not None)
     if recipe.skip:
         weights["W_skip"] = torch.zeros(len(b_dec), d_in)
@@ -95,12 +88,12 @@ def initial_state(
         weights=weights,
         first={name: torch.zeros_like(weight) for name, weight in weights.items()},
         second={name: torch.zeros_like(weight) for name, weight in weights.items()},
-        mean=mean.float(),
-        scale=scale,
+        mean=torch.from_numpy(read.mean),
+        scale=read.scale,
         since_fired=torch.zeros(d_sae, dtype=torch.int64),
-        penalty=initial_penalty(recipe, d_sae, len(b_dec), scale if target is None else target.scale),
+        penalty=initial_penalty(recipe, d_sae, len(b_dec), rebuilt.scale),
         density=recipe.k / d_sae if "k" in kind.keys else 0.5,
-        target_mean=None if target is None else torch.from_numpy(target.mean).float(),
+        target_mean=None if target is None else torch.from_numpy(target.mean),
         target_scale=None if target is None else target.scale,
     )
 
@@ -110,11 +103,6 @@ def initial_penalty(recipe: Recipe, d_sae: int, d_out: int, scale: float) -> flo
     if uses(recipe.architecture, "l1"):
         return canonical_lambda(recipe.l1, d_out, d_sae, scale)
     return recipe.jumprelu.coefficient if uses(recipe.architecture, "jumprelu") else 0.0
-
-
-def _start_of(target: Normaliser) -> Tensor:
-    """b_dec [d_out] of a transcoder."""
-    return torch.from_numpy(target.geometric_median - target.mean) * target.scale
 
 
 def _seed(seed: int, layer: int) -> int:

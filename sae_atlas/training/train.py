@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from sae_atlas.activations.store import open_store
@@ -248,9 +247,7 @@ class _Window:
 
 def _begin(recipe: Recipe, reader, previous: str | Path | None) -> State:
     if previous is None:
-        mean, scale, median = reader.input
-        mean, median = torch.from_numpy(mean), torch.from_numpy(median)
-        return initial_state(recipe, mean, scale, median, reader.attrs["layer"], reader.target)
+        return initial_state(recipe, reader.input, reader.attrs["layer"], reader.target)
     saved = checkpoints.load_tensors(previous)
     state = State(**saved["state"])
     if len(state.mean) != reader.d_in or len(state.since_fired) != recipe.d_sae(reader.d_in):
