@@ -12,6 +12,7 @@ import yaml
 
 import sae_atlas
 from sae_atlas.__main__ import main
+from sae_atlas.commands.summary import summarise
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
 from sae_atlas.metrics.held_out import open_held_out
@@ -54,6 +55,7 @@ def checkpoint(folder, recipe, layer):
 def test_it_is_finished(atlas):
     folder, config = atlas
     assert planned(folder, config) == []
+    assert summarise(folder).startswith("\n16 transcoders: 2 recipes x 4 layers x 2 snapshots")
     for recipe in config["recipes"]:
         assert (folder / f"results/figures/{recipe}/9_replaced_layers.png").is_file()
     assert {path.name for path in folder.glob("models/sae/small-neox*")} == {

@@ -35,33 +35,39 @@ def _summarise(folder: Path) -> str:
     metrics = pd.read_parquet(table)
     final = metrics[metrics.snapshot == "final"]
     checkpoints = len(metrics[["recipe", "layer", "snapshot"]].drop_duplicates())
-    lines = ["", f"{checkpoints} SAEs: {grid_words(*metrics[['recipe', 'layer', 'snapshot']].nunique())}"]
+    linked = _linked(folder / "results" / "index.html")
+    kind = "transcoders" if any(parse_sae_name(card.parent.name).target for card in _cards(folder, linked)) else "SAEs"
+    lines = ["", f"{checkpoints} {kind}: {grid_words(*metrics[['recipe', 'layer', 'snapshot']].nunique())}"]
     for recipe, rows in final.groupby("recipe", sort=False):
         median = rows.groupby("metric").value.median()
         lines.append(
             f"  {recipe}: CE recovered {median['ce_recovered']:.3f}, FVU {median['fvu']:.3f}, "
             f"L0 {median['l0']:.1f} (median of the layers, final snapshot)"
         )
-    return "\n".join([*lines, "Where to look:", *(f"  {what:<16} {path}" for what, path in _outputs(folder, final))])
+    return "\n".join(
+        [*lines, "Where to look:", *(f"  {what:<16} {path}" for what, path in _outputs(folder, final, linked))]
+    )
 
 
-def _outputs(folder: Path, final: pd.DataFrame):
+def _outputs(folder: Path, final: pd.DataFrame, linked: set[Path]):
     """Of cards, releases and the explorer only those that the page links to: others may lie there, of earlier configs."""
-    page = folder / "results" / "index.html"
-    linked = _linked(page)
-    yield "page", page
+    yield "page", folder / "results" / "index.html"
     if (explorer := folder / "results" / "explorer" / "index.html") in linked:
         yield "explorer", explorer
     yield "table", folder / "results" / "metrics.parquet"
     for recipe in final.recipe.unique():
         yield "heatmap", folder / "results" / "figures" / recipe / "2_metrics_heatmap.png"
     middle = sorted(final.layer.unique())[(final.layer.nunique() - 1) // 2]
-    for card in sorted((folder / "models" / "sae").glob("*/model_card.md")):
-        ours = folder / "results" / "cards" / f"{card.parent.name}.html" in linked
-        if ours and parse_sae_name(card.parent.name).layer == middle:
+    for card in _cards(folder, linked):
+        if parse_sae_name(card.parent.name).layer == middle:
             yield "model card", card
     releases = sorted((folder / "models" / "releases").glob("*/README.md"))
     yield from (("release", page) for page in releases if page in linked)
+
+
+def _cards(folder: Path, linked: set[Path]) -> list[Path]:
+    cards = sorted((folder / "models" / "sae").glob("*/model_card.md"))
+    return [card for card in cards if folder / "results" / "cards" / f"{card.parent.name}.html" in linked]
 
 
 def _linked(page: Path) -> set[Path]:

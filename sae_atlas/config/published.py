@@ -5,7 +5,6 @@ from pathlib import Path
 
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.hub import refuse
-from sae_atlas.saes.archive import read_npz
 
 SAE_FILE = "sae_layer{layer:02d}_{snapshot}.pt"
 # format -> where an SAE lies in its release, if that is always the same
@@ -95,6 +94,8 @@ def _sizes_in(path: Path, kind: str) -> tuple[int, int]:
     if kind in PAIRS:
         d_sae, d_in = stated_sizes(kind, json.loads(path.read_text(encoding="utf-8"))).values()
     elif kind == "gemma_scope":
+        from sae_atlas.saes.archive import read_npz
+
         d_in, d_sae = read_npz(path, "Fetch it again.")["W_enc"].shape
     else:
         from sae_atlas.saes.checkpoint import load_tensors

@@ -12,7 +12,7 @@ from sae_atlas.saes.sae import Sae
 FORMATS = ("atlas", "saelens", "sparsify", "dictionary_learning", "erdos", "gemma_scope", "safetensors")
 FOLDERS = {"saelens": saelens, "sparsify": sparsify, "dictionary_learning": dictionary_learning}
 FILES = {".safetensors": "safetensors", ".npz": "gemma_scope"}
-READERS = {**FOLDERS, "erdos": erdos, "safetensors": one_file}
+READERS = {**FOLDERS, "erdos": erdos, "gemma_scope": gemma_scope, "safetensors": one_file}
 WRITERS = {**FOLDERS, "safetensors": one_file}
 
 
@@ -40,9 +40,10 @@ def read(path: str | Path, kind: str, is_transcoder: bool = False) -> dict:
     is_transcoder: of Gemma Scope's, which do not say it.
     """
     path = Path(path)
-    if kind in READERS or kind == "gemma_scope":
+    if kind in READERS:
+        asked = {"is_transcoder": is_transcoder} if kind == "gemma_scope" else {}
         try:
-            return gemma_scope.read(path, is_transcoder) if kind == "gemma_scope" else READERS[kind].read(path)
+            return READERS[kind].read(path, **asked)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # values of a wrong kind
             raise AtlasError(f"{path}: damaged ({reason(error)}); fetch it again") from error
     if path.is_dir():
