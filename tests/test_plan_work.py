@@ -10,7 +10,7 @@ import yaml
 from test_plan_atlas import atlas
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sae_atlas.config.read import read_config
+from sae_atlas.config.read import complete_config, read_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.plan.costs import benchmark
 from sae_atlas.plan.estimate import ON_GPU, Estimate, asked, estimate, minutes, threads, with_gpus
@@ -25,7 +25,7 @@ MACHINE = Machine("a machine", 2, 1e11, 1e11, 1e10, 1e9, 1e9, dict.fromkeys(STAR
 H200 = GPUS["H200"]
 
 
-NAMES = ["small", "features", "module", "config", "floors", "restoration", "lifecycle"]
+NAMES = ["small", "features", "module", "config", "floors", "restoration", "lifecycle", "transcoders"]
 LARGE = ["pythia-410m", "published-pythia-410m", "tiny-neox"]  # hundreds of jobs of each kind
 
 
@@ -309,3 +309,18 @@ def test_the_probe_finds_a_machine(tmp_path):
     )
     assert 0 < machine.starts["light"] < machine.starts["model"] < 120
     assert not list(tmp_path.iterdir())
+
+
+def test_pairs_double_what_a_store_holds_and_not_the_text_that_is_encoded():
+    of_pairs = {
+        "activations.site": "mlp_in",
+        "activations.target": "mlp_out",
+        "features": {"layers": [1], "tokens": "1k"},
+    }
+    of_saes = {name: value for name, value in of_pairs.items() if name != "activations.target"}
+    rules = ("save_activations", "shard_activations", "save_text")
+    pairs, saes = (
+        {work.rule: work.written for work in count(Atlas(complete_config(small(**changes), "small")), SHAPE)}
+        for changes in (of_pairs, of_saes)
+    )
+    assert [pairs[rule] / saes[rule] for rule in rules] == [2, 2, 1]

@@ -90,7 +90,8 @@ class Jobs:
         self.context = self.config["corpus"]["context"]
         # Values of a row of a store: of transcoders the input and the target, which are taken to be as wide.
         self.row = self.d_in * (2 if "target" in self.config["activations"] else 1)
-        self.saved = BYTES[saved_dtype(atlas)] * self.row  # bytes of a token in a layer
+        self.saved_value = BYTES[saved_dtype(atlas)]
+        self.saved = self.saved_value * self.row  # bytes of a token in a layer
         self.model_value = BYTES[self.config["base_model"]["dtype"]]
         # Memory of the base model, and of its file, which is read through memory.
         self.model = LIBRARIES + shape.parameters * (self.model_value + shape.value_bytes)
@@ -169,18 +170,21 @@ class Jobs:
     # --- activations and training ---------------------------------------------------------------------------------
 
     def save_activations(self, snapshot: str, group: str) -> dict:
-        return self.one_pass(self.window(snapshot), self.atlas.groups[group])
+        return self.one_pass(self.window(snapshot), self.atlas.groups[group], self.row)
 
     def save_text(self, part: str) -> dict:
-        """Layers, and those next to them, are read in one pass per group, as for training."""
-        return self.one_pass(self.config["features"]["tokens"], self.atlas.text_groups[part])
+        """Layers, and those next to them, are read in one pass per group, as for training; what is encoded alone."""
+        return self.one_pass(self.config["features"]["tokens"], self.atlas.text_groups[part], self.d_in)
 
-    def one_pass(self, tokens: int, layers: list[int]) -> dict:
+    def one_pass(self, tokens: int, layers: list[int], width: int) -> dict:
+        """width: values of a token that are saved of a layer."""
         contexts = self.config["activations"]["contexts_per_batch"]
-        waiting = ROWS_AT_ONCE["saved"] * self.saved + contexts * self.context * self.row * SINGLE  # bytes of a layer
+        waiting = width * (
+            ROWS_AT_ONCE["saved"] * self.saved_value + contexts * self.context * SINGLE
+        )  # bytes of a layer
         memory = self.model + self.pass_memory(contexts, logits=False) + len(layers) * waiting
         flops = tokens * self.forward(layers[-1] + 1, head=False)
-        written = tokens * len(layers) * self.saved
+        written = tokens * len(layers) * width * self.saved_value
         return {"tokens": tokens, "matmul_flops": flops, "written": written, "memory": memory}
 
     def window(self, snapshot: str) -> int:
@@ -310,7 +314,7 @@ class Jobs:
         features = self.config["features"]
         of_held_out = features["split"] == "held_out"
         tokens = self.held_out if of_held_out else features["tokens"]
-        return tokens, 2 * tokens * (self.d_in * SINGLE if of_held_out else self.saved)
+        return tokens, 2 * tokens * self.d_in * (SINGLE if of_held_out else self.saved_value)
 
     def top_contexts(self, recipe: str, layer: int) -> dict:
         """The encoder over the text, and the logits of every decoder row. Memory: the contexts of all latents; what is kept by
