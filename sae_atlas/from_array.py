@@ -11,6 +11,7 @@ from sae_atlas.config.activations import Activations
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic, remove
+from sae_atlas.publish.formats.import_start import import_start
 from sae_atlas.saes.sae import Sae
 from sae_atlas.training.train import train
 
@@ -18,20 +19,29 @@ from sae_atlas.training.train import train
 def train_sae(activations: np.ndarray, folder: str | Path, device: str = "auto", threads: int = 1, **recipe) -> Sae:
     """Train an SAE on activations [tokens, d_in] of any model, read once; returns it, on raw activations.
 
-    recipe: keys of a recipe in the config (`architecture`, `k`, `expansion`, ...). Rows whose norm is above the config's
-    `outlier_norm` medians are left out. `sae.pt` and `curve.parquet` stay in `folder`, which is made. Raises AtlasError for
+    recipe: keys of a recipe in the config (`architecture`, `k`, `expansion`, ...), `start_from` as a path. Rows whose norm is
+    above the config's `outlier_norm` medians are left out. `sae.pt` and `curve.parquet` stay in `folder`, which is made. Raises AtlasError for
     a recipe that is wrong, for an array of another shape, for NaN, for values beyond float16, and for fewer rows than a batch.
     """
+    if isinstance(recipe.get("start_from"), (str, Path)):
+        recipe["start_from"] = {"path": str(recipe["start_from"])}
     values, folder = complete_recipe(recipe), Path(folder)
+    start = values.get("start_from", {})
+    if set(start) - {"path"}:
+        raise AtlasError("start_from: an array has no other recipes, layers or snapshots; give the path of an SAE")
     if np.ndim(activations) != 2:
         raise AtlasError(f"activations: an array of shape {list(np.shape(activations))}; give one of [tokens, d_in]")
     folder.mkdir(parents=True, exist_ok=True)
     saved, store = folder / "activations.zarr", folder / "store.zarr"
     window = {"start": 0, "stop": len(activations), "total": len(activations)}
     files = {"checkpoint": folder / "sae.pt", "resume": folder / "sae.resume.pt", "curve": folder / "curve.parquet"}
+    if start:
+        files["start_from"] = folder / "start.pt"
     settings = Activations().plain()
     keys = ("dtype", "compression", "outlier_norm", "shard_rows", "chunk_rows", "seed")
     try:
+        if start:
+            import_start(files["start_from"], start["path"], 0)
         with atomic(saved) as partial:
             group = zarr.create_group(partial, zarr_format=3)
             append_layer(group, 0, activations)
@@ -39,6 +49,6 @@ def train_sae(activations: np.ndarray, folder: str | Path, device: str = "auto",
         shard_activations(saved, store, 0, **{key: settings[key] for key in keys})
         train(store, values, **window, **files, device=device, threads=threads)
     finally:
-        for scratch in (saved, store, files["resume"]):
+        for scratch in (saved, store, files["resume"], folder / "start.pt"):
             remove(scratch)
     return Sae.load(files["checkpoint"])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from sae_atlas.config import activations, base_model, features, measurement, recipes, training
+from sae_atlas.config import activations, base_model, features, measurement, recipes, start_from, training
 from sae_atlas.config.keys import NAME_PATTERN, NAME_WORDS, Section, about, allowed, is_used, meaning, section_of, words
 from sae_atlas.config.sections import Config
 from sae_atlas.io.errors import listed, nearest
@@ -20,6 +20,7 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     base_model.chat_problems,
     recipes.width_problems,
     recipes.transcoder_problems,
+    start_from.problems,
     measurement.evaluation_problems,
     measurement.floors_problems,
     measurement.floors_target_problems,

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from sae_atlas.config import activations, base_model, features, published, training
+from sae_atlas.config import activations, base_model, features, published, start_from, training
 from sae_atlas.config.checks import checked, checked_recipe
 from sae_atlas.config.dtype import SETTLED, settled
 from sae_atlas.config.limits import limit_problems, read_plain, shortened
 from sae_atlas.config.paths import resolved
+from sae_atlas.config.sweeps import written_out
 from sae_atlas.io.devices import SPREAD
 from sae_atlas.io.errors import AtlasError
 
@@ -23,6 +24,8 @@ def complete_config(config: dict, file: str, kept_dtype: Path | None = None) -> 
     """
     problems, sections = limit_problems(config), {}
     if not problems:
+        config, problems = written_out(config)
+    if not problems:
         config, problems = resolved(config, Path(file).parent)
     if not problems:
         sections, problems = checked(config)
@@ -37,6 +40,7 @@ def complete_config(config: dict, file: str, kept_dtype: Path | None = None) -> 
     complete["base_model"]["dtype"] = settled(complete["base_model"]["dtype"], device, kept_dtype)
     try:
         complete["activations"] = activations.completed(complete["activations"], complete["base_model"])
+        start_from.check_layers(recipes, complete["activations"]["layers"])
         for name, recipe in recipes.items():
             recipes[name] = published.completed(recipe, name, complete["activations"]["layers"])
     except AtlasError as error:
@@ -54,6 +58,8 @@ def complete_recipe(values: dict, where: str = "recipe") -> dict:
     Raises AtlasError with one line per problem.
     """
     recipe, problems = checked_recipe(values, where)
+    if "sweep" in values:
+        problems = [f"{where}.sweep: only the recipes of a config have one; write its values"]
     if problems:
         raise AtlasError("\n".join(problems))
     return recipe.plain()

@@ -12,6 +12,7 @@ from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import HubId, Real, Revision, Section, Switch, Text, Whole, Words, is_used, key, later
 from sae_atlas.config.layers import WIDTHS, stated
 from sae_atlas.config.published import FILES, PAIRS
+from sae_atlas.config.start_from import StartFrom
 from sae_atlas.saes.architectures import ARCHITECTURES, users
 from sae_atlas.sites import SITES
 from sae_atlas.training.recipe import CONVENTIONS, contradictions
@@ -43,6 +44,7 @@ Rate = Annotated[Real, Field(ge=0, lt=1)]
 Rates = Annotated[
     list[Rate], Field(min_length=2, max_length=2), Words("two numbers from 0 and below 1", "[0.9, 0.999]")
 ]
+Values = Annotated[dict[str, list], Words("keys with lists of values")]
 Fractions = Annotated[
     list[Real], AfterValidator(_whole_of_them), Words("fractions of the latents above 0 that sum to 1")
 ]
@@ -117,6 +119,13 @@ class Recipe(Section):
     )
     skip: Switch = later(
         "a linear connection from the input to the output, beside the latents (arXiv 2501.18823); of transcoders", False
+    )
+
+    start_from: StartFrom = key(otherwise="random directions")
+    sweep: Values = key(
+        "a list of values for some keys (`k`, `seed`, `l1.coefficient`): a recipe of its own for every combination, named "
+        "after them (`NAME-k16-seed0`)",
+        otherwise="one recipe",
     )
 
     @model_validator(mode="before")

@@ -232,6 +232,9 @@ class Jobs:
     def import_sae(self, recipe: str, layer: int, snapshot: str) -> dict:
         return {"written": SINGLE * self.weights(recipe), "memory": LIBRARIES + 3 * SINGLE * self.weights(recipe)}
 
+    def import_start(self, recipe: str, layer: int) -> dict:
+        return self.import_sae(recipe, layer, self.atlas.last)
+
     def model_card(self, recipe: str, layer: int) -> dict:
         """The checkpoint and the SAELens pair."""
         return {"written": 2 * SINGLE * self.weights(recipe), "memory": LIBRARIES + 3 * SINGLE * self.weights(recipe)}

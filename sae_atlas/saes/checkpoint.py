@@ -95,6 +95,37 @@ def fold_transcoder(
     return model_state(W_enc, b_enc, weights["W_dec"], b_dec, threshold, W_skip, is_transcoder=True)
 
 
+def unfold(model_state: dict[str, Tensor], mean: Tensor, scale: float) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The inverse of `fold`: scaled weights, float64, and the threshold [d_sae] in scaled space or None."""
+    state = {name: tensor.double() for name, tensor in model_state.items()}
+    weights = {
+        "W_enc": state["encoder.weight"],
+        "b_enc": state["encoder.bias"] * scale,
+        "W_dec": state["decoder.weight"].T,
+        "b_dec": (state["b_pre"] + state["decoder.bias"] - mean.double()) * scale,
+    }
+    return weights, state["threshold"] * scale if "threshold" in state else None
+
+
+def unfold_transcoder(
+    model_state: dict[str, Tensor], of_input: tuple[Tensor, float], of_target: tuple[Tensor, float]
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The inverse of `fold_transcoder`, likewise."""
+    (mean, scale), (target_mean, target_scale) = of_input, of_target
+    state = {name: tensor.double() for name, tensor in model_state.items()}
+    mean, ratio, b_dec = mean.double(), scale / target_scale, state["decoder.bias"]
+    weights = {
+        "W_enc": state["encoder.weight"] / ratio,
+        "b_enc": (state["encoder.bias"] + state["encoder.weight"] @ mean) * target_scale,
+        "W_dec": state["decoder.weight"].T,
+    }
+    if "skip.weight" in state:
+        weights["W_skip"] = state["skip.weight"] / ratio
+        b_dec = b_dec + state["skip.weight"] @ mean
+    weights["b_dec"] = (b_dec - target_mean.double()) * target_scale
+    return weights, state["threshold"] * target_scale if "threshold" in state else None
+
+
 def model_state(
     W_enc: Tensor,
     b_enc: Tensor,

@@ -51,3 +51,8 @@ def inference(weights: Weights, smallest: float) -> tuple[Weights, Tensor]:
     gain = weights["r_mag"].exp()
     folded = {**weights, "W_enc": weights["W_enc"] * gain[:, None]}
     return folded, weights["b_enc"] - gain * weights["b_gate"]
+
+
+def extra_of_inference(weights: Weights, threshold: Tensor) -> Weights:
+    """Of `extra_weights` those with which `inference` gives this threshold: magnitudes as they are read, not rescaled."""
+    return {"b_gate": weights["b_enc"] - threshold, "r_mag": torch.zeros_like(threshold)}

@@ -74,3 +74,8 @@ def dense_gradients(step, weights: Weights, recipe, control: Control):
 def inference(weights: Weights, smallest: float) -> tuple[Weights, Tensor]:
     """The weights and the threshold [d_sae]."""
     return weights, weights["threshold"]
+
+
+def extra_of_inference(weights: Weights, threshold: Tensor) -> Weights:
+    """Of `extra_weights` those with which `inference` gives this threshold."""
+    return {"threshold": threshold}

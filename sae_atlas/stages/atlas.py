@@ -58,9 +58,32 @@ class Atlas:
         return self.snapshots[-1]
 
     def snapshots_of(self, recipe: str) -> list[str]:
-        """All of them; of published SAEs without snapshots the last."""
-        whole = recipe in self.trained or has_snapshots(self.config["recipes"][recipe])
-        return self.snapshots if whole else [self.last]
+        """All of them; of published SAEs without snapshots the last; of one that goes on from another those behind it."""
+        if recipe in self.pretrained and not has_snapshots(self.config["recipes"][recipe]):
+            return [self.last]
+        start = self.config["recipes"][recipe].get("start_from", {})
+        if "snapshot" not in start or start["recipe"] in self.pretrained:
+            return self.snapshots
+        return self.snapshots[self.snapshots.index(format_size(start["snapshot"])) + 1 :]
+
+    def start_of(self, recipe: str, layer: int) -> tuple[str, dict] | None:
+        """Stage and cell of the checkpoint at which the training of a layer begins; None for random directions."""
+        start = self.config["recipes"][recipe].get("start_from", {})
+        if "path" in start:
+            return "import_start", {"recipe": recipe, "layer": layer}
+        begins_at = self.neighbour_before(layer) if start.get("layer") == "previous" else start.get("layer", layer)
+        if not start or begins_at is None:
+            return None
+        source = start["recipe"]
+        snapshot = format_size(start["snapshot"]) if "snapshot" in start else self.last
+        if source == recipe:
+            snapshot = self.snapshots[0]
+        return self.checkpoint_rule(source), {"recipe": source, "layer": begins_at, "snapshot": snapshot}
+
+    def neighbour_before(self, layer: int) -> int | None:
+        """The layer of the atlas before this one."""
+        place = self.layers.index(layer)
+        return self.layers[place - 1] if place else None
 
     def tokens_of(self, recipe: str, snapshot: str) -> int:
         """Train tokens a checkpoint is named after; published SAEs may say otherwise of the last."""
@@ -87,9 +110,11 @@ class Atlas:
         kind = "transcoders" if "target" in self.config["activations"] else "saes"
         return release_name(self.config["base_model"]["name"], self.expansion(recipe), recipe, kind)
 
-    def previous(self, snapshot: str) -> str | None:
-        place = self.snapshots.index(snapshot)
-        return self.snapshots[place - 1] if place else None
+    def previous(self, snapshot: str, recipe: str | None = None) -> str | None:
+        """The snapshot before; of a recipe None for the first that it has."""
+        every = self.snapshots if recipe is None else self.snapshots_of(recipe)
+        place = every.index(snapshot)
+        return every[place - 1] if place else None
 
     def following(self, snapshot: str) -> str | None:
         place = self.snapshots.index(snapshot) + 1

@@ -15,6 +15,7 @@ from pathlib import Path
 from sae_atlas.base_models.adapters import model_files
 from sae_atlas.config.own_models import TUNED
 from sae_atlas.config.published import files_at, path_in_release
+from sae_atlas.config.start_from import files_in, start_file
 from sae_atlas.io.contents import Contents
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
@@ -42,7 +43,9 @@ def local_contents(
     contents, records, found = Contents(memory), list(records), {}
     try:
         found |= _of_texts_and_models(config, contents, records)
-        found |= _of_saes(Atlas(config, begun_with, contents=found), contents, records)
+        atlas = Atlas(config, begun_with, contents=found)
+        found |= _of_saes(atlas, contents, records)
+        found |= _of_starts(atlas, contents)
     except AtlasError as error:
         raise AtlasError(f"{file}: {error}") from error
     contents.keep()
@@ -109,6 +112,21 @@ def _of_saes(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[str,
             content = _content_of_sae(atlas, cell, contents, files, checkpoint)
             if content:
                 found[job_name("import_sae", **cell)] = content
+    return found
+
+
+def _of_starts(atlas: Atlas, contents: Contents) -> dict[str, str]:
+    """Of the SAEs on this machine at which training begins."""
+    found = {}
+    for recipe, layer in product(atlas.trained, atlas.layers):
+        path = atlas.config["recipes"][recipe].get("start_from", {}).get("path")
+        if path is None:
+            continue
+        key, file = f"recipes.{recipe}.start_from", start_file(path, layer)
+        files = {each.name: each for each in files_in(file)} if file.exists() else {}
+        if not files:
+            raise AtlasError(f"{key}.path: {file} is not there, or holds nothing; layer {layer} begins at it")
+        found[job_name("import_start", recipe=recipe, layer=layer)] = _hashed(contents, files, key)[0]
     return found
 
 

@@ -11,7 +11,7 @@ def _curves(atlas, recipe: str) -> dict:
     return {
         f"layer{layer:02d}_{snapshot}": atlas.identity("train_sae", recipe=recipe, layer=layer, snapshot=snapshot)
         for layer in atlas.layers
-        for snapshot in atlas.snapshots
+        for snapshot in atlas.snapshots_of(recipe)
     }
 
 

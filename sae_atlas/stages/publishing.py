@@ -81,7 +81,13 @@ def page(atlas) -> tuple[dict, dict]:
 
 
 def what_makes(atlas, recipes: list[str]) -> dict:
-    """The config that makes these recipes again, without what only bounds disk or says how things look."""
+    """The config that makes these recipes again, and those at which they begin, without what only bounds disk or says how
+    things look.
+    """
+    recipes = [*recipes]
+    for recipe in recipes:
+        source = atlas.config["recipes"][recipe].get("start_from", {}).get("recipe", recipe)
+        recipes += [source] if source not in recipes else []
     base_model, activations = atlas.config["base_model"], atlas.config["activations"]
     if "base" in base_model:  # computed in the precision of the model that is made of it
         base = {key: value for key, value in base_model["base"].items() if key != "dtype"}

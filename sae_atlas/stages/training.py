@@ -14,10 +14,18 @@ def train_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dict
     settings = {"recipe": values, "start": start, "stop": stop, "total": atlas.tokens if decaying else None}
     settings["gpu_products"] = atlas.config["training"]["gpu_products"]
     inputs = {"store": atlas.identity("shard_activations", snapshot=snapshot, layer=layer)}
-    previous = atlas.previous(snapshot)
+    previous = atlas.previous(snapshot, recipe)
     if previous is not None:
         inputs["previous"] = atlas.identity("train_sae", recipe=recipe, layer=layer, snapshot=previous)
+    elif start := atlas.start_of(recipe, layer):
+        inputs["start_from"] = atlas.identity(start[0], **start[1])
     return settings, inputs
+
+
+@stage("publish/formats", "saes/checkpoint.py", runs="publish.formats.import_start:import_start")
+def import_start(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
+    path = atlas.config["recipes"][recipe]["start_from"]["path"]
+    return {"path": path, "layer": layer}, atlas.content("import_start", recipe=recipe, layer=layer)
 
 
 @stage("publish/formats", "saes/checkpoint.py", runs="publish.formats.import_sae:import_sae")

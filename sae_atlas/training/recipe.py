@@ -55,6 +55,7 @@ class Recipe:
         """The recipe of plain values that are complete (config.read.complete_recipe); they are not checked again."""
         kinds = {"l1": L1, "auxk": AuxK, "jumprelu": JumpReLU}
         parts = {key: kind(**values[key]) for key, kind in kinds.items() if key in values}
+        values = {key: value for key, value in values.items() if key != "start_from"}  # a file of its own
         return cls(**{**values, **parts})
 
     def d_sae(self, d_in: int) -> int:

@@ -24,6 +24,7 @@ from sae_atlas.training.curve import MOST_ROWS, Curve
 from sae_atlas.training.interruption import Interruption
 from sae_atlas.training.recipe import Recipe, contradictions
 from sae_atlas.training.schedule import decayed, warmed_up
+from sae_atlas.training.start import begin_at
 from sae_atlas.training.state import State, initial_penalty, initial_state
 from sae_atlas.training.transfer import Batches
 
@@ -43,6 +44,7 @@ def train(
     resume: str | Path,
     curve: str | Path,
     previous: str | Path | None = None,
+    start_from: str | Path | None = None,
     threads: int = 1,
     watch: Callable[[dict], None] | None = None,
     device: str = "auto",
@@ -50,6 +52,7 @@ def train(
 ) -> None:
     """Carry the SAE of `previous` (a resume file; None: a new one) over the store's window of tokens [start, stop).
 
+    start_from: a checkpoint whose weights a new one begins at, in place of random directions.
     recipe: plain values, complete (config.read.complete_recipe). total: tokens of the whole run where the learning rate's
     decay reaches this window, else None. watch: told every new row of the curve. device: auto, cpu or cuda; gpu_products:
     arithmetic of matrix products on a GPU, bfloat16 or float32. Any number of threads gives the same bits. A job of the
@@ -63,7 +66,7 @@ def train(
     if wrong := list(contradictions(recipe, reader.d_in)):  # the width of a module path or an array is known only here
         raise AtlasError("\n".join(f"recipe.{line}" for line in wrong))
     on = resolve(device)
-    state = _begin(chosen, reader, previous).to(on)
+    state = _begin(chosen, reader, previous, start_from).to(on)
     steps = reader.rows // chosen.batch
     if not steps:
         raise AtlasError(
@@ -245,9 +248,10 @@ class _Window:
             state.penalty = controller.adapt(state.penalty, self.first_penalty, before, state.smoothed_l0, target)
 
 
-def _begin(recipe: Recipe, reader, previous: str | Path | None) -> State:
+def _begin(recipe: Recipe, reader, previous: str | Path | None, start_from: str | Path | None) -> State:
     if previous is None:
-        return initial_state(recipe, reader.input, reader.attrs["layer"], reader.target)
+        state = initial_state(recipe, reader.input, reader.attrs["layer"], reader.target)
+        return state if start_from is None else begin_at(state, start_from, recipe)
     saved = checkpoints.load_tensors(previous)
     state = State(**saved["state"])
     if len(state.mean) != reader.d_in or len(state.since_fired) != recipe.d_sae(reader.d_in):

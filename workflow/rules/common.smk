@@ -11,6 +11,7 @@ if workflow.remote_exec:
 from sae_atlas.base_models.adapters import META
 from sae_atlas.config.own_models import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
 from sae_atlas.config.published import path_in_release
+from sae_atlas.config.start_from import start_file
 from sae_atlas.io.devices import gpus_for
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.plan.estimate import memory_mb, minutes, threads
@@ -42,6 +43,7 @@ except AtlasError as error:  # before any job, without a traceback
 # A folder is known by a file in it: Snakemake would remove a folder before the job that makes it again has begun.
 CORPUS = f"results/corpus/{atlas.config['corpus']['name']}.zarr/zarr.json"
 CHECKPOINT = "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt"
+START = "results/starts/{recipe}/sae_layer{layer:02d}.pt"
 LATENTS = "results/metrics/{recipe}/layer{layer:02d}_latents.parquet"
 PROVENANCE = "results/base_model/provenance.json"
 BASE_MODEL = atlas.config["base_model"]
@@ -155,10 +157,25 @@ def local_sae(wildcards):
 
 def previous_resume_point(wildcards):
     """Where the chain stands before this window; nothing for the first."""
-    previous = atlas.previous(wildcards.snapshot)
+    previous = atlas.previous(wildcards.snapshot, wildcards.recipe)
     if previous is None:
         return []
     return f"results/checkpoints/{wildcards.recipe}/sae_layer{wildcards.layer}_{previous}.resume.pt"
+
+
+def start_checkpoint(wildcards):
+    """The checkpoint at which a chain begins; nothing for random directions, and behind its first window."""
+    recipe, layer, snapshot = (atlas_arguments(wildcards)[name] for name in ("recipe", "layer", "snapshot"))
+    start = atlas.start_of(recipe, layer)
+    if start is None or atlas.previous(snapshot, recipe) is not None:
+        return []
+    return (START if start[0] == "import_start" else CHECKPOINT).format(**start[1])
+
+
+def local_start(wildcards):
+    """The file or folder of the user's own that is read for it, whose time does not count."""
+    path = atlas.config["recipes"][wildcards.recipe]["start_from"]["path"]
+    return ancient(str(start_file(path, int(wildcards.layer)).absolute()))
 
 
 onerror:
@@ -196,12 +213,12 @@ def text_trained(wildcards):
     return trained([(layer, atlas.last) for layer in atlas.text_groups[wildcards.part]])
 
 
-def of_all_layers(path, snapshots=("",)):
-    """A file of every layer of a job's recipe, and of every one of the snapshots."""
+def of_all_layers(path, snapshots=lambda recipe: [atlas.last]):
+    """A file of every layer of a job's recipe, and of every one of its snapshots that the function names."""
 
     def paths(wildcards):
         recipe = atlas_arguments(wildcards)["recipe"]
-        return expand(path, recipe=recipe, layer=atlas.layers, snapshot=snapshots)
+        return expand(path, recipe=recipe, layer=atlas.layers, snapshot=snapshots(recipe))
 
     return paths
 

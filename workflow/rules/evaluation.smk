@@ -70,7 +70,7 @@ rule replace_layers:
     input:
         base_model=needs(PROVENANCE),
         held_out=needs("results/held_out.zarr/zarr.json"),
-        checkpoints=needs(of_all_layers(CHECKPOINT, [atlas.last])),
+        checkpoints=needs(of_all_layers(CHECKPOINT)),
     output:
         table=update("results/metrics/{recipe}/replaced_layers.parquet"),
     log:
@@ -133,7 +133,7 @@ use rule collect_metrics as collect_recipes with:
 rule match_layers:
     """Best match of every latent in the neighbouring layers, by the cosine of their decoder rows."""
     input:
-        checkpoints=needs(of_all_layers(CHECKPOINT, [atlas.last])),
+        checkpoints=needs(of_all_layers(CHECKPOINT)),
         latents=needs(of_all_layers(LATENTS)),
     output:
         table=update("results/metrics/{recipe}/flow.parquet"),

@@ -78,12 +78,13 @@ def first_to_train(recipe, layer):
         stem = f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}"
         return all(carries(PATHS.modify(f"{stem}{suffix}"), [identity]) for suffix in suffixes)
 
-    whole = [is_current(snapshot, ".pt") for snapshot in atlas.snapshots[:-1]]
+    *earlier, _ = snapshots = atlas.snapshots_of(recipe)
+    whole = [is_current(snapshot, ".pt") for snapshot in earlier]
     whole.append(is_current(atlas.last, ".pt", ".resume.pt"))
     missing = whole.index(False) if False in whole else len(whole)
     if missing == len(whole):
         return missing
-    return next((place for place in range(missing, 0, -1) if is_current(atlas.snapshots[place - 1], ".resume.pt")), 0)
+    return next((place for place in range(missing, 0, -1) if is_current(snapshots[place - 1], ".resume.pt")), 0)
 
 
 def freed(wildcards):
@@ -91,11 +92,14 @@ def freed(wildcards):
 
     def named(recipe, layer, snapshot):
         path = f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt"
-        waited_for = atlas.snapshots.index(snapshot) >= first_to_train(recipe, layer)
+        waited_for = atlas.snapshots_of(recipe).index(snapshot) >= first_to_train(recipe, layer)
         return path if waited_for else ancient(before_update(path))
 
     return [
-        named(recipe, *earlier) for recipe in atlas.trained for earlier in atlas.freed_by(**atlas_arguments(wildcards))
+        named(recipe, layer, snapshot)
+        for recipe in atlas.trained
+        for layer, snapshot in atlas.freed_by(**atlas_arguments(wildcards))
+        if snapshot in atlas.snapshots_of(recipe)
     ]
 
 

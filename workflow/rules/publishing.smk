@@ -34,7 +34,7 @@ rule release:
     input:
         base_model=needs(PROVENANCE),
         corpus=needs(CORPUS),
-        checkpoints=needs(of_all_layers(CHECKPOINT, atlas.snapshots)),
+        checkpoints=needs(of_all_layers(CHECKPOINT, atlas.snapshots_of)),
         metrics=needs(of_all_layers("results/metrics/{recipe}/layer{layer:02d}.json")),
         figures=needs(
             lambda wildcards: [path for path in PICTURES if Path(path).parent.name == RELEASES[wildcards.release]]
@@ -53,7 +53,7 @@ rule release:
             "release",
             name=lambda wildcards: wildcards.release,
             layers=atlas.layers,
-            snapshots=list(map(atlas.published, atlas.snapshots)),
+            snapshots=lambda wildcards: list(map(atlas.published, atlas.snapshots_of(RELEASES[wildcards.release]))),
         ),
     message:
         "release: {wildcards.release}"

@@ -6,6 +6,7 @@ rule train_sae:
     input:
         store=needs("results/stores/layer{layer}/{snapshot}.zarr"),
         previous=needs(previous_resume_point),
+        start_from=needs(start_checkpoint),
     output:
         checkpoint=update("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt"),
         record=update("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.json"),
@@ -27,6 +28,28 @@ rule train_sae:
         "train: {wildcards.recipe}, layer {wildcards.layer}, to {wildcards.snapshot} tokens"
     script:
         "../scripts/train_sae.py"
+
+
+rule import_start:
+    """Write an SAE of the user's own as the checkpoint at which a recipe's training begins."""
+    input:
+        local_start,
+    output:
+        checkpoint=update("results/starts/{recipe}/sae_layer{layer}.pt"),
+    log:
+        "results/logs/import_start/{recipe}/layer{layer}.log",
+    wildcard_constraints:
+        recipe=one_of(atlas.trained),
+    conda:
+        "../../envs/atlas.yaml"
+    resources:
+        **asked("import_start"),
+    params:
+        **job("import_start"),
+    message:
+        "start: {wildcards.recipe}, layer {wildcards.layer}"
+    script:
+        "../scripts/run.py"
 
 
 rule import_sae:

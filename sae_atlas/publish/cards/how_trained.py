@@ -1,5 +1,8 @@
 """How an SAE was trained, in words: ours from its recipe, one that others published as far as it says."""
 
+from pathlib import Path
+
+from sae_atlas.io.sizes import format_size
 from sae_atlas.publish.cards.facts import Measured, Origin
 from sae_atlas.publish.cards.markdown import number
 from sae_atlas.saes.architectures import ARCHITECTURES, sparsity_words
@@ -33,7 +36,21 @@ def training(origin: Origin, measured: Measured) -> dict[str, str]:
         "Learning Rate": f"{number(recipe['learning_rate'])} ({_schedule(recipe)})",
         "L1 Coefficient": _l1(measured),
         "Seed": number(recipe["seed"]),
+        **({"Start": start(recipe["start_from"])} if "start_from" in recipe else {}),
     }
+
+
+def start(start_from: dict) -> str:
+    """The weights at which training began, in place of random directions."""
+    if "path" in start_from:
+        source = f"the SAE {Path(start_from['path']).name}"
+    else:
+        snapshot = f", after {format_size(start_from['snapshot'])} tokens" if "snapshot" in start_from else ""
+        layer = {None: "", "previous": ", layer before this one"}.get(
+            layer := start_from.get("layer"), f", layer {layer}"
+        )
+        source = f"recipe {start_from['recipe']}{layer}{snapshot}"
+    return f"the weights of {source}; Adam began anew"
 
 
 def loss(measured: Measured) -> str:

@@ -8,7 +8,7 @@ from sae_atlas.publish.formats.hooks import hook_name, module_path
 def metadata(config: dict, origin: Origin | None = None) -> dict:
     """Of a checkpoint's `config`. Without `origin` (base model and text of its run) only what is in the checkpoint."""
     activations, recipe = config["activations"], config["recipe"]
-    site, layer, model = activations["site"], activations["layer"], activations["base_model"]
+    site, layer, model = activations["site"], activations["layer"], activations["base_model"] or {}
     target = activations.get("target")
     source = model.get("source") or ""
     values = {
