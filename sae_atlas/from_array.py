@@ -20,8 +20,9 @@ def train_sae(activations: np.ndarray, folder: str | Path, device: str = "auto",
     """Train an SAE on activations [tokens, d_in] of any model, read once; returns it, on raw activations.
 
     recipe: keys of a recipe in the config (`architecture`, `k`, `expansion`, ...), `start_from` as a path. Rows whose norm is
-    above the config's `outlier_norm` medians are left out. `sae.pt` and `curve.parquet` stay in `folder`, which is made. Raises AtlasError for
-    a recipe that is wrong, for an array of another shape, for NaN, for values beyond float16, and for fewer rows than a batch.
+    above the config's `outlier_norm` medians are left out. `sae.pt` and `curve.parquet` stay in `folder`, which is made.
+    Raises AtlasError for a recipe that is wrong, for an array of another shape, for NaN, for values beyond float16, and for
+    fewer rows than a batch.
     """
     if isinstance(recipe.get("start_from"), (str, Path)):
         recipe["start_from"] = {"path": str(recipe["start_from"])}

@@ -2,7 +2,16 @@
 
 from pathlib import Path
 
-from tables import write_curves, write_floors, write_flow, write_latents, write_metrics, write_replaced, write_students
+from tables import (
+    write_curves,
+    write_floors,
+    write_flow,
+    write_latents,
+    write_metrics,
+    write_replaced,
+    write_seeds,
+    write_students,
+)
 
 from sae_atlas.figures.feature_density import plot_feature_density
 from sae_atlas.figures.importance_spectrum import plot_importance_spectrum
@@ -11,6 +20,7 @@ from sae_atlas.figures.loss_floor_predictions import plot_loss_floor_predictions
 from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap
 from sae_atlas.figures.pareto import plot_pareto
 from sae_atlas.figures.replaced_layers import plot_replaced_layers
+from sae_atlas.figures.seed_consistency import plot_seed_consistency
 from sae_atlas.figures.snapshot_convergence import plot_snapshot_convergence
 from sae_atlas.figures.training_curves import plot_training_curves
 from sae_atlas.io.provenance import make_record, recording
@@ -79,6 +89,11 @@ def draw_replaced(folder, layers=3, snapshots=(), **changes):
     return draw(plot_replaced_layers, folder, 9, {"replaced": table}, **changes)
 
 
+def draw_seeds(folder, layers=3, snapshots=(), **changes):
+    table = write_seeds(folder / "seeds.parquet", layers)
+    return draw(plot_seed_consistency, folder, 10, {"seeds": table}, **changes)
+
+
 DRAWS = [
     draw_curves,
     draw_heatmap,
@@ -89,4 +104,5 @@ DRAWS = [
     draw_flow,
     draw_floors,
     draw_replaced,
+    draw_seeds,
 ]

@@ -66,13 +66,13 @@ def run(folder: Path) -> None:
     transcoders.
     """
     atlas, life = folder / "atlas", folder / "life"
-    others = {name: {"architecture": name} | recipe for name, recipe in OTHERS.items()} | published(
-        atlas / "models" / "sae"
-    )
+    others = {name: {"architecture": name} | recipe for name, recipe in OTHERS.items()}
+    others |= published(atlas / "models" / "sae") | sisters(atlas / "models" / "sae")
     snakemake(atlas, ATLAS)
     checkpoints = [f"results/checkpoints/{name}/sae_layer01_1k.pt" for name in OTHERS]
-    checkpoints.append("results/checkpoints/published/sae_layer01_2k.pt")
-    snakemake(atlas, ATLAS | {"recipes": ATLAS["recipes"] | others}, *checkpoints)
+    checkpoints += [f"results/checkpoints/{name}/sae_layer01_2k.pt" for name in ("published", "started")]
+    seeds = "results/figures/topk/10_seed_consistency.svg"
+    snakemake(atlas, ATLAS | {"recipes": ATLAS["recipes"] | others}, *checkpoints, seeds)
     snakemake(life, ATLAS | {"base_model": LIFE}, f"models/pretrained/{LIFE['name']}/export_meta.json")
     curve, table = "results/figures/skip/9_replaced_layers.svg", "results/metrics/skip.parquet"
     snakemake(folder / "transcoders", TRANSCODERS, curve, table)
@@ -83,6 +83,13 @@ def published(folder: Path) -> dict:
     source = {"source": "local", "format": "saelens", "path": str(folder), "tokens": 2000}
     source["file"] = "small-neox_resid{layer}_exp4_2k_topk"
     return {"published": {"architecture": "topk", "k": 4, "expansion": 4, "pretrained": source}}
+
+
+def sisters(folder: Path) -> dict:
+    """Another seed of the atlas's recipe, and one that begins at its SAEs."""
+    topk = TOPK | {"architecture": "topk"}
+    start = str(folder / "small-neox_resid{layer}_exp4_2k_topk")
+    return {"topk-seed1": topk | {"seed": 1}, "started": topk | {"start_from": {"path": start}}}
 
 
 def snakemake(folder: Path, config: dict, *targets: str) -> None:
@@ -111,7 +118,9 @@ OUTPUTS = {
     "replace_layers": {"": "transcoders/results/metrics/skip/replaced_layers.parquet"},
     "train_sae": {name: f"atlas/results/checkpoints/{name}/sae_layer01_?k.pt" for name in ("topk", *OTHERS)}
     | {f"curve {name}": f"atlas/results/curves/{name}/layer01_?k.parquet" for name in ("topk", *OTHERS)}
-    | {"transcoder": "transcoders/results/checkpoints/skip/sae_layer01_2k.pt"},
+    | {"transcoder": "transcoders/results/checkpoints/skip/sae_layer01_2k.pt"}
+    | {"started": "atlas/results/checkpoints/started/sae_layer01_2k.pt"},
+    "import_start": {"": "atlas/results/starts/started/sae_layer01.pt"},
     "import_sae": {"": "atlas/results/checkpoints/published/sae_layer01_2k.pt"},
     "save_held_out": {"": "atlas/results/held_out*"},
     "evaluate_sae": {
@@ -123,6 +132,7 @@ OUTPUTS = {
     "collect_metrics": {"": "atlas/results/metrics/topk.parquet"},
     "collect_recipes": {"": "atlas/results/metrics.parquet"},
     "match_layers": {"": "atlas/results/metrics/topk/flow.parquet"},
+    "match_seeds": {"": "atlas/results/metrics/topk/seeds.parquet"},
     "model_card": {"card": f"{SAE}/model_card.md", "config": f"{SAE}/config.json", "saelens": f"{SAE}/*.safetensors"},
     "release": {"": f"{RELEASE}/README.md", "sae": f"{RELEASE}/sae_layer01_final.pt"},
     "index": {"": "atlas/models/sae/README.md"},
@@ -156,6 +166,7 @@ OUTPUTS = {
         "loss_floor_predictions",
     )
 }
+OUTPUTS["plot_seed_consistency"] = {"": "atlas/results/figures/topk/10_seed_consistency.svg"}
 OUTPUTS["plot_replaced_layers"] = {"": "transcoders/results/figures/skip/9_replaced_layers.svg"}
 
 
@@ -190,6 +201,10 @@ def before(stage: str) -> frozenset[str]:
         config, recipe = TRANSCODERS, "skip"
     if stage == "import_sae":
         config["recipes"], recipe, read = published(ROOT), "published", {"model_card"}
+    if stage in ("import_start", "match_seeds", "plot_seed_consistency"):
+        config["recipes"] = ATLAS["recipes"] | sisters(ROOT)
+    if stage == "import_start":
+        recipe, read = "started", {"model_card"}
     atlas = Atlas(complete_config(config, "golden.py"))
     atlas.identity = lambda of, **_: read.add(of) or of  # of an input, asked for by the stage's function
     cell = {"recipe": recipe, "layer": 1, "snapshot": atlas.last}

@@ -167,6 +167,20 @@ def write_flow(path: Path, layers: int, latents: int = 512) -> Path:
     return path
 
 
+def write_seeds(path: Path, layers: int, latents: int = 400) -> Path:
+    """The closest latents of two other seeds, as metrics.seed_consistency writes them: the denser, the closer."""
+    parts = []
+    for layer in range(layers):
+        noise = np.random.default_rng(layer)
+        density = 10.0 ** noise.uniform(-4, 0, latents)
+        for other in ("topk-seed1", "topk-seed2"):
+            part = {"layer": layer, "latent": np.arange(latents), "density": density, "other": other}
+            part |= {"cosine": noise.beta(4 + np.log10(density), 1.5, latents), "chance": noise.beta(2, 6, latents)}
+            parts.append(pd.DataFrame(part))
+    write_table(path, pa.Table.from_pandas(pd.concat(parts), preserve_index=False))
+    return path
+
+
 def write_replaced(path: Path, layers: int) -> Path:
     """Losses with more and more layers replaced, as metrics.replaced_layers writes them."""
     rows = [

@@ -97,7 +97,7 @@ def test_an_empty_recipe_table_is_refused(tmp_path):
 
 
 MODULES = "training_curves metrics_heatmap snapshot_convergence feature_density importance_spectrum pareto layer_flow"
-MODULES += " loss_floor_predictions replaced_layers"
+MODULES += " loss_floor_predictions replaced_layers seed_consistency"
 
 
 def test_no_figure_starts_torch_or_transformers():

@@ -40,24 +40,32 @@ def plot_pareto(
     colour_map: str,
     base_model: str | None,
     site: str,
+    curves: dict[str, list[list[str]]] | None = None,
 ) -> None:
     """Draw the table `sisters` of all recipes (metrics.collect), `recipe` in front of its sisters.
 
     title: base model and site. base_model: id on the hub, or None; with site and layer it decides which published points
-    are drawn. Raises AtlasError for an unknown colour map.
+    are drawn. curves: name -> recipes that differ in sparsity alone, the seeds of every sparsity: their medians are joined.
+    Raises AtlasError for an unknown colour map.
     """
     table = read_table(sisters)
     final = table[table["snapshot"] == "final"]
     recipes = list(dict.fromkeys(final["recipe"]))
     colours = layer_colours(colour_map, sorted(final["layer"].unique()))
-    markers = dict(zip(recipes, cycle(MARKERS), strict=False))
+    curve_of = {name: curve for curve, family in (curves or {}).items() for seeds in family for name in seeds}
+    named = list(dict.fromkeys(curve_of.get(name, name) for name in recipes))  # what the legend lists
+    markers = dict(zip(named, cycle(MARKERS), strict=False))
     suites = [suite for suite in suites_of(base_model, site) if set(suite.points) & set(colours)]
     with style():
         figure = page(13.5, 6.4)
         panels = figure.subplots(1, 2)
         for name in sorted(recipes, key=lambda name: name == recipe):  # the last one is in front
             for axes, metric in zip(panels, ("ce_recovered", "fvu"), strict=True):
-                _draw(axes, final[final["recipe"] == name], metric, markers[name], colours, name == recipe)
+                marker = markers[curve_of.get(name, name)]
+                _draw(axes, final[final["recipe"] == name], metric, marker, colours, name == recipe, name in curve_of)
+        for family in (curves or {}).values():
+            for axes, metric in zip(panels, ("ce_recovered", "fvu"), strict=True):
+                _join(axes, final, metric, family)
         for suite, marker in zip(suites, cycle(PUBLISHED), strict=False):
             _reference(panels, suite, marker, colours)
         _l0_axis(panels)
@@ -65,7 +73,7 @@ def plot_pareto(
         _fvu_axis(panels[1])
         if len(colours) > 1:
             layer_bar(figure, panels, colours)
-        _legend(figure, markers, recipe, suites)
+        _legend(figure, markers, curve_of.get(recipe, recipe), suites)
         name = f"Sparsity and what it costs: {title}"
         held_out = final.groupby("metric")["held_out_tokens"].max()
         sisters = (
@@ -73,23 +81,34 @@ def plot_pareto(
         )
         below = (
             f"{sisters}; final snapshots, a dot per layer, joined in their order; the large open mark is the median of "
-            "the layers\n"
+            f"the layers{', joined over the sparsities' if curves else ''}\n"
             f"L0 and FVU on {held_out['fvu']:,} held-out tokens, CE recovered (zero ablation) on {held_out['ce_sae']:,}"
         )
         headline(figure, name, below)
         save(figure, png, svg, f"{name}, recipe {recipe}")
 
 
-def _draw(axes: Axes, rows: pd.DataFrame, metric: str, marker: str, colours: dict[int, tuple], front: bool) -> None:
-    """One recipe: its layers joined by a line, and their median."""
+def _draw(
+    axes: Axes, rows: pd.DataFrame, metric: str, marker: str, colours: dict[int, tuple], front: bool, of_curve: bool
+) -> None:
+    """One recipe: its layers joined by a line, unless lines join the points of its curve, and their median."""
     l0, values = (rows[rows["metric"] == name].set_index("layer")["value"].sort_index() for name in ("l0", metric))
     order = 3 if front else 2
-    axes.plot(l0, values, color=GREY, linewidth=0.9 if front else 0.5, alpha=0.5, zorder=order)
+    if not of_curve:
+        axes.plot(l0, values, color=GREY, linewidth=0.9 if front else 0.5, alpha=0.5, zorder=order)
     inks = [colours[layer] for layer in l0.index]
     size = 38 if front else 22
     axes.scatter(l0, values, size, inks, marker=marker, edgecolors="white", linewidths=0.5, zorder=order + 0.1)
     look = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.6 if front else 0.9, "zorder": order + 0.2}
     axes.scatter([l0.median()], [values.median()], 4 * size, marker=marker, **look)
+
+
+def _join(axes: Axes, final: pd.DataFrame, metric: str, family: list[list[str]]) -> None:
+    """A line through the sparsities of one recipe: the median of layers and seeds of each."""
+    rows = final[final["metric"].isin(["l0", metric])]
+    medians = [rows[rows["recipe"].isin(seeds)].groupby("metric")["value"].median() for seeds in family]
+    points = sorted((each["l0"], each[metric]) for each in medians)
+    axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.4, zorder=3.5)
 
 
 def _reference(panels: Sequence[Axes], suite: Suite, marker: str, colours: dict[int, tuple]) -> None:

@@ -17,7 +17,7 @@ AROUND = 0.5e9  # bytes: two processes of Snakemake stand around every job of a 
 # Share of the speed of one large product that the rule's own products reach: SmolLM2-135M and the default config on two cores
 # with AVX-512; masks, softmax and top-k are in it. `train_sae`: of the speed of a step. Training of language models: assumed.
 EFFICIENCY = {"save_activations": 0.6, "save_held_out": 0.6, "save_text": 0.6, "match_layers": 0.6, "explorer": 0.6}
-EFFICIENCY |= {"replace_layers": 0.5}
+EFFICIENCY |= {"replace_layers": 0.5, "match_seeds": 0.6}
 EFFICIENCY |= {"train_sae": 1.0, "evaluate_sae": 0.5, "evolution": 0.5, "top_contexts": 0.5, "contexts_of_matches": 0.6}
 EFFICIENCY |= {"distill": 0.3, "pretrain": 0.3, "fine_tune_lora": 0.3}
 PASSES = ("save_activations", "save_held_out", "save_text", "distill", "pretrain", "fine_tune_lora")
@@ -41,7 +41,9 @@ KINDS = {
         "floors",
         "train_sae",
         "import_sae",
+        "import_start",
         "match_layers",
+        "match_seeds",
         "evolution",
         "contexts_of_matches",
         "explorer",
@@ -100,7 +102,7 @@ def with_gpus(times: dict[str, Estimate], gpus: int) -> tuple[float, str]:
 
 def threads(work: Work) -> int:
     """Threads of a job: more than one where it has minutes of products to share out."""
-    if work.rule not in (*PASSES, "match_layers"):
+    if work.rule not in (*PASSES, "match_layers", "match_seeds"):
         return 2 if work.rule in OF_TEXT else 1
     return max(1, min(MOST_THREADS, round(work.matmul_flops / work.jobs / THREAD_FLOPS)))
 

@@ -11,6 +11,7 @@ from sae_atlas.plan.jobs import job_cells
 from sae_atlas.plan.shape import Shape
 from sae_atlas.saes.architectures import uses
 from sae_atlas.stages.activations import saved_dtype
+from sae_atlas.stages.sisters import other_seeds
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # of a value, before it is compressed
 SINGLE = 4  # bytes of a float32
@@ -280,6 +281,10 @@ class Jobs:
 
     def match_layers(self, recipe: str) -> dict:
         return self.compared(recipe, len(self.atlas.layers) - 1)
+
+    def match_seeds(self, recipe: str) -> dict:
+        """And random directions against each of the others."""
+        return self.compared(recipe, 2 * len(self.atlas.layers) * len(other_seeds(self.atlas, recipe)))
 
     def evolution(self, recipe: str, layer: int) -> dict:
         """Earlier snapshots and two layers, and the snapshots once more: how far directions have moved."""

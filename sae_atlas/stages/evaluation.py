@@ -2,6 +2,7 @@
 
 from sae_atlas.stages.activations import target_of
 from sae_atlas.stages.declare import stage
+from sae_atlas.stages.sisters import other_seeds
 
 
 @stage(
@@ -55,6 +56,21 @@ def replace_layers(atlas, recipe: str) -> tuple[dict, dict]:
     settings = {"recipe": recipe, "contexts_per_batch": atlas.config["evaluation"]["contexts_per_batch"]}
     passes = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.identity("save_held_out")}
     return settings, {**passes, **final_checkpoints(atlas, recipe)}
+
+
+@stage(
+    "metrics/seed_consistency.py",
+    "metrics/directions.py",
+    "io/tables.py",
+    "saes/checkpoint.py",
+    runs="metrics.seed_consistency:match_seeds",
+)
+def match_seeds(atlas, recipe: str) -> tuple[dict, dict]:
+    names = other_seeds(atlas, recipe)
+    of_others = {
+        f"{name} {file}": identity for name in names for file, identity in final_checkpoints(atlas, name).items()
+    }
+    return {"names": names}, {**evaluations(atlas, recipe), **final_checkpoints(atlas, recipe), **of_others}
 
 
 def final_checkpoints(atlas, recipe: str) -> dict:

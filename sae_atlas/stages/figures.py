@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from sae_atlas.stages.declare import stage
 from sae_atlas.stages.evaluation import evaluations
+from sae_atlas.stages.sisters import curves, other_seeds
 
 
 def _curves(atlas, recipe: str) -> dict:
@@ -32,6 +33,7 @@ TABLES: dict[str, Callable[..., dict]] = {
     "latents": evaluations,
     "sisters": _sisters,
     "flow": lambda atlas, recipe: {"flow": atlas.identity("match_layers", recipe=recipe)},
+    "seeds": lambda atlas, recipe: {"seeds": atlas.identity("match_seeds", recipe=recipe)},
     "replaced": lambda atlas, recipe: {"replaced": atlas.identity("replace_layers", recipe=recipe)},
     "floors": lambda atlas, recipe: {"floors": atlas.identity("floors", recipe=recipe)},
     "students": _students,
@@ -44,8 +46,10 @@ def _target_l0(atlas, recipe: str) -> dict:
     return {"target_l0": atlas.config["recipes"][recipe].get("l1", {}).get("target_l0")}
 
 
-def _base_and_site(atlas, recipe: str) -> dict:
-    return {"base_model": atlas.config["base_model"].get("id"), "site": atlas.site_words}
+def _base_site_and_curves(atlas, recipe: str) -> dict:
+    families = curves(atlas)
+    about = {"base_model": atlas.config["base_model"].get("id"), "site": atlas.site_words}
+    return about | ({"curves": families} if families else {})
 
 
 class Figure(NamedTuple):
@@ -67,7 +71,7 @@ FIGURES = {
     "snapshot_convergence": Figure(3, ("metrics",), "4 How did it get there", "snapshot convergence"),
     "feature_density": Figure(4, ("latents",), "3 Where is it bad", "feature density"),
     "importance_spectrum": Figure(5, ("latents", "metrics"), "3 Where is it bad", "importance spectrum"),
-    "pareto": Figure(6, ("sisters",), "2 Is it good", "sparsity against loss", _base_and_site),
+    "pareto": Figure(6, ("sisters",), "2 Is it good", "sparsity against loss", _base_site_and_curves),
     "layer_flow": Figure(
         7, ("flow",), "4 How did it get there", "flow through the layers",
         # Directions inside a module mean something else in every layer.
@@ -80,6 +84,9 @@ FIGURES = {
     "replaced_layers": Figure(
         9, ("replaced",), "2 Is it good", "many layers replaced",
         is_drawn=lambda atlas, recipe: "target" in atlas.config["activations"],
+    ),
+    "seed_consistency": Figure(
+        10, ("seeds",), "3 Where is it bad", "latents that other seeds find", is_drawn=other_seeds,
     ),
 }  # fmt: skip
 

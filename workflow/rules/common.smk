@@ -21,6 +21,7 @@ from sae_atlas.stages.base_model import MAKERS
 from sae_atlas.stages.explorer import TABLES as EXPLORED
 from sae_atlas.stages.explorer import shown
 from sae_atlas.stages.figures import figures
+from sae_atlas.stages.sisters import other_seeds
 from sae_atlas.plan.work import Jobs
 
 
@@ -221,6 +222,15 @@ def of_all_layers(path, snapshots=lambda recipe: [atlas.last]):
         return expand(path, recipe=recipe, layer=atlas.layers, snapshot=snapshots(recipe))
 
     return paths
+
+
+def finals_of_other_seeds(wildcards):
+    """Final checkpoints of all layers of the recipes that differ by their seed alone."""
+    return [
+        CHECKPOINT.format(recipe=name, layer=layer, snapshot=atlas.last)
+        for name in other_seeds(atlas, wildcards.recipe)
+        for layer in atlas.layers
+    ]
 
 
 def earlier_snapshots(wildcards):

@@ -150,3 +150,26 @@ rule match_layers:
         "flow: {wildcards.recipe}"
     script:
         "../scripts/run.py"
+
+
+rule match_seeds:
+    """Best match of every latent among those of the same recipe with other seeds."""
+    input:
+        checkpoints=needs(of_all_layers(CHECKPOINT)),
+        latents=needs(of_all_layers(LATENTS)),
+        others=needs(finals_of_other_seeds),
+    output:
+        table=update("results/metrics/{recipe}/seeds.parquet"),
+    log:
+        "results/logs/match_seeds/{recipe}.log",
+    conda:
+        "../../envs/atlas.yaml"
+    threads: threads_of("match_seeds")
+    resources:
+        **asked("match_seeds"),
+    params:
+        **job("match_seeds", layers=atlas.layers),
+    message:
+        "seeds: {wildcards.recipe}"
+    script:
+        "../scripts/run.py"

@@ -8,6 +8,7 @@ READ = {
     "latents": of_all_layers(LATENTS),
     "sisters": "results/metrics.parquet",
     "flow": "results/metrics/{recipe}/flow.parquet",
+    "seeds": "results/metrics/{recipe}/seeds.parquet",
     "replaced": "results/metrics/{recipe}/replaced_layers.parquet",
     "floors": "results/floors/{recipe}/floors.parquet",
     "students": STUDENTS,
