@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from random_saes import random_checkpoint
+from random_saes import random_checkpoint, sae_of_model
 
 import sae_atlas
 from models import random_model
@@ -18,17 +18,7 @@ TOKENS = torch.arange(12).reshape(2, 6)
 
 @pytest.fixture
 def sae() -> Sae:
-    """Of block 1's output, for the random models' 32 dimensions, in their float64."""
-    generator = torch.Generator().manual_seed(0)
-    state = {
-        "b_pre": torch.zeros(32),
-        "encoder.weight": torch.randn(64, 32, generator=generator),
-        "encoder.bias": torch.zeros(64),
-        "decoder.weight": torch.randn(32, 64, generator=generator) / 32,
-        "decoder.bias": torch.zeros(32),
-    }
-    place = {"base_model": {}, "site": "resid_post", "layer": 1}
-    return Sae(state, {"recipe": {"architecture": "relu"}, "activations": place}).to(torch.float64)
+    return sae_of_model()
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "llama"])
@@ -142,7 +132,7 @@ def test_rows_of_other_lengths_generate_as_each_alone(sae):
 
 def test_a_mask_of_another_batch_is_refused(sae):
     model = random_model("llama")
-    line = r"patch: attention_mask is \[3, 6\], the pass reads \[2, 6\]"
+    line = r"attention_mask is \[3, 6\], the pass reads \[2, 6\]"
     with pytest.raises(AtlasError, match=line), sae_atlas.patch(model, sae, attention_mask=torch.ones(3, 6)):
         model(TOKENS)
 
