@@ -57,13 +57,16 @@ def test_a_scaled_latent_moves_the_stream_along_its_decoder_row(sae):
     torch.testing.assert_close(moved, 4 * active[:, 1:, None] * sae.W_dec[latent])
 
 
-def test_every_step_of_a_generation_is_patched(sae):
-    model = random_model("llama")
+@pytest.mark.parametrize("parts", [[5, 1], [3, 3], [1, 5], [1, 1, 4]], ids=str)
+def test_every_step_of_a_pass_in_parts_is_patched_but_for_the_context_start(sae, parts):
+    """Without a mask the cache says where a part goes on; the whole pass is the known answer."""
+    model, cache, found = random_model("llama"), None, []
     with sae_atlas.patch(model, sae):
-        whole = model(TOKENS).logits[:, -1]
-        first = model(TOKENS[:, :-1], use_cache=True)
-        last = model(TOKENS[:, -1:], past_key_values=first.past_key_values).logits[:, -1]
-    torch.testing.assert_close(last, whole)
+        whole = model(TOKENS).logits
+        for tokens in TOKENS.split(parts, dim=1):
+            step = model(tokens, past_key_values=cache, use_cache=True)
+            cache, found = step.past_key_values, [*found, step.logits]
+    torch.testing.assert_close(torch.cat(found, dim=1), whole)
 
 
 def test_what_cannot_be_patched_is_said(sae):

@@ -1,7 +1,8 @@
 """Where the rows of a pass start: which positions are padding or the first of a context."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from sae_atlas.io.errors import AtlasError
 
 KEYS = ("attention_mask", "position_ids")  # arguments of a pass that say where its rows start
+CACHES = ("past_key_values", "cache_params", "state")  # arguments that hold what a pass continues
 
 
 @contextmanager
@@ -19,12 +21,16 @@ def context_starts(model: nn.Module, skip: int, attention_mask: Tensor | None) -
     The start of a padded row is where its attention mask [batch, context] begins to be 1: that of the pass, or attention_mask
     where a pass has none. The function raises AtlasError for a mask of another batch.
     """
-    given: dict[str, Tensor] = {}  # KEYS of the pass at work
+    given: dict[
+        str, Tensor | int | None
+    ] = {}  # of the pass at work: KEYS and `before`, how many positions it continues
+    names = list(inspect.signature(model.forward).parameters)
 
     def read_arguments(_, arguments: tuple, named: dict) -> None:
+        of_pass = dict(zip(names, arguments, strict=False)) | named
         given.clear()
-        of_pass = {"attention_mask": next(iter(arguments[1:2]), None)} | named
         given.update({key: of_pass.get(key) for key in KEYS})
+        given["before"] = _length(next((of_pass[key] for key in CACHES if of_pass.get(key) is not None), None))
 
     handles = [
         model.register_forward_pre_hook(read_arguments, with_kwargs=True),
@@ -37,21 +43,34 @@ def context_starts(model: nn.Module, skip: int, attention_mask: Tensor | None) -
             handle.remove()
 
 
+def _length(cache) -> int | None:
+    """Positions that a cache holds; None where it does not say, as recurrent states do not."""
+    if cache is None:
+        return 0
+    with suppress(AttributeError, ValueError):
+        return int(cache.get_seq_length())
+    return None
+
+
 def _starts(given: Mapping, mask: Tensor | None, rows: int, positions: int, skip: int) -> Tensor:
     """Which positions of a pass are padding or the first `skip` after it, bool [rows or 1, positions].
 
     A pass that continues a cache has the mask of all positions, its own last; one without a mask may say the numbers of its
-    positions; else one position alone continues, and more are a context from its start.
+    positions; else they follow on those in the cache. Where that is not known one position alone continues, and more are a
+    context from its start.
     """
     own, numbers = (each if isinstance(each, Tensor) and each.dim() == 2 else None for each in map(given.get, KEYS))
-    if own is None and mask is not None and positions > 1:  # a step goes on after the positions that the mask is of
+    before = given.get("before")
+    if before is None and positions > 1:
+        before = 0
+    if own is None and before == 0:  # a step goes on after the positions that the mask is of
         own = mask
     if own is not None:
         starts = (own.cumsum(dim=1) <= skip)[:, -positions:]
     elif numbers is not None:
         starts = numbers < skip
     else:
-        starts = torch.arange(positions)[None] < (skip if positions > 1 else 0)
+        starts = torch.arange(positions)[None] + (skip if before is None else before) < skip
     if starts.shape not in ((rows, positions), (1, positions)):
         raise AtlasError(f"attention_mask is {list(own.shape)}, the pass reads {[rows, positions]}; give its own")
     return starts
