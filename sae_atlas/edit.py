@@ -38,8 +38,8 @@ def patch(
     scale: latent -> factor on its activation before decoding;
     clamp: latent -> its activation, in the unit of `sae.encode`, whatever it is without;
     add: latent -> how many times its decoder row is added to the site (the target), or a vector [d_out] to add.
-    keep_error: whether what the reconstruction misses, x - x_hat (of a transcoder y - y_hat) without edits, is added: then
-    the model is as it was but for the edits.
+    keep_error: whether what the reconstruction misses in the same pass, x - x_hat (of a transcoder y - y_hat) without edits,
+    is added: then the model is as it was but for the edits.
 
     site, layer, and a transcoder's target: where; by default what the SAE was trained on. skip: positions at the start of a
     context that stay as they are, for SAEs saw none of them. The start of a padded row is where its attention mask
@@ -52,17 +52,12 @@ def patch(
     vector of another width, two SAEs at one site in a list, a patch inside one that needs it, and a mask of another batch.
     """
     uses = _uses(model, sae, site, layer, target)
-    edits = [
-        _edit(use.sae, *values)
-        for use, *values in zip(
-            uses, _each("scale", scale, sae), _each("clamp", clamp, sae), _each("add", add, sae), strict=True
-        )
-    ]
+    values = zip(*(_each(*named, sae) for named in (("scale", scale), ("clamp", clamp), ("add", add))), strict=True)
+    edits = [_edit(use.sae, *each) for use, each in zip(uses, values, strict=True)]
     with ExitStack() as stack:
         at_start = stack.enter_context(context_starts(model, skip, attention_mask))
 
         def through(sae: Sae, edit: _Edit, x: Tensor, y: Tensor) -> Tensor:
-            x = x.to(sae.W_enc)
             latents = sae.encode(x)
             edited = latents * edit.factors + edit.values
             if keep_error:  # y_hat + (y - y_hat) without the rounding: where nothing is edited, y itself
@@ -105,8 +100,8 @@ def attribute(
         at_start = stack.enter_context(context_starts(model, skip, None))
 
         def watch(use: _Use, x: Tensor, y: Tensor) -> Tensor:
-            x = x.detach().to(use.sae.W_enc)
-            latents[use] = torch.where(at_start(x), 0, use.sae.encode(x))
+            found = use.sae.encode(x.detach())
+            latents[use] = torch.where(at_start(found), 0, found)
             changes[use] = torch.zeros_like(y, requires_grad=True)
             return y + changes[use]
 

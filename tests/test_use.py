@@ -89,6 +89,12 @@ def test_a_checkpoint_loads_in_one_line(tmp_path):
     assert sae.decode(sae.encode(torch.randn(3, sae.d_in))).shape == (3, sae.d_in)
 
 
+@pytest.mark.parametrize("target", [None, "mlp_out"], ids=["SAE", "transcoder"])
+def test_activations_of_a_model_in_another_precision_are_encoded_in_that_of_the_sae(target):
+    sae, x = sae_of_model(target=target), torch.randn(2, 6, 32).to(torch.bfloat16)
+    assert torch.equal(sae(x), sae(x.double())) and sae(x).dtype == torch.float64
+
+
 def test_the_package_itself_is_light():
     program = (
         "import sys, sae_atlas; assert 'torch' not in sys.modules; sae_atlas.load_sae; assert 'torch' in sys.modules"
