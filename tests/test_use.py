@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from random_saes import random_checkpoint, sae_of_model
+from site_models import OTHERS, other
 
 import sae_atlas
 from models import random_model
@@ -55,6 +56,17 @@ def test_a_scaled_latent_moves_the_stream_along_its_decoder_row(sae):
         model(TOKENS)
     moved = (steered[1] - sae(plain[1]))[:, 1:]
     torch.testing.assert_close(moved, 4 * active[:, 1:, None] * sae.W_dec[latent])
+
+
+@pytest.mark.parametrize("prompt", [[9, 5, 6], [9]], ids=str)
+@pytest.mark.parametrize("family", ["llama", "mamba"])
+def test_generation_with_a_cache_is_that_without_one(family, prompt):
+    """From one token on, too, and where the cache is a recurrent state, which counts no positions."""
+    model, ids = other(family) if family in OTHERS else random_model(family), torch.tensor([prompt])
+    settings = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    with sae_atlas.patch(model, sae_of_model(), clamp={7: 20.0}):
+        cached, whole = (model.generate(ids, use_cache=use, **settings) for use in (True, False))
+    assert torch.equal(cached, whole)
 
 
 @pytest.mark.parametrize("parts", [[5, 1], [3, 3], [1, 5], [1, 1, 4]], ids=str)

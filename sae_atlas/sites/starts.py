@@ -1,6 +1,7 @@
 """Where the rows of a pass start: which positions are padding or the first of a context."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -21,9 +22,7 @@ def context_starts(model: nn.Module, skip: int, attention_mask: Tensor | None) -
     The start of a padded row is where its attention mask [batch, context] begins to be 1: that of the pass, or attention_mask
     where a pass has none. The function raises AtlasError for a mask of another batch.
     """
-    given: dict[
-        str, Tensor | int | None
-    ] = {}  # of the pass at work: KEYS and `before`, how many positions it continues
+    given: dict[str, Tensor | float | None] = {}  # the pass at work: KEYS; `before`: positions it continues
     names = list(inspect.signature(model.forward).parameters)
 
     def read_arguments(_, arguments: tuple, named: dict) -> None:
@@ -43,12 +42,14 @@ def context_starts(model: nn.Module, skip: int, attention_mask: Tensor | None) -
             handle.remove()
 
 
-def _length(cache) -> int | None:
-    """Positions that a cache holds; None where it does not say, as recurrent states do not."""
+def _length(cache) -> float | None:
+    """Positions that a cache holds; infinite for recurrent states, which do not count them; None where it does not say."""
     if cache is None:
         return 0
     with suppress(AttributeError, ValueError):
         return int(cache.get_seq_length())
+    with suppress(AttributeError, ValueError):
+        return math.inf if cache.has_previous_state() else 0
     return None
 
 
@@ -61,8 +62,8 @@ def _starts(given: Mapping, mask: Tensor | None, rows: int, positions: int, skip
     """
     own, numbers = (each if isinstance(each, Tensor) and each.dim() == 2 else None for each in map(given.get, KEYS))
     before = given.get("before")
-    if before is None and positions > 1:
-        before = 0
+    if before is None:
+        before = 0 if positions > 1 else math.inf
     if own is None and before == 0:  # a step goes on after the positions that the mask is of
         own = mask
     if own is not None:
@@ -70,7 +71,7 @@ def _starts(given: Mapping, mask: Tensor | None, rows: int, positions: int, skip
     elif numbers is not None:
         starts = numbers < skip
     else:
-        starts = torch.arange(positions)[None] + (skip if before is None else before) < skip
+        starts = torch.arange(positions)[None] + before < skip
     if starts.shape not in ((rows, positions), (1, positions)):
         raise AtlasError(f"attention_mask is {list(own.shape)}, the pass reads {[rows, positions]}; give its own")
     return starts
