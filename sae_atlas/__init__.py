@@ -6,7 +6,7 @@ from sae_atlas.io.caches import keep_caches_elsewhere
 
 keep_caches_elsewhere()  # before any library looks for its own
 
-_HOMES = {name: "use" for name in ("capture", "load_base_model", "load_model", "load_sae", "patch")}
+_HOMES = {name: "use" for name in ("attribute", "capture", "load_base_model", "load_model", "load_sae", "patch")}
 _HOMES["train_sae"] = "from_array"
 __all__ = list(_HOMES)
 

@@ -19,6 +19,7 @@ __all__ = [
     "random_checkpoint",
     "random_sae",
     "random_transcoder",
+    "sae_of_model",
     "transcoder_checkpoint",
 ]
 
@@ -93,3 +94,21 @@ def random_transcoder(name: str, skip: bool = False, d_out: int = D_OUT) -> Sae:
 def activations(rows: int = 200) -> torch.Tensor:
     """Raw ones, on the scale of the SAEs above."""
     return 4 * torch.randn(rows, D_IN, generator=torch.Generator().manual_seed(1)) + 1
+
+
+def sae_of_model(site: str = "resid_post", layer: int = 1, target: str | None = None, d: int = 32) -> Sae:
+    """Of a site of the random models (models.random_model), in their float64; a transcoder with a skip if it has a target."""
+    generator = torch.Generator().manual_seed(layer)
+    state = {
+        "encoder.weight": torch.randn(2 * d, d, generator=generator),
+        "encoder.bias": torch.zeros(2 * d),
+        "decoder.weight": torch.randn(d, 2 * d, generator=generator) / d,
+        "decoder.bias": torch.zeros(d),
+    }
+    config = {"recipe": {"architecture": "relu"}, "activations": {"base_model": {}, "site": site, "layer": layer}}
+    if target is None:
+        state["b_pre"] = torch.zeros(d)
+    else:
+        state["skip.weight"] = torch.randn(d, d, generator=generator) / d
+        config["activations"]["target"], config["d_out"] = target, d
+    return Sae(state, config).to(torch.float64)

@@ -32,6 +32,8 @@ def test_every_cell_runs_on_a_finished_atlas(finished):
     assert [f"x {factor}:" in text for factor in (0.0, 1.0, 5.0)] == [True] * 3
     expected = names["sae"].encode(names["acts"][1])[0, 1:]
     assert torch.equal(names["latents"], expected) and (expected > 0).any()
+    assert torch.equal(names["kept"], names["own"]) and not torch.allclose(names["clamped"], names["own"])
+    assert text.count("attributed") == 4 and names["scores"].shape == (len(expected) + 1, 128)
 
 
 def test_an_sae_of_an_array_finds_the_directions_that_are_in_it(tmp_path):

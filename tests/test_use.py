@@ -5,7 +5,8 @@ import sys
 
 import pytest
 import torch
-from random_saes import random_checkpoint
+from random_saes import random_checkpoint, sae_of_model
+from site_models import OTHERS, other
 
 import sae_atlas
 from models import random_model
@@ -18,17 +19,7 @@ TOKENS = torch.arange(12).reshape(2, 6)
 
 @pytest.fixture
 def sae() -> Sae:
-    """Of block 1's output, for the random models' 32 dimensions, in their float64."""
-    generator = torch.Generator().manual_seed(0)
-    state = {
-        "b_pre": torch.zeros(32),
-        "encoder.weight": torch.randn(64, 32, generator=generator),
-        "encoder.bias": torch.zeros(64),
-        "decoder.weight": torch.randn(32, 64, generator=generator) / 32,
-        "decoder.bias": torch.zeros(32),
-    }
-    place = {"base_model": {}, "site": "resid_post", "layer": 1}
-    return Sae(state, {"recipe": {"architecture": "relu"}, "activations": place}).to(torch.float64)
+    return sae_of_model()
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "llama"])
@@ -67,13 +58,27 @@ def test_a_scaled_latent_moves_the_stream_along_its_decoder_row(sae):
     torch.testing.assert_close(moved, 4 * active[:, 1:, None] * sae.W_dec[latent])
 
 
-def test_every_step_of_a_generation_is_patched(sae):
-    model = random_model("llama")
+@pytest.mark.parametrize("prompt", [[9, 5, 6], [9]], ids=str)
+@pytest.mark.parametrize("family", ["llama", "mamba"])
+def test_generation_with_a_cache_is_that_without_one(family, prompt):
+    """From one token on, too, and where the cache is a recurrent state, which counts no positions."""
+    model, ids = other(family) if family in OTHERS else random_model(family), torch.tensor([prompt])
+    settings = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    with sae_atlas.patch(model, sae_of_model(), clamp={7: 20.0}):
+        cached, whole = (model.generate(ids, use_cache=use, **settings) for use in (True, False))
+    assert torch.equal(cached, whole)
+
+
+@pytest.mark.parametrize("parts", [[5, 1], [3, 3], [1, 5], [1, 1, 4]], ids=str)
+def test_every_step_of_a_pass_in_parts_is_patched_but_for_the_context_start(sae, parts):
+    """Without a mask the cache says where a part goes on; the whole pass is the known answer."""
+    model, cache, found = random_model("llama"), None, []
     with sae_atlas.patch(model, sae):
-        whole = model(TOKENS).logits[:, -1]
-        first = model(TOKENS[:, :-1], use_cache=True)
-        last = model(TOKENS[:, -1:], past_key_values=first.past_key_values).logits[:, -1]
-    torch.testing.assert_close(last, whole)
+        whole = model(TOKENS).logits
+        for tokens in TOKENS.split(parts, dim=1):
+            step = model(tokens, past_key_values=cache, use_cache=True)
+            cache, found = step.past_key_values, [*found, step.logits]
+    torch.testing.assert_close(torch.cat(found, dim=1), whole)
 
 
 def test_what_cannot_be_patched_is_said(sae):
@@ -94,6 +99,12 @@ def test_a_checkpoint_loads_in_one_line(tmp_path):
     checkpoints.save(tmp_path / "a.pt", **random_checkpoint("topk"))
     sae = sae_atlas.load_sae(tmp_path / "a.pt")
     assert sae.decode(sae.encode(torch.randn(3, sae.d_in))).shape == (3, sae.d_in)
+
+
+@pytest.mark.parametrize("target", [None, "mlp_out"], ids=["SAE", "transcoder"])
+def test_activations_of_a_model_in_another_precision_are_encoded_in_that_of_the_sae(target):
+    sae, x = sae_of_model(target=target), torch.randn(2, 6, 32).to(torch.bfloat16)
+    assert torch.equal(sae(x), sae(x.double())) and sae(x).dtype == torch.float64
 
 
 def test_the_package_itself_is_light():
@@ -142,7 +153,7 @@ def test_rows_of_other_lengths_generate_as_each_alone(sae):
 
 def test_a_mask_of_another_batch_is_refused(sae):
     model = random_model("llama")
-    line = r"patch: attention_mask is \[3, 6\], the pass reads \[2, 6\]"
+    line = r"attention_mask is \[3, 6\], the pass reads \[2, 6\]"
     with pytest.raises(AtlasError, match=line), sae_atlas.patch(model, sae, attention_mask=torch.ones(3, 6)):
         model(TOKENS)
 

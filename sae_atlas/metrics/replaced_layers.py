@@ -75,7 +75,7 @@ def _replaced(model, attrs: dict, layer: int, sae: Sae | None, mask: Tensor):
         return patch(model, attrs["target"], layer, lambda y: torch.where(kept, y, 0))
 
     def through(x: Tensor, y: Tensor) -> Tensor:
-        return torch.where(kept, y, sae(x.to(sae.W_enc)).to(y))
+        return torch.where(kept, y, sae(x).to(y))
 
     return transcode(model, attrs["site"], attrs["target"], layer, through)
 

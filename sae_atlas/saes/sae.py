@@ -19,6 +19,8 @@ class Sae:
 
     A transcoder reads x [d_in] and predicts the activation of another site [d_out]: its latents are those of
     z = x W_enc + b_enc, W_dec is [d_sae, d_out], b_dec [d_out], and W_skip [d_out, d_in] where it has a skip connection.
+
+    Activations in another precision or on another device are taken to those of the weights.
     """
 
     def __init__(self, model_state: dict[str, Tensor], config: dict, stats: dict | None = None):
@@ -56,6 +58,7 @@ class Sae:
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """z [..., d_sae]."""
+        x = x.to(self.W_enc)
         return (x if self.is_transcoder else x - self.b_dec) @ self.W_enc + self.b_enc
 
     def encode(self, x: Tensor) -> Tensor:
@@ -75,7 +78,7 @@ class Sae:
 
     def with_skip(self, decoded: Tensor, x: Tensor) -> Tensor:
         """What was decoded [..., d_out] and, of a transcoder with a skip connection, what that adds for x [..., d_in]."""
-        return decoded if self.W_skip is None else decoded + x @ self.W_skip.T
+        return decoded if self.W_skip is None else decoded + x.to(self.W_skip) @ self.W_skip.T
 
     def __call__(self, x: Tensor) -> Tensor:
         """x_hat [..., d_in]; of a transcoder y_hat [..., d_out], the target site's activations."""

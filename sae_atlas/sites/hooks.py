@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.sites import MODULE_INPUT, SITES
 from sae_atlas.sites.measure import measure
+from sae_atlas.sites.order import forward_rank, in_order
 from sae_atlas.sites.points import Point, hooked, started
 
 
@@ -119,16 +120,35 @@ def capture_sites(
 
     with ExitStack() as stack:
         for site, layer in product(found, layers):
-            see = partial(keep, site, layer)
-            stack.enter_context(hooked(model, measure(model), point_of(model, site, layer), see))
+            stack.enter_context(_hooked(model, site, layer, partial(keep, site, layer)))
         with suppress(_Reached):
             yield found
 
 
 @contextmanager
 def patch(model: nn.Module, site: str, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Inside the `with`, the site's activation [batch, context, d] is replaced by `change(activation)`."""
-    with hooked(model, measure(model), point_of(model, site, layer), change):
+    """Inside the `with`, the site's activation [batch, context, d] is replaced by `change(activation)`.
+
+    Several may be there at once, also at one site: each reads what the one before it gave. Raises AtlasError where point_of
+    does, and for a site that one which is captured or patched already reads; the first in the model is to be entered first.
+    """
+    with _hooked(model, site, layer, change, writes=True):
+        yield
+
+
+def patch_order(model: nn.Module, site: str, layer: int) -> tuple[int, int]:
+    """A key that sorts the sites of a model as a pass reaches them, so that patches can be entered in that order."""
+    point = point_of(model, site, layer)
+    return layer, forward_rank(measure(model).blocks[layer], point)
+
+
+@contextmanager
+def _hooked(
+    model: nn.Module, site: str, layer: int, see: Callable[[Tensor], Tensor | None], writes=False, last=False
+) -> Iterator[None]:
+    """`hooked` by the name of a site, with what `in_order` asks."""
+    point, sites = point_of(model, site, layer), measure(model)
+    with in_order(model, site, sites.blocks[layer], point, writes, last), hooked(model, sites, point, see):
         yield
 
 
@@ -152,7 +172,7 @@ def transcode(
         return change(read.pop("x"), y)
 
     with ExitStack() as stack:
-        stack.enter_context(hooked(model, measure(model), point_of(model, site, layer), keep))
+        stack.enter_context(_hooked(model, site, layer, keep, last=True))
         stack.enter_context(patch(model, target, layer, replace))
         yield
 
