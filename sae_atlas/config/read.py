@@ -38,7 +38,7 @@ def complete_config(config: dict, file: str, kept_dtype: Path | None = None) -> 
     try:
         complete["activations"] = activations.completed(complete["activations"], complete["base_model"])
         for name, recipe in recipes.items():
-            recipes[name] = published.completed(recipe, name, complete["activations"]["layers"])
+            recipes[name] = published.completed(recipe, name, complete)
     except AtlasError as error:
         raise AtlasError(f"{file}: {error}") from error
     complete["training"] = training.completed(complete["training"])
