@@ -12,7 +12,9 @@ from sae_atlas.io.hub import refuse, repository_files
 from sae_atlas.sites import SITES
 
 HOOK = re.compile(r"blocks\.(\d+)\.(.+)")  # of TransformerLens
-OF_TRANSCODERS = "ln2.hook_normalized"  # what they read; their target is the MLP's output
+OF_TRANSCODERS = (
+    "ln2.hook_normalized"  # what Gemma Scope's read: the norm's output before its weights, so it is not mlp_in
+)
 
 
 class Measured(NamedTuple):
@@ -82,7 +84,7 @@ def _disagreement(sae: dict, layer: int, on: Measured) -> str:
         kind, remedy = ("a transcoder", "name its") if on.target is None else ("an SAE", "remove")
         return f"is {kind}; {remedy} activations.target"
     site = match[2].removeprefix("hook_")
-    if on.target is None and on.site in SITES and on.site != site:
+    if on.site in SITES and on.site != site:
         remedy = f"`{site}`" if site in SITES else "a module path"
         return f"reads {sae['hook']}, the config's site is {on.site}; write {remedy} as activations.site"
     return ""

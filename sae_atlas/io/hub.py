@@ -113,7 +113,7 @@ def repository_files(repository: str, revision: str | None, anew: bool = False) 
             return [file.path for file in get_cached_repo_tree(repository, revision=revision)]
     except CachedRepoTreeNotFoundError:
         pass
-    snapshot_download(repository, revision=revision, allow_patterns=[])  # which keeps the list, and fetches no file
+    snapshot_download(repository, revision=revision, allow_patterns=["README.md"])  # keeps the list of all files
     return [file.path for file in get_cached_repo_tree(repository, revision=revision)]
 
 
