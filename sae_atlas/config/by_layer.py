@@ -68,9 +68,7 @@ def _of_release(pretrained: dict, key: str, on: Measured) -> dict:
 
 def _disagreement(sae: dict, layer: int, on: Measured) -> str:
     """What the list says of an SAE that is not so in the config, and the remedy; `""` where nothing is."""
-    if sae["model"].rsplit("/", 1)[-1].lower() not in {
-        name.rstrip("/").rsplit("/", 1)[-1].lower() for name in on.names
-    }:
+    if _bare(sae["model"]) not in map(_bare, on.names):
         remedy = "correct one, or call it so as base_model.name where they are one"
         return f"is of {sae['model']}, the config's base model is {on.names[0]}; {remedy}"
     if sae["hook"] is None:  # its own files may say it
@@ -88,6 +86,10 @@ def _disagreement(sae: dict, layer: int, on: Measured) -> str:
         remedy = f"`{site}`" if site in SITES else "a module path"
         return f"reads {sae['hook']}, the config's site is {on.site}; write {remedy} as activations.site"
     return ""
+
+
+def _bare(model: str) -> str:
+    return model.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
 def _by_layer(given: str | dict[str, str], key: str, layers: list[int]) -> dict[int, str]:
