@@ -11,7 +11,7 @@ export CONFIG DIRECTORY
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden tables bench bench-load bench-run bench-gpu gpu-check browser
+.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden tables releases bench bench-load bench-run bench-gpu gpu-check browser
 
 # In a terminal one bar per rule; plain lines where the output goes into a file or a pipe, and in CI.
 BARS := $(if $(and $(MAKE_TERMOUT),$(MAKE_TERMERR)),$(if $(CI),,--logger rich))
@@ -56,6 +56,10 @@ golden: .venv/ready
 # The tables of config/README.md, from the classes of the sections; a test says where they are not current.
 tables: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m config_tables
+
+# The list of releases that a recipe may name, from the one in the installed SAELens.
+releases: .bench-venv/ready
+	PYTHONPATH=tests:. .bench-venv/bin/python -m release_list
 
 # The page of the atlas is tested in Chromium; where it cannot be installed those tests are skipped and say so.
 browser:

@@ -44,6 +44,12 @@ def _sites(chosen: argparse.Namespace) -> None:
     print(list_sites(chosen.model, chosen.directory))
 
 
+def _releases(chosen: argparse.Namespace) -> None:
+    from sae_atlas.commands.releases import list_releases
+
+    print(list_releases(chosen.word))
+
+
 def _index(chosen: argparse.Namespace) -> None:
     from sae_atlas.publish.index import index
 
@@ -103,6 +109,9 @@ def main(arguments: list[str] | None = None) -> int:
     sites.add_argument("model", help="a config file, a folder in transformers format, an embedded model or a hub id")
     sites.add_argument("--directory", default=".", help="where a run saved activations: their norms and dimensions")
     sites.set_defaults(run=_sites)
+    releases = commands.add_parser("releases", help="published SAEs that a recipe may name: releases, or those of one")
+    releases.add_argument("word", nargs="?", help="in name, repository or model; the name of a release: its SAEs")
+    releases.set_defaults(run=_releases)
     index = commands.add_parser(
         "index", help="list all published SAEs; fail where name, config, weights or card disagree"
     )

@@ -25,7 +25,7 @@ MACHINE = Machine("a machine", 2, 1e11, 1e11, 1e10, 1e9, 1e9, dict.fromkeys(STAR
 H200 = GPUS["H200"]
 
 
-NAMES = ["small", "features", "module", "config", "floors", "restoration", "lifecycle", "transcoders"]
+NAMES = ["small", "features", "module", "config", "floors", "restoration", "lifecycle", "transcoders", "gemma-scope"]
 LARGE = ["pythia-410m", "published-pythia-410m", "tiny-neox"]  # hundreds of jobs of each kind
 
 

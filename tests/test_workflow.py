@@ -287,6 +287,7 @@ def test_mistakes_in_floors_are_told(changes, line):
         ("tiny-neox", 24 * 6),
         ("pythia-410m", 3 * 24 * 6),
         ("bielik-topk", 3),
+        ("gemma-scope", 3 * 5),
         ("restoration", 2),
         ("scale", 2),
         ("transcoders", 30),

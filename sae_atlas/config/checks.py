@@ -65,7 +65,7 @@ def checked_recipe(values: object, where: str) -> tuple[Section | None, list[str
     lines = [
         f"{where}.{name}: does nothing with `pretrained`, which trains nothing; remove it" for name in sorted(trains)
     ]
-    values = {name: value for name, value in values.items() if name not in trains}
+    values = recipes.with_source({name: value for name, value in values.items() if name not in trains})
     recipe, problems = _section(recipes.Published, values, where)
     return recipe, lines + (problems or list(recipes.published_problems(recipe, where)))
 

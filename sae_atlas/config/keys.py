@@ -148,6 +148,30 @@ def _paths(value: object) -> str | list[str]:
     return value
 
 
+def _by_layer(value: object) -> str | dict[str, str]:
+    """A map's keys become text, in the order of the layers: `{"0": ..., "11": ...}`."""
+    if isinstance(value, dict):
+        layers = [_layer(each) for each in value]
+        if (
+            not layers
+            or len(set(layers)) < len(layers)
+            or not all(isinstance(each, str) and each for each in value.values())
+        ):
+            raise ValueError
+        return {str(layer): text for layer, text in sorted(zip(layers, value.values(), strict=True))}
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
+def _layer(value: object) -> int:
+    if type(value) is not int and not (isinstance(value, str) and re.fullmatch("[0-9]{1,4}", value)):
+        raise ValueError
+    if not 0 <= int(value) <= 9999:
+        raise ValueError
+    return int(value)
+
+
 @dataclass(frozen=True)
 class OrText:
     """For a type that is also read from text: the pattern of the text in its JSON schema."""
@@ -172,6 +196,11 @@ Paths = Annotated[
     str | list[str],
     PlainValidator(_paths, json_schema_input_type=str | list[str]),
     Words("a path or a list of paths"),
+]
+ByLayer = Annotated[
+    str | dict[str, str],
+    PlainValidator(_by_layer, json_schema_input_type=str | dict[str, str]),
+    Words("text, or a map from layer to text", "{0: a, 1: b}"),
 ]
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
 NAME_WORDS = Words("at most 80 letters, digits, dots, dashes and underscores")

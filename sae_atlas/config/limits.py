@@ -17,6 +17,7 @@ BYTES = 2**18  # the parser needs seconds for more
 VALUES = 20_000  # aliases followed
 DEPTH = 24
 LETTERS = 2_000
+NUMBERED = (".pretrained.file", ".pretrained.sae")  # sections whose keys may be layers
 TOO_MANY = f"holds more than {VALUES} values once its aliases are followed; write less"
 TOO_DEEP = f"is nested more than {DEPTH} deep, or holds itself; write it flat"
 
@@ -89,7 +90,7 @@ def _items(value: object) -> list[tuple[object, object]]:
 def _value_problems(value: object, where: str):
     if isinstance(value, (dict, list, tuple)):
         for key, inner in _items(value):
-            if isinstance(value, dict) and not isinstance(key, str):
+            if isinstance(value, dict) and not isinstance(key, str) and not _is_layer(key, where):
                 yield f"{_within(where, key)}: a key must be text; write it in quotes"
             elif isinstance(key, str) and _letters_problem(key):
                 yield f"{_within(where, key)}: a key {_letters_problem(key)}"
@@ -106,6 +107,11 @@ def _value_problems(value: object, where: str):
             yield f"{where}: {value!r} is no number to compute with"
     elif value is not None:
         yield f"{where}: YAML reads this as {type(value).__name__}; write it in quotes"
+
+
+def _is_layer(key: object, where: str) -> bool:
+    """A key of a map from layer to text."""
+    return type(key) is int and where.endswith(NUMBERED)
 
 
 def _letters_problem(text: str) -> str | None:

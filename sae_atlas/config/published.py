@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from sae_atlas.config.by_layer import measured, resolved
+from sae_atlas.config.releases import release_named
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.hub import refuse
 
@@ -27,8 +29,15 @@ PAIRS = {
 def path_in_release(recipe: dict, layer: int, snapshot: str) -> str:
     """Where the SAE of a layer and snapshot (`final` for the last) lies: in its repository, or on disk if local."""
     pretrained = recipe["pretrained"]
-    file = pretrained["file"].format(layer=layer, snapshot=snapshot)
+    by_layer = pretrained["file"]
+    file = by_layer[str(layer)] if isinstance(by_layer, dict) else by_layer.format(layer=layer, snapshot=snapshot)
     return str(Path(pretrained["path"]).expanduser() / file) if pretrained["source"] == "local" else file
+
+
+def of_layer(recipe: dict, layer: int) -> dict:
+    """The recipe with that alone of its maps which is of this layer."""
+    only = {key: each[str(layer)] for key, each in recipe["pretrained"].items() if isinstance(each, dict)}
+    return recipe | {"pretrained": recipe["pretrained"] | only}
 
 
 def files_at(where: str, kind: str) -> list[str]:
@@ -38,8 +47,8 @@ def files_at(where: str, kind: str) -> list[str]:
 
 def has_snapshots(recipe: dict) -> bool:
     """Does the release hold an SAE per snapshot, or the final ones only?"""
-    file = recipe["pretrained"]["file"]
-    return file.format(layer=0, snapshot="a") != file.format(layer=0, snapshot="b")
+    file = recipe["pretrained"].get("file")
+    return isinstance(file, str) and file.format(layer=0, snapshot="a") != file.format(layer=0, snapshot="b")
 
 
 def fetch(pretrained: dict, name: str, at_hand: bool = False) -> Path:
@@ -57,7 +66,8 @@ def fetch(pretrained: dict, name: str, at_hand: bool = False) -> Path:
     try:
         return Path(hf_hub_download(pretrained["id"], name, revision=revision))
     except Exception as error:  # the hub's client raises errors of many libraries
-        refuse(error, "pretrained.id", pretrained["id"], revision, name, also=", or use source `local`")
+        key = "pretrained.release" if "release" in pretrained else "pretrained.id"
+        refuse(error, key, pretrained["id"], revision, name, also=", or use source `local`")
 
 
 def expansion(d_sae: int, d_in: int) -> int | float:
@@ -65,27 +75,47 @@ def expansion(d_sae: int, d_in: int) -> int | float:
     return d_sae / d_in if d_sae % d_in else d_sae // d_in
 
 
-def completed(recipe: dict, name: str, layers: list[int]) -> dict:
-    """The recipe with the width of its SAEs, as the file of the first layer states it, if the config does not.
+def completed(recipe: dict, name: str, config: dict) -> dict:
+    """The recipe with the path of each layer's SAE, where the config does not write it, and with the width of its SAEs.
 
-    Where it is no whole multiple of the input dimensions, names say `d_sae`. Raises AtlasError if the file cannot be had or
-    does not state it; that it is right, and the same in all layers, is checked by import_sae.
+    config: with its base model and activations complete. The width is what a list of releases or the file of the first layer
+    states, if the config does not; where it is no whole multiple of the input dimensions, names say `d_sae`. That it is right,
+    and the same in all layers, is checked by import_sae. Raises AtlasError if a path or the width cannot be told.
     """
-    if "pretrained" not in recipe or "expansion" in recipe:
+    if "pretrained" not in recipe:
         return recipe
-    where, kind = path_in_release(recipe, layers[0], "final"), recipe["pretrained"]["format"]
+    pretrained, on = recipe["pretrained"], measured(config)
+    suffix = f"/{PAIRS[pretrained['format']][0]}" if pretrained.get("format") in PAIRS else ""
+    recipe = recipe | {"pretrained": resolved(pretrained, f"recipes.{name}.pretrained", on, suffix)}
+    if "expansion" in recipe:
+        return recipe
+    d_sae, d_in = _listed_sizes(recipe["pretrained"], on.layers[0]) or _stated_sizes(recipe, name, on.layers[0])
+    return recipe | {"expansion": expansion(d_sae, d_in)} | ({"d_sae": d_sae} if d_sae % d_in else {})
+
+
+def _listed_sizes(pretrained: dict, layer: int) -> tuple[int, int] | None:
+    """Latents and input dimensions, where a list of releases states them."""
+    if "release" not in pretrained:
+        return None
+    sae = release_named(pretrained["release"]).saes[pretrained["sae"][str(layer)]]
+    return (sae["d_sae"], sae["d_in"]) if None not in (sae["d_sae"], sae["d_in"]) else None
+
+
+def _stated_sizes(recipe: dict, name: str, layer: int) -> tuple[int, int]:
+    """Latents and input dimensions as the file of a layer states them."""
+    where, kind = path_in_release(recipe, layer, "final"), recipe["pretrained"]["format"]
     file = files_at(where, kind)[0]
     try:
         path = fetch(recipe["pretrained"], file, at_hand=True)
-        sizes = d_sae, d_in = _sizes_in(path, kind)
+        d_sae, d_in = sizes = _sizes_in(path, kind)
         if not all(type(size) is int and 0 < size < 2**31 for size in sizes):
             raise ValueError(f"{d_sae} latents of {d_in} dimensions")
+        return sizes
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, AtlasError) as error:
         why = error if isinstance(error, AtlasError) else f"{file} does not say it ({reason(error)})"
         raise AtlasError(
             f"recipes.{name}: the width of its SAEs cannot be told: {why}; or state `expansion`"
         ) from error
-    return recipe | {"expansion": expansion(d_sae, d_in)} | ({"d_sae": d_sae} if d_sae % d_in else {})
 
 
 def _sizes_in(path: Path, kind: str) -> tuple[int, int]:
@@ -105,8 +135,12 @@ def _sizes_in(path: Path, kind: str) -> tuple[int, int]:
 
 
 def as_written(recipe: dict) -> dict:
-    """The recipe as a config can state it: without a width that is no whole multiple."""
-    return {key: value for key, value in recipe.items() if "d_sae" not in recipe or key not in ("d_sae", "expansion")}
+    """The recipe as a config can state it: without a width that is no whole multiple, or what a release stands for."""
+    recipe = {key: value for key, value in recipe.items() if "d_sae" not in recipe or key not in ("d_sae", "expansion")}
+    if "release" not in recipe.get("pretrained", {}):
+        return recipe
+    told = ("source", "id", "format", "file")
+    return recipe | {"pretrained": {key: value for key, value in recipe["pretrained"].items() if key not in told}}
 
 
 def stated_sizes(kind: str, config: dict) -> dict[str, int | None]:

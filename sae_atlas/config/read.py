@@ -42,7 +42,7 @@ def complete_config(config: dict, file: str, kept_dtype: Path | None = None) -> 
         complete["activations"] = activations.completed(complete["activations"], complete["base_model"])
         start_from.check_layers(recipes, complete["activations"]["layers"])
         for name, recipe in recipes.items():
-            recipes[name] = published.completed(recipe, name, complete["activations"]["layers"])
+            recipes[name] = published.completed(recipe, name, complete)
     except AtlasError as error:
         raise AtlasError(f"{file}: {error}") from error
     complete["training"] = training.completed(complete["training"])

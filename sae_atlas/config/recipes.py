@@ -9,10 +9,26 @@ from pydantic import AfterValidator, Field, model_validator
 
 from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
-from sae_atlas.config.keys import HubId, Real, Revision, Section, Switch, Text, Whole, Words, is_used, key, later
+from sae_atlas.config.choice import ANY
+from sae_atlas.config.keys import (
+    ByLayer,
+    HubId,
+    Real,
+    Revision,
+    Section,
+    Switch,
+    Text,
+    Whole,
+    Words,
+    is_used,
+    key,
+    later,
+)
 from sae_atlas.config.layers import WIDTHS, stated
 from sae_atlas.config.published import FILES, PAIRS
+from sae_atlas.config.releases import release_named
 from sae_atlas.config.start_from import StartFrom
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.saes.architectures import ARCHITECTURES, users
 from sae_atlas.sites import SITES
 from sae_atlas.training.recipe import CONVENTIONS, contradictions
@@ -149,18 +165,33 @@ class Pretrained(Section):
 
     CHOICE: ClassVar[str] = "source"
 
-    source: Literal["hub", "local"] = key("`hub` or `local` (a folder)")
+    source: Literal["hub", "local", "release"] = key(
+        "`hub`, `local` (a folder) or `release` (one that SAELens lists, see below)",
+        otherwise="`release` where one is named",
+    )
+    release: Text = key("name of a release: `sae-atlas releases` lists them", needed_by=["release"])
+    sae: ByLayer = key(
+        "id of the SAE in the release, with `{layer}` in it; `*` stands for any characters but `/`. Or a map from layer to id",
+        needed_by=["release"],
+    )
     id: HubId = key("repository", needed_by=["hub"])
-    revision: Revision = key("branch, tag or commit", otherwise="`main`", used_by=["hub"])
+    revision: Revision = key("branch, tag or commit", otherwise="`main`", used_by=["hub", "release"])
     path: Text = key("folder of the release", needed_by=["local"])
     format: Literal[*FILES] = key(
         "how they are written: `atlas` (a release made here), `saelens`, `sparsify`, `dictionary_learning`, `erdos` (the "
-        "published Pythia-410M runs) or `gemma_scope` (its params.npz)"
+        "published Pythia-410M runs) or `gemma_scope` (its params.npz)",
+        needed_by=["hub", "local"],
     )
-    file: Text = key(
+    file: ByLayer = key(
         "the SAE's file or folder in the release, with `{layer}` or `{layer:02d}` in it, and with `{snapshot}` if there is one "
-        "per snapshot of `training`, named as there and `final`",
+        "per snapshot of `training`, named as there and `final`; `*` stands for any characters but `/`. Or a map from layer to "
+        "path",
         otherwise="atlas, erdos: `sae_layer{layer:02d}_{snapshot}.pt`; sparsify: `layers.{layer}`",
+        used_by=["hub", "local"],
+    )
+    l0: Annotated[Real, Field(gt=0)] = key(
+        "where `*` in `sae` or `file` fits several: latents per token that are wanted; the nearest is taken (see below)",
+        otherwise="only one may fit",
     )
     tokens: Whole = key("train tokens of the final SAEs, for their names", otherwise="`training.tokens`", ge=1)
 
@@ -179,7 +210,16 @@ class Published(Section):
 
     def plain(self) -> dict:
         values = super().plain()
-        return values | {"pretrained": {"file": FILES[self.pretrained.format], **values["pretrained"]}}
+        usual = {} if self.pretrained.source == "release" else {"file": FILES[self.pretrained.format]}
+        return values | {"pretrained": usual | values["pretrained"]}
+
+
+def with_source(recipe: dict) -> dict:
+    """The recipe as it is written, with the source of its SAEs where a release is named and no source is."""
+    pretrained = recipe["pretrained"]
+    if not isinstance(pretrained, dict) or "release" not in pretrained or "source" in pretrained:
+        return recipe
+    return recipe | {"pretrained": {"source": "release", **pretrained}}
 
 
 def trained_problems(recipe: Recipe, where: str):
@@ -189,6 +229,21 @@ def trained_problems(recipe: Recipe, where: str):
 
 def published_problems(recipe: Published, where: str):
     pretrained, where = recipe.pretrained, f"{where}.pretrained"
+    if pretrained.source is None:
+        yield f"{where}.source: missing; write `hub` or `local`, or name a `release`"
+        return
+    if pretrained.source == "release":
+        yield from _release_problems(pretrained.release, f"{where}.release")
+        yield from _name_problems(pretrained.sae, f"{where}.sae", ("layer",))
+        is_choice = ANY in str(pretrained.sae)
+    else:
+        yield from _file_problems(pretrained, where)
+        is_choice = isinstance(pretrained.file, str) and ANY in pretrained.file
+    if pretrained.l0 is not None and not is_choice:
+        yield f"{where}.l0: does nothing where each SAE is named; remove it, or write `*` for what is to be chosen"
+
+
+def _file_problems(pretrained: Pretrained, where: str):
     if pretrained.source == "local" and not Path(pretrained.path).expanduser().is_dir():
         yield f"{where}.path: {pretrained.path!r} is no folder here; give the folder of the release"
     elif pretrained.source == "local" and "{" in str(Path(pretrained.path).expanduser().absolute()):
@@ -200,18 +255,51 @@ def published_problems(recipe: Published, where: str):
         )
         yield f"{where}: missing; format `{pretrained.format}` needs it, such as {example}"
         return
+    yield from _name_problems(file, where, ("layer", "snapshot"))
+
+
+def _release_problems(name: str, where: str):
     try:
-        fields = [field for _, *field, _ in Formatter().parse(file) if field[0] is not None]
-        if any(name not in ("layer", "snapshot") or not SPECIFICATION.fullmatch(said) for name, said in fields):
-            raise ValueError
-        names = {file.format(layer=layer, snapshot="final") for layer in (0, 1)}
-    except ValueError:  # a brace alone, another name, or a number's format for the snapshot
-        yield f"{where}: {file!r} does not fit; in braces it may hold layer ({{layer:02d}}) and snapshot"
+        refusal = release_named(name).refusal
+    except AtlasError as error:
+        yield f"{where}: {error}"
         return
-    if file.startswith(("/", "~")) or ".." in file.split("/"):
-        yield f"{where}: {file!r} leads out of the release; name a file inside it, and its folder as `path`"
+    if refusal:
+        yield f"{where}: {name} is refused: {refusal}; `sae-atlas releases` lists what is read"
+
+
+def _name_problems(by_layer: str | dict[str, str], where: str, fields: tuple[str, ...]):
+    """fields: what a pattern may hold in braces."""
+    if isinstance(by_layer, str):
+        yield from _pattern_problems(by_layer, where, fields)
+        return
+    for layer, name in by_layer.items():
+        if "{" in name or "}" in name:
+            yield f"{where}.{layer}: {name!r} has a brace; in a map write each name as it is"
+        elif _leads_out(name):
+            yield f"{where}.{layer}: {name!r} leads out of the release; name a file inside it"
+
+
+def _pattern_problems(pattern: str, where: str, fields: tuple[str, ...]):
+    try:
+        found = [field for _, *field, _ in Formatter().parse(pattern) if field[0] is not None]
+        if any(name not in fields or not SPECIFICATION.fullmatch(said) for name, said in found):
+            raise ValueError
+        names = {pattern.format(layer=layer, snapshot="final") for layer in (0, 1)}
+    except ValueError:  # a brace alone, another name, or a number's format for the snapshot
+        allowed = " and ".join(["layer ({layer:02d})", *fields[1:]])
+        yield f"{where}: {pattern!r} does not fit; in braces it may hold {allowed}"
+        return
+    if _leads_out(pattern):
+        yield f"{where}: {pattern!r} leads out of the release; name a file inside it, and its folder as `path`"
     elif len(names) == 1:
-        yield f"{where}: {file!r} names the same SAE for every layer; write {{layer}} in it"
+        yield f"{where}: {pattern!r} names the same SAE for every layer; write {{layer}} in it"
+    elif ANY in pattern and any(name == "snapshot" for name, _ in found):
+        yield f"{where}: {pattern!r} has both `*` and {{snapshot}}; name the files of all snapshots without `*`"
+
+
+def _leads_out(name: str) -> bool:
+    return name.startswith(("/", "~")) or ".." in name.split("/")
 
 
 def width_problems(recipes: dict, base_model: Model, activations: Activations):

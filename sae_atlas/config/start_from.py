@@ -87,7 +87,7 @@ def _of_recipe(name: str, start: StartFrom, recipes: dict, starts: dict, trainin
         begun = (starts[start.recipe].snapshot or 0) if start.recipe in starts else 0
         there = [tokens for tokens in training.snapshots if tokens > begun]
     else:
-        there = training.snapshots if has_snapshots({"pretrained": published.model_dump()}) else []
+        there = training.snapshots if has_snapshots(recipes[start.recipe].plain()) else []
     if start.snapshot is not None and start.snapshot not in there:
         names = [format_size(tokens) for tokens in there]
         yield (

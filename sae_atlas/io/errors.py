@@ -39,6 +39,12 @@ def nearest(word: object, words: Iterable[object]) -> str:
     return f"did you mean `{close[0]}`?" if close else f"valid are {listed(words)}"
 
 
+def closest(word: str, words: Iterable[str]) -> str:
+    """What there is in place of a word that does not exist, of thousands: "nearest are `a`, `b`, `c`"."""
+    near = difflib.get_close_matches(word, list(words), 3, 0)
+    return f"nearest are {listed(near)}" if near else "there is nothing"
+
+
 def listed(words: Iterable[object]) -> str:
     words = [f"`{word}`" for word in words]
     more = f" and {len(words) - LISTED:,} more" if len(words) > LISTED else ""

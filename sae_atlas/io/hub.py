@@ -99,6 +99,24 @@ def cached_snapshot(repository: str, revision: str | None, kind: str, patterns: 
     return folder
 
 
+def repository_files(repository: str, revision: str | None, anew: bool = False) -> list[str]:
+    """Paths of all files of a model repository, from the cache of the hub's client if they were listed before.
+
+    revision: branch, tag or commit (`main`); of a branch what it was when it was listed. anew: ask the hub in any case. Raises
+    what the hub's client raises; `refuse` says it in a line.
+    """
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        if not anew:
+            return [file.path for file in get_cached_repo_tree(repository, revision=revision)]
+    except CachedRepoTreeNotFoundError:
+        pass
+    snapshot_download(repository, revision=revision, allow_patterns=["README.md"])  # keeps the list of all files
+    return [file.path for file in get_cached_repo_tree(repository, revision=revision)]
+
+
 def hub_text(text: dict):
     """The rows of a dataset on the hub (config section `corpus`) as a stream, from the cache where there is no internet.
 

@@ -1,6 +1,6 @@
 """An SAE depends on its recipe, on the window's store, and on the snapshot before it; a published one on its files."""
 
-from sae_atlas.config.published import path_in_release
+from sae_atlas.config.published import of_layer, path_in_release
 from sae_atlas.stages.activations import target_of
 from sae_atlas.stages.declare import stage
 
@@ -32,7 +32,7 @@ def import_start(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
 def import_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dict]:
     values = atlas.config["recipes"][recipe]
     settings = {
-        "recipe": values,
+        "recipe": of_layer(values, layer),
         "where": path_in_release(values, layer, atlas.published(snapshot)),
         "layer": layer,
         "tokens": atlas.tokens_of(recipe, snapshot),
