@@ -1,17 +1,14 @@
 """The key `start_from` of a recipe: the weights at which its training begins."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import PlainValidator
 
 from sae_atlas.config.keys import Name, Section, Text, Whole, Words, key
-from sae_atlas.config.published import SAE_FILE, has_snapshots
+from sae_atlas.config.published import has_snapshots
 from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.io.sizes import format_size
-
-FIELD = "{layer}"
 
 
 def _layer(value: object) -> int | str:
@@ -109,17 +106,3 @@ def check_layers(recipes: dict, layers: list[int]) -> None:
             raise AtlasError(
                 f"recipes.{name}.start_from.layer: no layer {layer} among activations.layers; name one of them"
             )
-
-
-def start_file(path: str, layer: int) -> Path:
-    """Where on disk the SAE of a layer lies: the file or folder itself, in a release made here the layer's final SAE."""
-    filled = Path(path.replace(FIELD, str(layer))).expanduser()
-    in_release = filled / SAE_FILE.format(layer=layer, snapshot="final")
-    return in_release if in_release.is_file() else filled
-
-
-def files_in(path: Path) -> list[Path]:
-    """The files that an SAE's file or folder consists of, by name; hidden ones aside."""
-    if not path.is_dir():
-        return [path]
-    return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))

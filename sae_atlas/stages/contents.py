@@ -15,7 +15,7 @@ from pathlib import Path
 from sae_atlas.base_models.adapters import model_files
 from sae_atlas.config.own_models import TUNED
 from sae_atlas.config.published import files_at, path_in_release
-from sae_atlas.config.start_from import files_in, start_file
+from sae_atlas.config.start_files import files_in, start_file
 from sae_atlas.io.contents import Contents
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json

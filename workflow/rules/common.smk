@@ -11,7 +11,7 @@ if workflow.remote_exec:
 from sae_atlas.base_models.adapters import META
 from sae_atlas.config.own_models import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
 from sae_atlas.config.published import path_in_release
-from sae_atlas.config.start_from import start_file
+from sae_atlas.config.start_files import start_file
 from sae_atlas.io.devices import gpus_for
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.plan.estimate import memory_mb, minutes, threads

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sae_atlas.config.start_from import files_in, start_file
+from sae_atlas.config.start_files import files_in, start_file
 from sae_atlas.io.files import sha256
 from sae_atlas.io.log import logger
 from sae_atlas.io.provenance import current_record
