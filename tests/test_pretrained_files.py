@@ -141,6 +141,12 @@ def test_what_was_published_later_is_seen(tmp_path, monkeypatch):
         assert files_of(**where)["file"] == {"0": "layer_0/sae_l0_5", "1": "layer_1/sae_l0_5"}
 
 
+def test_a_layers_number_does_not_go_on_in_what_is_chosen():
+    names = ["layer_1", "layer_1_a", "layer_10", "layer_10_a", "layer_11", "11_layer"]
+    assert fitting("layer_1*", names) == ["layer_1", "layer_1_a"]
+    assert fitting("*1_layer", names) == [] and fitting("*_1*", names) == ["layer_1", "layer_1_a"]
+
+
 def test_the_nearest_l0_is_taken_and_what_is_unclear_is_refused():
     assert chosen("k", "a_*", {"a_70": 70.0, "a_90": 90.0, "a_500": 500.0}, 80) == "a_70"  # of two as near the sparser
     assert chosen("k", "a_*", {"a_70": 70.0, "a_90": 90.0, "b_80": 80.0}, 81) == "a_90"

@@ -7,12 +7,13 @@ from sae_atlas.io.errors import AtlasError, closest, listed
 
 ANY = "*"  # in a pattern: any characters but `/`, and braces, which are of formats; all others stand for themselves
 L0 = re.compile(r"(?<![a-z0-9])l0_(\d+(?:\.\d+)?)", re.IGNORECASE)
+WHOLE = r"(?:(?<!\d)|(?!\d))"  # not inside a number: `layer_1*` does not stand for layer_10
 SHOWN = 5
 
 
 def fitting(pattern: str, names: list[str]) -> list[str]:
     """Those of `names` that a pattern stands for, in their order."""
-    form = re.compile("[^/{}]*".join(map(re.escape, pattern.split(ANY))))
+    form = re.compile(f"{WHOLE}[^/{{}}]*{WHOLE}".join(map(re.escape, pattern.split(ANY))))
     return [name for name in names if form.fullmatch(name)]
 
 
