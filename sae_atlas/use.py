@@ -74,7 +74,7 @@ def patch(
 
     def through(x: Tensor, y: Tensor) -> Tensor:
         read = x.to(sae.W_enc)
-        replaced = sae.with_skip(sae.decode(sae.encode(read) * factors), read).to(y)
+        replaced = sae.with_skip(sae.decode(sae.encode(read) * factors, read), read).to(y)
         at_start = _starts(given, attention_mask, *y.shape[:2], skip).to(y.device)
         return torch.where(at_start[..., None], y, replaced)
 

@@ -9,6 +9,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.checkpoint import load_checkpoint
 from sae_atlas.saes.parts import keep_largest
+from sae_atlas.saes.token_norm import TOKEN_NORMS
 
 
 class Sae:
@@ -19,6 +20,8 @@ class Sae:
 
     A transcoder reads x [d_in] and predicts the activation of another site [d_out]: its latents are those of
     z = x W_enc + b_enc, W_dec is [d_sae, d_out], b_dec [d_out], and W_skip [d_out, d_in] where it has a skip connection.
+
+    Some SAEs of others read and write every token normalised by its own statistics: `token_norm` (token_norm.py) or None.
     """
 
     def __init__(self, model_state: dict[str, Tensor], config: dict, stats: dict | None = None):
@@ -32,6 +35,7 @@ class Sae:
         self.W_skip = model_state.get("skip.weight")
         self.threshold = model_state.get("threshold", torch.zeros_like(self.b_enc))
         self.config, self.stats = config, stats or {}
+        self.token_norm = config.get("token_norm")
         self.architecture = config["recipe"]["architecture"]
         self.inference = ARCHITECTURES[self.architecture].inference
         self.k = config["recipe"]["k"] if self.inference == "topk" else None
@@ -56,6 +60,8 @@ class Sae:
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """z [..., d_sae]."""
+        if self.token_norm is not None:
+            x = TOKEN_NORMS[self.token_norm](x).read(x)
         return (x if self.is_transcoder else x - self.b_dec) @ self.W_enc + self.b_enc
 
     def encode(self, x: Tensor) -> Tensor:
@@ -69,9 +75,19 @@ class Sae:
             return keep_largest(z.reshape(-1, self.d_sae), self.k).reshape(z.shape)
         return torch.where(z > self.threshold, z, 0).relu()
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Reconstruction [..., d_out] of latents [..., d_sae]; without the skip connection of a transcoder that has one."""
-        return latents @ self.W_dec + self.b_dec
+    def decode(self, latents: Tensor, x: Tensor | None = None) -> Tensor:
+        """Reconstruction [..., d_out] of latents [..., d_sae]; without the skip connection of a transcoder that has one.
+
+        x: [..., d_in], what the latents are of. Raises AtlasError where an SAE with a `token_norm` is not given it.
+        """
+        decoded = latents @ self.W_dec + self.b_dec
+        if self.token_norm is None:
+            return decoded
+        if x is None:
+            raise AtlasError(
+                f"this SAE normalises every token ({self.token_norm}); give the activations, too: decode(latents, x)"
+            )
+        return TOKEN_NORMS[self.token_norm](x).write(decoded)
 
     def with_skip(self, decoded: Tensor, x: Tensor) -> Tensor:
         """What was decoded [..., d_out] and, of a transcoder with a skip connection, what that adds for x [..., d_in]."""
@@ -79,4 +95,4 @@ class Sae:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x_hat [..., d_in]; of a transcoder y_hat [..., d_out], the target site's activations."""
-        return self.with_skip(self.decode(self.encode(x)), x)
+        return self.with_skip(self.decode(self.encode(x), x), x)
