@@ -25,6 +25,17 @@ FILES = {
     "connor_rob_hook_z": None,
     "circuit_tracer": "layer_{layer}.safetensors",
 }
+EXAMPLES = {  # of the others
+    "saelens": "blocks.{layer}.hook_resid_post",
+    "dictionary_learning": "resid_post_layer_{layer}/trainer_0",
+    "gemma_scope": "layer_{layer}/width_16k/average_l0_71/params.npz",
+    "gemma_scope_2": "resid_post/layer_{layer}_width_16k_l0_medium",
+    "llama_scope": "Llama3_1-8B-Base-L{layer}R-8x",
+    "llama_scope_r1_distill": "400M-Slimpajama-400M-OpenR1-Math-220k/L{layer}R",
+    "goodfire": "Llama-3.1-8B-Instruct-SAE-l{layer}.pth",
+    "deepseek_r1": "DeepSeek-R1-Distill-Llama-8B-SAE-l{layer}.pt",
+    "connor_rob_hook_z": "gpt2-small_L{layer}_Hcat_z.pt",
+}
 # format -> the files in an SAE's folder: a small one, which says what it is, and its tensors; the others are one file
 PAIRS = {
     "saelens": ("cfg.json", "sae_weights.safetensors"),

@@ -11,7 +11,7 @@ from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import HubId, Real, Revision, Section, Switch, Text, Whole, Words, is_used, key, later
 from sae_atlas.config.layers import WIDTHS, stated
-from sae_atlas.config.published import FILES, PAIRS
+from sae_atlas.config.published import EXAMPLES, FILES
 from sae_atlas.saes.architectures import ARCHITECTURES, users
 from sae_atlas.sites import SITES
 from sae_atlas.training.recipe import CONVENTIONS, contradictions
@@ -145,13 +145,13 @@ class Pretrained(Section):
     revision: Revision = key("branch, tag or commit", otherwise="`main`", used_by=["hub"])
     path: Text = key("folder of the release", needed_by=["local"])
     format: Literal[*FILES] = key(
-        "how they are written: `atlas` (a release made here), `saelens`, `sparsify`, `dictionary_learning`, `erdos` (the "
-        "published Pythia-410M runs) or `gemma_scope` (its params.npz)"
+        "how they are written: `atlas` (a release made here), `saelens`, `sparsify`, `dictionary_learning`, or one of "
+        "docs/formats.md, which says whose each is"
     )
     file: Text = key(
         "the SAE's file or folder in the release, with `{layer}` or `{layer:02d}` in it, and with `{snapshot}` if there is one "
         "per snapshot of `training`, named as there and `final`",
-        otherwise="atlas, erdos: `sae_layer{layer:02d}_{snapshot}.pt`; sparsify: `layers.{layer}`",
+        otherwise="; ".join(f"{kind}: `{file}`" for kind, file in FILES.items() if file),
     )
     tokens: Whole = key("train tokens of the final SAEs, for their names", otherwise="`training.tokens`", ge=1)
 
@@ -186,10 +186,7 @@ def published_problems(recipe: Published, where: str):
         yield f"{where}.path: {pretrained.path!r} lies under a name with a brace, which Snakemake fills in; rename the folder"
     file, where = pretrained.file or FILES[pretrained.format], f"{where}.file"
     if file is None:
-        example = (
-            "blocks.{layer}.hook_resid_post" if pretrained.format in PAIRS else "layer_{layer}/width_16k/params.npz"
-        )
-        yield f"{where}: missing; format `{pretrained.format}` needs it, such as {example}"
+        yield f"{where}: missing; format `{pretrained.format}` needs it, such as {EXAMPLES[pretrained.format]}"
         return
     try:
         fields = [field for _, *field, _ in Formatter().parse(file) if field[0] is not None]

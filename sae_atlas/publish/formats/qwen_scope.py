@@ -19,7 +19,7 @@ def read(path: str | Path, k: int | None = None) -> dict:
     """The checkpoint. Its encoder reads x itself. k: active latents, where no config.json says it; what is done with the
     tensors follows from `model_type`, other keys are about the base model.
 
-    Raises AtlasError where nothing says k.
+    Raises AtlasError where nothing says k, or both do and differ.
     """
     path = Path(path)
     about = path.parent / BESIDE["qwen_scope"]
@@ -30,6 +30,10 @@ def read(path: str | Path, k: int | None = None) -> dict:
     if "k" not in config and k is None:
         raise AtlasError(
             f"{path}: does not say how many latents are active; fetch {about.name} of the release beside it, or give k"
+        )
+    if k not in (None, config.get("k", k)):
+        raise AtlasError(
+            f"{about}: k is {config['k']}, not the {k} that were asked for; correct which of them is wrong"
         )
     said = config if "k" in config else {"k": k}
     match = FILE.fullmatch(path.name)
