@@ -91,11 +91,9 @@ def fetch(pretrained: dict, name: str, at_hand: bool = False, optional: bool = F
         return Path(cached)
     try:
         return Path(hf_hub_download(pretrained["id"], name, revision=revision))
-    except RemoteEntryNotFoundError as error:
-        if optional:
-            return None
-        refuse(error, "pretrained.id", pretrained["id"], revision, name, also=", or use source `local`")
     except Exception as error:  # the hub's client raises errors of many libraries
+        if optional and isinstance(error, RemoteEntryNotFoundError):
+            return None
         refuse(error, "pretrained.id", pretrained["id"], revision, name, also=", or use source `local`")
 
 

@@ -121,7 +121,9 @@ def _has(shapes: dict[str, tuple[int, ...]], kind: str) -> bool:
     """Are there the tensors of a format, as many rows or columns of its encoder as it has biases?"""
     layout = LAYOUTS[kind]
     (encoder, sides), (bias, _) = layout["W_enc"], layout["b_enc"]
-    return set(shapes_of(layout)) <= set(shapes) and shapes[encoder][sides.index("d_sae")] == shapes[bias][0]
+    if not set(shapes_of(layout)) <= set(shapes) or (len(shapes[encoder]), len(shapes[bias])) != (2, 1):
+        return False
+    return shapes[encoder][sides.index("d_sae")] == shapes[bias][0]
 
 
 def check_listed(path: Path) -> None:
