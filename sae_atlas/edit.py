@@ -61,9 +61,9 @@ def patch(
             latents = sae.encode(x)
             edited = latents * edit.factors + edit.values
             if keep_error:  # y_hat + (y - y_hat) without the rounding: where nothing is edited, y itself
-                replaced = y + ((edited - latents) @ sae.W_dec + edit.direction).to(y.device)
+                replaced = y + (sae.decode(edited, x) - sae.decode(latents, x) + edit.direction).to(y.device)
             else:
-                replaced = sae.with_skip(sae.decode(edited), x) + edit.direction
+                replaced = sae.with_skip(sae.decode(edited, x), x) + edit.direction
             return torch.where(at_start(y), y, replaced.to(y))
 
         for use, edit in sorted(zip(uses, edits, strict=True), key=lambda pair: pair[0].order):
@@ -95,12 +95,14 @@ def attribute(
     """
     uses = _uses(model, sae, site, layer, target)
     latents: dict[_Use, Tensor] = {}
+    inputs_of: dict[_Use, Tensor] = {}
     changes: dict[_Use, Tensor] = {}  # of what is written: 0, with the gradient of the metric
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
         at_start = stack.enter_context(context_starts(model, skip, None))
 
         def watch(use: _Use, x: Tensor, y: Tensor) -> Tensor:
-            found = use.sae.encode(x.detach())
+            inputs_of[use] = x.detach()
+            found = use.sae.encode(inputs_of[use])
             latents[use] = torch.where(at_start(found), 0, found)
             changes[use] = torch.zeros_like(y, requires_grad=True)
             return y + changes[use]
@@ -113,7 +115,7 @@ def attribute(
         raise AtlasError(f"metric: must give one number of the logits, a tensor [] with a gradient; it gave {what}")
     gradients = torch.autograd.grad(value, [changes[use] for use in uses], materialize_grads=True)
     scores = [
-        latents[use] * (gradient.to(use.sae.W_dec) @ use.sae.W_dec.T)
+        latents[use] * use.sae.latent_gradient(gradient, inputs_of[use])
         for use, gradient in zip(uses, gradients, strict=True)
     ]
     return scores[0] if isinstance(sae, Sae) else scores

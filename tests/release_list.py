@@ -25,6 +25,7 @@ SCHEMA = pa.schema(
         "d_in": pa.int64(),
         "d_sae": pa.int64(),
         "hook": pa.string(),
+        "norm_scaling_factor": pa.float64(),  # by which activations were scaled in training; null where it is not stated
         "overrides": pa.string(),  # JSON: what SAELens puts in place of values in the SAE's own config; null: nothing
     }
 )
@@ -60,6 +61,7 @@ def rows() -> list[dict]:
                     "d_in": config.get("d_in"),
                     "d_sae": config.get("d_sae"),
                     "hook": config.get("hook_name"),
+                    "norm_scaling_factor": sae.get("norm_scaling_factor"),
                     "overrides": json.dumps(overrides, sort_keys=True) if overrides else None,
                 }
             )

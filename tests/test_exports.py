@@ -155,7 +155,11 @@ def test_saelens_configs_that_change_what_weights_mean(tmp_path):
     z = ((x - topk.b_dec) @ topk.W_enc + topk.b_enc) * norms
     torch.testing.assert_close(rescaled.encode(x).sum(-1), z.topk(5).values.relu().sum(-1), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(rescaled.W_dec, decoder / norms[:, None])
-    for change in ({"normalize_activations": "layer_norm"}, {"reshape_activations": "hook_z"}, {"architecture": "tpk"}):
+    for change in (
+        {"normalize_activations": "covariance_whitening"},
+        {"reshape_activations": "hook_z"},
+        {"architecture": "tpk"},
+    ):
         with pytest.raises(AtlasError, match=rf"cfg.json: {next(iter(change))} .* is not supported"):
             load_sae(altered("topk", **change))
 

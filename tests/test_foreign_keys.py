@@ -34,19 +34,22 @@ def written(folder, kind, architecture, changes):
     ("kind", "architecture", "changes", "words"),
     [
         *(("saelens", "topk", {"normalize_activations": value}, f"normalize_activations '{value}' is not supported")
-          for value in ("layer_norm", "constant_norm_rescale", "expected_average_only_in", "covariance_whitening")),
+          for value in ("expected_average_only_in", "covariance_whitening")),
         ("saelens", "relu", {"reshape_activations": "hook_z"}, "reshape_activations 'hook_z' is not supported"),
-        ("saelens", "relu", {"architecture": "abstopk"}, "architecture 'abstopk' is not supported"),
+        ("saelens", "relu", {"architecture": "matching_pursuit"}, "'matching_pursuit' is not supported: its latents are found"),
+        ("saelens", "relu", {"architecture": "temporal"}, "'temporal' .*: its latents depend on the tokens"),
+        ("saelens", "relu", {"architecture": "crosscoder"}, "architecture 'crosscoder' is not supported"),
         ("saelens", "relu", {"architecture": "transcoder", "d_out": D_IN}, "apply_b_dec_to_input True is not supported"),
         ("saelens", "relu", {"activation_fn": "tanh-relu"}, "activation_fn 'tanh-relu' is not supported"),
-        ("saelens", "relu", {"finetuning_scaling_factor": True}, "finetuning_scaling_factor True is not supported"),
+        ("saelens", "relu", {"finetuning_scaling_factor": True}, "has no tensor `scaling_factor`"),
         ("saelens", "relu", {"apply_b_dec_to_input": "yes"}, "apply_b_dec_to_input 'yes' is not supported"),
         ("saelens", "relu", {"d_out": D_IN}, "key `d_out` .16. is not known here and may change"),
         ("saelens", "relu", {"residual_threshold": 0.1}, "key `residual_threshold` .0.1. is not known here"),
         ("saelens", "relu", {"metadata": {"hook_head_index": 2}}, "hook_head_index 2 is not supported; only null is"),
         ("saelens", "relu", {"metadata": {"hook_name_out": "blocks.3.hook_mlp_out"}}, "hook_name_out .* is not supported"),
-        ("saelens", "relu", {"metadata": {"model_from_pretrained_kwargs": {"center_writing_weights": True}}},
-         "center_writing_weights True is not supported"),
+        ("saelens", "relu", {"normalize_activations": "constant_norm_rescale",
+                             "metadata": {"model_from_pretrained_kwargs": {"center_writing_weights": True}}},
+         "'constant_norm_rescale' is not supported with center_writing_weights"),
         *(("saelens", kind, {"rescale_acts_by_decoder_norm": True}, "rescale_acts_by_decoder_norm True is not supported")
           for kind in ("relu", "jumprelu")),
         ("saelens", "relu", {"metadata": {"hook_layer": 7}}, "hook_name is 'blocks.3.hook_resid_post', but its layer 7"),
@@ -75,7 +78,7 @@ def written(folder, kind, architecture, changes):
 def test_what_changes_the_latents_is_refused(tmp_path, kind, architecture, changes, words):
     with pytest.raises(AtlasError, match=words) as error:
         load_sae(written(tmp_path, kind, architecture, changes))
-    assert "\n" not in str(error.value) and MODULES[kind].FILES[0] in str(error.value)
+    assert "\n" not in str(error.value) and any(name in str(error.value) for name in MODULES[kind].FILES)
 
 
 OUT_OF_LAYER = {"metadata": {"hook_name_out": "blocks.4.hook_mlp_out"}}

@@ -81,7 +81,10 @@ def test_active_entries_decode_as_the_whole_matrix_does(share):
     weights = initial_weights(6, 40, torch.randn(6), seed=0)
     sae = Sae(fold(weights, None, torch.zeros(6), 1.0), {"recipe": {"architecture": "relu"}})
     latents = torch.rand(30, 40) * (torch.rand(30, 40) < share)
-    for decoded in (decode(sae, latents, Active.of(latents)), Active.of(latents).reconstruction(sae)):
+    for decoded in (
+        decode(sae, latents, Active.of(latents), torch.zeros(30, 6)),
+        Active.of(latents).reconstruction(sae),
+    ):
         torch.testing.assert_close(decoded, sae.decode(latents))
 
 

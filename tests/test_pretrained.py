@@ -266,7 +266,7 @@ GOOD = {"architecture": "topk", "expansion": 4, "k": 4, "pretrained": {"source":
         ({"pretrained": {"source": "hub", "format": "saelens", "id": "a"}}, "file: missing; format `saelens` needs it"),
         (
             {"pretrained": {"source": "hub", "format": "gemma_scope", "id": "a"}},
-            "such as layer_{layer}/width_16k/params.npz",
+            "such as layer_{layer}/width_16k/average_l0_71/params.npz",
         ),
         ({"pretrained": {"source": "hub", "format": "erdos"}}, "pretrained.id: missing; source `hub` needs it"),
         ({"pretrained": GOOD["pretrained"] | {"path": "x"}}, "path: does nothing with source `hub`"),

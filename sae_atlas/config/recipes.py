@@ -25,7 +25,7 @@ from sae_atlas.config.keys import (
     later,
 )
 from sae_atlas.config.layers import WIDTHS, stated
-from sae_atlas.config.published import FILES, PAIRS
+from sae_atlas.config.published import EXAMPLES, FILES
 from sae_atlas.config.releases import release_named
 from sae_atlas.config.start_from import StartFrom
 from sae_atlas.io.errors import AtlasError
@@ -178,15 +178,15 @@ class Pretrained(Section):
     revision: Revision = key("branch, tag or commit", otherwise="`main`", used_by=["hub", "release"])
     path: Text = key("folder of the release", needed_by=["local"])
     format: Literal[*FILES] = key(
-        "how they are written: `atlas` (a release made here), `saelens`, `sparsify`, `dictionary_learning`, `erdos` (the "
-        "published Pythia-410M runs) or `gemma_scope` (its params.npz)",
+        "how they are written: `atlas` (a release made here), `saelens`, `sparsify`, `dictionary_learning`, or one of "
+        "docs/formats.md, which says whose each is",
         needed_by=["hub", "local"],
     )
     file: ByLayer = key(
         "the SAE's file or folder in the release, with `{layer}` or `{layer:02d}` in it, and with `{snapshot}` if there is one "
         "per snapshot of `training`, named as there and `final`; `*` stands for any characters but `/`. Or a map from layer to "
         "path",
-        otherwise="atlas, erdos: `sae_layer{layer:02d}_{snapshot}.pt`; sparsify: `layers.{layer}`",
+        otherwise="; ".join(f"{kind}: `{file}`" for kind, file in FILES.items() if file),
         used_by=["hub", "local"],
     )
     l0: Annotated[Real, Field(gt=0)] = key(
@@ -250,10 +250,7 @@ def _file_problems(pretrained: Pretrained, where: str):
         yield f"{where}.path: {pretrained.path!r} lies under a name with a brace, which Snakemake fills in; rename the folder"
     file, where = pretrained.file or FILES[pretrained.format], f"{where}.file"
     if file is None:
-        example = (
-            "blocks.{layer}.hook_resid_post" if pretrained.format in PAIRS else "layer_{layer}/width_16k/params.npz"
-        )
-        yield f"{where}: missing; format `{pretrained.format}` needs it, such as {example}"
+        yield f"{where}: missing; format `{pretrained.format}` needs it, such as {EXAMPLES[pretrained.format]}"
         return
     yield from _name_problems(file, where, ("layer", "snapshot"))
 

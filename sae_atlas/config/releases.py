@@ -38,11 +38,13 @@ class Release(NamedTuple):
     @property
     def refusal(self) -> str:
         """Why its SAEs are not read, `""` where they are."""
-        if self.overrides:
-            return (
-                f"SAELens changes what their configs say ({json.dumps(self.overrides)}), which is not understood here"
-            )
         return self.reader.refusal
+
+    def registered(self, name: str) -> dict:
+        """What the list says of an SAE beside its own files (publish.formats.load.read)."""
+        factor = self.saes[name]["norm_scaling_factor"]
+        said = {"config_overrides": self.overrides or None, "norm_scaling_factor": factor}
+        return {key: value for key, value in said.items() if value is not None}
 
 
 def release_named(name: str) -> Release:

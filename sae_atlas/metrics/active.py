@@ -61,14 +61,15 @@ def through_latents(sae: Sae, x: Tensor) -> tuple[Active, Tensor]:
     """
     found, decoded = [], []
     for part in x.split(TOKENS_AT_ONCE):
-        latents = sae.encode(part.to(sae.b_dec.device))
+        read = part.to(sae.b_dec.device)
+        latents = sae.encode(read)
         active = Active.of(latents)
-        decoded.append(sae.with_skip(decode(sae, latents, active), part.to(sae.b_dec.device)).cpu())
+        decoded.append(sae.with_skip(decode(sae, latents, active, read), read).cpu())
         found.append(active.cpu())
     return Active.joined(found), torch.cat(decoded)
 
 
-def decode(sae: Sae, latents: Tensor, active: Active) -> Tensor:
-    """Reconstruction [tokens, d_out] of latents whose active entries are at hand, in the faster way."""
-    dense = len(active.value) > DENSE_ABOVE * latents.numel()
-    return sae.decode(latents) if dense else active.reconstruction(sae)
+def decode(sae: Sae, latents: Tensor, active: Active, x: Tensor) -> Tensor:
+    """Reconstruction [tokens, d_out] of latents of x whose active entries are at hand, in the faster way."""
+    dense = len(active.value) > DENSE_ABOVE * latents.numel() or sae.token_norm is not None
+    return sae.decode(latents, x) if dense else active.reconstruction(sae)

@@ -6,11 +6,12 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from sae_atlas.io.errors import FETCH, REMAKE, AtlasError
+from sae_atlas.io.errors import FETCH, REMAKE, AtlasError, nearest
 from sae_atlas.io.files import atomic
 from sae_atlas.io.provenance import current_record
 from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.archive import read_checked
+from sae_atlas.saes.token_norm import TOKEN_NORMS
 
 SHAPES = {  # of the tensors in `model_state`
     "b_pre": ("d_in",),
@@ -183,6 +184,9 @@ def check_parts(path: str | Path, value: dict, remedy: str) -> None:
     sizes = {"d_in": d_in, "d_sae": d_sae, "d_out": config.get("d_out", d_in)}
     if not kind or not all(type(number) is int and number > 0 for number in (*sizes.values(), k)):
         raise AtlasError(f"{path}: no checkpoint, its config lacks d_in, d_sae, a known architecture or k. {remedy}")
+    norm = config.get("token_norm")
+    if norm not in (None, *TOKEN_NORMS):
+        raise AtlasError(f"{path}: token_norm {norm!r} is not known here; {nearest(norm, TOKEN_NORMS)}")
     shapes = OF_TRANSCODERS if "d_out" in config else SHAPES
     for name, sides in (shapes | {name: sides for name, sides in OPTIONAL.items() if name in state}).items():
         tensor, shape = state.get(name), tuple(sizes[side] for side in sides)

@@ -9,6 +9,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.checkpoint import load_checkpoint
 from sae_atlas.saes.parts import keep_largest
+from sae_atlas.saes.token_norm import TOKEN_NORMS
 
 
 class Sae:
@@ -21,6 +22,7 @@ class Sae:
     z = x W_enc + b_enc, W_dec is [d_sae, d_out], b_dec [d_out], and W_skip [d_out, d_in] where it has a skip connection.
 
     Activations in another precision or on another device are taken to those of the weights.
+    Some SAEs of others read and write every token normalised by its own statistics: `token_norm` (token_norm.py) or None.
     """
 
     def __init__(self, model_state: dict[str, Tensor], config: dict, stats: dict | None = None):
@@ -34,6 +36,7 @@ class Sae:
         self.W_skip = model_state.get("skip.weight")
         self.threshold = model_state.get("threshold", torch.zeros_like(self.b_enc))
         self.config, self.stats = config, stats or {}
+        self.token_norm = config.get("token_norm")
         self.architecture = config["recipe"]["architecture"]
         self.inference = ARCHITECTURES[self.architecture].inference
         self.k = config["recipe"]["k"] if self.inference == "topk" else None
@@ -59,6 +62,8 @@ class Sae:
     def pre_activations(self, x: Tensor) -> Tensor:
         """z [..., d_sae]."""
         x = x.to(self.W_enc)
+        if self.token_norm is not None:
+            x = TOKEN_NORMS[self.token_norm](x).read(x)
         return (x if self.is_transcoder else x - self.b_dec) @ self.W_enc + self.b_enc
 
     def encode(self, x: Tensor) -> Tensor:
@@ -72,9 +77,26 @@ class Sae:
             return keep_largest(z.reshape(-1, self.d_sae), self.k).reshape(z.shape)
         return torch.where(z > self.threshold, z, 0).relu()
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Reconstruction [..., d_out] of latents [..., d_sae]; without the skip connection of a transcoder that has one."""
-        return latents @ self.W_dec + self.b_dec
+    def decode(self, latents: Tensor, x: Tensor | None = None) -> Tensor:
+        """Reconstruction [..., d_out] of latents [..., d_sae]; without the skip connection of a transcoder that has one.
+
+        x: [..., d_in], what the latents are of. Raises AtlasError where an SAE with a `token_norm` is not given it.
+        """
+        decoded = latents @ self.W_dec + self.b_dec
+        if self.token_norm is None:
+            return decoded
+        if x is None:
+            raise AtlasError(
+                f"this SAE normalises every token ({self.token_norm}); give the activations, too: decode(latents, x)"
+            )
+        return TOKEN_NORMS[self.token_norm](x.to(self.W_enc)).write(decoded)
+
+    def latent_gradient(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """Gradient of a number by the latents of x, [..., d_sae], of its gradient [..., d_out] by what they decode to."""
+        gradient = gradient.to(self.W_dec)
+        if self.token_norm is not None:
+            gradient = gradient * TOKEN_NORMS[self.token_norm](x.to(self.W_enc)).write_scale
+        return gradient @ self.W_dec.T
 
     def with_skip(self, decoded: Tensor, x: Tensor) -> Tensor:
         """What was decoded [..., d_out] and, of a transcoder with a skip connection, what that adds for x [..., d_in]."""
@@ -82,4 +104,4 @@ class Sae:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x_hat [..., d_in]; of a transcoder y_hat [..., d_out], the target site's activations."""
-        return self.with_skip(self.decode(self.encode(x)), x)
+        return self.with_skip(self.decode(self.encode(x), x), x)

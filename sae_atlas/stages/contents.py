@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sae_atlas.base_models.adapters import model_files
 from sae_atlas.config.own_models import TUNED
-from sae_atlas.config.published import files_at, path_in_release
+from sae_atlas.config.published import files_at, may_lack, path_in_release
 from sae_atlas.config.start_files import files_in, start_file
 from sae_atlas.io.contents import Contents
 from sae_atlas.io.errors import AtlasError
@@ -106,7 +106,10 @@ def _of_saes(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[str,
             continue
         for layer, snapshot in product(atlas.layers, atlas.snapshots_of(recipe)):
             where = path_in_release(values, layer, atlas.published(snapshot))
-            files = {Path(file).name: Path(file) for file in files_at(where, values["pretrained"]["format"])}
+            kind = values["pretrained"]["format"]
+            there = files_at(where, kind)
+            lacking = [file for file in may_lack(kind, there) if not Path(file).is_file()]
+            files = {Path(file).name: Path(file) for file in there if file not in lacking}
             cell = {"recipe": recipe, "layer": layer, "snapshot": snapshot}
             checkpoint = checkpoints.get((recipe, f"sae_layer{layer:02d}_{snapshot}.pt"))
             content = _content_of_sae(atlas, cell, contents, files, checkpoint)

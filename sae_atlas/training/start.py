@@ -31,6 +31,8 @@ def begin_at(state: State, path: str | Path, recipe: Recipe) -> State:
                 f"{path}: its {name} is {said.get(name)}, start_from of this recipe needs {size}; begin at an SAE of this "
                 "site, or set `expansion` to its width"
             )
+    if said.get("token_norm"):
+        raise AtlasError(f"{path}: normalises every token ({said['token_norm']}), which no weights can begin at")
     if "skip.weight" in checkpoint["model_state"] and not recipe.skip:
         raise AtlasError(f"{path}: has a skip connection and the recipe that begins at it none; set `skip: true`")
     if state.target_mean is None:

@@ -5,17 +5,20 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sae_atlas.config.layouts import Layout, shapes_of
 from sae_atlas.io.errors import AtlasError, nearest, reason
 from sae_atlas.io.files import atomic
 from sae_atlas.publish.formats.hooks import parse_hook
 from sae_atlas.saes.checkpoint import model_state
+from sae_atlas.saes.sae import Sae
 
 Shapes = Mapping[str, tuple[str, ...]]
 OFF = (None, False, "none", "", [], {})  # values with which a key has no effect
+FIRST = {"W_enc": "d_sae", "W_dec": "d_sae", "W_skip": "d_out"}  # side of our matrices that comes first
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -24,6 +27,17 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise AtlasError(f"{path}: is not there; fetch it again")
     try:
         return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise AtlasError(f"{path}: damaged ({reason(error)}); fetch it again") from error
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a .safetensors file, of which only the head is read. Raises as read_safetensors."""
+    if not path.is_file():
+        raise AtlasError(f"{path}: is not there; fetch it again")
+    try:
+        with safe_open(path, "np") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise AtlasError(f"{path}: damaged ({reason(error)}); fetch it again") from error
 
@@ -67,6 +81,14 @@ def refuse_unknown(path: Path, config: dict, known: Collection[str]) -> None:
                 f"{path}: key `{key}` ({str(config[key])[:40]}) is not known here and may change what the SAE computes; "
                 "if it does not, take it out of a copy of the file"
             )
+
+
+def refuse_token_norm(sae: Sae, library: str) -> None:
+    """Raise AtlasError where the SAE normalises every token, which the weights alone cannot say."""
+    if sae.token_norm is not None:
+        raise AtlasError(
+            f"{library} has no SAEs that normalise every token ({sae.token_norm}); choose saelens or safetensors"
+        )
 
 
 def active(path: Path, config: dict, key: str, d_sae: int) -> int:
@@ -114,6 +136,30 @@ def checked(
     return {name: tensors[name].detach().to(torch.float32) for name in shapes}
 
 
+def weights(
+    path: Path, tensors: Mapping[str, object], layout: Layout, later: Layout | None = None
+) -> dict[str, Tensor]:
+    """The tensors of `layout` in float32 under our names, matrices as `checkpoint` takes them; checked as by `checked`.
+
+    later: of tensors that only some files of the format have.
+    """
+    found = checked(path, tensors, shapes_of(layout), shapes_of(later or {}))
+    turned = {}
+    for ours, (name, sides) in {**layout, **(later or {})}.items():
+        if name in found:
+            turned[ours] = found[name].T if ours in FIRST and sides[0] != FIRST[ours] else found[name]
+    return turned
+
+
+def scaled(weights: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """Weights on raw activations x of those on `factor` x: latents and thresholds stay as they are."""
+    return weights | {
+        "W_enc": weights["W_enc"] * factor,
+        "W_dec": weights["W_dec"] / factor,
+        "b_dec": weights["b_dec"] / factor,
+    }
+
+
 def _fits(have: tuple[int, ...], shape: tuple[str, ...], sizes: dict[str, int]) -> bool:
     return len(have) == len(shape) and all(
         sizes.get(side, number) == number for side, number in zip(shape, have, strict=True)
@@ -132,6 +178,7 @@ def checkpoint(
     centred: bool = True,
     is_transcoder: bool = False,
     W_skip: Tensor | None = None,
+    token_norm: str | None = None,
     activations: dict,
     tokens: int | None = None,
     stated: dict,
@@ -139,8 +186,8 @@ def checkpoint(
     """Our checkpoint (sae_atlas/saes/checkpoint.py) of W_enc, W_dec [d_sae, d_in]: `{model_state, config, stats}`.
 
     centred: does the encoder of an SAE read x - b_dec? If not, its bias is moved so that it does; that of a transcoder, with
-    W_dec [d_sae, d_out] and W_skip [d_out, d_in] or None, reads x. activations: site, target of a transcoder, layer and base
-    model as far as the file says; stated: what else it says of itself.
+    W_dec [d_sae, d_out] and W_skip [d_out, d_in] or None, reads x. token_norm: of saes/token_norm.py. activations: site,
+    target of a transcoder, layer and base model as far as the file says; stated: what else it says of itself.
     """
     d_sae, d_in = W_enc.shape
     if not (centred or is_transcoder):
@@ -158,6 +205,7 @@ def checkpoint(
         "stated": stated,
     }
     config |= {"d_out": len(b_dec)} if is_transcoder else {}
+    config |= {"token_norm": token_norm} if token_norm else {}
     state = model_state(W_enc, b_enc, W_dec, b_dec, threshold, W_skip, is_transcoder)
     return {"model_state": state, "config": config, "stats": {}}
 

@@ -10,6 +10,10 @@ NO_HOOK = "mlp_in"
 HOOKS = tuple(site for site in SITES if site != NO_HOOK)
 HOOK = re.compile(rf"blocks\.(\d+)\.(?:hook_({'|'.join(HOOKS)})|({NO_HOOK}))")
 PARTS = {"mlp": "mlp_out", "attn": "attn_out", "attention": "attn_out", "self_attn": "attn_out"}
+# What all heads of a layer give, side by side: the input of attention's output projection, which these names have.
+HEADS = "blocks.{layer}.attn.hook_z"
+ATTENTION = "|".join([*(part for part, site in PARTS.items() if site == "attn_out"), "self_attention"])
+INTO_PROJECTION = re.compile(rf"{MODULE_INPUT}.*\.({ATTENTION})\.(o_proj|out_proj|c_proj|dense|wo)")
 READ_BY = {"mlp_out": "mlp_in", "resid_post": "resid_pre"}  # site of a module's output -> that of its input
 
 
@@ -56,3 +60,8 @@ def input_of(hook: str) -> str:
     """The hook of what goes into the module whose output is named by `hook`, a module path with a layer in it."""
     site, layer = parse_hook(hook)
     return hook_name(READ_BY[site], layer) if site in READ_BY else f"{MODULE_INPUT}{hook}"
+
+
+def is_same_site(theirs: str, ours: str) -> bool:
+    """Whether a site that a file states is the config's: the same, or both are the values of all attention heads."""
+    return theirs == ours or (theirs == HEADS and INTO_PROJECTION.fullmatch(ours) is not None)

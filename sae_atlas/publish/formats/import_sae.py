@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
-from sae_atlas.config.published import fetch, files_at
+from sae_atlas.config.published import PAIRS, fetch, files_at, may_lack
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, sha256
 from sae_atlas.io.log import logger
 from sae_atlas.io.provenance import current_record
+from sae_atlas.publish.formats.hooks import is_same_site
 from sae_atlas.publish.formats.load import read
 from sae_atlas.saes.checkpoint import save
 from sae_atlas.sites import SITES
@@ -32,8 +33,10 @@ def import_sae(
     of the base model. Raises AtlasError if the SAE cannot be had, is damaged, or states anything else than the config does.
     """
     model = read_json(base_model)
-    path, hashes = _fetch(recipe["pretrained"], where)
-    sae = read(path, recipe["pretrained"]["format"], is_transcoder=target is not None)
+    pretrained = recipe["pretrained"]
+    path, hashes = _fetch(pretrained, where)
+    about = {"k": recipe.get("k"), "registered": pretrained.get("registered")}
+    sae = read(path, pretrained["format"], is_transcoder=target is not None, **about)
     config = sae["config"]
     trained_on = {"site": site, **({"target": target} if target else {}), "layer": layer}
     _check(path, config, recipe, trained_on, {base, model["source"].split()[-1]}, model["d_model"])
@@ -42,7 +45,7 @@ def import_sae(
     stated = {key: value for key, value in config.get("stated", {}).items() if isinstance(value, (str, int, float))}
     config = {
         "recipe": recipe | ({"skip": True} if "skip.weight" in sae["model_state"] else {}),
-        **{key: config[key] for key in ("d_in", "d_sae", "d_out") if key in config},
+        **{key: config[key] for key in ("d_in", "d_sae", "d_out", "token_norm") if key in config},
         "tokens": tokens,
         "normaliser": {"scale": config["normaliser"]["scale"]},
         "activations": {"base_model": {key: model.get(key) for key in ("source", "revision")}} | trained_on,
@@ -55,18 +58,25 @@ def import_sae(
 
 def _fetch(pretrained: dict, where: str) -> tuple[Path, dict[str, str]]:
     """The file or folder on this machine, and the hashes of what is read of it."""
-    names = files_at(where, pretrained["format"])
-    files = [fetch(pretrained, name) for name in names] if pretrained["source"] == "hub" else map(Path, names)
-    files = list(files)
-    missing = [file for file in files if not file.is_file()]
+    kind = pretrained["format"]
+    names = files_at(where, kind)
+    optional = may_lack(kind, names)
+    is_local = pretrained["source"] == "local"
+    found = [Path(name) if is_local else fetch(pretrained, name, optional=name in optional) for name in names]
+    pairs = [(name, file) for name, file in zip(names, found, strict=True) if file is not None]
+    missing = [file for name, file in pairs if not file.is_file() and name not in optional]
     if missing:
         raise AtlasError(f"{missing[0]}: is not there; check pretrained.path and pretrained.file")
-    if pretrained["source"] == "local":
+    files = [file for _, file in pairs if file.is_file()]
+    if is_local:
         _check_inside(files, Path(pretrained["path"]).expanduser().resolve())
     hashes = {file.name: sha256(file) for file in files}
-    for file in files if pretrained["source"] == "hub" else ():
+    for file in () if is_local else files:
         _check_listed_sum(file, hashes[file.name], pretrained["id"])
-    return files[0].parent if len(files) > 1 else files[0], hashes
+    if kind not in PAIRS:
+        return files[-1], hashes
+    # A file may lie in a folder of the SAE's.
+    return files[-1].parents[PAIRS[kind][-1].count("/")], hashes
 
 
 def _check_inside(files: list[Path], release: Path) -> None:
@@ -106,12 +116,16 @@ def _check(path: Path, config: dict, recipe: dict, trained_on: dict, names: set[
         "k": (k := own.get("k", config.get("stated", {}).get("k")), recipe.get("k", k)),
         "number of latents": (config["d_sae"], recipe.get("d_sae", config["d_sae"])),
         "expansion": (config["d_sae"] / config["d_in"], recipe["expansion"]),
-        **{key: (activations[key], ours) for key, ours in trained_on.items()},
+        "layer": (activations["layer"], trained_on["layer"]),
         "input dimension": (config["d_in"], d_model if trained_on["site"] in SITES else None),
         "output dimension": (config.get("d_out"), d_model if trained_on.get("target") in SITES else None),
     }
     for key, (theirs, ours) in said.items():
         if None not in (theirs, ours) and theirs != ours:
+            raise AtlasError(f"{path}: its {key} is {theirs}, the config's {ours}; correct the config or the file")
+    for key in ("site", "target"):
+        theirs, ours = activations.get(key), trained_on.get(key)
+        if None not in (theirs, ours) and not is_same_site(theirs, ours):
             raise AtlasError(f"{path}: its {key} is {theirs}, the config's {ours}; correct the config or the file")
     bare = {name.rsplit("/", 1)[-1].lower() for name in names}
     if source and source.split()[-1].rsplit("/", 1)[-1].lower() not in bare:

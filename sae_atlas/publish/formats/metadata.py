@@ -24,7 +24,7 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
         "architecture_trained": recipe["architecture"],
         "expansion": expansion(config["d_sae"], config["d_in"]),
         "training_tokens": config.get("tokens"),
-        "normalize_activations": "none: centring and scaling are folded into the weights",
+        "normalize_activations": config.get("token_norm") or "none: centring and scaling are folded into the weights",
         "prepend_bos": True,
     }
     if origin is not None:

@@ -1,49 +1,42 @@
-"""SAELens 6: a folder with cfg.json and sae_weights.safetensors {W_enc [d_in, d_sae], b_enc, W_dec [d_sae, d_in], b_dec}."""
+"""SAELens: a folder with cfg.json and sae_weights.safetensors {W_enc [d_in, d_sae], b_enc, W_dec [d_sae, d_in], b_dec}."""
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from sae_atlas.config.layouts import OURS, THRESHOLD, Layout, of_transcoder, products, shapes_of
 from sae_atlas.config.published import stated_sizes
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.publish.formats.foreign import (
     active,
     check_stated,
-    checked,
     checkpoint,
     read_config,
     read_safetensors,
     refuse_unknown,
     require,
+    scaled,
     site_and_layer,
+    weights,
     with_target,
 )
+from sae_atlas.publish.formats.saelens_config import HARMLESS, ONLY_READ, READ, as_in_6
 from sae_atlas.publish.formats.saelens_pair import FILES, TRANSCODERS, write_pair
 from sae_atlas.saes.sae import Sae
 
-SHAPES = {"W_enc": ("d_in", "d_sae"), "b_enc": ("d_sae",), "W_dec": ("d_sae", "d_in"), "b_dec": ("d_in",)}
-OF_TRANSCODERS = SHAPES | {"W_dec": ("d_sae", "d_out"), "b_dec": ("d_out",)}
-READ = ("architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input", "rescale_acts_by_decoder_norm", "metadata")
-# Keys with the values of them that we compute; the first is meant where the key is absent. Before version 6 there were more.
-ONLY = {
-    "normalize_activations": ("none", False, None),
-    "reshape_activations": ("none", None),
-    "finetuning_scaling_factor": (False, None),
+PLAIN = products(*OURS)
+SHAPES = shapes_of(PLAIN)
+GATES: Layout = {name: (name, ("d_sae",)) for name in ("b_gate", "b_mag", "r_mag")}  # in place of b_enc
+SKIP: Layout = {"W_skip": ("W_skip", ("d_out", "d_in"))}
+FACTOR: Layout = {"factor": ("scaling_factor", ("d_sae",))}  # of latents before they are decoded, learnt afterwards
+AVERAGE = "expected_average_only_in"
+NORMS = ("none", False, None, True, AVERAGE, "layer_norm", "constant_norm_rescale")  # True: AVERAGE, before version 3
+# architecture -> why its latents are not computed here
+REFUSED = {
+    "temporal": "its latents depend on the tokens before; an SAE here reads one token alone",
+    "matching_pursuit": "its latents are found one after the other, each in what the ones before leave",
 }
-# The same of `metadata`, which says what was read: one of several heads, another hook that is predicted.
-ONLY_READ = {"hook_head_index": (None,), "hook_head_index_out": (None,)}
-# Keys of the machine and of training, and those of `metadata`, which ONLY_READ checks.
-HARMLESS = (
-    "dtype", "device", "seed", "lr", "l1_coefficient", "lp_norm", "l1_warm_up_steps", "l0_coefficient",
-    "l0_warm_up_steps", "target_l0", "jumprelu_init_threshold", "jumprelu_bandwidth", "jumprelu_sparsity_loss_mode",
-    "jumprelu_tanh_scale", "jumprelu_ste_to_input", "pre_act_loss_coefficient", "aux_loss_coefficient",
-    "topk_threshold_lr", "matryoshka_widths", "use_matryoshka_aux_loss", "use_sparse_activations",
-    "decoder_init_norm", "noise_standard_deviation", "sparsity", "b_dec_init_method", "mse_loss_normalization",
-    "use_ghost_grads", "model_name", "model_class_name", "hook_name", "hook_layer", "hf_hook_name", "dataset_path",
-    "dataset_trust_remote_code", "context_size", "seqpos_slice", "prepend_bos", "exclude_special_tokens",
-    "training_tokens", "neuronpedia_id", "sae_lens_version", "sae_lens_training_version", "activation_fn_kwargs",
-    "model_from_pretrained_kwargs", "hook_head_index",
-)  # fmt: skip
 
 
 def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
@@ -55,80 +48,130 @@ def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
     tensors = {name: getattr(sae, name).numpy() for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
     if sae.W_skip is not None:
         tensors["W_skip"] = sae.W_skip.numpy()
-    write_pair(folder, tensors, sae.inference, sae.k, metadata, sae.is_transcoder)
+    write_pair(folder, tensors, sae.inference, sae.k, metadata, sae.is_transcoder, sae.token_norm)
 
 
-def read(folder: str | Path) -> dict:
-    """The checkpoint. Raises AtlasError for a config that changes what the weights mean in a way we do not know."""
+def read(folder: str | Path, registered: dict | None = None) -> dict:
+    """The checkpoint. registered: what SAELens' registry says beside the files (publish.formats.load.read).
+
+    Raises AtlasError for a config that changes what the weights mean in a way we do not know.
+    """
     folder = Path(folder)
-    path, weights = folder / FILES[0], folder / FILES[1]
-    config = _as_in_6(path, read_config(path))
-    name = require(path, config, "architecture", ("standard", "topk", "jumprelu", "gated", *TRANSCODERS))
+    path, file = folder / FILES[0], folder / FILES[1]
+    config = as_in_6(path, read_config(path), registered)
+    name = config.get("architecture")
+    if name in REFUSED:
+        raise AtlasError(f"{path}: architecture {name!r} is not supported: {REFUSED[name]}")
+    name = require(path, config, "architecture", ("standard", "topk", "abstopk", "jumprelu", "gated", *TRANSCODERS))
     is_transcoder, (kind, has_skip) = name in TRANSCODERS, TRANSCODERS.get(name, (name, False))
-    only = ONLY | {key: ("topk" if kind == "topk" else "relu", None) for key in ("activation_fn", "activation_fn_str")}
-    about, model = config["metadata"], config["metadata"].get("model_from_pretrained_kwargs") or {}
-    only_read = ONLY_READ | ({} if is_transcoder else {"hook_name_out": (None, about.get("hook_name"))})
-    for said, keys in ((config, only), (about, only_read)):
-        for key, allowed in keys.items():
-            require(path, said, key, allowed)
-    # TransformerLens can take the mean out of all that is written to the stream; transformers has the stream as it is.
-    require(path, model, "center_writing_weights", (False, None))
-    centred = require(path, config, "apply_b_dec_to_input", (False,) if is_transcoder else (True, False))
-    require(path, config, "rescale_acts_by_decoder_norm", (False, True, None) if kind == "topk" else (False, None))
-    refuse_unknown(path, config, (*READ, *only, *HARMLESS, *(["d_out"] if is_transcoder else [])))
-    shapes = dict(OF_TRANSCODERS if is_transcoder else SHAPES)
+    centred, token_norm, average = _understood(path, config, kind, is_transcoder)
+    layout = dict(of_transcoder(PLAIN) if is_transcoder else PLAIN)
     if has_skip:
-        shapes["W_skip"] = ("d_out", "d_in")
+        layout |= SKIP
     if kind == "jumprelu":
-        shapes["threshold"] = ("d_sae",)
+        layout |= THRESHOLD
     if kind == "gated":
-        shapes = {name: shape for name, shape in SHAPES.items() if name != "b_enc"}
-        shapes |= {"b_gate": ("d_sae",), "b_mag": ("d_sae",), "r_mag": ("d_sae",)}
-    tensors = checked(weights, read_safetensors(weights), shapes, later={"scaling_factor": ("d_sae",)})
-    if not torch.all(tensors.get("scaling_factor", torch.ones(1)) == 1):
-        raise AtlasError(f"{weights}: scaling_factor is not 1; fold it into the decoder with the SAELens that wrote it")
-    check_stated(path, stated_sizes("saelens", config), tensors["W_enc"].T.shape)
-    check_stated(path, {"d_out": config.get("d_out")}, tensors["b_dec"].shape)
-    encoder, decoder, threshold = tensors["W_enc"].T, tensors["W_dec"], tensors.get("threshold")
-    bias = tensors.get("b_enc")
+        del layout["b_enc"]
+        layout |= GATES
+    has_factor = bool(config.get("finetuning_scaling_factor"))
+    found = weights(file, read_safetensors(file), {**layout, **(FACTOR if has_factor else {})}, later=FACTOR)
+    check_stated(path, stated_sizes("saelens", config), _sizes(found, kind))
+    check_stated(path, {"d_out": config.get("d_out")}, found["b_dec"].shape)
+    _decode_with(file, found, found.pop("factor", None), has_factor)
+    if average:
+        found = scaled(found, _factor(path, registered))
     if kind == "gated":
-        encoder, bias, threshold = ungated(encoder, tensors["r_mag"], tensors["b_mag"], tensors["b_gate"])
-    k = active(path, config, "k", len(decoder)) if kind == "topk" else None
-    if kind == "topk" and config.get("rescale_acts_by_decoder_norm"):
-        norms = decoder.norm(dim=1, keepdim=True).clamp(min=torch.finfo(decoder.dtype).tiny)
-        encoder, bias, decoder = encoder * norms, bias * norms[:, 0], decoder / norms
+        gates = (found.pop(each) for each in ("r_mag", "b_mag", "b_gate"))
+        found |= dict(zip(("W_enc", "b_enc", "threshold"), ungated(found["W_enc"], *gates), strict=True))
+    k = active(path, config, "k", len(found["W_dec"])) if "topk" in kind else None
+    if "topk" in kind and config.get("rescale_acts_by_decoder_norm"):
+        norms = found["W_dec"].norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        found |= {
+            "W_enc": found["W_enc"] * norms,
+            "b_enc": found["b_enc"] * norms[:, 0],
+            "W_dec": found["W_dec"] / norms,
+        }
+    if kind == "abstopk":
+        found |= both_signs(found)
+    about = config["metadata"]
     activations = site_and_layer(path, "hook_name", about.get("hook_name"), about.get("hook_layer"))
     if is_transcoder:
         activations = with_target(path, "hook_name_out", about.get("hook_name_out"), activations)
     return checkpoint(
-        encoder,
-        bias,
-        decoder,
-        tensors["b_dec"],
-        "relu" if kind == "standard" else kind,
+        **found,
+        architecture={"standard": "relu", "abstopk": "topk"}.get(kind, kind),
         k=k,
-        threshold=threshold,
         centred=centred,
         is_transcoder=is_transcoder,
-        W_skip=tensors.get("W_skip"),
+        token_norm=token_norm,
         activations=activations | {"base_model": {"source": about.get("model_name")}},
         tokens=about.get("training_tokens"),
         stated=about,
     )
 
 
-def _as_in_6(path: Path, config: dict) -> dict:
-    """A config of version 3 to 5, in which all keys lie side by side, as version 6 has it; one of version 6 as it is."""
-    if "metadata" in config:
-        return {**config, "metadata": config["metadata"] or {}}
-    if "model_from_pretrained_kwargs" not in config:
+def _understood(path: Path, config: dict, kind: str, is_transcoder: bool) -> tuple[bool, str | None, bool]:
+    """(does the encoder read x - b_dec, token_norm, was it trained on activations of an average norm?) of a config that holds
+    nothing else that changes what is computed. Raises AtlasError for one that does.
+    """
+    about, model = config["metadata"], config["metadata"].get("model_from_pretrained_kwargs") or {}
+    function = "topk" if "topk" in kind else "relu"
+    only_read = ONLY_READ | ({} if is_transcoder else {"hook_name_out": (None, about.get("hook_name"))})
+    on_heads = str(about.get("hook_name")).endswith("hook_z")  # flattened, they are what the site of all heads is
+    only = {
+        **{key: (function, None) for key in ("activation_fn", "activation_fn_str")},
+        "reshape_activations": ("none", None, *(["hook_z"] if on_heads else [])),
+        "finetuning_scaling_factor": (False, None, True),
+        "rescale_acts_by_decoder_norm": (False, True, None) if "topk" in kind else (False, None),
+    }
+    for said, keys in ((config, only), (about, only_read)):
+        for key, allowed in keys.items():
+            require(path, said, key, allowed)
+    norm = require(path, config, "normalize_activations", NORMS[:3] if is_transcoder else NORMS)
+    # TransformerLens can take the mean out of all that is written to the stream; transformers has the stream as it is.
+    centre = require(path, model, "center_writing_weights", (False, None) if is_transcoder else (False, True, None))
+    if centre and norm == "constant_norm_rescale":
+        raise AtlasError(f"{path}: normalize_activations {norm!r} is not supported with center_writing_weights")
+    centred = require(path, config, "apply_b_dec_to_input", (False,) if is_transcoder else (True, False))
+    refuse_unknown(path, config, (*READ, *only, *HARMLESS, *(["d_out"] if is_transcoder else [])))
+    if norm in ("layer_norm", "constant_norm_rescale"):
+        return centred, norm, False
+    return centred, "centre" if centre else None, norm in (True, AVERAGE)
+
+
+def _sizes(found: dict[str, Tensor], kind: str) -> tuple[int, int]:
+    d_sae, d_in = found["W_enc"].shape
+    return 2 * d_sae if kind == "abstopk" else d_sae, d_in
+
+
+def _decode_with(file: Path, found: dict[str, Tensor], factor: Tensor | None, is_stated: bool) -> None:
+    """Multiply the decoder's rows by the factors of their latents. Raises AtlasError for such that the config denies."""
+    if factor is None or torch.all(factor == 1):
+        return
+    if not is_stated:
         raise AtlasError(
-            f"{path}: written by SAELens before 6, and does not say how its model was processed; "
-            "load and save it with SAELens 6 first"
+            f"{file}: scaling_factor is not 1, but finetuning_scaling_factor of {FILES[0]} does not say that it counts; "
+            "correct one of them"
         )
-    topk = {"architecture": "topk", **(config.get("activation_fn_kwargs") or {})}
-    named = topk if "topk" in (config.get("activation_fn"), config.get("activation_fn_str")) else {}
-    return {"architecture": "standard", **config, **named, "metadata": config}
+    found["W_dec"] = found["W_dec"] * factor[:, None]
+
+
+def _factor(path: Path, registered: dict | None) -> float:
+    factor = (registered or {}).get("norm_scaling_factor")
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < float("inf"):
+        raise AtlasError(
+            f"{path}: normalize_activations {AVERAGE!r} is not supported: neither the file nor the registry states the factor; "
+            "fold it into the weights with SAELens"
+        )
+    return float(factor)
+
+
+def both_signs(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the TopK SAE of an AbsTopK one (arXiv 2510.00404), whose k latents of the largest |z| keep their sign.
+
+    Latent j becomes two: j, active where z_j > 0, and d_sae + j, which is |z_j| where z_j < 0. The k largest are the same.
+    """
+    return {name: torch.cat([found[name], -found[name]]) for name in ("W_enc", "b_enc", "W_dec")}
 
 
 def ungated(encoder, r_mag, b_mag, b_gate):

@@ -35,7 +35,8 @@ def write_checkpoint(folder: str | Path, state: dict[str, np.ndarray], config: d
     if "skip.weight" in state:
         arrays["W_skip"] = state["skip.weight"]
     inference = ARCHITECTURES[config["recipe"]["architecture"]].inference
-    write_pair(folder, arrays, inference, config["recipe"].get("k"), metadata, "d_out" in config)
+    k, token_norm = config["recipe"].get("k"), config.get("token_norm")
+    write_pair(folder, arrays, inference, k, metadata, "d_out" in config, token_norm)
 
 
 def write_pair(
@@ -45,10 +46,12 @@ def write_pair(
     k: int | None,
     metadata: dict,
     is_transcoder: bool,
+    token_norm: str | None = None,
 ) -> None:
     """ReLU as `standard`, TopK as `topk`, all with a threshold as `jumprelu`; transcoders as in TRANSCODERS.
 
-    arrays: W_enc [d_in, d_sae], b_enc, ... as `saes.sae.Sae` has them; W_skip where there is one.
+    arrays: W_enc [d_in, d_sae], b_enc, ... as `saes.sae.Sae` has them; W_skip where there is one. token_norm: of
+    saes/token_norm.py; SAELens centres activations by its model, of which the metadata then says so.
     """
     folder = Path(folder)
     kind = {"topk": "topk", "relu": "standard", "threshold": "jumprelu"}[inference]
@@ -64,11 +67,13 @@ def write_pair(
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": not is_transcoder,
-        "normalize_activations": "none",
+        "normalize_activations": "none" if token_norm in (None, "centre") else token_norm,
         "reshape_activations": "none",
     }
     if kind == "topk":
         config |= {"k": k, "rescale_acts_by_decoder_norm": False}
+    if token_norm == "centre":
+        metadata = {**metadata, "model_from_pretrained_kwargs": {"center_writing_weights": True}}
     config["metadata"] = {"sae_lens_version": VERSION, "sae_lens_training_version": None, **metadata}
     with atomic(folder / FILES[1]) as partial:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
