@@ -89,10 +89,6 @@ IN = "of gemma-scope-2b-pt-res"
             {"release": "gemma-scope-2b-pt-ress"},
             "release: no such release: 'gemma-scope-2b-pt-ress'; nearest are `gemma-",
         ),
-        (
-            {"release": "gpt2-small-res-jb"},
-            "release: gpt2-small-res-jb is refused: SAELens changes what their configs say",
-        ),
         ({"release": "temporal-sae-gemma-2-2b"}, "release: temporal-sae-gemma-2-2b is refused: "),
         (
             {"sae": "layer_{layer}/width_17k/average_l0_*"},
@@ -186,6 +182,7 @@ def test_a_release_runs_to_its_cards_which_say_what_was_taken(hub, tmp_path):
     taken = load_checkpoint(tmp_path / "results" / "checkpoints" / "theirs" / "sae_layer01_3k.pt")["config"]["recipe"]
     assert taken["pretrained"] == {
         "source": "hub",
+        "registered": {},
         "id": "chanind/gemma-2-2b-batch-topk-matryoshka-saes-w-32k-l0-40",
         "format": "saelens",
         "file": "standard/blocks.1.hook_resid_post",
@@ -216,7 +213,7 @@ def test_every_listed_release_is_read_or_refused_with_a_reason():
     assert len(all_releases()) == 170 and sum(len(release.saes) for release in all_releases().values()) == 13_857
     for release in all_releases().values():
         assert release.reader.format in FILES or release.refusal, release.name
-    assert {release.conversion for release in all_releases().values()} | {"sparsify"} == set(CONVERSIONS)
+    assert {release.conversion for release in all_releases().values()} | {"sparsify", "sae_lens"} == set(CONVERSIONS)
     assert all(kind.format is None or not kind.refusal for kind in CONVERSIONS.values())
 
 
@@ -238,3 +235,20 @@ def test_the_list_of_releases_is_printed(capsys):
     assert capsys.readouterr().err == (
         "error: no release has 'nobody' in its name, repository or model; `sae-atlas releases` lists all\n"
     )
+
+
+def test_what_the_list_says_beside_the_files_goes_to_the_reader():
+    gpt2 = completed(
+        {"release": "gpt2-small-mlp-tm", "sae": "blocks.{layer}.hook_mlp_out", "tokens": 1000},
+        name="gpt2-small",
+        **{"activations.site": "mlp_out", "recipes.theirs.expansion": 32},
+    )
+    registered = gpt2["recipes"]["theirs"]["pretrained"]["registered"]
+    overrides = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
+    assert set(registered) == {"0", "1"} and all(each["config_overrides"] == overrides for each in registered.values())
+    assert len({each["norm_scaling_factor"] for each in registered.values()}) == 2
+    settings = Atlas(gpt2).settings("import_sae", recipe="theirs", layer=1, snapshot="3k")
+    assert settings["recipe"]["pretrained"]["registered"] == registered["1"]
+    assert "registered" not in as_written(gpt2["recipes"]["theirs"])["pretrained"]
+    plain = completed(MATRYOSHKA, **{"recipes.theirs.expansion": 16})["recipes"]["theirs"]["pretrained"]
+    assert plain["registered"] == {"0": {}, "1": {}}  # it is listed, with nothing to add

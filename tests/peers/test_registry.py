@@ -3,22 +3,26 @@
 import re
 from collections import Counter
 
-from sae_lens.loading.pretrained_sae_loaders import NAMED_PRETRAINED_SAE_LOADERS
-from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-
+from benchmarks.stubs import put_in_place
 from sae_atlas.config.conversions import CONVERSIONS
 from sae_atlas.publish.formats.gemma_scope import EMBEDDING
 from sae_atlas.publish.formats.load import FORMATS
 from workflow import ROOT
 
+put_in_place()  # of packages that the peers import and none of this needs
+
 
 def test_every_conversion_of_saelens_has_a_format_or_a_reason():
+    from sae_lens.loading.pretrained_sae_loaders import NAMED_PRETRAINED_SAE_LOADERS
+
     assert set(CONVERSIONS) == {None, *NAMED_PRETRAINED_SAE_LOADERS}
     for said in CONVERSIONS.values():
         assert said.format in FORMATS or len(said.refusal.split()) > 5
 
 
 def test_the_share_of_the_registry_that_is_read():
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
     entries, read = Counter(), Counter()
     for about in get_pretrained_saes_directory().values():
         for path in about.saes_map.values():
