@@ -67,7 +67,7 @@ def evaluation_problems(evaluation: Evaluation, corpus: Corpus):
     tokens, held_out = evaluation.tokens, corpus.held_out_tokens
     if tokens > held_out:
         yield f"evaluation.tokens: {tokens} is more than corpus.held_out_tokens ({held_out})"
-    if evaluation.patched_tokens > tokens:
+    if evaluation.patched_tokens > tokens and corpus.source != "rows":
         yield f"evaluation.patched_tokens: more than evaluation.tokens ({tokens})"
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.base_models.load import is_model, load_tokenizer
+from sae_atlas.corpus import open_corpus
 from sae_atlas.io.files import read_json
+from sae_atlas.row_corpus import Labels
 
 
 class Decoder:
@@ -15,6 +17,13 @@ class Decoder:
 
     def __init__(self, decode: Callable[[list[int]], str]):
         self.decode, self.known = decode, {}
+
+    @classmethod
+    def of_atlas(cls, base_model: str | Path, corpus: str | Path) -> "Decoder":
+        """Of a base model's provenance its tokenizer; of saved activations what the corpus says of their rows."""
+        if is_model(base_model):
+            return cls.of_model(base_model)
+        return cls(Labels(corpus, open_corpus(corpus).context))
 
     @classmethod
     def of_model(cls, provenance: str | Path) -> "Decoder":

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from sae_atlas.base_models.load import is_model
 from sae_atlas.corpus import open_corpus
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.detection import Trial, balanced_accuracy
@@ -26,8 +27,10 @@ from sae_atlas.features.model_namer import (
 from sae_atlas.features.name_patterns import PatternFrequency
 from sae_atlas.features.naming_examples import Latent, Texts, gather
 from sae_atlas.features.offline_namer import Named, offline_name
+from sae_atlas.features.row_namer import SharedFrequency, shared_name
 from sae_atlas.io.log import logger, progress
 from sae_atlas.io.tables import read_table, write_table
+from sae_atlas.row_corpus import has_labels
 
 
 def name_latents(
@@ -52,15 +55,20 @@ def name_latents(
     Raises AtlasError for an endpoint that cannot be used.
     """
     about = read_table(features)
-    decode = Decoder.of_model(base_model)
+    decode, of_rows = Decoder.of_atlas(base_model, corpus), not is_model(base_model)
     texts = Texts(read_table(raw), open_corpus(corpus).topics(), window, decode)
     of_latents = (read_table(each, may_be_empty=True) for each in (contexts, documents))
     latents = gather(*of_latents, about, texts, decode, layer)
-    base = PatternFrequency(texts.whole)
+    base = (SharedFrequency if of_rows else PatternFrequency)(texts.whole)
     rows = {}
+    if of_rows and not has_labels(corpus):
+        latents = {}  # numbers of rows are no names
     with progress(len(latents), "latents", f"layer {layer}") as bar:
         for number, latent in latents.items():
-            named = offline_name(latent.windows, latent.promoted, base)
+            given = (latent.windows, base) if of_rows else (latent.windows, latent.promoted, base)
+            named = (shared_name if of_rows else offline_name)(*given)
+            if named is None:
+                continue
             predicted = np.array(
                 [named.rule is not None and named.rule.anywhere(each) for each in latent.trial.windows], bool
             )

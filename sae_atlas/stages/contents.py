@@ -20,8 +20,9 @@ from sae_atlas.io.contents import Contents
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
 from sae_atlas.io.provenance import read_record
+from sae_atlas.own_arrays.files import KEY, files_of, find_layers
 from sae_atlas.saes.archive import pickled, read_arrays
-from sae_atlas.stages.atlas import Atlas, job_name
+from sae_atlas.stages.atlas import SAVED, Atlas, job_name
 from sae_atlas.texts.files import text_files
 
 RECORDS = (
@@ -43,6 +44,7 @@ def local_contents(
     contents, records, found = Contents(memory), list(records), {}
     try:
         found |= _of_texts_and_models(config, contents, records)
+        found |= _of_saved_activations(config, contents)
         atlas = Atlas(config, begun_with, contents=found)
         found |= _of_saes(atlas, contents, records)
         found |= _of_starts(atlas, contents)
@@ -64,6 +66,21 @@ def _of_texts_and_models(config: dict, contents: Contents, records: list[Path]) 
     return found
 
 
+def _of_saved_activations(config: dict, contents: Contents) -> dict[str, str]:
+    """Of every layer its file, and of all the shape, on which alone the order of the rows depends."""
+    if config["base_model"]["source"] != "activations":
+        return {}
+    from sae_atlas.own_arrays.read import common_shape  # here, for other configs are read without arrays
+
+    places = find_layers(config["base_model"]["path"])
+    chosen = {layer: places[layer] for layer in config["activations"]["layers"]}
+    shape = common_shape(chosen)
+    hashes = {
+        job_name(SAVED, layer=layer): _hashed(contents, files_of(place), KEY)[0] for layer, place in chosen.items()
+    }
+    return {"prepare_model": f"{shape.rows} x {shape.width}", **hashes}
+
+
 def _sources(config: dict) -> Iterator[tuple[str, str, dict]]:
     """(stage, key of the config, section) of all that is read from files of the user's own."""
     model = config["base_model"]
@@ -74,7 +91,7 @@ def _sources(config: dict) -> Iterator[tuple[str, str, dict]]:
             ("tokenize_domain", "base_model.lora.corpus", model["lora"]["corpus"]),
         ]
     for stage, key, section in named:
-        if section["source"] in ("local", "restoration"):
+        if section["source"] in ("local", "restoration") or (section["source"] == "rows" and "path" in section):
             yield stage, f"{key}.path", section
 
 

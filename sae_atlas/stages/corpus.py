@@ -4,7 +4,14 @@ from sae_atlas.stages.base_model import tokenizer_stage
 from sae_atlas.stages.declare import stage
 
 
-@stage("corpus.py", "texts", "io/arrays.py", runs="corpus:tokenize")
+@stage(
+    "corpus.py",
+    "row_corpus.py",
+    "texts",
+    "io/arrays.py",
+    runs="corpus:tokenize",
+    on_rows="row_corpus:number_rows",
+)
 def tokenize(atlas) -> tuple[dict, dict]:
     inputs = {"base_model": atlas.identity(tokenizer_stage(atlas)), **atlas.content("tokenize")}
     return corpus_settings(atlas.config["corpus"]), inputs

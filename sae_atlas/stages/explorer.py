@@ -22,6 +22,7 @@ def shown(atlas) -> list[tuple[str, int]]:
 @stage(
     "pages/explorer",
     "features/decoder.py",
+    "row_corpus.py",
     "io/tables.py",
     "metrics/directions.py",
     "saes/checkpoint.py",

@@ -9,6 +9,7 @@ OF_NAMES = (
     "naming_examples.py",
     "name_patterns.py",
     "offline_namer.py",
+    "row_namer.py",
     "model_namer.py",
     "endpoint.py",
     "detection.py",

@@ -52,6 +52,7 @@ BASE_MODEL = atlas.config["base_model"]
 BASE = "results/base_model/base/provenance.json" if BASE_MODEL["source"] in TUNED else PROVENANCE
 TOKENIZER = "results/base_model/tokenizer/provenance.json" if pretraining(BASE_MODEL) else BASE
 MADE = made_model(BASE_MODEL)
+SAVED = {"path": BASE_MODEL["path"]} if atlas.of_rows else {}  # for the functions that read activations of the user's own
 FLOORS = atlas.config.get("floors", {})
 STUDENTS = "results/students.parquet" if "students" in FLOORS else []
 FEATURE_TABLES = ["contexts", "features", "documents", "raw", "scores", "probes", "names", "evolution", "matches"]

@@ -22,7 +22,7 @@ rule save_text:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        **job("save_text", layers=lambda wildcards: atlas.text_groups[wildcards.part]),
+        **job("save_text", layers=lambda wildcards: atlas.text_groups[wildcards.part], **SAVED),
     message:
         "text: layers {wildcards.part}"
     script:
@@ -117,6 +117,7 @@ rule contexts_as_json:
     """The highest contexts of every latent of a layer as plain JSON."""
     input:
         base_model=needs(PROVENANCE, by_time=True),
+        corpus=needs(CORPUS, by_time=True),
         contexts=needs("results/features/{recipe}/layer{layer}_contexts.parquet", by_time=True),
     output:
         file=update("results/features/{recipe}/layer{layer}.json"),

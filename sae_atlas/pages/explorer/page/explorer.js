@@ -159,7 +159,7 @@ function overview(columns) {
   return [
     element("p", { class: "where" }, at.recipe),
     element("h1", {}, `Layer ${at.layer}`),
-    element("p", {}, `${number(alive)} of ${number(columns.latents)} latents are alive: they fire on at least one of ${number(columns.tokens_seen)} tokens.`),
+    element("p", {}, `${number(alive)} of ${number(columns.latents)} latents are alive: they fire on at least one of ${number(columns.tokens_seen)} ${unit(atlas)}.`),
     topics.length ? panel("Latents that tell a topic", element("ul", { class: "pills" }, ...topics)) : "",
     panel("Keys", element("dl", { class: "keys" }, ...KEYS.flatMap(([keys, what]) => [
       element("dt", {}, ...keys.map((each) => element("kbd", {}, each))),
