@@ -37,7 +37,7 @@ def save_rows(
             bar.update()
         group.attrs.update(
             {
-                "base_model": {"source": origin["source"], "revision": None, "weights_sha256": {}},
+                "base_model": {"source": origin["source"]},
                 "site": SITE,
                 "window": [start, stop],
                 "tokens": len(rows),

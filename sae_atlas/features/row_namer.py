@@ -1,7 +1,7 @@
 """Names for latents of saved activations: the text, or a word of the text, that the rows of the highest peaks have in common.
 
-Rows have no tokens inside, so nothing is said about endings, neighbours or numbers. Where the highest rows have no word in
-common a latent stays without a name.
+Rows have no tokens inside, so nothing is said about endings, neighbours or numbers. Where the highest rows have in common what
+random rows may have, too, a latent stays without a name.
 """
 
 import re
@@ -9,10 +9,13 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
+from scipy.stats import binom
+
 from sae_atlas.features.name_patterns import Window, form
 from sae_atlas.features.offline_namer import Named, confidence
 
-LEAST = 0.5  # confidence that a name has at least; one row alone reaches this
+LEAST = 0.5  # confidence that a name exceeds; one row alone reaches this
+LEVEL = 0.01  # probability of as many fitting rows by chance, times the patterns that were tried (Bonferroni), at most
 
 
 @dataclass(frozen=True)
@@ -23,19 +26,20 @@ class Shared:
     is_whole: bool
 
     def at_peak(self, window: Window) -> bool:
-        return self.value in parts(window.tokens[window.peak])[not self.is_whole]
+        return self in patterns(window.tokens[window.peak])
 
     def anywhere(self, window: Window) -> bool:
-        return any(self.value in parts(row)[not self.is_whole] for row in window.tokens)
+        return any(self in patterns(row) for row in window.tokens)
 
     def __str__(self) -> str:
         return f"“{self.value}”"
 
 
 @cache
-def parts(row: str) -> tuple[frozenset[str], frozenset[str]]:
-    """(the text of a row, its words), without capitals."""
-    return frozenset([form(row)]), frozenset(re.findall(r"\w+", row.casefold()))
+def patterns(row: str) -> frozenset[Shared]:
+    """All that the text of a row fits, without capitals."""
+    words = re.findall(r"\w+", row.casefold())
+    return frozenset([Shared(form(row), True), *(Shared(word, False) for word in words)])
 
 
 class SharedFrequency:
@@ -43,8 +47,7 @@ class SharedFrequency:
 
     def __init__(self, documents: list[Window]):
         rows = [row for document in documents for row in document.tokens]
-        self.rows = len(rows)
-        self.counts = Counter(pattern for row in rows for pattern in _patterns(row))
+        self.rows, self.counts = len(rows), Counter(pattern for row in rows for pattern in patterns(row))
 
     def rate(self, pattern: Shared) -> float:
         """0 to 1."""
@@ -52,13 +55,17 @@ class SharedFrequency:
 
 
 def shared_name(windows: list[Window], base: SharedFrequency) -> Named | None:
-    """The best pattern of the highest peaks' rows; of equal ones the whole text, then the longest. None if none is likely."""
-    patterns = {pattern for window in windows for pattern in _patterns(window.tokens[window.peak])}
-    sure = {pattern: confidence(pattern, windows, base) for pattern in patterns}
-    best = max(sure, key=lambda pattern: (sure[pattern], pattern.is_whole, len(pattern.value), pattern.value))
-    return Named(str(best), best, sure[best]) if sure[best] > LEAST else None
-
-
-def _patterns(row: str) -> set[Shared]:
-    whole, words = parts(row)
-    return {Shared(value, True) for value in whole} | {Shared(value, False) for value in words}
+    """The most confident pattern that is no chance: of equal ones the whole text, then the rarest, then the longest."""
+    fitting = Counter(pattern for window in windows for pattern in patterns(window.tokens[window.peak]))
+    likely = {pattern: binom.sf(count - 1, len(windows), base.rate(pattern)) for pattern, count in fitting.items()}
+    sure = {
+        pattern: confidence(pattern, windows, base)
+        for pattern, probability in likely.items()
+        if probability * len(fitting) <= LEVEL
+    }
+    best = max(
+        sure,
+        key=lambda pattern: (sure[pattern], pattern.is_whole, -base.rate(pattern), len(pattern.value), pattern.value),
+        default=None,
+    )
+    return Named(str(best), best, sure[best]) if best and sure[best] > LEAST else None

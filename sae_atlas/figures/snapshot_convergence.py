@@ -66,6 +66,8 @@ def plot_snapshot_convergence(
             tokens_axis(axes, tokens.max())
         for axes in grid.flat[: len(panels) - columns]:
             axes.set_xlabel("")
+        for axes in grid.flat[len(panels) - columns : columns]:  # with nothing below them
+            axes.tick_params(labelbottom=True)
         if len(colours) > 1:
             layer_bar(figure, grid, colours)
         name = f"Convergence over the snapshots: {title}, recipe {recipe}"

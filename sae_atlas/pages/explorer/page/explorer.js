@@ -100,6 +100,7 @@ function relist(layers, columns, tokens) {
   const descending = at.order ? at.order === "down" : Boolean(SORTS[sort].descending);
   const topics = [...new Set(layers.flatMap(([, each]) => each.topics))].sort();
   options(controls.topic, ["", ...topics], at.topic, (topic) => topic || "all");
+  controls.topic.parentElement.hidden = !topics.length && !at.topic;
   options(controls.sort, sortsOf(columns).filter((name) => name !== "match" || at.query.trim()), sort, (name) => SORTS[name].label);
   controls.sort.title = SORTS[sort].title ?? "";
   byId("order").hidden = sort === "match";
@@ -249,6 +250,7 @@ load("atlas").then((loaded) => {
   byId("site").textContent = atlas.site;
   options(controls.recipe, atlas.recipes.map((each) => each.name), "");
   controls.recipe.parentElement.hidden = atlas.recipes.length < 2;
+  if (ofRows(atlas)) byId("query").placeholder = "text of a row, name or number";
   listen();
   show();
 }, (error) => main.replaceChildren(element("p", { class: "notice", role: "alert" }, error.message)));

@@ -126,7 +126,7 @@ function contexts(where, inBlock) {
 const firstContext = (block, inBlock) => block.counts.slice(0, inBlock).flat().reduce((sum, count) => sum + count, 0);
 
 function context(where, at) {
-  const { block, columns } = where;
+  const { block, columns, atlas } = where;
   const whole = element("button", { type: "button", "aria-expanded": "false", title: "show the whole context" }, "⋯");
   const words = element("p", { class: "words" }, ...shaded(where, at, false));
   whole.addEventListener("click", () => {
@@ -135,7 +135,8 @@ function context(where, at) {
     words.replaceChildren(...shaded(where, at, open));
   });
   const topic = block.context_topic[at] < 0 ? "" : columns.topics[block.context_topic[at]];
-  const about = element("p", { class: "about" }, element("b", {}, number(block.activation[at])), topic, whole);
+  const more = block.length[at] < atlas.context ? whole : null;
+  const about = element("p", { class: "about" }, element("b", {}, number(block.activation[at])), topic, more);
   return element("li", {}, about, words);
 }
 
