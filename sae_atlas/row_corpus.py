@@ -1,24 +1,18 @@
 """The corpus of saved activations: row numbers where a text has token ids, neighbouring rows as contexts.
 
 On disk as any corpus (corpus.py), so that windows, held-out contexts and what reads them are the same. A context is a document
-of its own; nothing is masked; no id begins a document. The text of the rows, where there is one, lies beside the arrays as
-`rows.parquet`: one column, a row for every row of the saved activations.
+of its own; nothing is masked; no id begins a document. What the rows are called (texts/labels.py) changes no number.
 """
 
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as parquet
 import zarr
 
 from sae_atlas.corpus import TOKENS_PER_CHUNK, create_array
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic, read_json
 from sae_atlas.io.provenance import current_record
-from sae_atlas.texts.documents import read_in_order
-
-LABELS = "rows.parquet"
 
 
 def number_rows(
@@ -33,13 +27,12 @@ def number_rows(
     """Write the `corpus` of the rows that the provenance `base_model` counts, in contexts of `context` neighbours.
 
     The order of the contexts is seeded; the first of them, of at least `held_out_tokens` rows, are held out, the next, of at
-    least `train_tokens`, are trained on. text: config section `corpus`; its `path`, if it has one, holds a text for every row.
-    Raises AtlasError if there are too few rows, rows that fill no context, or another number of texts.
+    least `train_tokens`, are trained on. text: what is kept of the config section `corpus`. Raises AtlasError if there are too
+    few rows, or rows that fill no context.
     """
     rows = read_json(base_model)["rows"]
     held_out, train = contexts_of(rows, context, held_out_tokens, train_tokens)
     order = np.random.default_rng(seed).permutation(rows // context)[: held_out + train]
-    labels = _labels(text, rows) if "path" in text else None
     shape, size = (len(order), context), min(len(order), max(1, TOKENS_PER_CHUNK // context))
     with atomic(corpus) as partial:
         group = zarr.create_group(partial, zarr_format=3)
@@ -53,8 +46,6 @@ def number_rows(
         for name, values in arrays.items():
             chunk = size if values.ndim > 1 else len(values)
             create_array(group, name, values.shape, chunk, values.dtype)[:] = values
-        if labels is not None:
-            parquet.write_table(pa.table({"text": labels}), partial / LABELS)
         group.attrs.update(
             {
                 "held_out_contexts": held_out,
@@ -83,29 +74,3 @@ def contexts_of(rows: int, context: int, held_out_tokens: int, train_tokens: int
             f"than the {rows} that were saved; lower one of them"
         )
     return held_out, train
-
-
-def _labels(text: dict, rows: int) -> list[str]:
-    labels = list(read_in_order(text))
-    if len(labels) != rows:
-        raise AtlasError(f"corpus.path: holds {len(labels)} texts for {rows} rows of activations; give one for each")
-    return labels
-
-
-def has_labels(corpus: str | Path) -> bool:
-    """Is there a text of every row?"""
-    return (Path(corpus) / LABELS).is_file()
-
-
-class Labels:
-    """What stands for a row where people read it: its text, or its number. Rows of several to a context begin with a space."""
-
-    def __init__(self, corpus: str | Path, context: int):
-        self.texts = parquet.read_table(Path(corpus) / LABELS)["text"] if has_labels(corpus) else None
-        self.before = " " if context > 1 else ""
-
-    def __call__(self, rows: list[int]) -> str:
-        return "".join(self.before + self._of(row) for row in rows)
-
-    def _of(self, row: int) -> str:
-        return f"row {row}" if self.texts is None else " ".join(self.texts[row].as_py().split())

@@ -10,6 +10,7 @@ from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.model_namer import marked
 from sae_atlas.features.name_patterns import Window
 from sae_atlas.io.errors import AtlasError
+from sae_atlas.texts.labels import Labels
 
 TRIED = 20  # windows that a name must have been tested on
 LISTED_COLUMNS = (
@@ -83,23 +84,13 @@ def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> 
             f"promotes {', '.join(map(repr, row.promoted[:5])) or 'nothing: this site does not write to the stream'}",
         ]
     else:
-        decode = _of_rows(provenance)
+        decode = Decoder(Labels(None, 0, 1))
         lines.append(f"fires on {row.density:.2%} of rows")
     for each in top_contexts.head(contexts).itertuples():
         text = " ".join(marked(Window(decode(each.tokens), each.topic, int(each.peak))).split())
         topic = f"  [{_topic(each.topic)}]" if is_model(provenance) else ""
         lines.append(f"{each.activation:6.1f}  {text}{topic}")
     return "\n".join(lines)
-
-
-def _of_rows(provenance: Path) -> Decoder:
-    """Of the rows of saved activations. Raises AtlasError where several corpora lie beside the latents."""
-    corpora = list((provenance.parents[1] / "corpus").glob("*.zarr"))
-    if len(corpora) != 1:
-        raise AtlasError(
-            f"{provenance.parents[1] / 'corpus'}: holds {len(corpora)} corpora; remove those of other configs"
-        )
-    return Decoder.of_atlas(provenance, corpora[0])
 
 
 def _topic(name: str | None) -> str:

@@ -26,15 +26,18 @@ NOT_MEASURED = (
 
 
 def contexts_as_json(
-    contexts: str | Path, base_model: str | Path, file: str | Path, corpus: str | Path | None = None
+    contexts: str | Path, base_model: str | Path, file: str | Path, context: int = 1, row_texts: dict | None = None
 ) -> None:
     """Write latent -> its highest contexts, each with text, score (the activation), token_index and token at the peak.
 
-    token_index: in the tokens of the text. Dead latents are left out. corpus: of saved activations alone, whose rows stand for
-    tokens.
+    token_index: in the tokens of the text. Dead latents are left out. context, row_texts: of saved activations alone, whose
+    rows stand for tokens (texts.labels).
     """
     table = read_table(contexts, may_be_empty=True)
-    decode = load_tokenizer(base_model).decode if is_model(base_model) else Decoder.of_atlas(base_model, corpus).decode
+    if is_model(base_model):
+        decode = load_tokenizer(base_model).decode
+    else:
+        decode = Decoder.of_atlas(base_model, context, row_texts).decode
     top = table[table.band == TOP]
     texts = [decode(row.tolist()) for row in top.tokens]  # a batch of none would be decoded to one text
     tokens = [decode([row[peak]]) for row, peak in zip(top.tokens, top.peak, strict=True)]

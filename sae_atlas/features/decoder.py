@@ -7,9 +7,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from sae_atlas.base_models.load import is_model, load_tokenizer
-from sae_atlas.corpus import open_corpus
 from sae_atlas.io.files import read_json
-from sae_atlas.row_corpus import Labels
+from sae_atlas.texts.labels import Labels
 
 
 class Decoder:
@@ -19,11 +18,11 @@ class Decoder:
         self.decode, self.known = decode, {}
 
     @classmethod
-    def of_atlas(cls, base_model: str | Path, corpus: str | Path) -> "Decoder":
-        """Of a base model's provenance its tokenizer; of saved activations what the corpus says of their rows."""
+    def of_atlas(cls, base_model: str | Path, context: int, row_texts: dict | None) -> "Decoder":
+        """Of a base model's provenance its tokenizer; of saved activations what their rows are called (texts.labels)."""
         if is_model(base_model):
             return cls.of_model(base_model)
-        return cls(Labels(corpus, open_corpus(corpus).context))
+        return cls(Labels(row_texts, read_json(base_model)["rows"], context))
 
     @classmethod
     def of_model(cls, provenance: str | Path) -> "Decoder":

@@ -30,7 +30,6 @@ from sae_atlas.features.offline_namer import Named, offline_name
 from sae_atlas.features.row_namer import SharedFrequency, shared_name
 from sae_atlas.io.log import logger, progress
 from sae_atlas.io.tables import read_table, write_table
-from sae_atlas.row_corpus import has_labels
 
 
 def name_latents(
@@ -47,22 +46,25 @@ def name_latents(
     cache: str | Path,
     price: dict | None = None,
     key_variable: str | None = None,
+    row_texts: dict | None = None,
 ) -> None:
     """Write a row per latent: latent, name, source, confidence, detection, detection_contexts; no name for dead ones.
 
     window: tokens of the windows that names are tested on. endpoint: None, or {url, model, batch, latents}: the model names
-    so many `latents`, the most important ones, `batch` in a request; cache: folder of its answers.
+    so many `latents`, the most important ones, `batch` in a request; cache: folder of its answers. row_texts: of saved
+    activations where the text of their rows is (texts.labels); without one there are no names, for numbers are none.
     Raises AtlasError for an endpoint that cannot be used.
     """
     about = read_table(features)
-    decode, of_rows = Decoder.of_atlas(base_model, corpus), not is_model(base_model)
-    texts = Texts(read_table(raw), open_corpus(corpus).topics(), window, decode)
+    opened, of_rows = open_corpus(corpus), not is_model(base_model)
+    decode = Decoder.of_atlas(base_model, opened.context, row_texts)
+    texts = Texts(read_table(raw), opened.topics(), window, decode)
     of_latents = (read_table(each, may_be_empty=True) for each in (contexts, documents))
     latents = gather(*of_latents, about, texts, decode, layer)
     base = (SharedFrequency if of_rows else PatternFrequency)(texts.whole)
     rows = {}
-    if of_rows and not has_labels(corpus):
-        latents = {}  # numbers of rows are no names
+    if of_rows and row_texts is None:
+        latents = {}
     with progress(len(latents), "latents", f"layer {layer}") as bar:
         for number, latent in latents.items():
             given = (latent.windows, base) if of_rows else (latent.windows, latent.promoted, base)

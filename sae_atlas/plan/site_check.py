@@ -65,9 +65,13 @@ def check_config(config: dict, file: str) -> None:
 
 
 def _of_arrays(config: dict) -> dict:
-    """The answer (model_answer) of saved activations: shapes, types, a sample of their values, and whether the rows suffice."""
+    """The answer (model_answer) of saved activations: shapes, types, a sample of their values, and as many rows as are needed
+    and have a text.
+    """
     from sae_atlas.own_arrays.read import check_sample, common_shape
     from sae_atlas.row_corpus import contexts_of
+    from sae_atlas.stages.corpus import row_texts_of
+    from sae_atlas.texts.labels import Labels
 
     corpus = config["corpus"]
     try:
@@ -76,6 +80,7 @@ def _of_arrays(config: dict) -> dict:
         shape = common_shape(chosen)
         check_sample(chosen)
         contexts_of(shape.rows, corpus["context"], corpus["held_out_tokens"], corpus["tokens"])
+        Labels(row_texts_of(corpus), shape.rows, corpus["context"])
     except AtlasError as error:
         return {"problem": str(error)}
     return {"width": shape.width}

@@ -15,7 +15,10 @@ from sae_atlas.publish.cards.names import release_name, sae_name
 from sae_atlas.stages import STAGES
 from sae_atlas.stages.versions import stage_version
 
-SAVED = "saved_activations"  # in place of a stage, in the names of contents: files of the user's own
+SAVED, ROW_TEXTS = (
+    "saved_activations",
+    "row_texts",
+)  # in place of a job, in the names of contents: files of the user's own
 
 
 def file_input(layer: int) -> str:
@@ -218,6 +221,10 @@ class Atlas:
         """What the files of saved activations hold, by layer, as inputs of a job that reads them; empty for a model's."""
         names = {file_input(layer): job_name(SAVED, layer=layer) for layer in layers}
         return {key: self.contents[name] for key, name in names.items() if name in self.contents}
+
+    def row_texts(self) -> dict[str, str]:
+        """What the text of the rows of saved activations holds, as an input of a job that shows it; empty without one."""
+        return {"row_texts": self.contents[ROW_TEXTS]} if ROW_TEXTS in self.contents else {}
 
     def version(self, stage: str) -> str:
         return stage_version(stage, self.begun_with)

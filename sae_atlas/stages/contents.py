@@ -22,7 +22,8 @@ from sae_atlas.io.files import read_json
 from sae_atlas.io.provenance import read_record
 from sae_atlas.own_arrays.files import KEY, files_of, find_layers
 from sae_atlas.saes.archive import pickled, read_arrays
-from sae_atlas.stages.atlas import SAVED, Atlas, job_name
+from sae_atlas.stages.atlas import ROW_TEXTS, SAVED, Atlas, job_name
+from sae_atlas.stages.corpus import row_texts_of
 from sae_atlas.texts.files import text_files
 
 RECORDS = (
@@ -67,7 +68,7 @@ def _of_texts_and_models(config: dict, contents: Contents, records: list[Path]) 
 
 
 def _of_saved_activations(config: dict, contents: Contents) -> dict[str, str]:
-    """Of every layer its file, and of all the shape, on which alone the order of the rows depends."""
+    """Of every layer its file; of all the shape, on which alone the order of the rows depends; and the text of the rows."""
     if config["base_model"]["source"] != "activations":
         return {}
     from sae_atlas.own_arrays.read import common_shape  # here, for other configs are read without arrays
@@ -78,7 +79,11 @@ def _of_saved_activations(config: dict, contents: Contents) -> dict[str, str]:
     hashes = {
         job_name(SAVED, layer=layer): _hashed(contents, files_of(place), KEY)[0] for layer, place in chosen.items()
     }
-    return {"prepare_model": f"{shape.rows} x {shape.width}", **hashes}
+    found = {"prepare_model": f"{shape.rows} x {shape.width}", **hashes}
+    if row_texts := row_texts_of(config["corpus"]):
+        content = _hashed(contents, text_files(row_texts["path"], "corpus.path"), "corpus.path")[0]
+        found[ROW_TEXTS] = f"{content} {row_texts.get('field')}"
+    return found
 
 
 def _sources(config: dict) -> Iterator[tuple[str, str, dict]]:
@@ -91,7 +96,7 @@ def _sources(config: dict) -> Iterator[tuple[str, str, dict]]:
             ("tokenize_domain", "base_model.lora.corpus", model["lora"]["corpus"]),
         ]
     for stage, key, section in named:
-        if section["source"] in ("local", "restoration") or (section["source"] == "rows" and "path" in section):
+        if section["source"] in ("local", "restoration"):
             yield stage, f"{key}.path", section
 
 

@@ -17,6 +17,13 @@ def tokenize(atlas) -> tuple[dict, dict]:
     return corpus_settings(atlas.config["corpus"]), inputs
 
 
+def row_texts_of(corpus: dict) -> dict | None:
+    """Where the text of the rows of saved activations is; None where they have none."""
+    if corpus["source"] != "rows" or "path" not in corpus:
+        return None
+    return {key: corpus[key] for key in ("path", "field") if key in corpus}
+
+
 def corpus_settings(corpus: dict) -> dict:
     """Of a section that says text, sizes and seed."""
     sizes = {
@@ -25,5 +32,7 @@ def corpus_settings(corpus: dict) -> dict:
         "held_out_tokens": corpus["held_out_tokens"],
         "seed": corpus["seed"],
     }
+    if corpus["source"] == "rows":  # what they are called changes no number
+        return {"text": {"source": "rows"}, **sizes}
     text = {key: value for key, value in corpus.items() if key not in ("name", "tokens", *sizes)}
     return {"text": text, **sizes}

@@ -117,7 +117,6 @@ rule contexts_as_json:
     """The highest contexts of every latent of a layer as plain JSON."""
     input:
         base_model=needs(PROVENANCE, by_time=True),
-        corpus=needs(CORPUS, by_time=True),
         contexts=needs("results/features/{recipe}/layer{layer}_contexts.parquet", by_time=True),
     output:
         file=update("results/features/{recipe}/layer{layer}.json"),
@@ -129,7 +128,9 @@ rule contexts_as_json:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        **export_for_others("features.as_json:contexts_as_json"),
+        **export_for_others(
+            "features.as_json:contexts_as_json", context=atlas.config["corpus"]["context"], row_texts=ROW_TEXTS
+        ),
     message:
         "JSON: {wildcards.recipe}, layer {wildcards.layer}"
     script:

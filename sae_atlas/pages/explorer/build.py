@@ -47,14 +47,17 @@ def write_explorer(
     shown: Sequence[tuple[str, int]],
     base: str,
     site: str,
+    row_texts: dict | None = None,
     **tables: Sequence[str | Path],
 ) -> None:
     """Write the explorer into the folder of `page`, its index.html.
 
     shown: recipe and layer of each of `checkpoints` and of the files of every table. tables: those of TABLES, of which all but
-    features and contexts may be left out. base, site: names on the page.
+    features and contexts may be left out. base, site: names on the page. row_texts: of saved activations where the text of
+    their rows is, if they have any (texts.labels).
     """
-    decode, opened, record = Decoder.of_atlas(base_model, corpus), open_corpus(corpus), current_record()
+    opened, record = open_corpus(corpus), current_record()
+    decode = Decoder.of_atlas(base_model, opened.context, row_texts)
     identity, folder = record["identity"] if record else None, Path(page).parent
     sources = [
         Source(recipe, layer, {name: files[at] for name, files in tables.items()}, checkpoints[at])

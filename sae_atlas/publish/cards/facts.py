@@ -55,8 +55,8 @@ class Origin:
             embedded = find_text(text["package"])
             topic = f", topic {text['topic']}" if "topic" in text else ""
             return f"package {embedded.package}=={embedded.version}, file {embedded.file}{topic}"
-        if text["source"] == "rows" and "path" not in text:
-            return "rows without text"
+        if text["source"] == "rows":
+            return "rows of saved activations"
         paths = text.get("path", [])
         place = text.get("id") or ", ".join(Path(path).name for path in ([paths] if isinstance(paths, str) else paths))
         keys = ("revision", "subset", "split", "field", "exclude")
