@@ -30,7 +30,6 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     texts.problems,
     saved.source_problems,
     saved.key_problems,
-    saved.floors_problems,
     saved.features_problems,
     base_model.chat_problems,
     recipes.width_problems,

@@ -83,6 +83,9 @@ def floors_problems(floors: Floors, base_model: Model, corpus: Corpus):
     if base_model.source == "restoration":
         yield "floors.students: learn to predict what comes next, which a model of source `restoration` does not; remove"
         return
+    if base_model.source == "activations":
+        yield "floors.students: learn from a base model's predictions; of saved activations there is no model; remove"
+        return
     for width in students.widths or floors.widths:
         if width % 8:
             yield f"floors.students.widths: {width} is no multiple of 8; list widths that are"

@@ -3,7 +3,7 @@
 from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
 from sae_atlas.config.features import Features
-from sae_atlas.config.measurement import Evaluation, Floors
+from sae_atlas.config.measurement import Evaluation
 from sae_atlas.config.texts import Corpus
 
 # Keys that say how a model is read, by their section.
@@ -36,11 +36,6 @@ def key_problems(base_model: Model, activations: Activations, evaluation: Evalua
             yield f"{name}.{key}: does nothing with saved activations, which no model is read for; remove it"
     if activations.target is not None:
         yield "activations.target: transcoders need a model that gives both sites; saved activations are one; remove it"
-
-
-def floors_problems(base_model: Model, floors: Floors):
-    if base_model.source == "activations" and floors.students:
-        yield "floors.students: learn from a base model's predictions, and of saved activations there is no model; remove"
 
 
 def features_problems(base_model: Model, features: Features):
