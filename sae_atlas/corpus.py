@@ -142,11 +142,11 @@ def tokenize(
     with atomic(corpus) as partial:
         group = zarr.create_group(partial, zarr_format=3)
         shape, size = (len(order), context), min(len(order), contexts.rows_per_block)
-        tokens = _create(group, "tokens", shape, size, dtype)
-        mask = _create(group, "mask", shape, size, np.dtype(bool))
+        tokens = create_array(group, "tokens", shape, size, dtype)
+        mask = create_array(group, "mask", shape, size, np.dtype(bool))
         numbers = np.frombuffer(contexts.documents, np.int64)
-        _create(group, "document", numbers.shape, len(numbers), numbers.dtype)[:] = numbers[order]
-        _create(group, "topic", labels.shape, len(labels), labels.dtype)[:] = labels
+        create_array(group, "document", numbers.shape, len(numbers), numbers.dtype)[:] = numbers[order]
+        create_array(group, "topic", labels.shape, len(labels), labels.dtype)[:] = labels
         for at in range(0, len(order), size):
             chosen = contexts.take(order[at : at + size])
             tokens[at : at + size] = chosen
@@ -339,7 +339,8 @@ def _pack(documents, wanted: int, left_out: _LeftOut, contexts: _Contexts, topic
     raise AtlasError(f"{name}: the text yields {collected} tokens, not {wanted}; lower it or give more text")
 
 
-def _create(group: zarr.Group, name: str, shape: tuple, rows: int, dtype: np.dtype) -> zarr.Array:
+def create_array(group: zarr.Group, name: str, shape: tuple, rows: int, dtype: np.dtype) -> zarr.Array:
+    """An array of a corpus, with `rows` rows per checksummed chunk."""
     return group.create_array(
         name,
         shape=shape,

@@ -233,7 +233,7 @@ EMBEDDED, READ_OUT = "model.embed_tokens.weight", "lm_head.weight"
     ("layer", "weight", "value", "words"),
     [
         (2, EMBEDDED, torch.nan, "layer 2: the model gives NaN or infinite activations; try"),
-        (2, EMBEDDED, 1e25, "layer 2: the model gives activations of 1e[+]25, whose squares float32 does not hold"),
+        (2, EMBEDDED, 1e25, "layer 2: activations of 1e[+]25, whose squares float32 does not hold"),
         (0, READ_OUT, torch.nan, "the model gives losses on held-out text that are NaN or infinite; try"),
         (0, READ_OUT, torch.inf, "the model gives losses on held-out text that are NaN or infinite; try"),
     ],

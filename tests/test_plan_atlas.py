@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+import saved
 import yaml
 
 from sae_atlas.config.read import complete_config, read_config
@@ -106,7 +107,9 @@ WORKED = {file.stem: yaml.safe_load(file.read_text()) for file in (ROOT / "confi
 
 
 @pytest.mark.parametrize("config", [RELEASED, TUNED, *WORKED.values()], ids=["released", "tuned", *WORKED])
-def test_a_published_config_makes_the_same_again(config):
+def test_a_published_config_makes_the_same_again(config, tmp_path, monkeypatch):
+    saved.beside_the_example(tmp_path)
+    monkeypatch.chdir(tmp_path)
     ours = Atlas(complete_config(config, "config.yaml"))
     for recipe in ours.trained:
         published = yaml.safe_load(yaml.safe_dump(what_makes(ours, [recipe])))

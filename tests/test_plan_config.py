@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import saved
 import yaml
 from config_tables import README, with_tables
 
@@ -28,7 +29,9 @@ def problems(config: dict) -> list[str]:
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda file: file.stem)
-def test_worked_configs_are_right(file):
+def test_worked_configs_are_right(file, tmp_path, monkeypatch):
+    saved.beside_the_example(tmp_path)
+    monkeypatch.chdir(tmp_path)
     complete_config(yaml.safe_load(file.read_text()), file.name)
 
 
@@ -84,9 +87,10 @@ def test_the_sister_runs_in_the_default_are_right_once_their_marks_are_taken_awa
             "base_model.path: missing; source `restoration` needs it",
         ),
         *(
-            ("corpus.context", value, f"corpus.context: {value!r} does not fit; write a whole number from 8 to 1048576")
-            for value in ("many", 1, 9.5, True, [8])
+            ("corpus.context", value, f"corpus.context: {value!r} does not fit; write a whole number from 1 to 1048576")
+            for value in ("many", 0, 9.5, True, [8])
         ),
+        ("corpus.context", 7, "corpus.context: 7 is less than 8, the least for text; raise it"),
         ("training", [1], "training: [1] does not fit; it has the keys `tokens`, `snapshots`, "),
         ("recipes", {}, "recipes: {} does not fit; write a section of recipes by name"),
         ("recipes.a b", {"architecture": "topk"}, "recipes: 'a b' does not fit as a name; write at most 80 letters"),
@@ -192,7 +196,7 @@ def test_the_json_schema_says_what_the_sections_say():
     schema = jsonschema.Draft202012Validator(Config.model_json_schema())
     for file in (ROOT / "config").glob("*.yaml"):
         assert not list(schema.iter_errors(yaml.safe_load(file.read_text()))), file
-    for wrong in ({"corpus.context": 1}, {"base_model.source": "pakage"}, {"recipes.topk.bach": 8}, {"floors": {}}):
+    for wrong in ({"corpus.context": 0}, {"base_model.source": "pakage"}, {"recipes.topk.bach": 8}, {"floors": {}}):
         assert list(schema.iter_errors(small(**wrong))), wrong
 
 
@@ -211,7 +215,8 @@ def modules(file: Path) -> set[Path]:
 
 
 def test_jobs_need_no_pydantic():
-    functions = {stage.runs.partition(":")[0].replace(".", "/") for stage in STAGES.values()}
+    runs = {each for stage in STAGES.values() for each in (stage.runs, stage.on_rows) if each}
+    functions = {each.partition(":")[0].replace(".", "/") for each in runs}
     waiting = {ROOT / "sae_atlas" / f"{module}.py" for module in functions}
     waiting, seen = waiting.union((ROOT / "workflow" / "scripts").glob("*.py")), set()
     while waiting:

@@ -82,7 +82,11 @@ LIFE = {  # a base model of one's own: trained from scratch, tuned, merged
 
 def small(**changes) -> dict:
     """The small config with changes given as dotted keys: small(**{"recipes.topk.k": 8})."""
-    config = copy.deepcopy(SMALL)
+    return changed(copy.deepcopy(SMALL), changes)
+
+
+def changed(config: dict, changes: dict) -> dict:
+    """The config itself, with changes given as dotted keys."""
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
         place = config

@@ -89,12 +89,15 @@ def save_activations(
     logger.info("%.0f tokens/s, %.1f MB/s, %d bytes per token", rows / seconds, size / seconds / 1e6, size // rows)
 
 
-def append_layer(group: zarr.Group, layer: int, activations: np.ndarray) -> None:
-    """Save activations [tokens, d] that are at hand as those of a layer. Raises AtlasError as save_activations does."""
-    column = _Column(group, layer, len(activations), [np.empty((0, activations.shape[1]), np.float16)])
+def append_layer(group: zarr.Group, layer: int, activations: np.ndarray, dtype: str = "float16") -> None:
+    """Save activations [tokens, d] that are at hand as those of a layer, as `dtype`; they are read in slices.
+
+    Raises AtlasError as save_activations does.
+    """
+    column = _Column(group, layer, len(activations), [np.empty((0, activations.shape[1]), dtype)])
     for first in range(0, len(activations), ROWS_PER_CHUNK):
         part = np.asarray(activations[first : first + ROWS_PER_CHUNK], np.float32)
-        column.append([_stored(torch.from_numpy(part), "float16", layer)])
+        column.append([_stored(torch.from_numpy(part), dtype, layer)])
     column.flush()
 
 
@@ -144,8 +147,8 @@ def largest_value(values: torch.Tensor, layer: int) -> float:
         )
     if largest and not SQUARED[0] <= largest <= SQUARED[1]:
         raise AtlasError(
-            f"layer {layer}: the model gives activations of {largest:.0e}, whose squares float32 does not hold; "
-            "check the weights, or scale the model's"
+            f"layer {layer}: activations of {largest:.0e}, whose squares float32 does not hold; check what gives them, or "
+            "scale them"
         )
     return largest
 

@@ -15,10 +15,22 @@ SIZES = (
 MOST_PER_BYTE = 16  # parameters; four-bit weights have 2, and some blocks are less than width x width
 
 
+def is_model(provenance: str | Path) -> bool:
+    """Is there a model behind a provenance, and not activations that were saved elsewhere?"""
+    return read_json(provenance)["path"] is not None
+
+
+def _folder(provenance: str | Path) -> Path:
+    """The prepared folder. Raises AtlasError where there is none."""
+    if not is_model(provenance):
+        raise AtlasError(f"{provenance}: is of activations that were saved elsewhere; there is no model here to load")
+    return Path(provenance).parent / read_json(provenance)["path"]
+
+
 def load(provenance: str | Path, dtype: str, device: str = "auto"):
     """(model in evaluation mode, provenance). device: as `read_model` takes it. Code from the folder is never run."""
-    found = read_json(provenance)
-    model = read_model(Path(provenance).parent / found["path"], dtype, device)
+    folder, found = _folder(provenance), read_json(provenance)
+    model = read_model(folder, dtype, device)
     if "adapter" in found:
         from sae_atlas.base_models.adapters import put_on
 
@@ -118,7 +130,7 @@ def load_tokenizer(provenance: str | Path):
     """The tokenizer in the prepared folder."""
     from transformers import AutoTokenizer
 
-    folder = Path(provenance).parent / read_json(provenance)["path"]
+    folder = _folder(provenance)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # as above

@@ -13,6 +13,8 @@ from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.files import atomic, read_json, sha256, write_json
 from sae_atlas.io.log import DISK_ERRORS, logger
 from sae_atlas.io.provenance import current_record
+from sae_atlas.own_arrays.files import find_layers
+from sae_atlas.own_arrays.read import common_shape
 
 
 def prepare(provenance: str | Path, made: str | Path | None = None, **settings) -> None:
@@ -45,6 +47,30 @@ def prepare(provenance: str | Path, made: str | Path | None = None, **settings) 
         "sites": sites,
     }  # counted, for a config may count parts of blocks
     write_json(provenance, {**origin, **about, "record": current_record()})
+
+
+def prepare_saved(provenance: str | Path, layers: list[int], source: str, path: str) -> None:
+    """Write the `provenance` of saved activations, which are no model: `path` is None, `rows` how many every layer has.
+
+    layers: those of the atlas, whose arrays must have one shape; source, path: of the config section `base_model`. Raises
+    AtlasError if they cannot be read.
+    """
+    places = find_layers(path)
+    shape = common_shape({layer: places[layer] for layer in layers})
+    about = {
+        "path": None,
+        "source": f"{source} {Path(path).name}",
+        "licence": None,
+        "quantisation": None,
+        "weights_sha256": {},
+        "architecture": None,
+        "d_model": shape.width,
+        "rows": shape.rows,
+        "dtype": shape.dtype,
+        "n_layers": len(places),
+        "sites": None,
+    }
+    write_json(provenance, {**about, "record": current_record()})
 
 
 def _from_package(settings: dict, folder: Path) -> dict:

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sae_atlas.base_models.load import is_model
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.model_namer import marked
 from sae_atlas.features.name_patterns import Window
 from sae_atlas.io.errors import AtlasError
+from sae_atlas.texts.labels import Labels
 
 TRIED = 20  # windows that a name must have been tested on
 LISTED_COLUMNS = (
@@ -67,17 +69,27 @@ def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> 
         return f"layer {layer}, latent {latent}: dead, it fires on none of {row.tokens_seen:,} tokens"
     of_latent = [("latent", "==", latent), ("band", "==", "top")]
     top_contexts = pd.read_parquet(_file(folder, layer, "contexts"), filters=of_latent)
-    decode = Decoder.of_model(Path(folder).parents[1] / "base_model" / "provenance.json")
-    lines = [
-        f"layer {layer}, latent {latent}: {row['name']}",
-        f"confidence {row.confidence:.2f}, detection {row.detection:.2f} of {row.detection_contexts} windows",
-        f"topic {_topic(row.topic)}: AUROC {row.topic_auroc:.3f}, shuffled topics {row.topic_baseline:.3f}",
-        f"fires on {row.density:.2%} of tokens, peaks on {np.exp2(row.token_entropy):.1f} kinds of token",
-        f"promotes {', '.join(map(repr, row.promoted[:5])) or 'nothing: this site does not write to the stream'}",
-    ]
+    provenance = Path(folder).parents[1] / "base_model" / "provenance.json"
+    named = isinstance(row["name"], str)
+    lines = [f"layer {layer}, latent {latent}: {row['name'] if named else 'no name'}"]
+    if named:
+        lines.append(
+            f"confidence {row.confidence:.2f}, detection {row.detection:.2f} of {row.detection_contexts} windows"
+        )
+    if is_model(provenance):
+        decode = Decoder.of_model(provenance)
+        lines += [
+            f"topic {_topic(row.topic)}: AUROC {row.topic_auroc:.3f}, shuffled topics {row.topic_baseline:.3f}",
+            f"fires on {row.density:.2%} of tokens, peaks on {np.exp2(row.token_entropy):.1f} kinds of token",
+            f"promotes {', '.join(map(repr, row.promoted[:5])) or 'nothing: this site does not write to the stream'}",
+        ]
+    else:
+        decode = Decoder(Labels(None, 0, 1))
+        lines.append(f"fires on {row.density:.2%} of rows")
     for each in top_contexts.head(contexts).itertuples():
         text = " ".join(marked(Window(decode(each.tokens), each.topic, int(each.peak))).split())
-        lines.append(f"{each.activation:6.1f}  {text}  [{_topic(each.topic)}]")
+        topic = f"  [{_topic(each.topic)}]" if is_model(provenance) else ""
+        lines.append(f"{each.activation:6.1f}  {text}{topic}")
     return "\n".join(lines)
 
 

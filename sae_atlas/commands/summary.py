@@ -11,6 +11,7 @@ import pandas as pd
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.sizes import grid_words
 from sae_atlas.lifecycle.survival.configs import STAGES
+from sae_atlas.metrics.labels import NO_LOSSES
 from sae_atlas.publish.cards.names import parse_sae_name
 
 
@@ -40,9 +41,9 @@ def _summarise(folder: Path) -> str:
     lines = ["", f"{checkpoints} {kind}: {grid_words(*metrics[['recipe', 'layer', 'snapshot']].nunique())}"]
     for recipe, rows in final.groupby("recipe", sort=False):
         median = rows.groupby("metric").value.median()
+        losses = f"CE recovered {median['ce_recovered']:.3f}" if "ce_recovered" in median else NO_LOSSES
         lines.append(
-            f"  {recipe}: CE recovered {median['ce_recovered']:.3f}, FVU {median['fvu']:.3f}, "
-            f"L0 {median['l0']:.1f} (median of the layers, final snapshot)"
+            f"  {recipe}: {losses}, FVU {median['fvu']:.3f}, L0 {median['l0']:.1f} (median of the layers, final snapshot)"
         )
     return "\n".join(
         [*lines, "Where to look:", *(f"  {what:<16} {path}" for what, path in _outputs(folder, final, linked))]

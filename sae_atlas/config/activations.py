@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import Layers, Number, Section, Whole, Words, key
-from sae_atlas.config.layers import count_layers, named_layers
+from sae_atlas.config.layers import layer_words, layers_there, named_layers
 from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.sites import SITES
 
@@ -81,18 +81,18 @@ def problems(activations: Activations, base_model: Model):
             f"activations.shard_rows: {activations.shard_rows} is not a multiple of chunk_rows ({activations.chunk_rows}); "
             "make it one"
         )
-    count = None
+    there = None
     try:
         if layers == "all" or base_model.source not in ELSEWHERE:
-            count = count_layers(model)
+            there = layers_there(model)
     except AtlasError as error:
-        if layers == "all":
+        if layers == "all" or base_model.source == "activations":
             yield str(error)
             return
     chosen = named_layers(layers, model)
-    beyond = [layer for layer in chosen if count is not None and layer >= count]
+    beyond = [layer for layer in chosen if there is not None and layer not in there]
     if beyond:
-        yield f"activations.layers: no layer {beyond[0]}; {base_model.name} has layers 0 to {count - 1}"
+        yield f"activations.layers: no layer {beyond[0]}; {base_model.name} has layers {layer_words(there)}"
     if not chosen:
         yield f"activations.layers: {layers!r} names no layer; write it from small to large"
     per_pass = min(activations.layers_per_pass or len(chosen), len(chosen))

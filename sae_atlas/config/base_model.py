@@ -51,15 +51,18 @@ class Model(Section):
     CHOICE: ClassVar[str] = "source"
 
     name: Name = key("name in file names and titles")
-    source: Literal["hub", "package", "local", "random", "pretrain", "lora", "merged", "restoration"] = key(
-        "`hub`, `package` (embedded), `local` (a folder in transformers format), `random` (a control), `restoration`, or one "
-        "of one's own: `pretrain`, `lora`, `merged` (see below)"
+    source: Literal["hub", "package", "local", "random", "pretrain", "lora", "merged", "restoration", "activations"] = (
+        key(
+            "`hub`, `package` (embedded), `local` (a folder in transformers format), `random` (a control), `restoration`, one "
+            "of one's own: `pretrain`, `lora`, `merged` (see below), or `activations`, saved elsewhere, without a model"
+        )
     )
     id: HubId = key("repository", needed_by=["hub"])
     revision: Revision = key("branch, tag or commit", otherwise="`main`", used_by=["hub"])
     package: Text = key("name of an embedded model, such as `smollm2-135m-instruct`", needed_by=["package"])
     path: Text = key(
-        "the folder in transformers format; of `restoration` the model's `.pt`", needed_by=["local", "restoration"]
+        "the folder in transformers format; of `restoration` the model's `.pt`; of `activations` their files (see below)",
+        needed_by=["local", "restoration", "activations"],
     )
     architecture: Literal["gpt_neox", "gpt2", "llama"] = key(
         "model family; `llama` only for `random`", needed_by=["random", "pretrain"]
@@ -78,7 +81,7 @@ class Model(Section):
     )
     fit: Fit = key(needed_by=["pretrain", *TUNED])
     base: "Model" = key(
-        "the model that is tuned: a section like this one, of any source but `lora`, `merged` and `restoration`",
+        "the model that is tuned: a section like this one, of any source but `lora`, `merged`, `restoration` and `activations`",
         needed_by=TUNED,
     )
     lora: Lora = key(needed_by=TUNED)
@@ -117,6 +120,9 @@ def problems(base_model: Model, corpus: Corpus, where: str = "base_model"):
             return
         if base.source == "restoration":
             yield f"{where}.base.source: `restoration` predicts no next token, which is what is tuned here; give another"
+            return
+        if base.source == "activations":
+            yield f"{where}.base.source: `activations` are no model that could be tuned; give another"
             return
         of_base = [
             f"{where}.base.{name}: does nothing in the model that is tuned; give it beside `base`"

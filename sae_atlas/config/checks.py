@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from sae_atlas.config import activations, base_model, features, measurement, recipes, start_from, training
+from sae_atlas.config import (
+    activations,
+    base_model,
+    features,
+    measurement,
+    recipes,
+    saved,
+    start_from,
+    texts,
+    training,
+)
 from sae_atlas.config.keys import NAME_PATTERN, NAME_WORDS, Section, about, allowed, is_used, meaning, section_of, words
 from sae_atlas.config.sections import Config
 from sae_atlas.io.errors import listed, nearest
@@ -17,6 +27,10 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     training.device_problems,
     training.length_problems,
     activations.problems,
+    texts.problems,
+    saved.source_problems,
+    saved.key_problems,
+    saved.features_problems,
     base_model.chat_problems,
     recipes.width_problems,
     recipes.transcoder_problems,

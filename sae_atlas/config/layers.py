@@ -10,6 +10,7 @@ from sae_atlas.config.own_models import base_of
 from sae_atlas.io.asking import ask
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.hub import refuse
+from sae_atlas.own_arrays.files import find_layers
 
 MOST = 9999  # blocks of a model
 # Names that configs have for one thing, as transformers' attribute maps list them. Of an encoder-decoder the decoder is meant.
@@ -22,11 +23,25 @@ VOCABULARIES = {"bytes": 257, "package": 49152}  # of the tokenizers that random
 def named_layers(layers: str | list[int], base_model: dict) -> list[int]:
     """`all`, a range ("0-23") or a list as block indices. Raises AtlasError if the number of layers is not known."""
     if layers == "all":
-        return list(range(count_layers(base_model)))
+        return layers_there(base_model)
     if isinstance(layers, str):
         first, last = map(int, layers.split("-"))
         return list(range(first, last + 1))
     return sorted(layers)
+
+
+def layers_there(base_model: dict) -> list[int]:
+    """All layers of the base model; of saved activations those that have a file. Raises AtlasError if that is not known."""
+    if base_model["source"] == "activations":
+        return list(find_layers(base_model["path"]))
+    return list(range(count_layers(base_model)))
+
+
+def layer_words(layers: list[int]) -> str:
+    """`0 to 23`, or the list where layers are left out."""
+    if layers == list(range(layers[0], layers[-1] + 1)) and len(layers) > 1:
+        return f"{layers[0]} to {layers[-1]}"
+    return ", ".join(map(str, layers))
 
 
 def count_layers(base_model: dict) -> int:
@@ -60,6 +75,8 @@ def model_config(base_model: dict, also: str = "", at_hand: bool = False) -> dic
     at_hand: nothing is fetched and nothing heavy imported. Raises AtlasError if it cannot be had; `also` goes into the line.
     """
     base_model = base_of(base_model)
+    if base_model["source"] == "activations":
+        raise AtlasError("base_model: of saved activations there is no model, and no config of one")
     if base_model["source"] == "package":
         from sae_atlas.base_models.packages import find_model
 

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from sae_atlas.own_arrays.files import FIELD, paths_matching
+
 
 def resolved(config: dict, folder: Path) -> tuple[dict, list[str]]:
     """The config with every relative `path` as it is seen from the folder of the run, and lines of what is wrong.
@@ -20,14 +22,21 @@ def resolved(config: dict, folder: Path) -> tuple[dict, list[str]]:
         return [path(each, where) for each in given] if isinstance(given, list) else path(given, where)
 
     def path(given: object, where: str) -> object:
-        if not isinstance(given, str) or not given or given[0] == "~" or not os.path.exists(folder / given):
+        if not isinstance(given, str) or not given or given[0] == "~" or not (beside := _found(str(folder / given))):
             return given
-        if not os.path.exists(given):  # unlike Path.exists, False for a name that no file can have
+        if not (here := _found(given)):
             return os.path.relpath(folder / given)
-        if not Path(given).samefile(folder / given):
+        if not Path(here).samefile(beside):
             problems.append(
                 f"{where}: {given} is in {Path().absolute()} and in {folder.absolute()}; write the whole path"
             )
         return given
 
     return value(config, ""), problems
+
+
+def _found(path: str) -> str | None:
+    """What lies at a path; of one with `{layer}` in it the first that does; None if nothing does."""
+    if FIELD in path and not os.path.exists(path):
+        return next((str(match) for _, match in paths_matching(path)), None)
+    return path if os.path.exists(path) else None  # unlike Path.exists, False for a name that no file can have

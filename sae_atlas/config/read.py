@@ -10,6 +10,7 @@ from sae_atlas.config.paths import resolved
 from sae_atlas.config.sweeps import written_out
 from sae_atlas.io.devices import SPREAD
 from sae_atlas.io.errors import AtlasError
+from sae_atlas.own_arrays.files import SITE
 
 
 def read_config(file: str | Path, folder: str | Path | None = None) -> dict:
@@ -38,6 +39,8 @@ def complete_config(config: dict, file: str, kept_dtype: Path | None = None) -> 
     complete["device"] = device  # it changes no numbers, as the device of the base model does not
     complete["base_model"] = base_model.completed(complete["base_model"], complete["corpus"]["context"])
     complete["base_model"]["dtype"] = settled(complete["base_model"]["dtype"], device, kept_dtype)
+    if complete["base_model"]["source"] == "activations":
+        complete["activations"]["site"] = SITE
     try:
         complete["activations"] = activations.completed(complete["activations"], complete["base_model"])
         start_from.check_layers(recipes, complete["activations"]["layers"])

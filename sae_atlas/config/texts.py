@@ -4,6 +4,18 @@ from typing import Annotated, ClassVar, Literal
 
 from sae_atlas.config.keys import HubId, Name, Paths, Revision, Section, Switch, Text, Whole, Words, key, later
 
+TEXTS = ("hub", "package", "local")
+SHORTEST = 8  # context of a text
+PATH = (
+    "a file, a folder or a list of them: `.txt` (documents are separated by blank lines), `.jsonl`, `.csv` or `.parquet`, "
+    "each also with `.gz` or `.zst`. A relative path is seen from the folder of the run, or from the config's own"
+)
+EXCLUDE = (
+    "tokens that are read but neither trained on nor measured, as they stand in the vocabulary; `special` for all "
+    "special tokens"
+)
+Excluded = Annotated[list[Text], Words("a list of tokens")]
+
 
 class Source(Section):
     """Where a text comes from."""
@@ -30,15 +42,8 @@ class Source(Section):
     )  # fmt: skip
     package: Text = key("name of an embedded text, such as `wikipedia-introductions`", needed_by=["package"])
     topic: Text = key("documents of this topic alone, such as `Mathematics`", otherwise="all", used_by=["package"])
-    path: Paths = key(
-        "a file, a folder or a list of them: `.txt` (documents are separated by blank lines), `.jsonl`, `.csv` or `.parquet`, "
-        "each also with `.gz` or `.zst`. A relative path is seen from the folder of the run, or from the config's own",
-        needed_by=["local"],
-    )
-    exclude: Annotated[list[Text], Words("a list of tokens")] = later(
-        "tokens that are read but neither trained on nor measured, as they stand in the vocabulary; `special` for all special "
-        "tokens", [],
-    )  # fmt: skip
+    path: Paths = key(PATH, needed_by=["local"])
+    exclude: Excluded = later(EXCLUDE, [])
 
 
 class Domain(Source):
@@ -50,9 +55,37 @@ class Domain(Source):
 class Corpus(Source):
     """The text that the model reads."""
 
-    context: Whole = key("tokens per context", ge=8, le=2**20)
+    source: Literal["hub", "package", "local", "rows"] = key(
+        "`hub`, `package` (embedded), `local` (files), or `rows` of saved activations (base_model.source `activations`): "
+        "below, a token is then a row of them"
+    )
+    field: Text = key(
+        "column of a data set or file that holds the text, or a path of keys in it, as `data.text`",
+        otherwise="`text`; with `chat` `messages`", used_by=["hub", "local", "rows"],
+    )  # fmt: skip
+    path: Paths = key(
+        f"{PATH}. Of `rows` the text of every row, in their order: in `.txt` a paragraph, else a row of the file",
+        needed_by=["local"], used_by=["rows"],
+    )  # fmt: skip
+    exclude: Excluded = later(EXCLUDE, [], used_by=TEXTS)
+    context: Whole = key(
+        "tokens per context, from 8 on; of `rows` how many neighbours belong together, as the patches of an image do. By "
+        "default every row stands alone",
+        needed_by=TEXTS, used_by=["rows"], ge=1, le=2**20,
+    )  # fmt: skip
     tokens: Whole = key("train tokens that the corpus holds. Training may use fewer, and more of them later", ge=1)
     held_out_tokens: Whole = key(
-        "tokens that are split off first, by whole documents, and never trained on", 16_000, ge=1
+        "tokens that are split off first, by whole documents, of `rows` by contexts, and never trained on", 16_000, ge=1
     )
     seed: Whole = key("seed of the order of documents and contexts", 0, ge=0)
+
+    def plain(self) -> dict:
+        values = super().plain()
+        return values | {"context": values.get("context", 1)} if self.source == "rows" else values
+
+
+def problems(corpus: Corpus):
+    if corpus.source != "rows" and corpus.context is not None and corpus.context < SHORTEST:
+        yield f"corpus.context: {corpus.context} is less than {SHORTEST}, the least for text; raise it"
+    if corpus.source == "rows" and corpus.field and not corpus.path:
+        yield "corpus.field: does nothing without `path`, the file of the rows' text; remove it or name the file"

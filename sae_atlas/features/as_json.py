@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as parquet
 
-from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.base_models.load import is_model, load_tokenizer
 from sae_atlas.features.bands import BETWEEN, TOP
+from sae_atlas.features.decoder import Decoder
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic
 from sae_atlas.io.tables import read_table
 
@@ -23,15 +25,22 @@ NOT_MEASURED = (
 )
 
 
-def contexts_as_json(contexts: str | Path, base_model: str | Path, file: str | Path) -> None:
+def contexts_as_json(
+    contexts: str | Path, base_model: str | Path, file: str | Path, context: int = 1, row_texts: dict | None = None
+) -> None:
     """Write latent -> its highest contexts, each with text, score (the activation), token_index and token at the peak.
 
-    token_index: in the tokens of the text. Dead latents are left out.
+    token_index: in the tokens of the text. Dead latents are left out. context, row_texts: of saved activations alone, whose
+    rows stand for tokens (texts.labels).
     """
-    table, tokenizer = read_table(contexts, may_be_empty=True), load_tokenizer(base_model)
+    table = read_table(contexts, may_be_empty=True)
+    if is_model(base_model):
+        decode = load_tokenizer(base_model).decode
+    else:
+        decode = Decoder.of_atlas(base_model, context, row_texts).decode
     top = table[table.band == TOP]
-    texts = [tokenizer.decode(row.tolist()) for row in top.tokens]  # a batch of none would be decoded to one text
-    tokens = [tokenizer.decode([row[peak]]) for row, peak in zip(top.tokens, top.peak, strict=True)]
+    texts = [decode(row.tolist()) for row in top.tokens]  # a batch of none would be decoded to one text
+    tokens = [decode([row[peak]]) for row, peak in zip(top.tokens, top.peak, strict=True)]
     contexts_of_latent: dict[int, list] = {}
     for row, text, token in zip(top.itertuples(), texts, tokens, strict=True):
         context = {"text": text, "score": float(row.activation), "token_index": int(row.peak), "token": token}
@@ -55,6 +64,10 @@ def contexts_for_neuronpedia(
     context: tokens of one. A group of contexts has bin_min -1 and bin_contains -1 for the highest; for a quantile's band its
     lowest and highest activation and the share of the peaks that the band spans. What is not measured is empty.
     """
+    if not is_model(base_model):
+        raise AtlasError(
+            "neuronpedia: shows latents of language models; these are of saved activations (contexts_json)"
+        )
     table = read_table(contexts, may_be_empty=True)
     about = read_table(features)
     tokenizer = load_tokenizer(base_model)

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.base_models.load import is_model, load_tokenizer
 from sae_atlas.io.files import read_json
+from sae_atlas.texts.labels import Labels
 
 
 class Decoder:
@@ -15,6 +16,13 @@ class Decoder:
 
     def __init__(self, decode: Callable[[list[int]], str]):
         self.decode, self.known = decode, {}
+
+    @classmethod
+    def of_atlas(cls, base_model: str | Path, context: int, row_texts: dict | None) -> "Decoder":
+        """Of a base model's provenance its tokenizer; of saved activations what their rows are called (texts.labels)."""
+        if is_model(base_model):
+            return cls.of_model(base_model)
+        return cls(Labels(row_texts, read_json(base_model)["rows"], context))
 
     @classmethod
     def of_model(cls, provenance: str | Path) -> "Decoder":

@@ -57,7 +57,7 @@ def lens_columns(model, tokenizer, decoder: Tensor, site: str) -> dict[str, pa.A
     if site in INTO_STREAM and measure(model).before_logits is None:
         logger.warning("no promoted tokens: the model's stream reaches its logits through more than modules")
     if site not in INTO_STREAM or measure(model).before_logits is None:
-        return {name: pa.array([[]] * len(decoder), _type(name)) for name in LENS_COLUMNS}
+        return no_lens(len(decoder))
     strings = np.array(token_strings(tokenizer, model.get_output_embeddings().weight.shape[0]), object)
     columns = {name: [] for name in LENS_COLUMNS}
     for first in range(0, len(decoder), LATENTS_AT_ONCE):
@@ -67,6 +67,11 @@ def lens_columns(model, tokenizer, decoder: Tensor, site: str) -> dict[str, pa.A
             columns[kind] += strings[tokens.cpu().numpy()].tolist()
             columns[f"{kind}_logits"] += (sign * values).cpu().numpy().tolist()
     return {name: pa.array(rows, _type(name)) for name, rows in columns.items()}
+
+
+def no_lens(latents: int) -> dict[str, pa.Array]:
+    """LENS_COLUMNS of latents whose directions no unembedding reads."""
+    return {name: pa.array([[]] * latents, _type(name)) for name in LENS_COLUMNS}
 
 
 def token_strings(tokenizer, count: int) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from sae_atlas.base_models.load import is_model
 from sae_atlas.corpus import open_corpus
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.detection import Trial, balanced_accuracy
@@ -26,6 +27,7 @@ from sae_atlas.features.model_namer import (
 from sae_atlas.features.name_patterns import PatternFrequency
 from sae_atlas.features.naming_examples import Latent, Texts, gather
 from sae_atlas.features.offline_namer import Named, offline_name
+from sae_atlas.features.row_namer import SharedFrequency, shared_name
 from sae_atlas.io.log import logger, progress
 from sae_atlas.io.tables import read_table, write_table
 
@@ -44,23 +46,31 @@ def name_latents(
     cache: str | Path,
     price: dict | None = None,
     key_variable: str | None = None,
+    row_texts: dict | None = None,
 ) -> None:
     """Write a row per latent: latent, name, source, confidence, detection, detection_contexts; no name for dead ones.
 
     window: tokens of the windows that names are tested on. endpoint: None, or {url, model, batch, latents}: the model names
-    so many `latents`, the most important ones, `batch` in a request; cache: folder of its answers.
+    so many `latents`, the most important ones, `batch` in a request; cache: folder of its answers. row_texts: of saved
+    activations where the text of their rows is (texts.labels); without one there are no names, for numbers are none.
     Raises AtlasError for an endpoint that cannot be used.
     """
     about = read_table(features)
-    decode = Decoder.of_model(base_model)
-    texts = Texts(read_table(raw), open_corpus(corpus).topics(), window, decode)
+    opened, of_rows = open_corpus(corpus), not is_model(base_model)
+    decode = Decoder.of_atlas(base_model, opened.context, row_texts)
+    texts = Texts(read_table(raw), opened.topics(), window, decode)
     of_latents = (read_table(each, may_be_empty=True) for each in (contexts, documents))
     latents = gather(*of_latents, about, texts, decode, layer)
-    base = PatternFrequency(texts.whole)
+    base = (SharedFrequency if of_rows else PatternFrequency)(texts.whole)
     rows = {}
+    if of_rows and row_texts is None:
+        latents = {}
     with progress(len(latents), "latents", f"layer {layer}") as bar:
         for number, latent in latents.items():
-            named = offline_name(latent.windows, latent.promoted, base)
+            given = (latent.windows, base) if of_rows else (latent.windows, latent.promoted, base)
+            named = (shared_name if of_rows else offline_name)(*given)
+            if named is None:
+                continue
             predicted = np.array(
                 [named.rule is not None and named.rule.anywhere(each) for each in latent.trial.windows], bool
             )

@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy.sparse import csc_array
 
+from sae_atlas.base_models.load import is_model
 from sae_atlas.corpus import open_corpus
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.peaks import position_bias, token_entropy, top_tokens
@@ -29,23 +30,30 @@ def score_latents(
     """Write `scores`, a row per latent, and `probes`, a row per topic and number of latents.
 
     documents, raw: what features.documents pooled; features: the table with a row per latent. A score is null
-    where it is undefined: of a latent that never fires, of a text without topics.
+    where it is undefined: of a latent that never fires, of a text without topics, and of rows of saved activations those of
+    tokens, and of positions where every row stands alone.
     """
     peaks = read_table(documents, may_be_empty=True)
     texts = read_table(raw)
     latents = len(read_table(features))
-    topics = open_corpus(corpus).topics()[texts.document]
+    opened = open_corpus(corpus)
+    topics = opened.topics()[texts.document]
     names = np.array([*frequent_topics(topics), None], object)
     selective = selectivity(matrix(peaks, texts, "activation", latents), topics, permutations, seed)
-    decode = Decoder.of_model(base_model)
+    tokens = {"token_entropy": token_entropy(peaks), "top_token": top_tokens(peaks)}
+    if is_model(base_model):
+        tokens["top_token"] = tokens["top_token"].map(Decoder.of_model(base_model).one)
+    else:  # every row is itself alone
+        tokens = dict.fromkeys(tokens, pd.Series(dtype=object))
+    bias = position_bias(peaks, np.concatenate(texts.positions)) if opened.context > 1 else pd.Series(dtype=object)
     table = pd.DataFrame(
         {
             "topic": names[selective.topic],
             "topic_auroc": selective.auroc.astype(np.float32),
             "topic_baseline": selective.baseline.astype(np.float32),
-            "token_entropy": token_entropy(peaks).astype(np.float32),
-            "top_token": top_tokens(peaks).map(decode.one),
-            "position_bias": position_bias(peaks, np.concatenate(texts.positions)).astype(np.float32),
+            "token_entropy": tokens["token_entropy"].astype(np.float32),
+            "top_token": tokens["top_token"],
+            "position_bias": bias.astype(np.float32),
         },
         index=pd.RangeIndex(latents, name="latent").astype(np.int32),
     )

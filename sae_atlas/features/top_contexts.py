@@ -10,12 +10,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sae_atlas.base_models.load import load, load_tokenizer
+from sae_atlas.base_models.load import is_model, load, load_tokenizer
 from sae_atlas.features.bands import choose
 from sae_atlas.features.documents import Pooled
-from sae_atlas.features.logit_lens import lens_columns
+from sae_atlas.features.logit_lens import lens_columns, no_lens
 from sae_atlas.features.text import Text, read_text
 from sae_atlas.features.top_activations import TopActivations, edges, histogram
+from sae_atlas.io.devices import resolve
 from sae_atlas.io.log import progress
 from sae_atlas.io.tables import write_table
 from sae_atlas.metrics.active import Active
@@ -59,11 +60,11 @@ def top_contexts(
 
     contexts: highest peaks kept per latent, of distinct documents; window: most tokens kept around a peak. Tokens whose
     norm is above `outlier_norm` medians count as little as masked ones. corpus, activations, split: as
-    features.text.read_text takes them.
+    features.text.read_text takes them. Of saved activations there is no model, and no token is promoted.
     """
-    model, _ = load(base_model, model_dtype, device)
+    model = load(base_model, model_dtype, device)[0] if is_model(base_model) else None
     text = read_text(corpus, activations, layer, split)
-    sae = Sae.load(checkpoint).to(model.device)
+    sae = Sae.load(checkpoint).to(model.device if model else resolve(device))
     top_activations, pooled, seen = TopActivations(sae.d_sae, contexts, window), Pooled(sae.d_sae, sae.d_in), 0
     ids = text.tokens.ravel()
     with torch.inference_mode(), progress(int(text.mask.sum()), "tokens", f"layer {layer}") as bar:
@@ -73,7 +74,7 @@ def top_contexts(
             pooled.add(batch.starts, batch.columns, batch.values, batch.x, *of_text)
             seen += int(batch.counts.sum())
             bar.update(len(batch.text_position))
-        lens = lens_columns(model, load_tokenizer(base_model), sae.W_dec, site)
+        lens = lens_columns(model, load_tokenizer(base_model), sae.W_dec, site) if model else no_lens(sae.d_sae)
     about = features_of(top_activations, sae.W_dec.norm(dim=1).double().cpu().numpy(), seen)
     for name, column in lens.items():
         about = about.append_column(name, column)

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from sae_atlas.figures.scales import Scale, pivot, scale_of, value_text
 from sae_atlas.figures.style import FAINT, GREY, INK, colour_map, headline, save, short_number, spread, style
 from sae_atlas.io.tables import read_table
-from sae_atlas.metrics.labels import GROUPS, METRICS
+from sae_atlas.metrics.labels import GROUPS, METRICS, NO_LOSSES
 
 OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead_share")
 # Everything is placed in inches.
@@ -62,6 +62,8 @@ def _below(table: pd.DataFrame) -> str:
             f"losses on {held_out['ce_sae']:,} of them: CE {losses['ce_clean']:.3f} nats clean, "
             f"{losses['ce_zero']:.2f} with zeros, {losses['ce_mean']:.2f} with the mean (median of layers)"
         )
+    else:
+        measured.append(NO_LOSSES)
     return f"{trained}, trained on {short_number(table['tokens'].max())} tokens each\n{'; '.join(measured)}"
 
 

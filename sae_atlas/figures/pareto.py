@@ -25,6 +25,7 @@ from sae_atlas.figures.style import (
     style,
 )
 from sae_atlas.io.tables import read_table
+from sae_atlas.metrics.labels import NO_LOSSES
 
 MARKERS = "osD^vPX<>p"
 PUBLISHED = ("x", "+", "1", "2")
@@ -57,20 +58,22 @@ def plot_pareto(
     markers = dict(zip(named, cycle(MARKERS), strict=False))
     suites = [suite for suite in suites_of(base_model, site) if set(suite.points) & set(colours)]
     with style():
-        figure = page(13.5, 6.4)
-        panels = figure.subplots(1, 2)
+        drawn = [metric for metric in ("ce_recovered", "fvu") if (final["metric"] == metric).any()]
+        figure = page(13.5 if len(drawn) > 1 else 8.5, 6.4)
+        panels = figure.subplots(1, len(drawn), squeeze=False)[0]
         for name in sorted(recipes, key=lambda name: name == recipe):  # the last one is in front
-            for axes, metric in zip(panels, ("ce_recovered", "fvu"), strict=True):
+            for axes, metric in zip(panels, drawn, strict=True):
                 marker = markers[curve_of.get(name, name)]
                 _draw(axes, final[final["recipe"] == name], metric, marker, colours, name == recipe, name in curve_of)
         for family in (curves or {}).values():
-            for axes, metric in zip(panels, ("ce_recovered", "fvu"), strict=True):
+            for axes, metric in zip(panels, drawn, strict=True):
                 _join(axes, final, metric, family)
         for suite, marker in zip(suites, cycle(PUBLISHED), strict=False):
             _reference(panels, suite, marker, colours)
         _l0_axis(panels)
-        _recovered_axis(panels[0])
-        _fvu_axis(panels[1])
+        if len(drawn) > 1:
+            _recovered_axis(panels[0])
+        _fvu_axis(panels[-1])
         if len(colours) > 1:
             layer_bar(figure, panels, colours)
         _legend(figure, markers, curve_of.get(recipe, recipe), suites)
@@ -79,10 +82,11 @@ def plot_pareto(
         sisters = (
             f"{len(recipes)} recipes, {recipe} in front" if len(recipes) > 1 else f"recipe {recipe}, no sister runs"
         )
+        losses = f"CE recovered (zero ablation) on {held_out['ce_sae']:,}" if "ce_sae" in held_out else NO_LOSSES
         below = (
             f"{sisters}; final snapshots, a dot per layer, joined in their order; the large open mark is the median of "
             f"the layers{', joined over the sparsities' if curves else ''}\n"
-            f"L0 and FVU on {held_out['fvu']:,} held-out tokens, CE recovered (zero ablation) on {held_out['ce_sae']:,}"
+            f"L0 and FVU on {held_out['fvu']:,} held-out tokens, {losses}"
         )
         headline(figure, name, below)
         save(figure, png, svg, f"{name}, recipe {recipe}")

@@ -15,6 +15,7 @@ from sae_atlas.figures.style import (
     value_axis,
 )
 from sae_atlas.io.tables import read_table
+from sae_atlas.metrics.labels import NO_LOSSES
 
 # metric -> (title, what the y axis shows)
 PANELS = {
@@ -27,7 +28,6 @@ PANELS = {
     "dead_share": ("Dead latents ↓", "share of the latents"),
     "settled": ("Settled latents", "share of the alive latents"),
 }
-PANELS_PER_ROW = 4
 
 
 def plot_snapshot_convergence(
@@ -47,8 +47,12 @@ def plot_snapshot_convergence(
     tokens = table.drop_duplicates("snapshot").set_index("snapshot")["tokens"]
     with style():
         figure = page(13.5, 7.2)
-        grid = figure.subplots(2, PANELS_PER_ROW, sharex=True)
-        for axes, (metric, (name, label)) in zip(grid.flat, PANELS.items(), strict=True):
+        panels = {metric: words for metric, words in PANELS.items() if (table["metric"] == metric).any()}
+        columns = -(-len(panels) // 2)
+        grid = figure.subplots(2, columns, sharex=True)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_axis_off()
+        for axes, (metric, (name, label)) in zip(grid.flat, panels.items(), strict=False):
             values = pivot(table, metric)
             for layer, line in values.items():
                 look = {"linewidth": 1.1, "marker": "o", "markersize": 2.8, "clip_on": False}
@@ -60,8 +64,10 @@ def plot_snapshot_convergence(
             axes.set_title(name)
             axes.set_ylabel(f"{label} (log scale)" if axes.get_yscale() == "log" else label)
             tokens_axis(axes, tokens.max())
-        for axes in grid[0]:
+        for axes in grid.flat[: len(panels) - columns]:
             axes.set_xlabel("")
+        for axes in grid.flat[len(panels) - columns : columns]:  # with nothing below them
+            axes.tick_params(labelbottom=True)
         if len(colours) > 1:
             layer_bar(figure, grid, colours)
         name = f"Convergence over the snapshots: {title}, recipe {recipe}"
@@ -71,8 +77,9 @@ def plot_snapshot_convergence(
 
 def _below(table) -> str:
     window = table.groupby("metric")["held_out_tokens"].max()
+    losses = f"losses on {window['ce_sae']:,}" if "ce_sae" in window else NO_LOSSES
     return (
-        f"measured on {window['fvu']:,} held-out tokens, losses on {window['ce_sae']:,}; "
+        f"measured on {window['fvu']:,} held-out tokens, {losses}; "
         f"snapshots at the dots, the last one at {short_number(table['tokens'].max())} training tokens\n"
         "settled: of the latents that fired, those whose decoder direction has a cosine of at least 0.9 with one of the "
         "final snapshot's; dead: did not fire on these tokens"

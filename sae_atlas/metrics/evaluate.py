@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from sae_atlas.base_models.load import load
+from sae_atlas.io.devices import resolve
 from sae_atlas.io.files import sha256, write_json
 from sae_atlas.io.log import progress
 from sae_atlas.io.provenance import current_record
@@ -39,15 +40,17 @@ def evaluate(
     held_out: the folder of the layer's held-out data (metrics.held_out); base_model: its provenance.
 
     Reconstruction and sparsity over all unmasked held-out tokens; losses over predictions at unmasked positions of the
-    first `patched` contexts, with the SAE's reconstruction at every unmasked position. Intervals: bootstrap over contexts.
+    first `patched` contexts, with the SAE's reconstruction at every unmasked position; of saved activations there are none.
+    Intervals: bootstrap over contexts.
     latents: table of the last snapshot with a row per latent (metrics.sums.Sums.per_latent); blocks: with a row per
     block of contexts (Sums.per_block).
     """
     source = open_held_out(Path(held_out).parent)
-    model, _ = load(base_model, source.model_dtype, device)
-    files = dict(zip(snapshots, checkpoints, strict=True))
-    saes = {snapshot: Sae.load(path).to(model.device) for snapshot, path in files.items()}
     data = LayerData(source, f"layer{layer:02d}", outlier_norm)
+    model = load(base_model, source.model_dtype, device)[0] if data.patched else None
+    files = dict(zip(snapshots, checkpoints, strict=True))
+    target_device = model.device if model else resolve(device)
+    saes = {snapshot: Sae.load(path).to(target_device) for snapshot, path in files.items()}
     sums = {snapshot: Sums(data, sae) for snapshot, sae in saes.items()}
     contexts = len(data.mask)
     with torch.inference_mode(), progress(contexts, "contexts", data.name) as bar:

@@ -4,7 +4,8 @@ On disk: a Zarr v3 group. `tokens`, `mask` [contexts, context]; `final` [patched
 last block; `ce_clean` [patched, context - 1]; and a group for every layer, `layerLL`, with a record of its own: `site`
 [contexts, context, d_in], with transcoders `target` [contexts, context, d_out], which is then what is patched; `stream` where
 the patched pass does not start from the patched site itself, and `{ce,kl}_{zero,mean}` [patched, context - 1]. A layer that
-is added later is put beside the others, whose passes are not made again.
+is added later is put beside the others, whose passes are not made again. Of saved activations no context is patched, and there
+are no losses (held_out_rows.py).
 
 Chunks carry checksums and are never left out, so that damage is an error (`open_held_out`), not zeros.
 
@@ -71,7 +72,7 @@ def save_held_out(
     with atomic(output / ".added" if there else output) as partial, torch.inference_mode():
         group = zarr.create_group(partial, zarr_format=3)
         for name, values in (("tokens", ids), ("mask", mask)):
-            _create(group, name, values.shape, len(values), values.dtype)[:] = values
+            create_array(group, name, values.shape, len(values), values.dtype)[:] = values
         about = {"site": site, "target": target} if target else {"site": site}
         group.attrs.update({**about, "patched": patched, "model_dtype": model_dtype, "record": record})
         for layer in layers:
@@ -79,7 +80,7 @@ def save_held_out(
         with progress(work, "passes", "held-out") as bar:
             for batch in batches:
                 _clean(model, group, ids[batch], batch, layers, bar)
-            means = {layer: _mean(group, mask, layer) for layer in layers}
+            means = {layer: write_mean(group, mask, layer) for layer in layers}
             for batch in batches:
                 if batch.start < patched:
                     batch = slice(batch.start, min(batch.stop, patched))
@@ -179,14 +180,16 @@ def _clean(model, group, ids: np.ndarray, batch: slice, layers: list[int], bar) 
     batch = slice(batch.start, min(batch.stop, contexts))
     for layer, (name, site) in product(layers, read.items()):
         largest_value(captured[site][layer], layer)
-        _write(group, f"layer{layer:02d}/{name}", contexts, batch, captured[site][layer])
+        write_rows(group, f"layer{layer:02d}/{name}", contexts, batch, captured[site][layer])
     if batch.start < patched:
-        _write(group, "final", patched, batch, final[last])
-        _write(group, "ce_clean", patched, batch, losses(logits, scored(model, tokens), clean_predictions(logits))[0])
+        write_rows(group, "final", patched, batch, final[last])
+        write_rows(
+            group, "ce_clean", patched, batch, losses(logits, scored(model, tokens), clean_predictions(logits))[0]
+        )
     bar.update()
 
 
-def _mean(group, mask: np.ndarray, layer: int) -> Tensor:
+def write_mean(group, mask: np.ndarray, layer: int) -> Tensor:
     """Mean of the patched site over unmasked held-out tokens, [d]; kept beside the activations, which are read in parts."""
     x = group[f"layer{layer:02d}/{patched_name(dict(group.attrs))}"]
     total = torch.zeros(x.shape[-1], dtype=torch.float64)
@@ -194,7 +197,7 @@ def _mean(group, mask: np.ndarray, layer: int) -> Tensor:
         rows = slice(first, first + x.chunks[0])
         total += torch.from_numpy(x[rows][mask[rows]]).sum(dim=0, dtype=torch.float64)
     mean = (total / mask.sum()).float()
-    _create(group, f"layer{layer:02d}/mean", mean.shape, len(mean), np.float32)[:] = mean.numpy()
+    create_array(group, f"layer{layer:02d}/mean", mean.shape, len(mean), np.float32)[:] = mean.numpy()
     return mean
 
 
@@ -212,20 +215,21 @@ def _ablated(model, group, ids: np.ndarray, mask: np.ndarray, batch: slice, mean
             with replace_site(model, patched_site(attrs), layer, stream, replaced):
                 logits = forward_pass(model, tokens).logits
             for loss, values in zip(("ce", "kl"), losses(logits, scored(model, tokens), clean), strict=True):
-                _write(group, f"{name}/{loss}_{ablation}", patched, batch, values)
+                write_rows(group, f"{name}/{loss}_{ablation}", patched, batch, values)
             bar.update()
 
 
-def _write(group, name: str, rows: int, batch: slice, values: Tensor) -> None:
+def write_rows(group, name: str, rows: int, batch: slice, values: Tensor) -> None:
     """Write rows of float32 array `name`, made on the first write."""
     values = values.float().cpu().numpy()
     if name not in group:
-        _create(group, name, (rows, *values.shape[1:]), min(rows, len(values)), np.float32)
+        create_array(group, name, (rows, *values.shape[1:]), min(rows, len(values)), np.float32)
     stop = min(batch.stop, rows)
     group[name][batch.start : stop] = values[: stop - batch.start]
 
 
-def _create(group, name: str, shape: tuple, rows_per_chunk: int, dtype) -> zarr.Array:
+def create_array(group, name: str, shape: tuple, rows_per_chunk: int, dtype) -> zarr.Array:
+    """An array of held-out data, with a checksum per chunk."""
     return group.create_array(
         name,
         shape=shape,

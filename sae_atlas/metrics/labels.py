@@ -73,6 +73,7 @@ OF_THE_WHOLE = {
     "settled": Metric("settled: within cosine 0.9 of the final snapshot's", "up"),
 }
 METRICS = OF_TOKENS | OF_PREDICTIONS | OF_THE_WHOLE
+NO_LOSSES = "losses not measured: no model"  # of saved activations, where people look for them
 # Rows of the heatmap, in the order a reader asks: what does the model lose, how close is the code, how sparse is it.
 GROUPS = {
     "Loss of the model that reads the reconstruction": (

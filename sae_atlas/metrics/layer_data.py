@@ -10,16 +10,19 @@ from sae_atlas.sites.trace import forward_pass
 
 
 class Contexts:
-    """mask and tokens [contexts, context]; the first `patched` contexts have losses. `shared`: sums of them by context."""
+    """mask and tokens [contexts, context]; the first `patched` contexts have losses, of saved activations none. `shared`: sums
+    of them by context.
+    """
 
     def __init__(self, source: HeldOut):
         self.patched: int = source.attrs["patched"]
         self.mask = torch.from_numpy(source.rows("mask")[:])
         self.tokens = torch.from_numpy(source.rows("tokens")[:])
-        self.final = source.rows("final")
         self.predicted = self.mask[: self.patched, :-1]
         self.shared = {"predictions": self.predicted.sum(dim=1).double().numpy()}
-        self.shared["ce_clean"] = self.per_context(torch.from_numpy(source.rows("ce_clean")[:]), slice(0, self.patched))
+        if self.patched:
+            self.final, ce = source.rows("final"), torch.from_numpy(source.rows("ce_clean")[:])
+            self.shared["ce_clean"] = self.per_context(ce, slice(0, self.patched))
 
     def per_context(self, losses: Tensor, contexts: slice) -> np.ndarray:
         """Sum of [contexts, context - 1] losses over the predictions that count, [contexts]."""
@@ -39,13 +42,15 @@ class LayerData(Contexts):
         super().__init__(source)
         self.name, self.site = name, patched_site(source.attrs)
         self.inputs, self.targets = (source.rows(f"{name}/{each}") for each in ("site", patched_name(source.attrs)))
-        self.stream = source.rows(f"{name}/{stream_name(source.attrs)}")
         norms = torch.cat([self.y(part).norm(dim=-1) for part in self._parts()])
         self.inside = self.mask & (norms <= outlier_norm * norms[self.mask].median())  # not an outlier
         self.mean = torch.from_numpy(source.rows(f"{name}/mean")[:]).double()
         # In the precision of x_hat, so that predicting it explains exactly nothing.
         total = sum(self.y(part)[self.inside[part]].sum(dim=0, dtype=torch.float64) for part in self._parts())
         self.mean_inside = (total / self.inside.sum()).float().double()
+        if not self.patched:
+            return
+        self.stream = source.rows(f"{name}/{stream_name(source.attrs)}")
         for loss in ("ce_zero", "ce_mean", "kl_zero"):
             values = torch.from_numpy(source.rows(f"{name}/{loss}")[:])
             self.shared[loss] = self.per_context(values, slice(0, self.patched))

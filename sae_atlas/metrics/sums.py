@@ -111,7 +111,8 @@ class Sums:
         losses = {**self.data.shared, **self.losses}
         inside, predictions = int(self.sums["tokens_inside"].sum()), int(losses["predictions"].sum())
         found = []
-        for headlines, sums in ((OF_TOKENS, self.sums), (OF_PREDICTIONS, losses)):
+        measured = [(OF_TOKENS, self.sums), *([(OF_PREDICTIONS, losses)] if self.data.patched else [])]
+        for headlines, sums in measured:
             drawn = resampled(sums)
             for metric, about in headlines.items():
                 low, high = confidence_interval(about.of(drawn))

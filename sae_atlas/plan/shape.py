@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sae_atlas.config.layers import LAYERS, WIDTHS, model_config, read_config_file, text_part
 from sae_atlas.io.errors import AtlasError
+from sae_atlas.own_arrays.files import find_layers
 
 # Families whose MLP is two matrices. In all later ones it is gated: three.
 UNGATED = ("bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "opt", "phi", "restoration",
@@ -13,7 +14,9 @@ UNGATED = ("bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_
 
 @dataclass(frozen=True)
 class Shape:
-    """Weights are those in matrix products: a token costs 2 FLOPs for each."""
+    """Weights are those in matrix products: a token costs 2 FLOPs for each. Of saved activations there are none, and the
+    vocabulary are their rows.
+    """
 
     n_layers: int
     d_model: int
@@ -40,6 +43,12 @@ def read_shape(base_model: dict, prepared: str | Path, at_hand: bool = False) ->
 
     at_hand: see config.layers.model_config. Raises AtlasError if the model's config cannot be had or does not say its sizes.
     """
+    if base_model["source"] == "activations":
+        from sae_atlas.own_arrays.read import open_array
+
+        places = find_layers(base_model["path"])
+        rows, width = open_array(next(iter(places.values()))).shape
+        return Shape(len(places), width, rows, 0, 0, 0)
     file = Path(prepared) / "config.json"
     config = read_config_file(file) if file.is_file() else model_config(base_model, at_hand=at_hand)
     try:

@@ -14,6 +14,7 @@ from sae_atlas.config.own_models import base_of
 from sae_atlas.io.asking import ask
 from sae_atlas.io.errors import AtlasError, nearest, reason
 from sae_atlas.io.log import logger
+from sae_atlas.own_arrays.files import find_layers
 from sae_atlas.training.recipe import contradictions
 
 LAYERS = 4  # the most that are made; one of each kind that the config lists
@@ -52,10 +53,7 @@ def check_config(config: dict, file: str) -> None:
 
     Of a model that is not here yet the jobs that fetch it tell.
     """
-    activations, corpus = config["activations"], config["corpus"]
-    sites = [activations[key] for key in ("site", "target") if key in activations]
-    asked = {"sites": sites, "layers": activations["layers"], "context": corpus["context"]}
-    answer = model_answer(config["base_model"], **asked, exclude=corpus.get("exclude", []))
+    answer = UNKNOWN | (_of_arrays if config["base_model"]["source"] == "activations" else _of_model)(config)
     if answer["unmeasured"]:
         logger.warning("the site is not measured before the run (%s); the weights will tell", answer["unmeasured"])
     problems = [answer["problem"]] if answer["problem"] else []
@@ -64,6 +62,35 @@ def check_config(config: dict, file: str) -> None:
             problems += [f"recipes.{name}.{line}" for line in contradictions(recipe, answer["width"])]
     if problems:
         raise AtlasError("\n".join(f"{file}: {problem}" for problem in problems))
+
+
+def _of_arrays(config: dict) -> dict:
+    """The answer (model_answer) of saved activations: shapes, types, a sample of their values, and as many rows as are needed
+    and have a text.
+    """
+    from sae_atlas.own_arrays.read import check_sample, common_shape
+    from sae_atlas.row_corpus import contexts_of
+    from sae_atlas.stages.corpus import row_texts_of
+    from sae_atlas.texts.labels import Labels
+
+    corpus = config["corpus"]
+    try:
+        places = find_layers(config["base_model"]["path"])
+        chosen = {layer: places[layer] for layer in config["activations"]["layers"]}
+        shape = common_shape(chosen)
+        check_sample(chosen)
+        contexts_of(shape.rows, corpus["context"], corpus["held_out_tokens"], corpus["tokens"])
+        Labels(row_texts_of(corpus), shape.rows, corpus["context"])
+    except AtlasError as error:
+        return {"problem": str(error)}
+    return {"width": shape.width}
+
+
+def _of_model(config: dict) -> dict:
+    activations, corpus = config["activations"], config["corpus"]
+    sites = [activations[key] for key in ("site", "target") if key in activations]
+    asked = {"sites": sites, "layers": activations["layers"], "context": corpus["context"]}
+    return model_answer(config["base_model"], **asked, exclude=corpus.get("exclude", []))
 
 
 def model_answer(base_model: dict, sites: list[str], layers: list[int], context: int, exclude: list[str]) -> dict:

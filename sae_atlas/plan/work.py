@@ -7,6 +7,7 @@ benchmarks/LOAD.md has it beside what was measured. On a GPU weights, averages a
 from dataclasses import dataclass, fields, replace
 
 from sae_atlas.config.own_models import MADE, base_of
+from sae_atlas.own_arrays.files import BYTES_AT_ONCE
 from sae_atlas.plan.jobs import job_cells
 from sae_atlas.plan.shape import Shape
 from sae_atlas.saes.architectures import uses
@@ -97,6 +98,8 @@ class Jobs:
         # Memory of the base model, and of its file, which is read through memory.
         self.model = LIBRARIES + shape.parameters * (self.model_value + shape.value_bytes)
         self.held_out, self.patched = (self.config["evaluation"][key] for key in ("tokens", "patched_tokens"))
+        if atlas.of_rows:  # no model is run
+            self.patched = 0
 
     def work(self, rule: str, cell: dict) -> Work:
         return Work(rule, **(getattr(self, rule)(**cell) if hasattr(self, rule) else {}))
@@ -115,6 +118,8 @@ class Jobs:
         return said.get("k") or target or DENSITY * self.latents(recipe)
 
     def forward(self, blocks: int, head: bool = True) -> float:
+        if self.atlas.of_rows:
+            return 0
         return self.shape.forward(blocks, self.context, head)
 
     def above(self, layer: int) -> float:
@@ -123,7 +128,9 @@ class Jobs:
 
     def pass_memory(self, contexts: int, logits: bool) -> float:
         """What a block makes on the way, as many numbers per token as it has weights per dimension, and the mask; two passes'
-        logits, in float32 and as probabilities."""
+        logits, in float32 and as probabilities. Of saved activations the part of a file that is in memory."""
+        if self.atlas.of_rows:
+            return 2 * BYTES_AT_ONCE
         numbers = contexts * self.context * self.shape.block_weights / self.d_in + self.context**2
         return numbers * self.model_value + logits * 4 * SINGLE * contexts * self.context * self.shape.vocabulary
 

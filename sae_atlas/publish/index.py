@@ -46,7 +46,7 @@ def index(models: str | Path) -> str:
 
 
 def _row(config: dict) -> tuple:
-    metrics = (config["metrics"][metric]["value"] for metric in ("l0", "fvu", "ce_recovered"))
+    metrics = (config["metrics"].get(metric, {}).get("value") for metric in ("l0", "fvu", "ce_recovered"))
     recipe, weights = config["recipe"], config["files_sha256"]["model.pt"]
     site = " → ".join(config[key] for key in ("site", "target") if key in config)
     names = (config["base_model"]["name"], site, config["layer"], recipe["name"], recipe["expansion"])

@@ -17,6 +17,9 @@ def target_of(atlas) -> dict:
 def pass_over(atlas, start: int, stop: int) -> tuple[dict, dict]:
     """Settings and inputs of a pass over the train tokens start:stop."""
     activations = atlas.config["activations"]
+    read = {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+    if atlas.of_rows:
+        return {"start": start, "stop": stop, "dtype": saved_dtype(atlas)}, read
     settings = {
         "site": activations["site"],
         "start": start,
@@ -25,14 +28,22 @@ def pass_over(atlas, start: int, stop: int) -> tuple[dict, dict]:
         "model_dtype": atlas.config["base_model"]["dtype"],
         "contexts_per_batch": activations["contexts_per_batch"],
     }
-    return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+    return settings, read
 
 
-@stage("activations/save.py", "io/arrays.py", "sites", runs="activations.save:save_activations")
+@stage(
+    "activations/save.py",
+    "activations/save_rows.py",
+    "own_arrays",
+    "io/arrays.py",
+    "sites",
+    runs="activations.save:save_activations",
+    on_rows="activations.save_rows:save_rows",
+)
 def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
     """Which layers share the pass is left out: one layer more changes nothing for the others."""
     settings, inputs = pass_over(atlas, *atlas.window(snapshot))
-    return settings | target_of(atlas), inputs
+    return settings | target_of(atlas), inputs | atlas.files(atlas.layers)
 
 
 @stage(
@@ -48,4 +59,4 @@ def shard_activations(atlas, snapshot: str, layer: int) -> tuple[dict, dict]:
     keys = ("dtype", "compression", "outlier_norm", "shard_rows", "chunk_rows", "seed")
     # keep_bits, of a precision that is no more, stays in the settings: without it every store would have another identity.
     settings = {"layer": layer, "keep_bits": None, **{key: activations[key] for key in keys}}
-    return settings, {"activations": atlas.identity("save_activations", snapshot=snapshot)}
+    return settings, {"activations": atlas.passed("save_activations", [layer], snapshot=snapshot)}

@@ -15,6 +15,16 @@ from sae_atlas.publish.cards.names import release_name, sae_name
 from sae_atlas.stages import STAGES
 from sae_atlas.stages.versions import stage_version
 
+SAVED, ROW_TEXTS = (
+    "saved_activations",
+    "row_texts",
+)  # in place of a job, in the names of contents: files of the user's own
+
+
+def file_input(layer: int) -> str:
+    """Name of the input that a layer's file of saved activations is."""
+    return f"file of layer {layer}"
+
 
 def job_name(stage: str, **cell) -> str:
     """The name of a job: `import_sae layer=3 recipe=theirs snapshot=1M`."""
@@ -45,6 +55,11 @@ class Atlas:
         self.identity = lru_cache(None)(self.identity)
 
     # --- the grid -------------------------------------------------------------------------------------------------
+
+    @property
+    def of_rows(self) -> bool:
+        """Are its layers saved activations, whose rows stand where tokens do, and no model's?"""
+        return self.config["base_model"]["source"] == "activations"
 
     @property
     def tokens(self) -> int:
@@ -202,10 +217,37 @@ class Atlas:
         name = job_name(stage, **cell)
         return {"content": self.contents[name]} if name in self.contents else {}
 
+    def files(self, layers: Collection[int]) -> dict[str, str]:
+        """What the files of saved activations hold, by layer, as inputs of a job that reads them; empty for a model's."""
+        names = {file_input(layer): job_name(SAVED, layer=layer) for layer in layers}
+        return {key: self.contents[name] for key, name in names.items() if name in self.contents}
+
+    def row_texts(self) -> dict[str, str]:
+        """What the text of the rows of saved activations holds, as an input of a job that shows it; empty without one."""
+        return {"row_texts": self.contents[ROW_TEXTS]} if ROW_TEXTS in self.contents else {}
+
     def version(self, stage: str) -> str:
         return stage_version(stage, self.begun_with)
 
+    def runs(self, stage: str) -> str:
+        """The function of a stage."""
+        return (self.of_rows and STAGES[stage].on_rows) or STAGES[stage].runs
+
     def identity(self, stage: str, **cell) -> str:
+        return self._identity(stage, *STAGES[stage].of(self, **cell), cell)
+
+    def passed(self, stage: str, layers: Collection[int], **cell) -> str:
+        """Identity of a pass over the text of many layers, as what is made of these depends on it: of saved activations the
+        other layers' files do not count."""
+        whole = self.identity(stage, **cell)
+        if not self.of_rows:
+            return whole
         settings, inputs = STAGES[stage].of(self, **cell)
+        others = {file_input(layer) for layer in self.layers if layer not in layers}
+        return self._identity(
+            stage, settings, {name: each for name, each in inputs.items() if name not in others}, cell
+        )
+
+    def _identity(self, stage: str, settings: dict, inputs: dict[str, str], cell: dict) -> str:
         again = stage in self.again or job_name(stage, **cell) in self.again
         return identity(stage, settings, self.version(stage) + " again" * again, inputs)

@@ -7,7 +7,7 @@ from sae_atlas.stages.declare import stage
 MAKERS = {"pretrain": "pretrain", "lora": "fine_tune_lora", "merged": "merge_lora"}
 
 
-@stage("base_models", runs="base_models.prepare:prepare")
+@stage("base_models", "own_arrays", runs="base_models.prepare:prepare", on_rows="base_models.prepare:prepare_saved")
 def prepare_model(atlas) -> tuple[dict, dict]:
     return prepared(atlas, atlas.config["base_model"], "prepare_model")
 

@@ -20,8 +20,10 @@ from sae_atlas.io.contents import Contents
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
 from sae_atlas.io.provenance import read_record
+from sae_atlas.own_arrays.files import KEY, files_of, find_layers
 from sae_atlas.saes.archive import pickled, read_arrays
-from sae_atlas.stages.atlas import Atlas, job_name
+from sae_atlas.stages.atlas import ROW_TEXTS, SAVED, Atlas, job_name
+from sae_atlas.stages.corpus import row_texts_of
 from sae_atlas.texts.files import text_files
 
 RECORDS = (
@@ -43,6 +45,7 @@ def local_contents(
     contents, records, found = Contents(memory), list(records), {}
     try:
         found |= _of_texts_and_models(config, contents, records)
+        found |= _of_saved_activations(config, contents)
         atlas = Atlas(config, begun_with, contents=found)
         found |= _of_saes(atlas, contents, records)
         found |= _of_starts(atlas, contents)
@@ -61,6 +64,25 @@ def _of_texts_and_models(config: dict, contents: Contents, records: list[Path]) 
         content = _content(contents, stage, key, section, *(about[0] if about else (None, {})))
         if content:
             found[stage] = content
+    return found
+
+
+def _of_saved_activations(config: dict, contents: Contents) -> dict[str, str]:
+    """Of every layer its file; of all the shape, on which alone the order of the rows depends; and the text of the rows."""
+    if config["base_model"]["source"] != "activations":
+        return {}
+    from sae_atlas.own_arrays.read import common_shape  # here, for other configs are read without arrays
+
+    places = find_layers(config["base_model"]["path"])
+    chosen = {layer: places[layer] for layer in config["activations"]["layers"]}
+    shape = common_shape(chosen)
+    hashes = {
+        job_name(SAVED, layer=layer): _hashed(contents, files_of(place), KEY)[0] for layer, place in chosen.items()
+    }
+    found = {"prepare_model": f"{shape.rows} x {shape.width}", **hashes}
+    if row_texts := row_texts_of(config["corpus"]):
+        content = _hashed(contents, text_files(row_texts["path"], "corpus.path"), "corpus.path")[0]
+        found[ROW_TEXTS] = f"{content} {row_texts.get('field')}"
     return found
 
 

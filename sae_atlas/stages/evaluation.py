@@ -4,16 +4,24 @@ from sae_atlas.stages.activations import target_of
 from sae_atlas.stages.declare import stage
 from sae_atlas.stages.sisters import other_seeds
 
+ROWS_AT_ONCE = 1024  # of saved activations
+
 
 @stage(
     "metrics/held_out.py",
+    "metrics/held_out_rows.py",
     "metrics/loss_recovered.py",
+    "own_arrays",
     "io/arrays.py",
     "sites",
     runs="metrics.held_out:save_held_out",
+    on_rows="metrics.held_out_rows:save_held_out_rows",
 )
 def save_held_out(atlas) -> tuple[dict, dict]:
     evaluation = atlas.config["evaluation"]
+    read = {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+    if atlas.of_rows:
+        return {"tokens": evaluation["tokens"]}, read | atlas.files(atlas.layers)
     settings = {
         "site": atlas.config["activations"]["site"],
         "tokens": evaluation["tokens"],
@@ -22,7 +30,7 @@ def save_held_out(atlas) -> tuple[dict, dict]:
         "model_dtype": atlas.config["base_model"]["dtype"],
         **target_of(atlas),
     }
-    return settings, {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+    return settings, read
 
 
 @stage("metrics", "saes", "io/arrays.py", "sites", runs="metrics.evaluate:evaluate")
@@ -31,7 +39,7 @@ def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     settings = {
         "recipe": recipe,
         "layer": layer,
-        "contexts_per_batch": evaluation["contexts_per_batch"],
+        "contexts_per_batch": contexts_of_rows(atlas) if atlas.of_rows else evaluation["contexts_per_batch"],
         "outlier_norm": evaluation["outlier_norm"],
     }
     checkpoints = {
@@ -40,8 +48,13 @@ def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
         )
         for snapshot in atlas.snapshots_of(recipe)
     }
-    passes = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.identity("save_held_out")}
+    passes = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.passed("save_held_out", [layer])}
     return settings, {**passes, **checkpoints}
+
+
+def contexts_of_rows(atlas) -> int:
+    """Contexts that are measured at once where no model reads them."""
+    return max(1, ROWS_AT_ONCE // atlas.config["corpus"]["context"])
 
 
 @stage(

@@ -22,6 +22,7 @@ def shown(atlas) -> list[tuple[str, int]]:
 @stage(
     "pages/explorer",
     "features/decoder.py",
+    "texts/labels.py",
     "io/tables.py",
     "metrics/directions.py",
     "saes/checkpoint.py",
@@ -29,7 +30,7 @@ def shown(atlas) -> list[tuple[str, int]]:
 )
 def explorer(atlas) -> tuple[dict, dict]:
     settings = {"base": atlas.config["base_model"]["name"], "site": atlas.site_words}
-    inputs = sources(atlas)
+    inputs = sources(atlas) | atlas.row_texts()
     for recipe, layer in shown(atlas):
         cell, name = {"recipe": recipe, "layer": layer}, f"{recipe} layer{layer:02d}"
         made = {table: atlas.identity(stage, **cell) for table, stage in TABLES.items()}

@@ -6,11 +6,20 @@ from sae_atlas.stages.declare import stage
 OF_MATCH = {"contexts": 3, "window": 16}  # how much of each is kept and shown, window in tokens
 
 
-@stage("activations/save.py", "io/arrays.py", "sites", runs="activations.save:save_activations")
+@stage(
+    "activations/save.py",
+    "activations/save_rows.py",
+    "own_arrays",
+    "io/arrays.py",
+    "sites",
+    runs="activations.save:save_activations",
+    on_rows="activations.save_rows:save_rows",
+)
 def save_text(atlas) -> tuple[dict, dict]:
     """The end of the train text: what no SAE has seen, unless training uses all of the corpus."""
     stop = atlas.config["corpus"]["tokens"]
-    return pass_over(atlas, stop - atlas.config["features"]["tokens"], stop)
+    settings, inputs = pass_over(atlas, stop - atlas.config["features"]["tokens"], stop)
+    return settings, inputs | atlas.files(atlas.text_layers)
 
 
 OF_SAES = ("saes/sae.py", "saes/parts.py", "metrics/active.py")
@@ -39,7 +48,7 @@ def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     return settings, {
         "base_model": atlas.identity("prepare_model"),
         "corpus": atlas.identity("tokenize"),
-        **_text(atlas),
+        **_text(atlas, [layer]),
         "checkpoint": _made(atlas, recipe, layer, atlas.last),
     }
 
@@ -65,20 +74,20 @@ def contexts_of_matches(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     settings = {"layer": layer, **OF_MATCH, "outlier_norm": atlas.config["activations"]["outlier_norm"]}
     return settings, {
         "corpus": atlas.identity("tokenize"),
-        **_text(atlas),
+        **_text(atlas, [layer, *atlas.neighbour_layers(layer)]),
         "evolution": atlas.identity("evolution", recipe=recipe, layer=layer),
         **_elsewhere(atlas, recipe, layer),
     }
 
 
-def _text(atlas) -> dict:
-    """Activations of the text that contexts are taken from."""
+def _text(atlas, layers: list[int]) -> dict:
+    """Activations of these layers on the text that contexts are taken from."""
     text = (
         {"held_out": "save_held_out"}
         if atlas.config["features"]["split"] == "held_out"
         else {"activations": "save_text"}
     )
-    return {name: atlas.identity(stage) for name, stage in text.items()}
+    return {name: atlas.passed(stage, layers) for name, stage in text.items()}
 
 
 def _elsewhere(atlas, recipe: str, layer: int) -> dict:

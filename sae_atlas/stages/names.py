@@ -9,6 +9,7 @@ OF_NAMES = (
     "naming_examples.py",
     "name_patterns.py",
     "offline_namer.py",
+    "row_namer.py",
     "model_namer.py",
     "endpoint.py",
     "detection.py",
@@ -27,7 +28,8 @@ def name_latents(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     endpoint = features["names"].get("endpoint")
     if endpoint is not None:
         endpoint = {key: value for key, value in endpoint.items() if key not in NOT_IN_IDENTITY}
-    return {"layer": layer, "window": features["window"], "endpoint": endpoint}, _inputs(atlas, recipe, layer)
+    inputs = _inputs(atlas, recipe, layer) | atlas.row_texts()
+    return {"layer": layer, "window": features["window"], "endpoint": endpoint}, inputs
 
 
 def _inputs(atlas, recipe: str, layer: int) -> dict:

@@ -1,5 +1,6 @@
 """What is published depends on the measurement and on the names of base model and text."""
 
+from sae_atlas.config import saved
 from sae_atlas.config.published import as_written
 from sae_atlas.stages.declare import stage
 from sae_atlas.stages.evaluation import evaluations
@@ -93,7 +94,7 @@ def what_makes(atlas, recipes: list[str]) -> dict:
         base = {key: value for key, value in base_model["base"].items() if key != "dtype"}
         base_model = base_model | {"base": base}
     bounds = ("layers_per_pass", "max_live_stores")
-    return {
+    written = {
         "base_model": base_model,
         "corpus": atlas.config["corpus"],
         "activations": {key: value for key, value in activations.items() if key not in bounds},
@@ -101,3 +102,6 @@ def what_makes(atlas, recipes: list[str]) -> dict:
         "recipes": {recipe: as_written(atlas.config["recipes"][recipe]) for recipe in recipes},
         **{key: atlas.config[key] for key in ("evaluation", "floors") if key in atlas.config},
     }
+    if atlas.of_rows:
+        return {name: saved.as_written(name, section) for name, section in written.items()}
+    return written

@@ -70,6 +70,11 @@ def read_documents(
         raise AtlasError(f"corpus.path: {text['path']} cannot be read ({reason(error)}); check the file") from error
 
 
+def read_in_order(text: dict) -> Iterator[str]:
+    """The documents of a local source in the order of its files and rows. Raises AtlasError for a row that is none."""
+    return _checked(_local_values(text, None), _field(text), plain_text, refuse_row)
+
+
 def _embedded(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
     from sae_atlas.base_models.packages import find_text
 

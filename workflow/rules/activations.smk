@@ -22,7 +22,7 @@ rule save_activations:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        **job("save_activations", layers=lambda wildcards: atlas.groups[wildcards.group]),
+        **job("save_activations", layers=lambda wildcards: atlas.groups[wildcards.group], **SAVED),
     message:
         "activations: window to {wildcards.snapshot}, layers {wildcards.group}"
     script:

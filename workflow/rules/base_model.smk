@@ -15,7 +15,7 @@ rule prepare_model:
     resources:
         **asked("prepare_model"),
     params:
-        **job("prepare_model"),
+        **job("prepare_model", **({"layers": atlas.layers} if atlas.of_rows else {})),
     message:
         "base model: prepare {params.job[settings][source]}"
     script:

@@ -18,6 +18,7 @@ from sae_atlas.plan.estimate import memory_mb, minutes, threads
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import UNKNOWN, read_shape
 from sae_atlas.stages.base_model import MAKERS
+from sae_atlas.stages.corpus import row_texts_of
 from sae_atlas.stages.explorer import TABLES as EXPLORED
 from sae_atlas.stages.explorer import shown
 from sae_atlas.stages.figures import figures
@@ -52,6 +53,8 @@ BASE_MODEL = atlas.config["base_model"]
 BASE = "results/base_model/base/provenance.json" if BASE_MODEL["source"] in TUNED else PROVENANCE
 TOKENIZER = "results/base_model/tokenizer/provenance.json" if pretraining(BASE_MODEL) else BASE
 MADE = made_model(BASE_MODEL)
+ROW_TEXTS = row_texts_of(atlas.config["corpus"])  # of saved activations what their rows are called
+SAVED = {"path": BASE_MODEL["path"]} if atlas.of_rows else {}  # for the functions that read activations of the user's own
 FLOORS = atlas.config.get("floors", {})
 STUDENTS = "results/students.parquet" if "students" in FLOORS else []
 FEATURE_TABLES = ["contexts", "features", "documents", "raw", "scores", "probes", "names", "evolution", "matches"]

@@ -19,7 +19,7 @@ rule save_held_out:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        **job("save_held_out", layers=atlas.layers),
+        **job("save_held_out", layers=atlas.layers, **SAVED),
     message:
         "held-out: clean and ablated passes"
     script:

@@ -22,7 +22,7 @@ rule save_text:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        **job("save_text", layers=lambda wildcards: atlas.text_groups[wildcards.part]),
+        **job("save_text", layers=lambda wildcards: atlas.text_groups[wildcards.part], **SAVED),
     message:
         "text: layers {wildcards.part}"
     script:
@@ -128,7 +128,9 @@ rule contexts_as_json:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        **export_for_others("features.as_json:contexts_as_json"),
+        **export_for_others(
+            "features.as_json:contexts_as_json", context=atlas.config["corpus"]["context"], row_texts=ROW_TEXTS
+        ),
     message:
         "JSON: {wildcards.recipe}, layer {wildcards.layer}"
     script:

@@ -49,7 +49,7 @@ def job(stage, **arguments):
     def depends(wildcards):
         of = {name: value for name, value in atlas_arguments(wildcards).items() if name in STAGES[stage].cell}
         depends_on = {"settings": atlas.settings(stage, **of), "inputs": atlas.inputs(stage, **of)}
-        function = {"runs": STAGES[stage].runs, "arguments": _arguments(arguments, wildcards)}
+        function = {"runs": atlas.runs(stage), "arguments": _arguments(arguments, wildcards)}
         code = {"modules": STAGES[stage].modules, "version": atlas.version(stage)}
         return {"stage": stage, **depends_on, **function, **code}
 

@@ -46,7 +46,7 @@ rule name_latents:
         mem_mb=growing(4000),
         runtime=growing(240),
     params:
-        **job("name_latents"),
+        **job("name_latents", row_texts=ROW_TEXTS),
     message:
         "names: {wildcards.recipe}, layer {wildcards.layer}"
     script:

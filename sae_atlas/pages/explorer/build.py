@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as compute
 from pyarrow import parquet
 
+from sae_atlas.base_models.load import is_model
 from sae_atlas.corpus import open_corpus
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.io.files import atomic
@@ -46,14 +47,17 @@ def write_explorer(
     shown: Sequence[tuple[str, int]],
     base: str,
     site: str,
+    row_texts: dict | None = None,
     **tables: Sequence[str | Path],
 ) -> None:
     """Write the explorer into the folder of `page`, its index.html.
 
     shown: recipe and layer of each of `checkpoints` and of the files of every table. tables: those of TABLES, of which all but
-    features and contexts may be left out. base, site: names on the page.
+    features and contexts may be left out. base, site: names on the page. row_texts: of saved activations where the text of
+    their rows is, if they have any (texts.labels).
     """
-    decode, opened, record = Decoder.of_model(base_model), open_corpus(corpus), current_record()
+    opened, record = open_corpus(corpus), current_record()
+    decode = Decoder.of_atlas(base_model, opened.context, row_texts)
     identity, folder = record["identity"] if record else None, Path(page).parent
     sources = [
         Source(recipe, layer, {name: files[at] for name, files in tables.items()}, checkpoints[at])
@@ -69,6 +73,8 @@ def write_explorer(
         layers = {recipe: [source.layer for source in sources if source.recipe == recipe] for recipe in recipes}
         atlas |= {"recipes": [{"name": recipe, "layers": layers[recipe]} for recipe in recipes]}
         atlas |= {"bands": list(SHOWN), "start": opened.attributes["document_start"], "identity": identity}
+        if not is_model(base_model):
+            atlas |= {"unit": "rows"}
         write_pack(data, "atlas", atlas)
         write_pack(data, "text", text.bytes())
         write_pack(data, "tokens", dict(zip(ids.tolist(), decode(ids), strict=True)))

@@ -30,7 +30,7 @@ class Layer:
 
 
 def columns(layer: Layer, contexts: "Contexts") -> dict:
-    """The list of latents: a column per property, null where a latent has none."""
+    """The list of latents: a column per property, null where a latent has none; a score that no latent has is left out."""
     features = layer.features
     values = {
         "latents": len(features),
@@ -54,8 +54,9 @@ def columns(layer: Layer, contexts: "Contexts") -> dict:
             "entropy": "token_entropy",
             "position_bias": "position_bias",
         }.items():
-            values[name] = short(layer.scores[column])
-    if layer.names is not None:
+            if layer.scores[column].null_count < len(layer.scores):
+                values[name] = short(layer.scores[column])
+    if layer.names is not None and layer.names["name"].null_count < len(layer.names):
         values["name"] = layer.names["name"].to_pylist()
         values["source"] = layer.names["source"].to_pylist()
         for name in ("confidence", "detection"):

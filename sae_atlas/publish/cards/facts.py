@@ -8,6 +8,7 @@ import yaml
 from sae_atlas.base_models.packages import find_text
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
+from sae_atlas.own_arrays.files import SITE
 
 SITE_WORDS = {
     "resid_pre": "residual stream before block {layer}",
@@ -16,6 +17,7 @@ SITE_WORDS = {
     "attn_out": "attention output of block {layer}",
     "mlp_in": "MLP input (the norm's output) of block {layer}",
     "mlp_out": "MLP output of block {layer}",
+    SITE: "saved activations of layer {layer}",
 }
 
 
@@ -35,6 +37,11 @@ class Origin:
         return f"{self.model['source']}, revision {revision}" if revision else self.model["source"]
 
     @property
+    def of_rows(self) -> bool:
+        """Were the activations saved elsewhere, so that tokens are rows of arrays?"""
+        return self.model["path"] is None
+
+    @property
     def hub_id(self) -> str | None:
         """The base model's id on the hub, if it came from there."""
         source = self.model["source"]
@@ -48,6 +55,8 @@ class Origin:
             embedded = find_text(text["package"])
             topic = f", topic {text['topic']}" if "topic" in text else ""
             return f"package {embedded.package}=={embedded.version}, file {embedded.file}{topic}"
+        if text["source"] == "rows":
+            return "rows of saved activations"
         paths = text.get("path", [])
         place = text.get("id") or ", ".join(Path(path).name for path in ([paths] if isinstance(paths, str) else paths))
         keys = ("revision", "subset", "split", "field", "exclude")

@@ -138,9 +138,10 @@ def _limitations(origin: Origin, measured: Measured):
     if "pretrained" in config["recipe"]:
         yield f"Measured on {origin.text}, which may be among the text it was trained on elsewhere."
     else:
+        kind = "rows" if origin.of_rows else "text"
         yield (
-            f"Trained on {number(config['tokens'])} tokens of {origin.text} and measured on the same kind of text; what "
-            "it does on other text is not known."
+            f"Trained on {number(config['tokens'])} tokens of {origin.text} and measured on the same kind of {kind}; what "
+            f"it does on other {kind} is not known."
         )
     dead = rows["dead"]
     if dead["value"]:
@@ -148,12 +149,18 @@ def _limitations(origin: Origin, measured: Measured):
             f"{number(dead['value'])} of {number(config['d_sae'])} latents did not fire on "
             f"{number(dead['held_out_tokens'])} held-out tokens. On more tokens some of them may."
         )
-    lost = rows["ce_increase"]
-    yield (
-        f"A base model that reads the reconstruction instead loses {number(lost['value'])} nats per token "
-        f"(95% interval {interval(lost)}, {number(lost['held_out_tokens'])} held-out tokens)."
-    )
-    what = "measurement" if "pretrained" in config["recipe"] else "training and measurement"
-    yield f"Document starts and padding were left out of {what}; latents on them mean nothing."
+    if origin.of_rows:
+        yield (
+            "The activations were saved elsewhere and no model was at hand: what a model that reads the reconstruction loses "
+            "(CE, KL) is not measured. A token here is a row of the saved arrays."
+        )
+    else:
+        lost = rows["ce_increase"]
+        yield (
+            f"A base model that reads the reconstruction instead loses {number(lost['value'])} nats per token "
+            f"(95% interval {interval(lost)}, {number(lost['held_out_tokens'])} held-out tokens)."
+        )
+        what = "measurement" if "pretrained" in config["recipe"] else "training and measurement"
+        yield f"Document starts and padding were left out of {what}; latents on them mean nothing."
     if measured.last["stats"].get("converged") is False:
         yield "The controller of lambda did not reach its L0 target; compare it with other runs by the measured L0."

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from sae_atlas.config.layers import layer_words
 from sae_atlas.io.files import sha256
 from sae_atlas.io.provenance import current_record
 from sae_atlas.metrics.labels import METRICS
@@ -104,7 +105,7 @@ def _page(
         config=first.config,
         recipe=values,
         layers=layers,
-        layer_words=_ranges(layers),
+        layer_words=layer_words(layers),
         snapshots=snapshots,
         snapshot_words=", ".join(f"{s} ({number(first.checkpoints[s]['config']['tokens'])} tokens)" for s in snapshots),
         snapshot_list=Plain(", ".join(map(code, snapshots))),
@@ -112,7 +113,7 @@ def _page(
         activation=_activation(values),
         architecture=ARCHITECTURES[values["architecture"]].label,
         sparsity=sparsity_words(values),
-        quality=[_quality(metric, measured) for metric in QUALITY],
+        quality=[_quality(metric, measured) for metric in QUALITY if metric in first.metrics()],
         penalty=_penalty(measured),
         floors=_floors(config) if FLOORS in pictures else None,
         pictures=[{"file": file, "words": _words(file)} for file in pictures if file not in AT_THE_TOP],
@@ -147,13 +148,6 @@ def _front_matter(origin: Origin, licence: str, recipe: dict, kind: str) -> dict
         matter["datasets"] = [origin.corpus["text"]["id"]]
     record = current_record()
     return matter | ({"sae_atlas_identity": record["identity"]} if record else {})
-
-
-def _ranges(layers: list[int]) -> str:
-    """`0 to 23`, or the list where layers are left out."""
-    if layers == list(range(layers[0], layers[-1] + 1)) and len(layers) > 1:
-        return f"{layers[0]} to {layers[-1]}"
-    return ", ".join(map(str, layers))
 
 
 def _activation(recipe: dict) -> str:

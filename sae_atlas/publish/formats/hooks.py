@@ -2,13 +2,14 @@
 
 import re
 
+from sae_atlas.own_arrays.files import SITE
 from sae_atlas.sites import MODULE_INPUT, SITES
 
 # TransformerLens' own `hook_mlp_in` is the stream before the norm, and its norms' hooks lack their weights: the site mlp_in
-# has no hook there, so it gets a name that TransformerLens refuses.
-NO_HOOK = "mlp_in"
-HOOKS = tuple(site for site in SITES if site != NO_HOOK)
-HOOK = re.compile(rf"blocks\.(\d+)\.(?:hook_({'|'.join(HOOKS)})|({NO_HOOK}))")
+# has no hook there, so it gets a name that TransformerLens refuses; so do activations that were saved elsewhere.
+NO_HOOK = ("mlp_in", SITE)
+HOOKS = tuple(site for site in SITES if site not in NO_HOOK)
+HOOK = re.compile(rf"blocks\.(\d+)\.(?:hook_({'|'.join(HOOKS)})|({'|'.join(NO_HOOK)}))")
 PARTS = {"mlp": "mlp_out", "attn": "attn_out", "attention": "attn_out", "self_attn": "attn_out"}
 # What all heads of a layer give, side by side: the input of attention's output projection, which these names have.
 HEADS = "blocks.{layer}.attn.hook_z"
@@ -33,7 +34,7 @@ def module_path(sites: dict | None, site: str, layer: int) -> str | None:
 
 def hook_name(site: str, layer: int) -> str:
     """TransformerLens' name: `blocks.3.hook_resid_post`; a module path stays one, as SAELens takes both."""
-    if site == NO_HOOK:
+    if site in NO_HOOK:
         return f"blocks.{layer}.{site}"
     return f"blocks.{layer}.hook_{site}" if site in SITES else site.replace("{layer}", str(layer))
 

@@ -8,6 +8,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, sha256
 from sae_atlas.io.log import logger
 from sae_atlas.io.provenance import current_record
+from sae_atlas.own_arrays.files import SITE
 from sae_atlas.publish.formats.hooks import is_same_site
 from sae_atlas.publish.formats.load import read
 from sae_atlas.saes.checkpoint import save
@@ -117,7 +118,7 @@ def _check(path: Path, config: dict, recipe: dict, trained_on: dict, names: set[
         "number of latents": (config["d_sae"], recipe.get("d_sae", config["d_sae"])),
         "expansion": (config["d_sae"] / config["d_in"], recipe["expansion"]),
         "layer": (activations["layer"], trained_on["layer"]),
-        "input dimension": (config["d_in"], d_model if trained_on["site"] in SITES else None),
+        "input dimension": (config["d_in"], d_model if trained_on["site"] in (*SITES, SITE) else None),
         "output dimension": (config.get("d_out"), d_model if trained_on.get("target") in SITES else None),
     }
     for key, (theirs, ours) in said.items():

@@ -1,6 +1,7 @@
 """Metadata of an exported SAE: base model, hook, text, normalisation, under SAELens' names where it has them."""
 
 from sae_atlas.config.published import expansion
+from sae_atlas.own_arrays.files import SITE
 from sae_atlas.publish.cards.facts import Origin
 from sae_atlas.publish.formats.hooks import hook_name, module_path
 
@@ -25,9 +26,11 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
         "expansion": expansion(config["d_sae"], config["d_in"]),
         "training_tokens": config.get("tokens"),
         "normalize_activations": config.get("token_norm") or "none: centring and scaling are folded into the weights",
-        "prepend_bos": True,
+        "prepend_bos": None if site == SITE else True,
     }
-    if origin is not None:
+    if origin is not None and origin.of_rows:
+        values |= {"model_name": origin.base}
+    elif origin is not None:
         values |= {
             "model_name": origin.hub_id or origin.base,
             "model_class_name": "AutoModelForCausalLM",

@@ -100,6 +100,7 @@ function relist(layers, columns, tokens) {
   const descending = at.order ? at.order === "down" : Boolean(SORTS[sort].descending);
   const topics = [...new Set(layers.flatMap(([, each]) => each.topics))].sort();
   options(controls.topic, ["", ...topics], at.topic, (topic) => topic || "all");
+  controls.topic.parentElement.hidden = !topics.length && !at.topic;
   options(controls.sort, sortsOf(columns).filter((name) => name !== "match" || at.query.trim()), sort, (name) => SORTS[name].label);
   controls.sort.title = SORTS[sort].title ?? "";
   byId("order").hidden = sort === "match";
@@ -159,7 +160,7 @@ function overview(columns) {
   return [
     element("p", { class: "where" }, at.recipe),
     element("h1", {}, `Layer ${at.layer}`),
-    element("p", {}, `${number(alive)} of ${number(columns.latents)} latents are alive: they fire on at least one of ${number(columns.tokens_seen)} tokens.`),
+    element("p", {}, `${number(alive)} of ${number(columns.latents)} latents are alive: they fire on at least one of ${number(columns.tokens_seen)} ${unit(atlas)}.`),
     topics.length ? panel("Latents that tell a topic", element("ul", { class: "pills" }, ...topics)) : "",
     panel("Keys", element("dl", { class: "keys" }, ...KEYS.flatMap(([keys, what]) => [
       element("dt", {}, ...keys.map((each) => element("kbd", {}, each))),
@@ -249,6 +250,7 @@ load("atlas").then((loaded) => {
   byId("site").textContent = atlas.site;
   options(controls.recipe, atlas.recipes.map((each) => each.name), "");
   controls.recipe.parentElement.hidden = atlas.recipes.length < 2;
+  if (ofRows(atlas)) byId("query").placeholder = "text of a row, name or number";
   listen();
   show();
 }, (error) => main.replaceChildren(element("p", { class: "notice", role: "alert" }, error.message)));

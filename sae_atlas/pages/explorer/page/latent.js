@@ -18,17 +18,16 @@ function latentPage(where) {
     element("h1", {}, columns.name?.[latent] || titleOf(columns, latent, where.tokens)),
   ];
   if (!columns.alive[latent]) {
-    return [...head, element("p", {}, `Dead: silent on all ${number(columns.tokens_seen)} tokens looked at.`)];
+    return [...head, element("p", {}, `Dead: silent on all ${number(columns.tokens_seen)} ${unit(where.atlas)} looked at.`)];
   }
   return [
     ...head,
-    facts(columns, latent),
+    facts(columns, latent, where.atlas),
     element(
       "div",
       { class: "panels three" },
-      panel("Activations", histogram(own("histogram"), columns.edges)),
-      panel("Promotes", lens([...columns.promotes[latent], ...own("promoted")], own("promoted_logits"))),
-      panel("Suppresses", lens(own("suppressed"), own("suppressed_logits"))),
+      panel("Activations", histogram(own("histogram"), columns.edges, unit(where.atlas))),
+      ...(ofRows(where.atlas) ? [] : promoted(columns, latent, own)),
     ),
     ...contexts(where, inBlock),
     panel("How it formed", evolution(where, own("matches"), own("formed"), inBlock)),
@@ -36,23 +35,32 @@ function latentPage(where) {
   ];
 }
 
+// Of saved activations the rows of their arrays stand where a text has tokens, and no direction leads to logits.
+const unit = (atlas) => atlas.unit ?? "tokens";
+const ofRows = (atlas) => unit(atlas) === "rows";
+
+const promoted = (columns, latent, own) => [
+  panel("Promotes", lens([...columns.promotes[latent], ...own("promoted")], own("promoted_logits"))),
+  panel("Suppresses", lens(own("suppressed"), own("suppressed_logits"))),
+];
+
 const panel = (title, ...content) => element("section", {}, element("h2", {}, title), ...content);
 
-function facts(columns, latent) {
+function facts(columns, latent, atlas) {
   const of = (name) => columns[name]?.[latent] ?? null;
   const topic = topicOf(columns, latent);
   const rows = [
-    ["fires on", `${number(100 * of("density"))}% of tokens`, `of ${number(columns.tokens_seen)} looked at`],
+    ["fires on", `${number(100 * of("density"))}% of ${unit(atlas)}`, `of ${number(columns.tokens_seen)} looked at`],
     ["importance", number(of("importance")), "mean square of what it writes"],
     ["highest", number(of("highest")), "activation"],
   ];
   if (columns.selectivity) {
     const chance = `AUROC ${number(of("selectivity"))}, by chance up to ${number(of("chance"))}`;
     rows.push(["topic", topic ?? "–", topic && chance]);
-    rows.push(["tokens", `${number(of("entropy"))} bits`, "entropy of the tokens at its peaks"]);
-    rows.push(["position bias", number(of("position_bias")), "-1 early, 1 late in a context"]);
-  } else rows.push(["topic", "not scored", null]);
-  if (columns.name) {
+  } else if (!ofRows(atlas)) rows.push(["topic", "not scored", null]);
+  if (columns.entropy) rows.push(["tokens", `${number(of("entropy"))} bits`, "entropy of the tokens at its peaks"]);
+  if (columns.position_bias) rows.push(["position bias", number(of("position_bias")), "-1 early, 1 late in a context"]);
+  if (of("name")) {
     rows.push(["name", `confidence ${number(of("confidence"))}`, of("source") && `by ${of("source")}`]);
     rows.push(["detection", number(of("detection")), "balanced accuracy of the name"]);
   } else rows.push(["name", "not named", null]);
@@ -65,7 +73,7 @@ function facts(columns, latent) {
   );
 }
 
-function histogram(counts, edges) {
+function histogram(counts, edges, what) {
   const svg = (name, attributes, ...children) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -76,7 +84,7 @@ function histogram(counts, edges) {
   const bars = counts.map((count, bin) => {
     const height = count ? Math.max(1, (60 * count) / highest) : 0;
     const bar = svg("rect", { x: bin * 10 + 1, y: 62 - height, width: 8, height });
-    bar.append(svg("title", {}, `${number(edges[bin])} to ${number(edges[bin + 1])}: ${number(count)} tokens`));
+    bar.append(svg("title", {}, `${number(edges[bin])} to ${number(edges[bin + 1])}: ${number(count)} ${what}`));
     return bar;
   });
   const width = counts.length * 10;
@@ -84,7 +92,7 @@ function histogram(counts, edges) {
     svg("text", { x: bin * 10, y: 76, "text-anchor": ["start", "middle", "end"][place] }, number(edges[Math.round(bin)])),
   );
   const total = counts.reduce((sum, count) => sum + count, 0);
-  const label = `${number(total)} ${total === 1 ? "token" : "tokens"} by activation, log scale`;
+  const label = `${number(total)} ${total === 1 ? what.slice(0, -1) : what} by activation, log scale`;
   const drawing = svg("svg", { viewBox: `0 0 ${width} 80`, role: "img", "aria-label": label, class: "histogram" });
   drawing.append(svg("line", { x1: 0, x2: width, y1: 62.5, y2: 62.5 }), ...bars, ...ticks);
   return element("figure", {}, drawing, element("figcaption", {}, label));
@@ -118,7 +126,7 @@ function contexts(where, inBlock) {
 const firstContext = (block, inBlock) => block.counts.slice(0, inBlock).flat().reduce((sum, count) => sum + count, 0);
 
 function context(where, at) {
-  const { block, columns } = where;
+  const { block, columns, atlas } = where;
   const whole = element("button", { type: "button", "aria-expanded": "false", title: "show the whole context" }, "⋯");
   const words = element("p", { class: "words" }, ...shaded(where, at, false));
   whole.addEventListener("click", () => {
@@ -127,7 +135,8 @@ function context(where, at) {
     words.replaceChildren(...shaded(where, at, open));
   });
   const topic = block.context_topic[at] < 0 ? "" : columns.topics[block.context_topic[at]];
-  const about = element("p", { class: "about" }, element("b", {}, number(block.activation[at])), topic, whole);
+  const more = block.length[at] < atlas.context ? whole : null;
+  const about = element("p", { class: "about" }, element("b", {}, number(block.activation[at])), topic, more);
   return element("li", {}, about, words);
 }
 

@@ -44,7 +44,7 @@ function row({ layer, latent, columns }) {
 function titleOf(columns, latent, tokens) {
   if (!columns.alive[latent]) return "dead";
   if (columns.name?.[latent]) return columns.name[latent];
-  return columns.peaks[latent].map((token) => visible(tokens[token].trim())).join(" · ") || "–";
+  return columns.peaks[latent].map((token) => shortened(visible(tokens[token].trim()))).join(" · ") || "–";
 }
 
 const placeOf = (layer, latent) => list.results.findIndex((each) => each.layer === layer && each.latent === latent);
@@ -60,5 +60,6 @@ function mark(layer, latent) {
   link.scrollIntoView({ block: "nearest" });
 }
 
+const shortened = (text) => (text.length > 60 ? `${text.slice(0, 59)}…` : text); // texts of rows may be long
 const visible = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "⇥");
 const chip = (text) => element("span", { class: "chip" }, visible(text) || "∅");

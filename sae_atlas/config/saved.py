@@ -1,0 +1,48 @@
+"""Saved activations in place of a base model (source `activations`): what has no effect then, and what cannot be."""
+
+from sae_atlas.config.activations import Activations
+from sae_atlas.config.base_model import Model
+from sae_atlas.config.features import Features
+from sae_atlas.config.measurement import Evaluation
+from sae_atlas.config.texts import Corpus
+
+# Keys that say how a model is read, by their section.
+OF_MODELS = {
+    "base_model": ("dtype", "device_map"),
+    "activations": ("site", "contexts_per_batch"),
+    "evaluation": ("patched_tokens", "contexts_per_batch"),
+}
+
+
+def source_problems(base_model: Model, corpus: Corpus):
+    if base_model.source == "activations" and corpus.source != "rows":
+        yield (
+            f"corpus.source: {corpus.source!r} is text, which no model reads where base_model.source is `activations`; write "
+            "`rows`"
+        )
+    if corpus.source == "rows" and base_model.source != "activations":
+        yield (
+            f"corpus.source: `rows` are those of saved activations; write base_model.source `activations` and their path, or "
+            f"the text that {base_model.name} reads"
+        )
+
+
+def key_problems(base_model: Model, activations: Activations, evaluation: Evaluation):
+    if base_model.source != "activations":
+        return
+    sections = {"base_model": base_model, "activations": activations, "evaluation": evaluation}
+    for name, keys in OF_MODELS.items():
+        for key in sorted({*keys} & sections[name].model_fields_set):
+            yield f"{name}.{key}: does nothing with saved activations, which no model is read for; remove it"
+    if activations.target is not None:
+        yield "activations.target: transcoders need a model that gives both sites; saved activations are one; remove it"
+
+
+def features_problems(base_model: Model, features: Features):
+    if base_model.source == "activations" and features.names.endpoint:
+        yield "features.names.endpoint: names what language models read; rows are named by their text alone; remove it"
+
+
+def as_written(name: str, section: dict) -> dict:
+    """A complete section of saved activations as a config can state it: without the keys that do nothing there."""
+    return {key: value for key, value in section.items() if key not in OF_MODELS.get(name, ())}
