@@ -5,13 +5,7 @@ from sae_atlas.config.base_model import Model
 from sae_atlas.config.features import Features
 from sae_atlas.config.measurement import Evaluation
 from sae_atlas.config.texts import Corpus
-
-# Keys that say how a model is read, by their section.
-OF_MODELS = {
-    "base_model": ("dtype", "device_map"),
-    "activations": ("site", "contexts_per_batch"),
-    "evaluation": ("patched_tokens", "contexts_per_batch"),
-}
+from sae_atlas.config.without_model import OF_MODELS
 
 
 def source_problems(base_model: Model, corpus: Corpus):
@@ -41,8 +35,3 @@ def key_problems(base_model: Model, activations: Activations, evaluation: Evalua
 def features_problems(base_model: Model, features: Features):
     if base_model.source == "activations" and features.names.endpoint:
         yield "features.names.endpoint: names what language models read; rows are named by their text alone; remove it"
-
-
-def as_written(name: str, section: dict) -> dict:
-    """A complete section of saved activations as a config can state it: without the keys that do nothing there."""
-    return {key: value for key, value in section.items() if key not in OF_MODELS.get(name, ())}

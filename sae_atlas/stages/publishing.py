@@ -1,6 +1,6 @@
 """What is published depends on the measurement and on the names of base model and text."""
 
-from sae_atlas.config import saved
+from sae_atlas.config import without_model
 from sae_atlas.config.published import as_written
 from sae_atlas.stages.declare import stage
 from sae_atlas.stages.evaluation import evaluations
@@ -103,5 +103,5 @@ def what_makes(atlas, recipes: list[str]) -> dict:
         **{key: atlas.config[key] for key in ("evaluation", "floors") if key in atlas.config},
     }
     if atlas.of_rows:
-        return {name: saved.as_written(name, section) for name, section in written.items()}
+        return {name: without_model.as_written(name, section) for name, section in written.items()}
     return written
