@@ -19,6 +19,7 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     activations.problems,
     base_model.chat_problems,
     recipes.width_problems,
+    recipes.finetune_problems,
     recipes.transcoder_problems,
     start_from.problems,
     measurement.evaluation_problems,

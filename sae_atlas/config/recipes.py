@@ -80,6 +80,17 @@ class JumpReLU(Section):
     threshold: Real = key("where every threshold starts, in the same unit", 1e-3, gt=0)
 
 
+class FineTune(Section):
+    """The last tokens of the run are read by the base model, and the SAE minimises what it loses there, too (arXiv 2503.17272)."""
+
+    loss: Literal["kl"] = key(
+        "what is minimised beside the recipe's own loss: `kl`, KL(clean || patched) of the model's predictions, with a weight that "
+        "makes it as large as the squared error in every step",
+        "kl",
+    )
+    tokens: Whole = key("the last of `training.tokens`; fewer than the last window has", ge=1)
+
+
 class Recipe(Section):
     """One SAE training configuration. Defaults are those of the SAEBench suite."""
 
@@ -122,6 +133,7 @@ class Recipe(Section):
     )
 
     start_from: StartFrom = key(otherwise="random directions")
+    finetune: FineTune = key(otherwise="all tokens minimise the recipe's loss alone")
     sweep: Values = key(
         "a list of values for some keys (`k`, `seed`, `l1.coefficient`): a recipe of its own for every combination, named "
         "after them (`NAME-k16-seed0`)",
@@ -212,6 +224,23 @@ def published_problems(recipe: Published, where: str):
         yield f"{where}: {file!r} leads out of the release; name a file inside it, and its folder as `path`"
     elif len(names) == 1:
         yield f"{where}: {file!r} names the same SAE for every layer; write {{layer}} in it"
+
+
+def finetune_problems(training: Section, base_model: Model, corpus: Section, recipes: dict):
+    """Lines for recipes whose fine-tuning does not fit the last window, or whose model predicts no next token."""
+    last = training.tokens - max([0, *training.snapshots])
+    for name, recipe in recipes.items():
+        if getattr(recipe, "finetune", None) is None:
+            continue
+        where, tokens = f"recipes.{name}.finetune", recipe.finetune.tokens
+        least = max(recipe.batch, corpus.context)
+        if not least <= tokens <= last - recipe.batch:
+            yield (
+                f"{where}.tokens: {tokens} does not fit; the last window has {last} tokens, of which a batch ({recipe.batch}) must "
+                f"be left to the training before and {least} are the fewest: write a number between, or change training.snapshots"
+            )
+        if base_model.source == "restoration":
+            yield f"{where}: {base_model.name} predicts the tokens that it reads, not the next; remove it"
 
 
 def width_problems(recipes: dict, base_model: Model, activations: Activations):

@@ -1,5 +1,6 @@
 """Inputs of a step beside the batch (weights, control), and what it measures on the batch beside the gradients."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,9 @@ class Control:
 
     penalty: float = 0.0  # weight of the sparsity term: lambda, or the coefficient of the L0 penalty
     target: Tensor | None = None  # [batch, d_out], scaled: what a transcoder predicts; None: an SAE rebuilds its input
+    # A further loss of the reconstruction, by its gradient: from x_hat - x (of a transcoder y_hat - y) to d loss / d x_hat, both
+    # [batch, d_out] and scaled. Called once a step, and not seen by AuxK; None: the squared error is all.
+    pull: Callable[[Tensor], Tensor] | None = None
     dead: Tensor | None = None  # [d_sae] bool: latents AuxK may use; None: none are dead
     smallest: float = 0.0  # smoothed smallest active latent, near which BatchTopK looks for its threshold
     density: float = 0.5  # fraction of active latents in the last step known, by which the sparse step is chosen
@@ -28,6 +32,11 @@ class Control:
 def encoder_input(weights: Weights, x: Tensor, control: Control) -> Tensor:
     """What the encoder multiplies, [rows, d_in]."""
     return x - weights["b_dec"] if control.target is None else x
+
+
+def decoder_error(x: Tensor, x_hat: Tensor, control: Control) -> Tensor:
+    """x - x_hat [batch, d_in], of a transcoder y - y_hat [batch, d_out]."""
+    return (x if control.target is None else control.target) - x_hat
 
 
 def decoder_target(weights: Weights, x: Tensor, target: Tensor) -> Tensor:
