@@ -42,12 +42,11 @@ rule all:
         needs([*EXPLORER, *FEATURES]),
         # Resume points are temporary; asked for here, the last ones stay, so that a longer run can append.
         needs(
-            expand(
-                "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.resume.pt",
-                recipe=atlas.trained,
-                layer=atlas.layers,
-                snapshot=atlas.last,
-            )
+            f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.resume.pt"
+            for recipe in atlas.trained
+            for snapshot in [atlas.kept_resume_point(recipe)]
+            for layer in atlas.layers
+            if snapshot is not None
         ),
         page=needs("results/index.html"),
     message:

@@ -81,11 +81,11 @@ class JumpReLU(Section):
 
 
 class FineTune(Section):
-    """The last tokens of the run are read by the base model, and the SAE minimises what it loses there, too (arXiv 2503.17272)."""
+    """The last tokens minimise what the base model loses, too, when it reads the reconstruction (arXiv 2503.17272)."""
 
     loss: Literal["kl"] = key(
-        "what is minimised beside the recipe's own loss: `kl`, KL(clean || patched) of the model's predictions, with a weight that "
-        "makes it as large as the squared error in every step",
+        "what is minimised beside the recipe's own loss: `kl`, KL(clean || patched) of the model's predictions, weighted in "
+        "every step to be as large as the squared error",
         "kl",
     )
     tokens: Whole = key("the last of `training.tokens`; fewer than the last window has", ge=1)
@@ -236,8 +236,8 @@ def finetune_problems(training: Section, base_model: Model, corpus: Section, rec
         least = max(recipe.batch, corpus.context)
         if not least <= tokens <= last - recipe.batch:
             yield (
-                f"{where}.tokens: {tokens} does not fit; the last window has {last} tokens, of which a batch ({recipe.batch}) must "
-                f"be left to the training before and {least} are the fewest: write a number between, or change training.snapshots"
+                f"{where}.tokens: {tokens} does not fit into the last window of {last}; write at least {least} (a batch or a "
+                f"context) and leave a batch ({recipe.batch}) to the training before, or change training.snapshots"
             )
         if base_model.source == "restoration":
             yield f"{where}: {base_model.name} predicts the tokens that it reads, not the next; remove it"

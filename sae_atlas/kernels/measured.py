@@ -15,9 +15,6 @@ class Control:
 
     penalty: float = 0.0  # weight of the sparsity term: lambda, or the coefficient of the L0 penalty
     target: Tensor | None = None  # [batch, d_out], scaled: what a transcoder predicts; None: an SAE rebuilds its input
-    # A further loss of the reconstruction, by its gradient: from x_hat - x (of a transcoder y_hat - y) to d loss / d x_hat, both
-    # [batch, d_out] and scaled. Called once a step, and not seen by AuxK; None: the squared error is all.
-    pull: Callable[[Tensor], Tensor] | None = None
     dead: Tensor | None = None  # [d_sae] bool: latents AuxK may use; None: none are dead
     smallest: float = 0.0  # smoothed smallest active latent, near which BatchTopK looks for its threshold
     density: float = 0.5  # fraction of active latents in the last step known, by which the sparse step is chosen
@@ -27,6 +24,9 @@ class Control:
     entry_capacity: float | None = None
     dead_capacity: int = 0
     products: str = "bfloat16"  # GPU: arithmetic of matrix products and of what is gathered; or float32
+    # A further loss of the reconstruction, by its gradient: from x_hat - x (of a transcoder y_hat - y) to d loss / d x_hat,
+    # both [batch, d_out] and scaled. Called once a step, and not seen by AuxK; None: the squared error is all.
+    pull: Callable[[Tensor], Tensor] | None = None
 
 
 def encoder_input(weights: Weights, x: Tensor, control: Control) -> Tensor:

@@ -2,8 +2,8 @@
 
 Karvonen, "Revisiting end-to-end sparse autoencoder training: a short finetune is all you need" (arXiv 2503.17272). The loss of
 a step is that of the recipe + w KL: KL(clean || patched), mean over the predictions at tokens that are rebuilt; w = squared
-error / KL of the step, a constant in its gradient, so that both terms are of one size whatever layer and model. Masked positions
-and outliers keep their own activations and have no loss.
+error / KL of the step, a constant in its gradient, so that both terms are of one size whatever layer and model. Masked
+positions and outliers keep their own activations and have no loss.
 """
 
 import time
@@ -70,6 +70,10 @@ def finetune(
     sites = {"site": site, "target": target} if target else {"site": site}
     for each in sites.values():
         check_site(model, each, [layer], origin)
+    if getattr(model.config, "predicts", "next") == "itself":
+        raise AtlasError(
+            f"recipe.finetune: {type(model).__name__} predicts the tokens that it reads, not the next; remove it"
+        )
     state = load_state(previous, chosen).to(model.device)
     text = open_corpus(corpus)
     contexts = max(1, round(chosen.batch / text.context))
@@ -203,10 +207,10 @@ class _Passes:
         inside [contexts, context]: the tokens that are rebuilt; error: x_hat - x at them. A sum, for the gradient of a mean may
         be too small for float16.
         """
-        rebuilt = (part.y[inside].float() + error).requires_grad_()
+        rebuilt = (part.y[inside].to(error.dtype) + error).requires_grad_()
         with torch.no_grad():
             clean = predictions(self.model, part.final, part.tokens)
-        replaced = part.y.float().index_put((inside,), rebuilt).to(self.model.dtype)
+        replaced = part.y.index_put((inside,), rebuilt.to(part.y.dtype))
         with replace_site(self.model, self.patched, self.layer, part.stream, replaced):
             logits = forward_pass(self.model, part.tokens).logits
         divergence = losses(logits, part.tokens, clean)[1][inside[:, :-1]].sum()

@@ -152,10 +152,8 @@ class Window:
         penalty = state.penalty * warmed_up(state.steps, recipe.sparsity_warmup)
         dead = state.since_fired >= recipe.dead_after
         density, capacity = (self.known, self.entry_capacity) if ahead else (state.density, None)
-        control = Control(
-            penalty, target, self.source.pull(state), dead, state.smallest, density, capacity, self.dead_capacity,
-            self.products,
-        )  # fmt: skip
+        about = (penalty, target, dead, state.smallest, density, capacity, self.dead_capacity, self.products)
+        control = Control(*about, pull=self.source.pull(state))
         self.dense += control.pull is None and density > self.dense_above
         grads, measured = self.backend.gradients(self.architecture, state.weights, x, recipe, control)
         measured = measured.on_device() if ahead else measured.plain()

@@ -80,6 +80,11 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def but_final(recipes, tuned):
+    """The recipes as a pattern that does not fit the files of the final snapshots of `tuned`."""
+    return f"(?!{one_of(tuned)}/[^/]*_{atlas.last}[.])(?:{one_of(recipes)})"
+
+
 def in_any_layer(recipe):
     """Names of a recipe's SAEs as a pattern. All names would make one as long as the atlas, which every file is held against."""
     return re.escape(atlas.sae_name(recipe, "{layer}")).replace(re.escape("{layer}"), r"\d+")
@@ -88,7 +93,7 @@ def in_any_layer(recipe):
 wildcard_constraints:
     recipe=one_of(atlas.recipes),
     layer=r"\d\d+",
-    snapshot="|".join(atlas.snapshots),
+    snapshot="|".join(atlas.tokens_at),
     group="|".join(atlas.groups),
     part=one_of(atlas.text_groups),
     sae="|".join(map(in_any_layer, atlas.recipes)),
@@ -162,6 +167,11 @@ def previous_resume_point(wildcards):
     if previous is None:
         return []
     return f"results/checkpoints/{wildcards.recipe}/sae_layer{wildcards.layer}_{previous}.resume.pt"
+
+
+def store_of_window(wildcards):
+    """The store of the window that a job trains on."""
+    return f"results/stores/layer{wildcards.layer}/{atlas.store_of(wildcards.snapshot)}.zarr"
 
 
 def start_checkpoint(wildcards):
