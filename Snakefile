@@ -41,13 +41,7 @@ rule all:
         needs(expand("models/releases/{release}/README.md", release=RELEASES)),
         needs([*EXPLORER, *FEATURES]),
         # Resume points are temporary; asked for here, the last ones stay, so that a longer run can append.
-        needs(
-            f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.resume.pt"
-            for recipe in atlas.trained
-            for snapshot in [atlas.kept_resume_point(recipe)]
-            for layer in atlas.layers
-            if snapshot is not None
-        ),
+        needs(RESUME_POINTS),
         page=needs("results/index.html"),
     message:
         "all: the whole atlas, see {input.page}"

@@ -110,7 +110,10 @@ def test_the_step_is_that_of_squared_error_and_weighted_kl(architecture, backend
     leaves = {name: weight.clone().requires_grad_() for name, weight in state.weights.items()}
     loss = module.loss(leaves, x, recipe, alone)
     kl = kl_of(found, tokens, loss.rebuilt / scale + mean)
-    weight = (loss.reconstruction / kl).detach()
+    of_error, of_kl = (
+        torch.autograd.grad(each, loss.rebuilt, retain_graph=True)[0] for each in (loss.reconstruction, kl)
+    )
+    weight = of_error.norm() / of_kl.norm()
     assert (found.kl.item(), found.weight.item()) == pytest.approx((kl.item(), weight.item()), rel=1e-5)
     plain = torch.autograd.grad(loss.total, [*leaves.values()], retain_graph=True)
     both = torch.autograd.grad(loss.total + weight * kl, [*leaves.values()])
@@ -185,8 +188,7 @@ def test_it_lowers_the_held_out_kl_at_equal_tokens(atlas):
 def test_curve_record_and_card_say_it(atlas):
     curve = pd.read_parquet(atlas / "results/curves/tuned/layer01_8k.parquet")
     assert (curve.kl > 0).all() and curve.tokens.iloc[-1] == 8000 and curve.tokens.iloc[0] > 6000
-    weighted = curve.kl_weight * curve.kl / curve.reconstruction
-    assert weighted.between(0.9, 1.1).all()  # of means over steps
+    assert (curve.kl_weight > 0).all()
     record = read_json(atlas / FINAL.replace(".pt", ".json"))["record"]
     assert record["stage"] == "finetune_sae" and record["settings"]["recipe"]["finetune"] == {
         "loss": "kl",
@@ -235,9 +237,7 @@ def test_identities_are_those_of_the_recipe_without_it_up_to_the_last_window():
 def resumed(tmp_path_factory):
     """An atlas up to the fine-tuning, with the resume file that it begins at."""
     folder = tmp_path_factory.mktemp("resumed")
-    snakemake(
-        folder, CONFIG, "--notemp", "results/checkpoints/tuned/sae_layer01_6k.resume.pt", "results/corpus", warm=True
-    )
+    snakemake(folder, CONFIG, "--notemp", "results/checkpoints/tuned/sae_layer01_6k.resume.pt", warm=True)
     return folder
 
 

@@ -85,7 +85,7 @@ class FineTune(Section):
 
     loss: Literal["kl"] = key(
         "what is minimised beside the recipe's own loss: `kl`, KL(clean || patched) of the model's predictions, weighted in "
-        "every step to be as large as the squared error",
+        "every step so that it pulls at the reconstruction as strongly as the squared error",
         "kl",
     )
     tokens: Whole = key("the last of `training.tokens`; fewer than the last window has", ge=1)

@@ -65,6 +65,12 @@ EXPLORER = ["results/explorer/index.html"] if atlas.feature_layers else []
 DEVICE = atlas.config["device"]  # of jobs that can use a GPU: a resource, for it is no reason to run anything again
 MODEL_DEVICE = atlas.config["model_device"]  # of those that run the base model
 GPUS = gpus_for(DEVICE)
+RESUME_POINTS = [
+    f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.resume.pt"
+    for recipe in atlas.trained
+    for layer in atlas.layers
+    if (snapshot := atlas.kept_resume_point(recipe)) is not None
+]
 RELEASES = {atlas.release_name(recipe): recipe for recipe in atlas.trained}
 SAES = {
     atlas.sae_name(recipe, layer): {"recipe": recipe, "layer": layer}

@@ -59,7 +59,7 @@ def _finetuning(finetune: dict, stats: dict) -> str:
     kl = f"{number(stats['kl'])} nats per prediction at the end, on the training stream"
     return (
         f"the last {number(finetune['tokens'])} tokens minimised KL(clean || patched) of the base model's predictions as well, "
-        f"weighted to be as large as the squared error ({kl}; arXiv 2503.17272)"
+        f"weighted to pull at the reconstruction as strongly as the squared error ({kl}; arXiv 2503.17272)"
     )
 
 
