@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import yaml
 import zarr
-from golden import ATLAS, TRANSCODERS, published
+from golden import ATLAS, TRANSCODERS, published, sisters
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 from test_lifecycle_workflow import merged
@@ -263,7 +263,7 @@ def test_names_of_every_rule_and_settings_of_its_stage_are_its_functions(tmp_pat
             (folder := tmp_path / "published" / f"small-neox_resid{layer}_exp4_2k_topk").mkdir(parents=True)
             for name in FILES:
                 (folder / name).write_bytes(b"")
-        recipes = ATLAS["recipes"] | published(tmp_path / "published")
+        recipes = ATLAS["recipes"] | published(tmp_path / "published") | sisters(tmp_path / "published")
         config = ATLAS | {"base_model": LIFE, "recipes": recipes}
         planned = jobs_of("Snakefile", config, "all", "contexts_json", "neuronpedia")
         rules = set(STAGES) - OF_TRANSCODERS | {"contexts_as_json", "contexts_for_neuronpedia"}
