@@ -121,8 +121,8 @@ format: .venv/ready
 
 # A training step beside other libraries' (minutes): benchmarks/RESULTS.md; what its int8 product misses: SCREENING.md
 # (5 minutes); what the precision of stores costs: STORES.md, and of passes: PRECISION.md (10 minutes each);
-# whether one learning rate suits all layers: RATES.md (20 minutes); how good the SAEs are: QUALITY.md (some eight hours; stopped,
-# it goes on with the rows that are missing).
+# whether one learning rate suits all layers: RATES.md (20 minutes); what fine-tuning on the KL gains: FINETUNE.md (a quarter of
+# an hour); how good the SAEs are: QUALITY.md (some eight hours; stopped, it goes on with the rows that are missing).
 # TOY=--toy does it all in a minute, at toy size.
 bench: .bench-venv/ready
 	.bench-venv/bin/python -m benchmarks.steps $(TOY)
@@ -130,6 +130,7 @@ bench: .bench-venv/ready
 	.bench-venv/bin/python -m benchmarks.stores $(TOY)
 	.bench-venv/bin/python -m benchmarks.precision $(TOY)
 	.bench-venv/bin/python -m benchmarks.rates $(TOY)
+	.bench-venv/bin/python -m benchmarks.finetune $(TOY)
 	.bench-venv/bin/python -m benchmarks.quality $(TOY)
 
 # The plan of ten times the atlas, every stage at 16 times the tokens, a wide model: LOAD.md (half an hour, 21 GB of memory).

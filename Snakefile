@@ -41,14 +41,7 @@ rule all:
         needs(expand("models/releases/{release}/README.md", release=RELEASES)),
         needs([*EXPLORER, *FEATURES]),
         # Resume points are temporary; asked for here, the last ones stay, so that a longer run can append.
-        needs(
-            expand(
-                "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.resume.pt",
-                recipe=atlas.trained,
-                layer=atlas.layers,
-                snapshot=atlas.last,
-            )
-        ),
+        needs(RESUME_POINTS),
         page=needs("results/index.html"),
     message:
         "all: the whole atlas, see {input.page}"

@@ -1,7 +1,5 @@
 """sae_atlas: the training loop's own step, bookkeeping and curve included, on the device of the weights."""
 
-from types import SimpleNamespace
-
 import torch
 
 from benchmarks.workloads import LEARNING_RATE, PENALTY, Work
@@ -9,10 +7,9 @@ from sae_atlas.config.read import complete_recipe
 from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.kernels.threads import use_threads
 from sae_atlas.saes import architecture
-from sae_atlas.training.curve import Curve
 from sae_atlas.training.recipe import Recipe
 from sae_atlas.training.state import State
-from sae_atlas.training.train import _Window
+from sae_atlas.training.window import Source, Window
 
 
 class Atlas:
@@ -46,11 +43,10 @@ class Atlas:
             target_mean=zeros if work.pairs else None,
             target_scale=1.0 if work.pairs else None,
         )
-        rows = 1000 * work.batch
-        reader = SimpleNamespace(rows=rows, d_in=work.d_in, path="benchmark")
-        self.window = _Window(
-            self.recipe, reader, self.state, Curve(every=1000), 0, rows, None, threads, None, "bfloat16"
-        )
+        source, rows = Source(), 1000 * work.batch
+        source.steps, source.kind, source.path = 1000, "benchmark", "benchmark"
+        self.window = Window(self.recipe, source, self.state, 0, rows, None, threads, None, "bfloat16")
+        self.window.curve.every = source.steps
 
     def gradients(self, x) -> Weights:
         use_threads(self.threads)

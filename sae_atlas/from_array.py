@@ -30,6 +30,8 @@ def train_sae(activations: np.ndarray, folder: str | Path, device: str = "auto",
     start = values.get("start_from", {})
     if set(start) - {"path"}:
         raise AtlasError("start_from: an array has no other recipes, layers or snapshots; give the path of an SAE")
+    if "finetune" in values:
+        raise AtlasError("finetune: an array has no model that reads the reconstruction; remove it")
     if np.ndim(activations) != 2:
         raise AtlasError(f"activations: an array of shape {list(np.shape(activations))}; give one of [tokens, d_in]")
     folder.mkdir(parents=True, exist_ok=True)

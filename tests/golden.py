@@ -70,7 +70,7 @@ def run(folder: Path) -> None:
     others |= published(atlas / "models" / "sae") | sisters(atlas / "models" / "sae")
     snakemake(atlas, ATLAS)
     checkpoints = [f"results/checkpoints/{name}/sae_layer01_1k.pt" for name in OTHERS]
-    checkpoints += [f"results/checkpoints/{name}/sae_layer01_2k.pt" for name in ("published", "started")]
+    checkpoints += [f"results/checkpoints/{name}/sae_layer01_2k.pt" for name in ("published", "started", "tuned")]
     seeds = "results/figures/topk/10_seed_consistency.svg"
     snakemake(atlas, ATLAS | {"recipes": ATLAS["recipes"] | others}, *checkpoints, seeds)
     snakemake(life, ATLAS | {"base_model": LIFE}, f"models/pretrained/{LIFE['name']}/export_meta.json")
@@ -86,10 +86,11 @@ def published(folder: Path) -> dict:
 
 
 def sisters(folder: Path) -> dict:
-    """Another seed of the atlas's recipe, and one that begins at its SAEs."""
+    """Another seed of the atlas's recipe, one that begins at its SAEs, and one that is fine-tuned."""
     topk = TOPK | {"architecture": "topk"}
     start = str(folder / "small-neox_resid{layer}_exp4_2k_topk")
-    return {"topk-seed1": topk | {"seed": 1}, "started": topk | {"start_from": {"path": start}}}
+    tuned = TOPK | {"architecture": "batch_topk", "finetune": {"tokens": 512}}
+    return {"topk-seed1": topk | {"seed": 1}, "started": topk | {"start_from": {"path": start}}, "tuned": tuned}
 
 
 def snakemake(folder: Path, config: dict, *targets: str) -> None:
@@ -120,6 +121,10 @@ OUTPUTS = {
     | {f"curve {name}": f"atlas/results/curves/{name}/layer01_?k.parquet" for name in ("topk", *OTHERS)}
     | {"transcoder": "transcoders/results/checkpoints/skip/sae_layer01_2k.pt"}
     | {"started": "atlas/results/checkpoints/started/sae_layer01_2k.pt"},
+    "finetune_sae": {
+        "": "atlas/results/checkpoints/tuned/sae_layer01_2k.pt",
+        "curve": "atlas/results/curves/tuned/layer01_2k.parquet",
+    },
     "import_start": {"": "atlas/results/starts/started/sae_layer01.pt"},
     "import_sae": {"": "atlas/results/checkpoints/published/sae_layer01_2k.pt"},
     "save_held_out": {"": "atlas/results/held_out*"},
@@ -201,10 +206,12 @@ def before(stage: str) -> frozenset[str]:
         config, recipe = TRANSCODERS, "skip"
     if stage == "import_sae":
         config["recipes"], recipe, read = published(ROOT), "published", {"model_card"}
-    if stage in ("import_start", "match_seeds", "plot_seed_consistency"):
+    if stage in ("import_start", "finetune_sae", "match_seeds", "plot_seed_consistency"):
         config["recipes"] = ATLAS["recipes"] | sisters(ROOT)
     if stage == "import_start":
         recipe, read = "started", {"model_card"}
+    if stage == "finetune_sae":
+        recipe = "tuned"
     atlas = Atlas(complete_config(config, "golden.py"))
     atlas.identity = lambda of, **_: read.add(of) or of  # of an input, asked for by the stage's function
     cell = {"recipe": recipe, "layer": 1, "snapshot": atlas.last}

@@ -234,8 +234,8 @@ EMBEDDED, READ_OUT = "model.embed_tokens.weight", "lm_head.weight"
     [
         (2, EMBEDDED, torch.nan, "layer 2: the model gives NaN or infinite activations; try"),
         (2, EMBEDDED, 1e25, "layer 2: activations of 1e[+]25, whose squares float32 does not hold"),
-        (0, READ_OUT, torch.nan, "the model gives losses on held-out text that are NaN or infinite; try"),
-        (0, READ_OUT, torch.inf, "the model gives losses on held-out text that are NaN or infinite; try"),
+        (0, READ_OUT, torch.nan, "the model gives losses that are NaN or infinite; try"),
+        (0, READ_OUT, torch.inf, "the model gives losses that are NaN or infinite; try"),
     ],
 )
 def test_a_model_that_gives_no_numbers_on_held_out_text_is_named(place, tmp_path, layer, weight, value, words):

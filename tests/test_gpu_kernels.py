@@ -25,7 +25,7 @@ from sae_atlas.kernels.measured import Control
 from sae_atlas.saes import architecture as module_of
 from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors
-from sae_atlas.training import train as training
+from sae_atlas.training import window
 from sae_atlas.training.interruption import EXIT_CODE
 from sae_atlas.training.recipe import Recipe
 from sae_atlas.training.state import initial_state
@@ -222,8 +222,8 @@ def test_every_kernel_compiles_for_a_card(tmp_path):
 @pytest.fixture
 def on_gpu_kernels(monkeypatch):
     """The training loop with the GPU's backend, one row of the curve, always the sparse path."""
-    monkeypatch.setattr(training, "backend_for", lambda *_: gpu)
-    monkeypatch.setattr(training, "MOST_ROWS", 1)
+    monkeypatch.setattr(window, "backend_for", lambda *_: gpu)
+    monkeypatch.setattr(window, "MOST_ROWS", 1)
     monkeypatch.setattr(gpu, "DENSE_ABOVE", 1.0)
 
 
@@ -244,9 +244,9 @@ def test_running_ahead_changes_nothing(architecture, store, tmp_path, on_gpu_ker
     """Also not where steps turn out to have had too little room and are done again."""
     ahead = trained(tmp_path / "ahead", store, architecture)
     again = []
-    monkeypatch.setattr(training, "ENTRY_CAPACITY", 0.01 if architecture == "relu" else 1.0)
+    monkeypatch.setattr(window, "ENTRY_CAPACITY", 0.01 if architecture == "relu" else 1.0)
     monkeypatch.setattr(gpu, "FEWEST", 0)
-    monkeypatch.setattr(training.logger, "info", lambda text, *_: again.append(text) if "again" in text else None)
+    monkeypatch.setattr(window.logger, "info", lambda text, *_: again.append(text) if "again" in text else None)
     short = trained(tmp_path / "short", store, architecture)
     assert again
     monkeypatch.setattr(gpu, "ASYNCHRONOUS", False)
@@ -257,7 +257,7 @@ def test_running_ahead_changes_nothing(architecture, store, tmp_path, on_gpu_ker
 
 def test_interrupted_between_two_looks_it_ends_with_the_same_state(store, tmp_path, on_gpu_kernels, monkeypatch):
     whole = trained(tmp_path / "whole", store, "topk")
-    original, steps = training._Window._step, [0]
+    original, steps = window.Window._step, [0]
 
     def told_to_stop(self, x, interruption):
         original(self, x, interruption)
@@ -265,7 +265,7 @@ def test_interrupted_between_two_looks_it_ends_with_the_same_state(store, tmp_pa
         if steps[0] == 2:
             interruption.told = 15
 
-    monkeypatch.setattr(training._Window, "_step", told_to_stop)
+    monkeypatch.setattr(window.Window, "_step", told_to_stop)
     with pytest.raises(SystemExit) as stopped:
         trained(tmp_path / "parts", store, "topk")
     assert stopped.value.code == EXIT_CODE
@@ -284,7 +284,7 @@ def test_it_trains_as_the_cpu_does(store, tmp_path, on_gpu_kernels, monkeypatch)
         states[place] = {batch: trained(tmp_path / f"{place}{batch}", store, "relu", batch) for batch in (32, 8)}
         curves[place] = parquet.read_table(tmp_path / f"{place}8" / "a.parquet").to_pylist()
         monkeypatch.undo()
-        monkeypatch.setattr(training, "MOST_ROWS", 1)
+        monkeypatch.setattr(window, "MOST_ROWS", 1)
     ours, true = states["gpu"], states["cpu"]
     for moment in ("first", "second"):  # after one step: the gradient, and its square
         for name, expected in true[32][moment].items():

@@ -1,5 +1,7 @@
 """The sparse and the dense step equal autograd of the architecture's loss, in float64, for every architecture."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,39 @@ def test_equals_autograd(architecture, density, dead):
             continue  # the sparse step tells the smallest open gate, which nothing uses
         assert getattr(measured, value) == pytest.approx(getattr(told, value), rel=1e-12)
     assert torch.equal(measured.fired, told.fired)
+
+
+def pull_to(x, matrix):
+    """The gradient, as Control.pull, of a loss of the reconstruction that is no squared error; and that loss."""
+
+    def loss(x_hat):
+        return 3 * (x_hat @ matrix).tanh().square().sum() / len(x)
+
+    def pull(error):
+        x_hat = (x + error).requires_grad_()
+        return torch.autograd.grad(loss(x_hat), x_hat)[0]
+
+    return pull, loss
+
+
+@pytest.mark.parametrize("backend", [cpu, reference])
+@pytest.mark.parametrize(("architecture", "density"), PATHS)
+def test_the_gradient_of_a_further_loss_reaches_the_whole_reconstruction_alone(architecture, density, backend):
+    """Not the shorter prefixes of Matryoshka, not what Gated's gate rebuilds, not AuxK; and nothing else is measured."""
+    recipe, weights, x, _ = problem(architecture)
+    pull, further = pull_to(x, torch.randn(D_IN, D_IN, generator=torch.Generator().manual_seed(4)).double())
+    alone = Control(penalty=0.1, dead=torch.arange(4 * D_IN) < 30, smallest=0.1, density=density)
+    use_threads(1)
+    module, control = module_of(recipe.architecture), replace(alone, pull=pull)
+    found, measured = backend.gradients(module, weights, x, recipe, control)
+    leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
+    loss = module.loss(leaves, x, recipe, alone)
+    total = loss.total + further(loss.rebuilt)
+    expected = dict(zip(leaves, torch.autograd.grad(total, [*leaves.values()]), strict=True))
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-12, atol=1e-14)
+    assert measured.plain().loss == pytest.approx(loss.total.item(), rel=1e-12)
+    assert further(loss.rebuilt).item() > 0.1
 
 
 @pytest.mark.parametrize(("architecture", "density"), PATHS)

@@ -226,7 +226,9 @@ def test_nothing_is_recorded_after_the_jobs_end(tmp_path, runs, error):
 # --- every rule --------------------------------------------------------------------------------------------------------
 
 OF_TRANSCODERS = {"replace_layers", "plot_replaced_layers"}
-FROM_SCRIPTS = {"name_latents": {"cache": "", "price": None, "key_variable": None}, "train_sae": {"watch": None}}
+FROM_SCRIPTS = {"name_latents": {"cache": "", "price": None, "key_variable": None}} | {
+    name: {"watch": None} for name in ("train_sae", "finetune_sae")
+}
 
 
 @contextmanager

@@ -54,6 +54,17 @@ def test_every_layer_is_trained_at_every_rate(tmp_path):
 
 
 @pytest.mark.long
+def test_fine_tuning_is_tried_on_one_layer_and_measured_on_the_others(tmp_path):
+    rows = run("finetune", tmp_path)["rows"]
+    on_first = [row for row in rows if row["layer"] == 1]
+    assert [row["tuned"] for row in on_first] == [0, 512, 1024]
+    best = min(on_first[1:], key=lambda row: row["kl"])["tuned"]
+    assert [(row["layer"], row["tuned"]) for row in rows[3:]] == [(0, 0), (0, best)]
+    assert all(value > 0 for row in rows for value in row["seconds"].values())
+    assert len({tuple(row["kl"]) for row in rows}) == len(rows)
+
+
+@pytest.mark.long
 def test_every_trainer_is_measured_or_says_why_not(tmp_path):
     rows = run("quality", tmp_path, "--seeds", "2")["rows"]
     absent = {row["library"] for row in rows if "reason" in row}

@@ -27,7 +27,7 @@ from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors
 from sae_atlas.saes.parts import pre_activations, reconstruct
 from sae_atlas.saes.sae import Sae
-from sae_atlas.training import train as training
+from sae_atlas.training import window
 from sae_atlas.training.interruption import EXIT_CODE, SAVE_EVERY, Interruption
 from sae_atlas.training.recipe import Recipe
 from sae_atlas.training.state import initial_state
@@ -163,7 +163,7 @@ def test_interrupted_at_any_step_it_ends_with_the_same_bytes(architecture, store
     whole = run(tmp_path / "whole", stores[0], recipe_of(architecture))
     steps = iter([1, 5, 2, 100])
     left = [next(steps)]
-    original = training._Window._step
+    original = window.Window._step
 
     def told_to_stop(self, rows, interruption):
         original(self, rows, interruption)
@@ -174,7 +174,7 @@ def test_interrupted_at_any_step_it_ends_with_the_same_bytes(architecture, store
                 time.sleep(0.001)
             left[0] = next(steps)
 
-    monkeypatch.setattr(training._Window, "_step", told_to_stop)
+    monkeypatch.setattr(window.Window, "_step", told_to_stop)
     for _ in range(3):
         with pytest.raises(SystemExit) as stopped:
             run(tmp_path / "parts", stores[0], recipe_of(architecture))
@@ -188,16 +188,16 @@ def test_interrupted_at_any_step_it_ends_with_the_same_bytes(architecture, store
 def test_a_process_told_to_stop_ends_with_its_own_code(tmp_path):
     store = make_store(tmp_path, rows=4096)
     script = f"""
-import sae_atlas.training.train as training
+import sae_atlas.training.window as window
 from pathlib import Path
 from test_train import recipe_of, run
-step = training._Window._step
+step = window.Window._step
 def slow(*args):
     import time
     print("step", flush=True)
     time.sleep(0.1)
     step(*args)
-training._Window._step = slow
+window.Window._step = slow
 run(Path({str(tmp_path)!r}), {str(store)!r}, recipe_of("topk"), stop=4096)
 """
     root = Path(__file__).parents[1]
@@ -215,7 +215,7 @@ run(Path({str(tmp_path)!r}), {str(store)!r}, recipe_of("topk"), stop=4096)
 
 
 def test_an_interruption_of_another_job_is_not_used(stores, tmp_path, monkeypatch):
-    monkeypatch.setattr(training.Interruption, "check", lambda self, state: self.keep(state()) and exit(EXIT_CODE))
+    monkeypatch.setattr(window.Interruption, "check", lambda self, state: self.keep(state()) and exit(EXIT_CODE))
     with pytest.raises(SystemExit):
         run(tmp_path, stores[0], recipe_of("topk"))
     monkeypatch.undo()

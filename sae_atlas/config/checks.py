@@ -33,6 +33,7 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     saved.features_problems,
     base_model.chat_problems,
     recipes.width_problems,
+    recipes.finetune_problems,
     recipes.transcoder_problems,
     start_from.problems,
     measurement.evaluation_problems,

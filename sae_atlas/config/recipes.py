@@ -96,6 +96,17 @@ class JumpReLU(Section):
     threshold: Real = key("where every threshold starts, in the same unit", 1e-3, gt=0)
 
 
+class FineTune(Section):
+    """The last tokens minimise what the base model loses, too, when it reads the reconstruction (arXiv 2503.17272)."""
+
+    loss: Literal["kl"] = key(
+        "what is minimised beside the recipe's own loss: `kl`, KL(clean || patched) of the model's predictions, weighted in "
+        "every step so that it pulls at the reconstruction as strongly as the squared error",
+        "kl",
+    )
+    tokens: Whole = key("the last of `training.tokens`; fewer than the last window has", ge=1)
+
+
 class Recipe(Section):
     """One SAE training configuration. Defaults are those of the SAEBench suite."""
 
@@ -138,6 +149,7 @@ class Recipe(Section):
     )
 
     start_from: StartFrom = key(otherwise="random directions")
+    finetune: FineTune = key(otherwise="all tokens minimise the recipe's loss alone")
     sweep: Values = key(
         "a list of values for some keys (`k`, `seed`, `l1.coefficient`): a recipe of its own for every combination, named "
         "after them (`NAME-k16-seed0`)",
@@ -297,6 +309,23 @@ def _pattern_problems(pattern: str, where: str, fields: tuple[str, ...]):
 
 def _leads_out(name: str) -> bool:
     return name.startswith(("/", "~")) or ".." in name.split("/")
+
+
+def finetune_problems(training: Section, base_model: Model, corpus: Section, recipes: dict):
+    """Lines for recipes whose fine-tuning does not fit the last window, or whose model predicts no next token."""
+    last = training.tokens - max([0, *training.snapshots])
+    for name, recipe in recipes.items():
+        if getattr(recipe, "finetune", None) is None:
+            continue
+        where, tokens = f"recipes.{name}.finetune", recipe.finetune.tokens
+        least = max(recipe.batch, corpus.context)
+        if not least <= tokens <= last - recipe.batch:
+            yield (
+                f"{where}.tokens: {tokens} does not fit into the last window of {last}; write at least {least} (a batch or a "
+                f"context) and leave a batch ({recipe.batch}) to the training before, or change training.snapshots"
+            )
+        if base_model.source == "restoration":
+            yield f"{where}: {base_model.name} predicts the tokens that it reads, not the next; remove it"
 
 
 def width_problems(recipes: dict, base_model: Model, activations: Activations):

@@ -7,7 +7,7 @@ split between them, so any number of threads gives the same bits.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from types import ModuleType
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sae_atlas.kernels import adam, dense, loops, reference, screen
 from sae_atlas.kernels.measured import Control, Measured, Weights, decoder_target, encoder_input, floats
+from sae_atlas.kernels.pull import pulled
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
 
 ASYNCHRONOUS = False
@@ -40,7 +41,7 @@ def gradients(
     architecture: ModuleType, weights: Weights, x: Tensor, recipe, control: Control
 ) -> tuple[Weights, Measured]:
     """Gradient of the loss of `architecture` (a module of sae_atlas/saes) on the scaled batch x [batch, d_in]."""
-    if control.density > dense_above(architecture, x.shape[1]):
+    if control.pull is None and control.density > dense_above(architecture, x.shape[1]):  # a base model takes longer
         if hasattr(architecture, "dense_gradients"):
             return architecture.dense_gradients(dense.DenseStep(weights, x, control), weights, recipe, control)
         grads, measured = reference.gradients(architecture, weights, x, recipe, control)
@@ -162,6 +163,14 @@ class Step:
         squares = np.array(run(work, range(len(self.micro_batches))))
         every, whole = squares.sum(0) / self.rows
         return Decoded(residuals, dots, bounds, totals.sum(0), float(every), float(whole))
+
+    def pulled(self, entries: Entries, decoded: "Decoded", scale: float) -> "Decoded":
+        """`decoded` with the gradient of control.pull in it, if there is one (pull.py)."""
+        if self.control.pull is None:
+            return decoded
+        rows = torch.from_numpy(np.repeat(np.arange(self.rows), np.diff(entries.starts)))
+        decoded = pulled(self, entries, decoded, rows, scale)
+        return replace(decoded, total=decoded.residuals[:, 0].sum(0).numpy())
 
     def accumulate(
         self, entries: Entries, decoded: "Decoded", latents: Tensor, encoder: Tensor, scale: float

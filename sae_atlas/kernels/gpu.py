@@ -18,6 +18,7 @@ from torch import Tensor
 from sae_atlas.kernels import gpu_loops as loops
 from sae_atlas.kernels import reference
 from sae_atlas.kernels.measured import Control, Measured, Weights, decoder_target, encoder_input
+from sae_atlas.kernels.pull import pulled
 
 # Active fraction above which the dense step should be the faster one: by the bandwidth of a card's memory against its
 # bfloat16 products, 6 d_in d_sae FLOP saved per token against 8 to 12 gathered bytes per entry and input dimension.
@@ -41,7 +42,7 @@ def gradients(
 ) -> tuple[Weights, Measured]:
     """Gradient of the loss of `architecture` (a module of sae_atlas/saes) on the scaled batch x [batch, d_in]."""
     products = PRODUCTS[control.products]
-    if control.density > DENSE_ABOVE:
+    if control.pull is None and control.density > DENSE_ABOVE:
         lower = torch.autocast(x.device.type, products) if products else nullcontext()
         with lower:
             return reference.gradients(architecture, weights, x, recipe, control)
@@ -154,6 +155,10 @@ class Step:
             self.d_out, groups, self.tile, self.out_size,
         )  # fmt: skip
         return Decoded(residuals, dots, groups_of, every.sum() / self.rows, whole.sum() / self.rows)
+
+    def pulled(self, entries: Entries, decoded: Decoded, scale: float) -> Decoded:
+        """`decoded` with the gradient of control.pull in it, if there is one (pull.py)."""
+        return pulled(self, entries, decoded, entries.rows, scale)
 
     def accumulate(self, entries: Entries, decoded: Decoded, latents: Tensor, encoder: Tensor, scale: float) -> Weights:
         """Gradients of the weights all have. scale * residual is d loss / d x_hat; encoder [room] is d loss / d z."""

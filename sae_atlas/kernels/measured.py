@@ -1,5 +1,6 @@
 """Inputs of a step beside the batch (weights, control), and what it measures on the batch beside the gradients."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,11 +24,19 @@ class Control:
     entry_capacity: float | None = None
     dead_capacity: int = 0
     products: str = "bfloat16"  # GPU: arithmetic of matrix products and of what is gathered; or float32
+    # A further loss of the reconstruction, by its gradient: from x_hat - x (of a transcoder y_hat - y) to d loss / d x_hat,
+    # both [batch, d_out] and scaled. Called once a step, and not seen by AuxK; None: the squared error is all.
+    pull: Callable[[Tensor], Tensor] | None = None
 
 
 def encoder_input(weights: Weights, x: Tensor, control: Control) -> Tensor:
     """What the encoder multiplies, [rows, d_in]."""
     return x - weights["b_dec"] if control.target is None else x
+
+
+def decoder_error(x: Tensor, x_hat: Tensor, control: Control) -> Tensor:
+    """x - x_hat [batch, d_in], of a transcoder y - y_hat [batch, d_out]."""
+    return (x if control.target is None else control.target) - x_hat
 
 
 def decoder_target(weights: Weights, x: Tensor, target: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from sae_atlas.kernels.measured import Control, Measured, Weights
+from sae_atlas.kernels.measured import Control, Measured, Weights, decoder_error
 
 EPSILON = 1e-8  # Adam's
 
@@ -16,7 +16,10 @@ def gradients(
     """Gradient of the loss of `architecture` (a module of sae_atlas/saes) on the scaled batch x [batch, d_in]."""
     leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
     loss = architecture.loss(leaves, x, recipe, control)
-    grads = torch.autograd.grad(loss.total, list(leaves.values()), allow_unused=True)
+    total = loss.total
+    if control.pull is not None:
+        total = total + (control.pull(-decoder_error(x, loss.rebuilt.detach(), control)) * loss.rebuilt).sum()
+    grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     by_name = {
         name: torch.zeros_like(leaf) if grad is None else grad
         for (name, leaf), grad in zip(leaves.items(), grads, strict=True)

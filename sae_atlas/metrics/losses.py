@@ -44,8 +44,7 @@ def losses(logits: Tensor, tokens: Tensor, clean: Clean) -> tuple[Tensor, Tensor
     found = torch.stack(entropies), torch.stack(divergences)
     if not all(torch.isfinite(each).all() for each in found):
         raise AtlasError(
-            "the model gives losses on held-out text that are NaN or infinite; try base_model.dtype: float32, and check "
-            "the weights"
+            "the model gives losses that are NaN or infinite; try base_model.dtype: float32, and check the weights"
         )
     return found
 

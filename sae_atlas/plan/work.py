@@ -224,18 +224,35 @@ class Jobs:
         Memory: weights, averages and gradients, the encoder in int8; where many latents may be active the gradients of groups;
         5 chunks of the store: read ahead, in hand and cut up.
         """
-        tokens, weights, said = self.window(snapshot), self.weights(recipe), self.config["recipes"][recipe]
+        tokens = self.window(snapshot)
         chunks = 5 * self.config["activations"]["chunk_rows"] * self.row * SINGLE
+        work = self.steps(recipe, tokens)
+        memory = LIBRARIES + work["memory"] + chunks
+        return work | {"read": self.stored(tokens), "written": 4 * SINGLE * self.weights(recipe), "memory": memory}
+
+    def steps(self, recipe: str, tokens: int) -> dict:
+        weights, said = self.weights(recipe), self.config["recipes"][recipe]
         copies = (4 if uses(said["architecture"], "k") else 8) + 1 / 8
         step = TRAINED * ROWS_AT_ONCE["step"] * self.latents(recipe)
         return {
             "tokens": tokens,
             "matmul_flops": tokens * (weights + 3 * 2 * self.active(recipe) * self.d_in),
             "bytes_moved": tokens / said["batch"] * 28 * weights,
-            "read": self.stored(tokens),
-            "written": 4 * SINGLE * weights,
-            "memory": LIBRARIES + copies * SINGLE * weights + step + chunks,
+            "memory": copies * SINGLE * weights + step,
         }
+
+    def finetune_sae(self, recipe: str, layer: int, snapshot: str) -> dict:
+        """The steps; a clean pass, a patched one from the layer on, and its way back, which is as much, for the model's weights
+        have no gradient. What the blocks above make on the way is kept for it.
+        """
+        tokens = self.config["recipes"][recipe]["finetune"]["tokens"]
+        work, above = self.steps(recipe, tokens), self.shape.n_layers - 1 - layer
+        contexts = self.config["evaluation"]["contexts_per_batch"]
+        memory = self.model + (above + 1) * self.pass_memory(contexts, logits=False)
+        memory += self.pass_memory(contexts, logits=True) + work["memory"]
+        flops = tokens * (self.forward(self.shape.n_layers) + 2 * self.forward(above))
+        written = SINGLE * self.weights(recipe)
+        return work | {"matmul_flops": work["matmul_flops"] + flops, "written": written, "memory": memory}
 
     def import_sae(self, recipe: str, layer: int, snapshot: str) -> dict:
         return {"written": SINGLE * self.weights(recipe), "memory": LIBRARIES + 3 * SINGLE * self.weights(recipe)}

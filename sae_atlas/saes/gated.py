@@ -20,11 +20,12 @@ def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     u = encoder_input(weights, x, control) @ weights["W_enc"].T
     gate = (u + weights["b_gate"]).relu()
     latents = (gate > 0) * (u * weights["r_mag"].exp() + weights["b_enc"]).relu()
-    reconstruction = squared_error(x, reconstruct(weights, x, latents), control)
+    rebuilt = reconstruct(weights, x, latents)
+    reconstruction = squared_error(x, rebuilt, control)
     sparsity = control.penalty * gate.sum(1).mean()
     constant = {name: weight.detach() for name, weight in weights.items()}
     auxiliary = squared_error(x, reconstruct(constant, x, gate), control)
-    return Loss(reconstruction + sparsity + auxiliary, reconstruction, sparsity, latents)
+    return Loss(reconstruction + sparsity + auxiliary, reconstruction, sparsity, latents, rebuilt)
 
 
 def sparse_gradients(step, weights: Weights, recipe, control: Control):
@@ -36,7 +37,7 @@ def sparse_gradients(step, weights: Weights, recipe, control: Control):
     latents = (gain * u + of_entry["b_enc"]).relu() * (entries.values > 0)
     by_gate = step.decode(entries, entries.values)
     to_gate = by_gate.dots * (2 / step.rows) + control.penalty / step.rows
-    decoded = step.decode(entries, latents)
+    decoded = step.pulled(entries, step.decode(entries, latents), 2 / step.rows)
     to_magnitude = decoded.dots * (2 / step.rows) * (latents > 0)
     grads = step.accumulate(entries, decoded, latents, to_gate + to_magnitude * gain, 2 / step.rows)
     grads["b_enc"] = step.sum_by_latent(entries, to_magnitude)

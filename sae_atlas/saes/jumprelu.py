@@ -37,10 +37,11 @@ def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     """x [batch, d_in], scaled; control.penalty is the coefficient now."""
     z = pre_activations(weights, x, control)
     latents, step = _Jump.apply(z, weights["threshold"], recipe.jumprelu.bandwidth)
-    reconstruction = squared_error(x, reconstruct(weights, x, latents), control)
+    rebuilt = reconstruct(weights, x, latents)
+    reconstruction = squared_error(x, rebuilt, control)
     l0 = step.sum(1).mean()
     sparsity = control.penalty * (l0 / recipe.jumprelu.target_l0 - 1).square()
-    return Loss(reconstruction + sparsity, reconstruction, sparsity, latents)
+    return Loss(reconstruction + sparsity, reconstruction, sparsity, latents, rebuilt)
 
 
 def sparse_gradients(step, weights: Weights, recipe, control: Control):
@@ -50,7 +51,7 @@ def sparse_gradients(step, weights: Weights, recipe, control: Control):
     threshold = weights["threshold"].index_select(0, entries.columns)
     active = (entries.values > threshold) & (entries.values > 0)
     latents = entries.values * active
-    decoded = step.decode(entries, latents)
+    decoded = step.pulled(entries, step.decode(entries, latents), 2 / step.rows)
     to_latents = decoded.dots * (2 / step.rows)
     grads = step.accumulate(entries, decoded, latents, to_latents * active, 2 / step.rows)
     excess = active.sum().double() / step.rows / target - 1

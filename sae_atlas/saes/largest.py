@@ -6,9 +6,9 @@ BatchTopK have one prefix, which is all latents.
 
 from torch import Tensor
 
-from sae_atlas.kernels.measured import Control, Weights
+from sae_atlas.kernels.measured import Control, Weights, decoder_error
 from sae_atlas.saes.auxk import add_auxk
-from sae_atlas.saes.parts import Loss, aux_latents, auxk_loss, decoder_error, reconstruct, squared_error
+from sae_atlas.saes.parts import Loss, aux_latents, auxk_loss, reconstruct, squared_error
 
 
 def loss_of_largest(
@@ -22,14 +22,15 @@ def loss_of_largest(
     auxiliary = recipe.auxk.coefficient * auxk_loss(
         weights, decoder_error(x, rebuilt[-1], control), z, control.dead, dead_latents
     )
-    return Loss(sum(errors) / len(errors) + auxiliary, errors[-1], x.new_zeros(()), latents)
+    return Loss(sum(errors) / len(errors) + auxiliary, errors[-1], x.new_zeros(()), latents, rebuilt[-1])
 
 
 def gradients_of_largest(step, entries, prefixes: list[int], recipe):
     """The gradient of the loss from the active entries (step: cpu.Step or gpu.Step of sae_atlas/kernels)."""
     decoded = step.decode(entries, entries.values, prefixes)
     scale = 2 / step.rows / len(prefixes)
-    grads = step.accumulate(entries, decoded, entries.values, decoded.dots * scale, scale)
+    pulled = step.pulled(entries, decoded, scale)
+    grads = step.accumulate(entries, pulled, entries.values, pulled.dots * scale, scale)
     auxiliary = add_auxk(step, grads, -decoded.residuals[:, -1], recipe.auxk)
     prefix_error = decoded.squared_error_of_prefixes / len(prefixes) - decoded.squared_error
     return grads, step.measured(entries, None, decoded.squared_error, more=prefix_error + auxiliary)

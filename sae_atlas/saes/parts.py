@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sae_atlas.kernels.measured import Control, Weights, encoder_input
+from sae_atlas.kernels.measured import Control, Weights, decoder_error, encoder_input
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Loss:
     reconstruction: Tensor  # E||x - x_hat||^2, of a transcoder E||y - y_hat||^2
     sparsity: Tensor  # the penalty term, its weight included
     latents: Tensor  # f [batch, d_sae]
+    rebuilt: Tensor  # x_hat [batch, d_in], of a transcoder y_hat [batch, d_out]
 
 
 def initial_weights(
@@ -54,11 +55,6 @@ def reconstruct(weights: Weights, x: Tensor, latents: Tensor) -> Tensor:
     """x_hat [batch, d_in], of a transcoder y_hat [batch, d_out]."""
     decoded = latents @ weights["W_dec"] + weights["b_dec"]
     return decoded + x @ weights["W_skip"].T if "W_skip" in weights else decoded
-
-
-def decoder_error(x: Tensor, x_hat: Tensor, control: Control) -> Tensor:
-    """x - x_hat [batch, d_in], of a transcoder y - y_hat [batch, d_out]."""
-    return (x if control.target is None else control.target) - x_hat
 
 
 def squared_error(x: Tensor, x_hat: Tensor, control: Control) -> Tensor:

@@ -14,15 +14,16 @@ from sae_atlas.saes.parts import Loss, pre_activations, reconstruct, squared_err
 def loss(weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
     """x [batch, d_in], scaled."""
     latents = pre_activations(weights, x, control).relu()
-    reconstruction = squared_error(x, reconstruct(weights, x, latents), control)
+    rebuilt = reconstruct(weights, x, latents)
+    reconstruction = squared_error(x, rebuilt, control)
     sparsity = control.penalty * (latents @ weights["W_dec"].norm(dim=1)).mean()
-    return Loss(reconstruction + sparsity, reconstruction, sparsity, latents)
+    return Loss(reconstruction + sparsity, reconstruction, sparsity, latents, rebuilt)
 
 
 def sparse_gradients(step, weights: Weights, recipe, control: Control):
     """The gradient of `loss` from the active entries (step: cpu.Step or gpu.Step of sae_atlas/kernels)."""
     entries = step.above(0.0)
-    decoded = step.decode(entries, entries.values)
+    decoded = step.pulled(entries, step.decode(entries, entries.values), 2 / step.rows)
     norms = weights["W_dec"].norm(dim=1)
     weight = norms * (control.penalty / step.rows)
     encoder = decoded.dots * (2 / step.rows) + weight.index_select(0, entries.columns)

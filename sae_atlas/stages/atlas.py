@@ -52,6 +52,8 @@ class Atlas:
             format_size(tokens): tokens for tokens in [*config["training"]["snapshots"], config["training"]["tokens"]]
         }
         self.snapshots: list[str] = list(self.tokens_at)
+        self.finetuned = [name for name in self.trained if "finetune" in config["recipes"][name]]
+        self.tokens_at |= {self.trained_to(name, self.last): self._before_finetuning(name) for name in self.finetuned}
         self.identity = lru_cache(None)(self.identity)
 
     # --- the grid -------------------------------------------------------------------------------------------------
@@ -93,7 +95,7 @@ class Atlas:
         snapshot = format_size(start["snapshot"]) if "snapshot" in start else self.last
         if source == recipe:
             snapshot = self.snapshots[0]
-        return self.checkpoint_rule(source), {"recipe": source, "layer": begins_at, "snapshot": snapshot}
+        return self.checkpoint_rule(source, snapshot), {"recipe": source, "layer": begins_at, "snapshot": snapshot}
 
     def neighbour_before(self, layer: int) -> int | None:
         """The layer of the atlas before this one."""
@@ -105,9 +107,30 @@ class Atlas:
         stated = self.config["recipes"][recipe].get("pretrained", {}).get("tokens")
         return stated if stated and snapshot == self.last else self.tokens_at[snapshot]
 
-    def checkpoint_rule(self, recipe: str) -> str:
-        """The stage that makes the checkpoints of a recipe."""
+    def checkpoint_rule(self, recipe: str, snapshot: str) -> str:
+        """The stage that makes a checkpoint of a recipe."""
+        if recipe in self.finetuned and snapshot == self.last:
+            return "finetune_sae"
         return "train_sae" if recipe in self.trained else "import_sae"
+
+    def _before_finetuning(self, recipe: str) -> int:
+        return self.tokens - self.config["recipes"][recipe]["finetune"]["tokens"]
+
+    def trained_to(self, recipe: str, snapshot: str) -> str:
+        """What train_sae makes of the window to a snapshot: that snapshot, or the checkpoint at which fine-tuning begins."""
+        tunes = recipe in self.finetuned and snapshot == self.last
+        return format_size(self._before_finetuning(recipe)) if tunes else snapshot
+
+    def chain(self, recipe: str) -> list[str]:
+        """The snapshots of a recipe, and before the last one the checkpoint at which its fine-tuning begins."""
+        return [
+            *dict.fromkeys(name for each in self.snapshots_of(recipe) for name in (self.trained_to(recipe, each), each))
+        ]
+
+    def kept_resume_point(self, recipe: str) -> str | None:
+        """Where a chain goes on when the run is made longer: at its end; before the last window if that is fine-tuned."""
+        *earlier, last = self.snapshots_of(recipe)
+        return last if recipe not in self.finetuned else next(reversed(earlier), None)
 
     def published(self, snapshot: str) -> str:
         """Name of a snapshot in tables and releases: the last one is `final`."""
@@ -127,7 +150,7 @@ class Atlas:
 
     def previous(self, snapshot: str, recipe: str | None = None) -> str | None:
         """The snapshot before; of a recipe None for the first that it has."""
-        every = self.snapshots if recipe is None else self.snapshots_of(recipe)
+        every = self.snapshots if recipe is None else self.chain(recipe)
         place = every.index(snapshot)
         return every[place - 1] if place else None
 
@@ -136,9 +159,13 @@ class Atlas:
         return self.snapshots[place] if place < len(self.snapshots) else None
 
     def window(self, snapshot: str) -> tuple[int, int]:
-        """Train tokens [start, stop) between the previous snapshot and this one."""
-        previous = self.previous(snapshot)
-        return (self.tokens_at[previous] if previous else 0), self.tokens_at[snapshot]
+        """Train tokens [start, stop) between the snapshot before and this one, or one of a recipe's chain."""
+        stop = self.tokens_at[snapshot]
+        return max([0, *(self.tokens_at[each] for each in self.snapshots if self.tokens_at[each] < stop)]), stop
+
+    def store_of(self, snapshot: str) -> str:
+        """The snapshot to whose window's store it belongs: itself, or the last for one before fine-tuning."""
+        return snapshot if snapshot in self.snapshots else self.last
 
     @cached_property
     def groups(self) -> dict[str, list[int]]:

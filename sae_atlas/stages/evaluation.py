@@ -44,7 +44,7 @@ def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     }
     checkpoints = {
         atlas.published(snapshot): atlas.identity(
-            atlas.checkpoint_rule(recipe), recipe=recipe, layer=layer, snapshot=snapshot
+            atlas.checkpoint_rule(recipe, snapshot), recipe=recipe, layer=layer, snapshot=snapshot
         )
         for snapshot in atlas.snapshots_of(recipe)
     }
@@ -88,7 +88,7 @@ def match_seeds(atlas, recipe: str) -> tuple[dict, dict]:
 
 def final_checkpoints(atlas, recipe: str) -> dict:
     """Identities of a recipe's final checkpoints, by the names of their files."""
-    rule = atlas.checkpoint_rule(recipe)
+    rule = atlas.checkpoint_rule(recipe, atlas.last)
     return {
         f"sae_layer{layer:02d}": atlas.identity(rule, recipe=recipe, layer=layer, snapshot=atlas.last)
         for layer in atlas.layers

@@ -34,6 +34,6 @@ def explorer(atlas) -> tuple[dict, dict]:
     for recipe, layer in shown(atlas):
         cell, name = {"recipe": recipe, "layer": layer}, f"{recipe} layer{layer:02d}"
         made = {table: atlas.identity(stage, **cell) for table, stage in TABLES.items()}
-        made["checkpoint"] = atlas.identity(atlas.checkpoint_rule(recipe), **cell, snapshot=atlas.last)
+        made["checkpoint"] = atlas.identity(atlas.checkpoint_rule(recipe, atlas.last), **cell, snapshot=atlas.last)
         inputs |= {f"{name} {file}": identity for file, identity in made.items()}
     return settings, inputs

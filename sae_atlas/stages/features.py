@@ -99,4 +99,4 @@ def _elsewhere(atlas, recipe: str, layer: int) -> dict:
 
 
 def _made(atlas, recipe: str, layer: int, snapshot: str) -> str:
-    return atlas.identity(atlas.checkpoint_rule(recipe), recipe=recipe, layer=layer, snapshot=snapshot)
+    return atlas.identity(atlas.checkpoint_rule(recipe, snapshot), recipe=recipe, layer=layer, snapshot=snapshot)

@@ -7,19 +7,50 @@ from sae_atlas.stages.declare import stage
 
 @stage("saes", "kernels", "training", runs="training.train:train")
 def train_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dict]:
-    values = atlas.config["recipes"][recipe]
-    start, stop = atlas.window(snapshot)
-    # Where the decay does not reach the window, the total does not matter: a longer run leaves it alone.
-    decaying = stop > (1 - values["decay"]) * atlas.tokens
-    settings = {"recipe": values, "start": start, "stop": stop, "total": atlas.tokens if decaying else None}
-    settings["gpu_products"] = atlas.config["training"]["gpu_products"]
-    inputs = {"store": atlas.identity("shard_activations", snapshot=snapshot, layer=layer)}
+    values = {key: value for key, value in atlas.config["recipes"][recipe].items() if key != "finetune"}
+    settings, store = _window(atlas, values, *atlas.window(snapshot)), atlas.store_of(snapshot)
+    if store != snapshot:
+        settings["store_stop"] = atlas.tokens
+    inputs = {"store": atlas.identity("shard_activations", snapshot=store, layer=layer)}
     previous = atlas.previous(snapshot, recipe)
     if previous is not None:
         inputs["previous"] = atlas.identity("train_sae", recipe=recipe, layer=layer, snapshot=previous)
     elif start := atlas.start_of(recipe, layer):
         inputs["start_from"] = atlas.identity(start[0], **start[1])
     return settings, inputs
+
+
+@stage(
+    "saes",
+    "kernels",
+    "training",
+    "metrics/held_out.py",
+    "metrics/losses.py",
+    "sites",
+    runs="training.finetune:finetune",
+)
+def finetune_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dict]:
+    """The last tokens of a recipe that fine-tunes; snapshot: the final one."""
+    values = atlas.config["recipes"][recipe]
+    settings = _window(atlas, values, atlas.tokens - values["finetune"]["tokens"], atlas.tokens) | {
+        "layer": layer,
+        "site": atlas.config["activations"]["site"],
+        "model_dtype": atlas.config["base_model"]["dtype"],
+        "contexts_per_batch": atlas.config["evaluation"]["contexts_per_batch"],
+        "outlier_norm": atlas.config["activations"]["outlier_norm"],
+        **target_of(atlas),
+    }
+    previous = atlas.identity("train_sae", recipe=recipe, layer=layer, snapshot=atlas.previous(snapshot, recipe))
+    text = {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
+    return settings, {**text, "previous": previous}
+
+
+def _window(atlas, recipe: dict, start: int, stop: int) -> dict:
+    """Settings of the training over the tokens start:stop."""
+    # Where the decay does not reach the window, the total does not matter: a longer run leaves it alone.
+    decaying = stop > (1 - recipe["decay"]) * atlas.tokens
+    settings = {"recipe": recipe, "start": start, "stop": stop, "total": atlas.tokens if decaying else None}
+    return settings | {"gpu_products": atlas.config["training"]["gpu_products"]}
 
 
 @stage("publish/formats", "saes/checkpoint.py", runs="publish.formats.import_start:import_start")

@@ -19,14 +19,15 @@ class Curve:
     """Sums of the running interval and the rows so far."""
 
     every: int  # steps per row
+    more: tuple[str, ...] = ()  # names of further means, after MEANS
     rows: list[dict] = field(default_factory=list)
-    sums: list[float] = field(default_factory=lambda: [0.0] * len(MEANS))
+    sums: list[float] = field(default_factory=list)
     count: int = 0
     fired: Tensor | None = None  # [d_sae] bool, in this interval
 
-    def add(self, measured: Measured, gradient_norm: float) -> None:
-        values = (measured.loss, measured.reconstruction, measured.sparsity, measured.l0, gradient_norm)
-        self.sums = [total + value for total, value in zip(self.sums, values, strict=True)]
+    def add(self, measured: Measured, gradient_norm: float, more: tuple[float, ...] = ()) -> None:
+        values = (measured.loss, measured.reconstruction, measured.sparsity, measured.l0, gradient_norm, *more)
+        self.sums = [total + value for total, value in zip(self.sums or [0.0] * len(values), values, strict=True)]
         self.fired = measured.fired.clone() if self.fired is None else self.fired | measured.fired
         self.count += 1
 
@@ -41,9 +42,10 @@ class Curve:
 
     def close(self, now: dict) -> None:
         """End the interval with a row: the values of `now` and the interval's means."""
-        means = {name: total / self.count for name, total in zip(MEANS, floats(self.sums), strict=True)}
+        names = (*MEANS, *self.more)
+        means = {name: total / self.count for name, total in zip(names, floats(self.sums), strict=True)}
         self.rows.append({**now, **means, "alive": int(self.fired.sum())})
-        self.sums, self.count, self.fired = [0.0] * len(MEANS), 0, None
+        self.sums, self.count, self.fired = [], 0, None
 
     def write(self, path: str | Path) -> None:
         """One column per name."""
@@ -51,7 +53,8 @@ class Curve:
 
     def to_dict(self) -> dict:
         fired = torch.zeros(0, dtype=torch.bool) if self.fired is None else self.fired.cpu()
-        return {"every": self.every, "rows": self.rows, "sums": floats(self.sums), "count": self.count, "fired": fired}
+        kept = {"every": self.every, "more": [*self.more], "rows": self.rows, "sums": floats(self.sums)}
+        return kept | {"count": self.count, "fired": fired}
 
     @classmethod
     def from_dict(cls, saved: dict, device: torch.device | str = "cpu") -> "Curve":

@@ -55,7 +55,8 @@ class Recipe:
         """The recipe of plain values that are complete (config.read.complete_recipe); they are not checked again."""
         kinds = {"l1": L1, "auxk": AuxK, "jumprelu": JumpReLU}
         parts = {key: kind(**values[key]) for key, kind in kinds.items() if key in values}
-        values = {key: value for key, value in values.items() if key != "start_from"}  # a file of its own
+        # A file of its own, and a stage of its own.
+        values = {key: value for key, value in values.items() if key not in ("start_from", "finetune")}
         return cls(**{**values, **parts})
 
     def d_sae(self, d_in: int) -> int:

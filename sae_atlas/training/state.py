@@ -4,15 +4,18 @@ Nothing is random after the initial weights, so there is no generator to carry.
 """
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sae_atlas.activations.store import Normaliser
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.kernels.measured import Weights, floats
 from sae_atlas.saes import architecture
 from sae_atlas.saes.architectures import ARCHITECTURES, uses
+from sae_atlas.saes.checkpoint import load_tensors
 from sae_atlas.saes.parts import initial_weights
 from sae_atlas.training.recipe import Recipe, canonical_lambda
 
@@ -23,7 +26,7 @@ NUMBERS = ("penalty", "smoothed_l0", "smallest", "density")
 class State:
     """Scaled space as in sae_atlas/saes/parts.py. The normaliser is the first window's, kept for the whole chain.
 
-    NUMBERS may be tensors of no dimension while steps run ahead of what is known (train._Window).
+    NUMBERS may be tensors of no dimension while steps run ahead of what is known (window.Window).
     """
 
     weights: Weights
@@ -96,6 +99,15 @@ def initial_state(recipe: Recipe, read: Normaliser, layer: int = 0, target: Norm
         target_mean=None if target is None else torch.from_numpy(target.mean),
         target_scale=None if target is None else target.scale,
     )
+
+
+def load_state(path: str | Path, recipe: Recipe, d_in: int | None = None) -> State:
+    """The state in a resume file. Raises AtlasError if it is of other sizes than recipe and activations ask for."""
+    state = State(**load_tensors(path)["state"])
+    d_in = len(state.mean) if d_in is None else d_in
+    if len(state.mean) != d_in or len(state.since_fired) != recipe.d_sae(d_in):
+        raise AtlasError(f"{path}: an SAE of other sizes than recipe and store ask for. Delete it and rerun.")
+    return state
 
 
 def initial_penalty(recipe: Recipe, d_sae: int, d_out: int, scale: float) -> float:

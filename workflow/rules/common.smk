@@ -68,6 +68,12 @@ EXPLORER = ["results/explorer/index.html"] if atlas.feature_layers else []
 DEVICE = atlas.config["device"]  # of jobs that can use a GPU: a resource, for it is no reason to run anything again
 MODEL_DEVICE = atlas.config["model_device"]  # of those that run the base model
 GPUS = gpus_for(DEVICE)
+RESUME_POINTS = [
+    f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.resume.pt"
+    for recipe in atlas.trained
+    for layer in atlas.layers
+    if (snapshot := atlas.kept_resume_point(recipe)) is not None
+]
 RELEASES = {atlas.release_name(recipe): recipe for recipe in atlas.trained}
 SAES = {
     atlas.sae_name(recipe, layer): {"recipe": recipe, "layer": layer}
@@ -83,6 +89,11 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def but_final(recipes, tuned):
+    """The recipes as a pattern that does not fit the files of the final snapshots of `tuned`."""
+    return f"(?!{one_of(tuned)}/[^/]*_{atlas.last}[.])(?:{one_of(recipes)})"
+
+
 def in_any_layer(recipe):
     """Names of a recipe's SAEs as a pattern. All names would make one as long as the atlas, which every file is held against."""
     return re.escape(atlas.sae_name(recipe, "{layer}")).replace(re.escape("{layer}"), r"\d+")
@@ -91,7 +102,7 @@ def in_any_layer(recipe):
 wildcard_constraints:
     recipe=one_of(atlas.recipes),
     layer=r"\d\d+",
-    snapshot="|".join(atlas.snapshots),
+    snapshot="|".join(atlas.tokens_at),
     group="|".join(atlas.groups),
     part=one_of(atlas.text_groups),
     sae="|".join(map(in_any_layer, atlas.recipes)),
@@ -165,6 +176,11 @@ def previous_resume_point(wildcards):
     if previous is None:
         return []
     return f"results/checkpoints/{wildcards.recipe}/sae_layer{wildcards.layer}_{previous}.resume.pt"
+
+
+def store_of_window(wildcards):
+    """The store of the window that a job trains on."""
+    return f"results/stores/layer{wildcards.layer}/{atlas.store_of(wildcards.snapshot)}.zarr"
 
 
 def start_checkpoint(wildcards):

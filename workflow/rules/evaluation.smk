@@ -53,6 +53,7 @@ rule evaluate_sae:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
+        kept_resume_point=lambda wildcards: atlas.kept_resume_point(wildcards.recipe),
         **job(
             "evaluate_sae",
             snapshots=lambda wildcards: [

@@ -3,7 +3,7 @@ from sae_atlas.stages.figures import FIGURES, OF_LAYERS
 
 # Parameter of a figure's function -> the files that it reads.
 READ = {
-    "curves": of_all_layers("results/curves/{recipe}/layer{layer:02d}_{snapshot}.parquet", atlas.snapshots_of),
+    "curves": of_all_layers("results/curves/{recipe}/layer{layer:02d}_{snapshot}.parquet", atlas.chain),
     "metrics": "results/metrics/{recipe}.parquet",
     "latents": of_all_layers(LATENTS),
     "sisters": "results/metrics.parquet",

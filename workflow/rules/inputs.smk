@@ -71,16 +71,17 @@ def _arguments(arguments, wildcards):
 
 @cache
 def first_to_train(recipe, layer):
-    """Place of the first snapshot of a chain that will be trained: after the last resume point there is before one that is missing."""
+    """Place in its chain of the first snapshot that will be trained: after the last resume point there is before one missing."""
 
     def is_current(snapshot, *suffixes):
-        identity = wanted().identity("train_sae", recipe=recipe, layer=layer, snapshot=snapshot)
+        stage = atlas.checkpoint_rule(recipe, snapshot)
+        identity = wanted().identity(stage, recipe=recipe, layer=layer, snapshot=snapshot)
         stem = f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}"
         return all(carries(PATHS.modify(f"{stem}{suffix}"), [identity]) for suffix in suffixes)
 
-    *earlier, _ = snapshots = atlas.snapshots_of(recipe)
-    whole = [is_current(snapshot, ".pt") for snapshot in earlier]
-    whole.append(is_current(atlas.last, ".pt", ".resume.pt"))
+    snapshots, kept = atlas.chain(recipe), atlas.kept_resume_point(recipe)
+    suffixes = {kept: (".pt", ".resume.pt")}
+    whole = [is_current(snapshot, *suffixes.get(snapshot, [".pt"])) for snapshot in snapshots]
     missing = whole.index(False) if False in whole else len(whole)
     if missing == len(whole):
         return missing
@@ -91,8 +92,9 @@ def freed(wildcards):
     """Checkpoints whose training frees the disk of an earlier pass. Only those that are trained in this run are waited for."""
 
     def named(recipe, layer, snapshot):
+        snapshot = atlas.trained_to(recipe, snapshot)
         path = f"results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt"
-        waited_for = atlas.snapshots_of(recipe).index(snapshot) >= first_to_train(recipe, layer)
+        waited_for = atlas.chain(recipe).index(snapshot) >= first_to_train(recipe, layer)
         return path if waited_for else ancient(before_update(path))
 
     return [

@@ -4,7 +4,7 @@
 rule train_sae:
     """Carry one SAE from the previous snapshot to this one on one window of activations."""
     input:
-        store=needs("results/stores/layer{layer}/{snapshot}.zarr"),
+        store=needs(store_of_window),
         previous=needs(previous_resume_point),
         start_from=needs(start_checkpoint),
     output:
@@ -15,7 +15,7 @@ rule train_sae:
     log:
         "results/logs/train_sae/{recipe}/layer{layer}_{snapshot}.log",
     wildcard_constraints:
-        recipe=one_of(atlas.trained),
+        recipe=but_final(atlas.trained, atlas.finetuned),
     conda:
         "../../envs/atlas.yaml"
     resources:
@@ -26,6 +26,35 @@ rule train_sae:
         **job("train_sae"),
     message:
         "train: {wildcards.recipe}, layer {wildcards.layer}, to {wildcards.snapshot} tokens"
+    script:
+        "../scripts/train_sae.py"
+
+
+rule finetune_sae:
+    """Carry one SAE over the last tokens of the run, read by the base model: it minimises what the model loses, too."""
+    input:
+        base_model=needs(PROVENANCE),
+        corpus=needs(CORPUS),
+        previous=needs(previous_resume_point),
+    output:
+        checkpoint=update("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt"),
+        record=update("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.json"),
+        curve=update("results/curves/{recipe}/layer{layer}_{snapshot}.parquet"),
+    log:
+        "results/logs/finetune_sae/{recipe}/layer{layer}_{snapshot}.log",
+    wildcard_constraints:
+        recipe=one_of(atlas.finetuned),
+        snapshot=atlas.last,
+    conda:
+        "../../envs/atlas.yaml"
+    resources:
+        **asked("finetune_sae"),
+        gpu=GPUS,
+        device=MODEL_DEVICE,
+    params:
+        **job("finetune_sae"),
+    message:
+        "finetune: {wildcards.recipe}, layer {wildcards.layer}, to {wildcards.snapshot} tokens"
     script:
         "../scripts/train_sae.py"
 

@@ -7,5 +7,6 @@ from sae_atlas.stages.job import job
 with job(snakemake) as run:
     run()
     # Snakemake removes a resume point after the next snapshot's training; not one that was there before the run began.
-    for checkpoint in snakemake.input.checkpoints[:-1]:
-        Path(checkpoint).with_suffix(".resume.pt").unlink(missing_ok=True)
+    for checkpoint in map(Path, snakemake.input.checkpoints[:-1]):
+        if not checkpoint.stem.endswith(f"_{snakemake.params.kept_resume_point}"):
+            checkpoint.with_suffix(".resume.pt").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Train one SAE on one window (rule train_sae), watched by the tracker that the config names."""
+"""Train one SAE on one window (rules train_sae, finetune_sae), watched by the tracker that the config names."""
 
 from pathlib import Path
 

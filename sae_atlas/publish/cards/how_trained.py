@@ -37,6 +37,7 @@ def training(origin: Origin, measured: Measured) -> dict[str, str]:
         "L1 Coefficient": _l1(measured),
         "Seed": number(recipe["seed"]),
         **({"Start": start(recipe["start_from"])} if "start_from" in recipe else {}),
+        **({"Fine-tuning": _finetuning(recipe["finetune"], stats)} if "finetune" in recipe else {}),
     }
 
 
@@ -51,6 +52,15 @@ def start(start_from: dict) -> str:
         )
         source = f"recipe {start_from['recipe']}{layer}{snapshot}"
     return f"the weights of {source}; Adam began anew"
+
+
+def _finetuning(finetune: dict, stats: dict) -> str:
+    """What the last tokens minimised beside the recipe's own loss."""
+    kl = f"{number(stats['kl'])} nats per prediction at the end, on the training stream"
+    return (
+        f"the last {number(finetune['tokens'])} tokens minimised KL(clean || patched) of the base model's predictions as well, "
+        f"weighted to pull at the reconstruction as strongly as the squared error ({kl}; arXiv 2503.17272)"
+    )
 
 
 def loss(measured: Measured) -> str:
