@@ -119,7 +119,7 @@ def test_the_load_benchmark_measures_every_stage(tmp_path):
     assert all(f"| {row['stage']} |" in text for row in found["tokens"])
 
 
-@pytest.mark.parametrize("name", ["load_report", "precision", "quality_report"])
+@pytest.mark.parametrize("name", ["load_report", "precision", "quality_report", "transcoders"])
 def test_a_table_is_that_of_its_numbers(name):
     folder, file = ROOT / "benchmarks", name.removesuffix("_report")
     found = json.loads((folder / f"{file}.json").read_text(encoding="utf-8"))

@@ -85,6 +85,10 @@ SECTIONS = {
         {"features.names": {"endpoint": {"url": "https://x.org/v1", "model": "m"}}},
         "features.names.endpoint: names what language models read",
     ),
+    "finetune": (
+        {"recipes.topk.finetune": {"loss": "kl", "tokens": 200}},
+        "recipes.topk.finetune: needs the loss of a model",
+    ),
     "exclude": ({"corpus.exclude": ["special"]}, "corpus.exclude: does nothing with source `rows`; remove it"),
     "layers": ({"activations.layers": [2, 3, 5]}, "activations.layers: no layer 3; toy-vit has layers 2, 5"),
     "path": ({"base_model.path": "acts/x{layer}.npy"}, "base_model.path: nothing lies at acts/x{layer}.npy"),

@@ -30,6 +30,7 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     texts.problems,
     saved.source_problems,
     saved.key_problems,
+    saved.recipe_problems,
     saved.features_problems,
     base_model.chat_problems,
     recipes.width_problems,

@@ -32,6 +32,12 @@ def key_problems(base_model: Model, activations: Activations, evaluation: Evalua
         yield "activations.target: transcoders need a model that gives both sites; saved activations are one; remove it"
 
 
+def recipe_problems(base_model: Model, recipes: dict):
+    for name, recipe in recipes.items():
+        if base_model.source == "activations" and getattr(recipe, "finetune", None):
+            yield f"recipes.{name}.finetune: needs the loss of a model, and saved activations have none; remove it"
+
+
 def features_problems(base_model: Model, features: Features):
     if base_model.source == "activations" and features.names.endpoint:
         yield "features.names.endpoint: names what language models read; rows are named by their text alone; remove it"
