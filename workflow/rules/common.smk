@@ -54,7 +54,9 @@ BASE = "results/base_model/base/provenance.json" if BASE_MODEL["source"] in TUNE
 TOKENIZER = "results/base_model/tokenizer/provenance.json" if pretraining(BASE_MODEL) else BASE
 MADE = made_model(BASE_MODEL)
 ROW_TEXTS = row_texts_of(atlas.config["corpus"])  # of saved activations what their rows are called
-SAVED = {"path": BASE_MODEL["path"]} if atlas.of_rows else {}  # for the functions that read activations of the user's own
+SAVED = (
+    {"path": BASE_MODEL["path"]} if atlas.of_rows else {}
+)  # for the functions that read activations of the user's own
 FLOORS = atlas.config.get("floors", {})
 STUDENTS = "results/students.parquet" if "students" in FLOORS else []
 FEATURE_TABLES = ["contexts", "features", "documents", "raw", "scores", "probes", "names", "evolution", "matches"]

@@ -53,13 +53,13 @@ rule evaluate_sae:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        kept_resume_point=lambda wildcards: atlas.kept_resume_point(wildcards.recipe),
         **job(
             "evaluate_sae",
             snapshots=lambda wildcards: [
                 atlas.published(snapshot) for snapshot in atlas.snapshots_of(wildcards.recipe)
             ],
         ),
+        kept_resume_point=lambda wildcards: atlas.kept_resume_point(wildcards.recipe),
     message:
         "evaluate: {wildcards.recipe}, layer {wildcards.layer}"
     script:
