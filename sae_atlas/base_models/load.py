@@ -17,7 +17,7 @@ MOST_PER_BYTE = 16  # parameters; four-bit weights have 2, and some blocks are l
 
 def is_model(provenance: str | Path) -> bool:
     """Is there a model behind a provenance, and not activations that were saved elsewhere?"""
-    return read_json(provenance)["path"] is not None
+    return "rows" not in read_json(provenance)
 
 
 def _folder(provenance: str | Path) -> Path:

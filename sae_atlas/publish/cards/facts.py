@@ -39,7 +39,7 @@ class Origin:
     @property
     def of_rows(self) -> bool:
         """Were the activations saved elsewhere, so that tokens are rows of arrays?"""
-        return self.model["path"] is None
+        return "rows" in self.model
 
     @property
     def hub_id(self) -> str | None:
