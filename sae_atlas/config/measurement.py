@@ -93,7 +93,7 @@ def floors_problems(floors: Floors, base_model: Model, corpus: Corpus):
             yield f"floors.students.widths: no floor is predicted for {width}; add it to floors.widths"
     if students.evaluations > students.steps:
         yield f"floors.students.evaluations: more than floors.students.steps ({students.steps})"
-    read = students.steps * students.batch * (corpus.context - 1)  # position 0 begins the document
+    read = students.steps * students.batch * ((corpus.context or 1) - 1)  # position 0 begins the document
     if read > corpus.tokens:
         yield (
             f"floors.students.steps: {students.steps} steps of {students.batch} contexts read up to {read} tokens, the "
