@@ -137,6 +137,11 @@ def _limitations(origin: Origin, measured: Measured):
         yield f"The base model is the one stored as {origin.model['quantisation']}, not the original in full precision."
     if "pretrained" in config["recipe"]:
         yield f"Measured on {origin.text}, which may be among the text it was trained on elsewhere."
+        if measured.target and config["recipe"]["pretrained"]["format"] == "gemma_scope":
+            yield (
+                f"Gemma Scope's transcoders say nothing of where they read. Here it is {measured.site}; SAELens reads them at "
+                "the norm's output before its weights, where their numbers are others."
+            )
     else:
         kind = "rows" if origin.of_rows else "text"
         yield (
