@@ -15,7 +15,7 @@ import pytest
 import torch
 import zarr
 from stores import make_store, normaliser
-from test_gradients import KEYS, rows_of_every_kind
+from test_gradients import KEYS, pull_to, rows_of_every_kind
 from test_train import recipe_of, run, same
 
 from sae_atlas.config.read import complete_recipe
@@ -65,7 +65,7 @@ def control(**others):
 SHORT = {("relu", None, torch.float64), ("topk", 8.0, torch.float64), ("matryoshka", 8.0, torch.float32)}
 SHORT |= {("gated", 8.0, torch.float64), ("jumprelu", 8.0, torch.float32)}
 SHORT |= {("topk", 40), ("gated", 7)}
-SHORT |= {("relu",), ("jumprelu",), ("relu", 0.01), (8, torch.float32), (400, torch.float64)}
+SHORT |= {("relu",), ("jumprelu",), ("matryoshka",), ("relu", 0.01), (8, torch.float32), (400, torch.float64)}
 
 
 def cases(*choices):
@@ -94,6 +94,18 @@ def test_equals_autograd(architecture, entry_capacity, dtype):
     for value in ("loss", "reconstruction", "sparsity", "l0"):
         assert getattr(measured, value) == pytest.approx(getattr(told, value), rel=EXACT[dtype]["rtol"])
     assert torch.equal(measured.fired, told.fired) and not told.fired[SILENT] and told.fired.any()
+
+
+@pytest.mark.parametrize("architecture", cases(ARCHITECTURES))
+def test_a_further_loss_equals_autograd_at_any_density(architecture):
+    recipe, weights, x = problem(architecture)
+    pull, _ = pull_to(x, torch.randn(D_IN, D_IN, generator=torch.Generator().manual_seed(4)).to(x))
+    module = module_of(architecture)
+    expected, _ = reference.gradients(module, weights, x, recipe, control(pull=pull))
+    for asked in (control(), control(pull=pull, density=0.9)):
+        found, _ = gpu.gradients(module, weights, x, recipe, asked)
+        far = [name for name in expected if not torch.allclose(found[name], expected[name], rtol=1e-11, atol=1e-13)]
+        assert bool(far) is (asked.pull is None)
 
 
 @pytest.mark.parametrize(("architecture", "d_out"), cases(ARCHITECTURES, [7, 40]))
