@@ -216,6 +216,25 @@ def test_only_what_depends_on_the_tokens_is_made_again(atlas):
     assert kinds(planned(atlas, {**CONFIG, "recipes": {"plain": PLAIN, "tuned": PLAIN}}))["train"] == 1  # without it
 
 
+def test_it_needs_no_snapshots_and_follows_any_start(tmp_path):
+    on = {"start_from": {"recipe": "tuned"}}
+    alone = {**CONFIG, "training": {"tokens": "8k"}, "recipes": {"tuned": PLAIN | TUNED, "on": PLAIN | TUNED | on}}
+    branch = {"start_from": {"recipe": "plain", "snapshot": "4k"}}
+    both = {**CONFIG, "recipes": {"plain": PLAIN, "on": PLAIN | TUNED | branch}}
+    made = [[job for job in planned(tmp_path, each) if job[:5] in ("train", "finet")] for each in (alone, both)]
+    assert made[0] == [
+        f"{job}: {recipe}, layer 01, to {snapshot} tokens"
+        for job, snapshot in (("finetune", "8k"), ("train", "6k"))
+        for recipe in ("on", "tuned")
+    ]
+    assert made[1] == [
+        "finetune: on, layer 01, to 8k tokens",
+        "train: on, layer 01, to 6k tokens",
+        "train: plain, layer 01, to 4k tokens",
+        "train: plain, layer 01, to 8k tokens",
+    ]
+
+
 def test_identities_are_those_of_the_recipe_without_it_up_to_the_last_window():
     grid = Atlas(complete_config(CONFIG, "config.yaml"))
     assert "finetune" not in grid.config["recipes"]["plain"]

@@ -13,6 +13,7 @@ from sae_atlas.config.read import complete_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, sha256
 from sae_atlas.publish.cards import listed
+from sae_atlas.publish.cards.facts import without_folders
 from sae_atlas.publish.cards.names import parse_sae_name, release_name
 from sae_atlas.publish.cards.weights import link
 from sae_atlas.publish.hub import listed_files
@@ -217,3 +218,12 @@ def test_what_the_workflow_publishes_agrees_with_what_it_measured(finished):
         text = page(folder)
         assert front_matter(text)["base_model"] == "small-neox"
         complete_config(yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1]), "README.md")
+
+
+def test_no_folder_of_this_machine_is_published_of_one_path_or_of_several():
+    config = {
+        "corpus": {"path": ["/home/me/a.txt", "b/c.jsonl"], "split": ["x/y"]},
+        "base_model": {"path": "/m/pythia"},
+    }
+    plain = {"corpus": {"path": ["a.txt", "c.jsonl"], "split": ["x/y"]}, "base_model": {"path": "pythia"}}
+    assert without_folders(config) == plain

@@ -93,7 +93,7 @@ def one_of(names):
 
 def but_final(recipes, tuned):
     """The recipes as a pattern that does not fit the files of the final snapshots of `tuned`."""
-    return f"(?!{one_of(tuned)}/[^/]*_{atlas.last}[.])(?:{one_of(recipes)})"
+    return f"(?!(?:{one_of(tuned)})/[^/]*_{atlas.last}[.])(?:{one_of(recipes)})"
 
 
 def in_any_layer(recipe):

@@ -154,8 +154,11 @@ def as_yaml(value: dict) -> str:
 
 
 def without_folders(config: dict) -> dict:
-    """The config without the folders of this machine: of local models, texts and SAEs only the last part of the path."""
-    return {
-        key: Path(value).name if key == "path" else without_folders(value) if isinstance(value, dict) else value
-        for key, value in config.items()
-    }
+    """The config without the folders of this machine: of local models, texts and SAEs only the last part of every path."""
+
+    def plain(key: str, value: object) -> object:
+        if key == "path":
+            return [Path(each).name for each in value] if isinstance(value, list) else Path(value).name
+        return without_folders(value) if isinstance(value, dict) else value
+
+    return {key: plain(key, value) for key, value in config.items()}
