@@ -98,7 +98,7 @@ def markdown(found: dict) -> str:
         "fine-tuned (`recipes.*.finetune`, arXiv 2503.17272), the last of these tokens minimise, beside the squared error, the",
         "KL of the model that reads the reconstruction from the model itself; all SAEs see as many tokens. On held-out text",
         f"({found['patched_tokens']:,} tokens for the losses): value (95 % interval over contexts), CE and KL in nats per",
-        *([f"token. The number of fine-tuned tokens with the lowest KL on layer {first}, first seed, goes on to the other layers."]
+        *([f"token. The number of tokens with the lowest KL on layer {first}, first seed, goes on to the other layers."]
           if len(tried) > 1 else ["token."]),
         '"Closed" is the share of the CE increase and of the KL that is gone beside the SAE of the same seed that was not',
         "fine-tuned. The paper closes 20 to 50 % of the CE increase with its last 25M tokens. Seconds are those of one",
