@@ -125,7 +125,7 @@ def clean_or_told(config) -> bool:
         for layer in atlas.layers[:2]:
             assert FILE_NAME.fullmatch(atlas.sae_name(recipe, layer))
             for snapshot in atlas.snapshots[:2]:
-                atlas.identity(atlas.checkpoint_rule(recipe), recipe=recipe, layer=layer, snapshot=snapshot)
+                atlas.identity(atlas.checkpoint_rule(recipe, snapshot), recipe=recipe, layer=layer, snapshot=snapshot)
     assert all(FILE_NAME.fullmatch(atlas.config[part]["name"]) for part in ("base_model", "corpus"))
     assert all(re.fullmatch(r"[0-9]+[kMB]?", snapshot) for snapshot in atlas.snapshots)
     return True

@@ -315,7 +315,7 @@ def finetune_problems(training: Section, base_model: Model, corpus: Section, rec
     """Lines for recipes whose fine-tuning does not fit the last window, or whose model predicts no next token."""
     last = training.tokens - max([0, *training.snapshots])
     for name, recipe in recipes.items():
-        if getattr(recipe, "finetune", None) is None:
+        if getattr(recipe, "finetune", None) is None or base_model.source == "activations":  # of which saved.py tells
             continue
         where, tokens = f"recipes.{name}.finetune", recipe.finetune.tokens
         least = max(recipe.batch, corpus.context)
