@@ -144,6 +144,8 @@ def test_what_disagrees_with_the_config_is_one_line(measured, tmp_path, recipe, 
 
 
 def test_gemma_scope_says_no_site_so_the_config_does(measured, tmp_path):
+    warned = "SAELens reads them at the norm's output before its weights"
+    assert warned in card_of(measured[0], "gemma")[1] and warned not in card_of(measured[0], "relu")[1]
     made = taken(measured, tmp_path, "gemma", site="mlp_in", target="mlp_out")
     assert made["config"]["activations"]["target"] == "mlp_out" and made["config"]["d_out"] == D_IN
     made = taken(measured, tmp_path, "gemma", site="mlp_out")
@@ -171,8 +173,6 @@ def test_the_target_is_a_setting_of_transcoders_alone(release):
     del saes["activations"]["target"]
     assert "target" not in Atlas(complete_config(saes, "config.yaml")).settings("import_sae", **cell)
     assert atlas.config["recipes"]["gemma"]["expansion"] == 2  # as the file says
-    warned = "SAELens reads them at the norm's output before its weights"
-    assert warned in card_of(measured[0], "gemma")[1] and warned not in card_of(measured[0], "relu")[1]
 
 
 def test_a_changed_target_of_a_published_transcoder_is_named(measured, tmp_path):
