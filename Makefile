@@ -11,7 +11,7 @@ export CONFIG DIRECTORY
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden tables releases bench bench-load bench-run bench-gpu gpu-check browser
+.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden tables releases bench bench-load bench-starts bench-run bench-gpu gpu-check browser
 
 # In a terminal one bar per rule; plain lines where the output goes into a file or a pipe, and in CI.
 BARS := $(if $(and $(MAKE_TERMOUT),$(MAKE_TERMERR)),$(if $(CI),,--logger rich))
@@ -136,6 +136,10 @@ bench: .bench-venv/ready
 # The plan of ten times the atlas, every stage at 16 times the tokens, a wide model: LOAD.md (half an hour, 21 GB of memory).
 bench-load: .venv/ready
 	$(BIN)/python -m benchmarks.load $(TOY)
+
+# Whether a layer learns faster from the SAE of the layer before it: STARTS.md (a quarter of an hour).
+bench-starts: .venv/ready
+	$(BIN)/python -m benchmarks.starts $(TOY)
 
 # What every rule of the default's run takes at the commit BEFORE and now: RUN.md (two whole runs).
 bench-run: .venv/ready

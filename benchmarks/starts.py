@@ -19,7 +19,7 @@ from sae_atlas.io.tables import read_table
 from sae_atlas.plan.machine import available_cores
 
 ROOT = Path(__file__).parent.parent
-PAIRS = ((6, 7), (14, 15), (22, 23))
+PAIRS = ((14, 15), (22, 23), (6, 7))
 SNAPSHOTS, TOKENS = ("15k", "30k", "60k"), "120k"
 RANDOM, PREVIOUS = "random", "previous"
 METRICS = ("ce_recovered", "fvu", "dead")
@@ -104,9 +104,9 @@ def main() -> None:
     found = about(1, chosen.cores) | {"unit": "metric: value, low, high", "first": SNAPSHOTS[0], "rows": []}
     for pair in PAIRS[:1] if chosen.toy else PAIRS:
         found["rows"] += rows_of(run(config_of(pair, chosen.toy), chosen.cores))
+        if chosen.out or not chosen.toy:
+            write(chosen.out or Path(__file__).parent, "starts", found, markdown(found))
     print(markdown(found))
-    if chosen.out or not chosen.toy:
-        write(chosen.out or Path(__file__).parent, "starts", found, markdown(found))
 
 
 if __name__ == "__main__":

@@ -119,6 +119,18 @@ def test_the_load_benchmark_measures_every_stage(tmp_path):
     assert all(f"| {row['stage']} |" in text for row in found["tokens"])
 
 
+@pytest.mark.long
+def test_the_benchmark_of_starts_compares_them_on_the_second_layer(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.starts", "--toy", "--out", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "starts.json").read_text())["rows"]
+    assert [(row["layer"], row["recipe"], row["tokens"]) for row in rows] == [
+        (3, recipe, tokens) for recipe in ("random", "previous") for tokens in (4000, 8000)
+    ]
+    assert (tmp_path / "STARTS.md").read_text().count("| the layer before |") == 2
+
+
 @pytest.mark.parametrize("name", ["load_report", "precision", "quality_report", "transcoders"])
 def test_a_table_is_that_of_its_numbers(name):
     folder, file = ROOT / "benchmarks", name.removesuffix("_report")
