@@ -9,6 +9,7 @@ import torch
 import sae_atlas
 from sae_atlas.activations.store import Normaliser
 from sae_atlas.config.read import complete_config, complete_recipe
+from sae_atlas.config.start_files import files_of_start
 from sae_atlas.from_array import train_sae
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.publish.formats.load import export
@@ -124,6 +125,26 @@ def test_an_array_trains_on_from_an_sae_in_another_format(tmp_path):
     assert torch.allclose(on(torch.from_numpy(x)), first(torch.from_numpy(x)), atol=1e-3)
     with pytest.raises(AtlasError, match=r"start_from: an array has no other recipes"):
         train_sae(x, tmp_path / "no", start_from={"recipe": "topk"}, **recipe)
+
+
+def test_the_files_of_a_start_are_those_that_are_read(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("hyperparams.json", "checkpoints/final.safetensors", "notes.txt", "config.yaml", "config.json"):
+        (tmp_path / name).touch()
+    for name in ("layer_3.safetensors", "layer3.sae.pt", "sae.pt"):
+        (tmp_path / name).touch()
+    read = {file.relative_to(tmp_path).as_posix() for file in files_of_start(tmp_path)}
+    assert read == {"hyperparams.json", "checkpoints/final.safetensors", "config.json"}
+    beside = {
+        name: [file.name for file in files_of_start(tmp_path / name)]
+        for name in ("layer_3.safetensors", "layer3.sae.pt")
+    }
+    assert beside == {
+        "layer_3.safetensors": ["layer_3.safetensors", "config.yaml"],
+        "layer3.sae.pt": ["layer3.sae.pt", "config.json"],
+    }
+    assert [file.name for file in files_of_start(tmp_path / "sae.pt")] == ["sae.pt"]
+    assert files_of_start(tmp_path / "none") == files_of_start(tmp_path / "checkpoints") == []
 
 
 # --- through the workflow ---------------------------------------------------------------------------------------------

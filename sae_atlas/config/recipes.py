@@ -104,7 +104,11 @@ class FineTune(Section):
         "every step so that it pulls at the reconstruction as strongly as the squared error",
         "kl",
     )
-    tokens: Whole = key("the last of `training.tokens`; fewer than the last window has", ge=1)
+    tokens: Whole = key(
+        "the last of `training.tokens`; fewer than the last window has. What the window trains on before comes from its "
+        "shuffled store, so some of its tokens are read twice and as many never",
+        ge=1,
+    )
 
 
 class Recipe(Section):

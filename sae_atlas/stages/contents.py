@@ -15,7 +15,7 @@ from pathlib import Path
 from sae_atlas.base_models.adapters import model_files
 from sae_atlas.config.own_models import TUNED
 from sae_atlas.config.published import files_at, may_lack, path_in_release
-from sae_atlas.config.start_files import files_in, start_file
+from sae_atlas.config.start_files import files_of_start, start_file
 from sae_atlas.io.contents import Contents
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
@@ -148,9 +148,9 @@ def _of_starts(atlas: Atlas, contents: Contents) -> dict[str, str]:
         if path is None:
             continue
         key, file = f"recipes.{recipe}.start_from", start_file(path, layer)
-        files = {each.name: each for each in files_in(file)} if file.exists() else {}
+        files = {each.name: each for each in files_of_start(file)}
         if not files:
-            raise AtlasError(f"{key}.path: {file} is not there, or holds nothing; layer {layer} begins at it")
+            raise AtlasError(f"{key}.path: {file} is not there, or holds no SAE; layer {layer} begins at it")
         found[job_name("import_start", recipe=recipe, layer=layer)] = _hashed(contents, files, key)[0]
     return found
 

@@ -56,7 +56,8 @@ def _window(atlas, recipe: dict, start: int, stop: int) -> dict:
 @stage("publish/formats", "saes/checkpoint.py", runs="publish.formats.import_start:import_start")
 def import_start(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     path = atlas.config["recipes"][recipe]["start_from"]["path"]
-    return {"path": path, "layer": layer}, atlas.content("import_start", recipe=recipe, layer=layer)
+    settings = {"path": path, "layer": layer, "is_transcoder": "target" in atlas.config["activations"]}
+    return settings, atlas.content("import_start", recipe=recipe, layer=layer)
 
 
 @stage("publish/formats", "saes/checkpoint.py", runs="publish.formats.import_sae:import_sae")
