@@ -14,12 +14,17 @@ def target_of(atlas) -> dict:
     return {"target": target} if target else {}
 
 
-def pass_over(atlas, start: int, stop: int) -> tuple[dict, dict]:
+# Of a stage that is a pass over text: where its code is, and its functions.
+PASS = ("activations/save.py", "activations/save_rows.py", "own_arrays", "io/arrays.py", "sites")
+FUNCTIONS = {"runs": "activations.save:save_activations", "on_rows": "activations.save_rows:save_rows"}
+
+
+def pass_over(atlas, start: int, stop: int, layers: list[int]) -> tuple[dict, dict]:
     """Settings and inputs of a pass over the train tokens start:stop."""
     activations = atlas.config["activations"]
     read = {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
     if atlas.of_rows:
-        return {"start": start, "stop": stop, "dtype": saved_dtype(atlas)}, read
+        return {"start": start, "stop": stop, "dtype": saved_dtype(atlas)}, read | atlas.files(layers)
     settings = {
         "site": activations["site"],
         "start": start,
@@ -31,19 +36,11 @@ def pass_over(atlas, start: int, stop: int) -> tuple[dict, dict]:
     return settings, read
 
 
-@stage(
-    "activations/save.py",
-    "activations/save_rows.py",
-    "own_arrays",
-    "io/arrays.py",
-    "sites",
-    runs="activations.save:save_activations",
-    on_rows="activations.save_rows:save_rows",
-)
+@stage(*PASS, **FUNCTIONS)
 def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
     """Which layers share the pass is left out: one layer more changes nothing for the others."""
-    settings, inputs = pass_over(atlas, *atlas.window(snapshot))
-    return settings | target_of(atlas), inputs | atlas.files(atlas.layers)
+    settings, inputs = pass_over(atlas, *atlas.window(snapshot), atlas.layers)
+    return settings | target_of(atlas), inputs
 
 
 @stage(

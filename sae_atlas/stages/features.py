@@ -1,25 +1,16 @@
 """What the latents mean depends on the final SAE, on the text that is read and on how much of it is kept."""
 
-from sae_atlas.stages.activations import pass_over
+from sae_atlas.stages.activations import FUNCTIONS, PASS, pass_over
 from sae_atlas.stages.declare import stage
 
 OF_MATCH = {"contexts": 3, "window": 16}  # how much of each is kept and shown, window in tokens
 
 
-@stage(
-    "activations/save.py",
-    "activations/save_rows.py",
-    "own_arrays",
-    "io/arrays.py",
-    "sites",
-    runs="activations.save:save_activations",
-    on_rows="activations.save_rows:save_rows",
-)
+@stage(*PASS, **FUNCTIONS)
 def save_text(atlas) -> tuple[dict, dict]:
     """The end of the train text: what no SAE has seen, unless training uses all of the corpus."""
     stop = atlas.config["corpus"]["tokens"]
-    settings, inputs = pass_over(atlas, stop - atlas.config["features"]["tokens"], stop)
-    return settings, inputs | atlas.files(atlas.text_layers)
+    return pass_over(atlas, stop - atlas.config["features"]["tokens"], stop, atlas.text_layers)
 
 
 OF_SAES = ("saes/sae.py", "saes/parts.py", "metrics/active.py")
