@@ -25,8 +25,11 @@ def _plan(chosen: argparse.Namespace) -> None:
 def _check(chosen: argparse.Namespace) -> None:
     from sae_atlas.config.read import read_config
     from sae_atlas.plan.site_check import check_config
+    from sae_atlas.stages.contents import local_contents
 
-    check_config(read_config(chosen.config), chosen.config)
+    config = read_config(chosen.config)
+    local_contents(config, chosen.config, records=[], memory=None)  # the files that it names are there
+    check_config(config, chosen.config)
     print(f"{chosen.config}: is right")
 
 

@@ -3,10 +3,13 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from models import random_model
+from sae_atlas.__main__ import main
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.config.read import complete_config
 from sae_atlas.io.contents import SETTLED, Contents
@@ -209,3 +212,21 @@ def test_a_path_is_seen_from_the_folder_of_the_run_or_the_configs_own(tmp_path, 
         complete_config(paths, file)
     (tmp_path / "t.jsonl").unlink()
     assert complete_config(paths, file)["corpus"]["path"] == "t.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"corpus.source": "local", "corpus.path": "none.txt"}, "corpus.path: none.txt is not there"),
+        ({"recipes.topk.start_from": "none/sae"}, "recipes.topk.start_from.path: none/sae is not there"),
+    ],
+)
+def test_a_config_is_not_right_without_the_files_that_it_names(tmp_path, monkeypatch, capsys, changes, words):
+    monkeypatch.chdir(tmp_path)
+    config = small(**changes)
+    if "corpus.path" in changes:
+        del config["corpus"]["package"]
+    Path("config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["check", "config.yaml"]) == 1
+    assert words in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]  # nothing is kept of a check

@@ -226,6 +226,9 @@ def test_what_was_trained_is_kept_until_its_start_changes(atlas):
     trained = [job for job in planned(folder, longer) if job.startswith("train: ")]
     assert len(trained) == 15
     again = shutil.copytree(folder, folder.parent / "again")
+    (again / START).rename(again / "elsewhere")  # what was made of it is still there
+    assert planned(again, config) == []
+    (again / "elsewhere").rename(again / START)
     file = again / START / "sae_layer01_final.pt"
     shutil.copy(again / START / "sae_layer02_final.pt", file)
     jobs = planned(again, config)

@@ -55,6 +55,19 @@ class Contents:
         return json.dumps([self.files, self.first_seen])
 
 
+class Present:
+    """In place of Contents where only it counts that the files are there: none is read."""
+
+    def __init__(self):
+        self.first_seen: dict[str, str] = {}
+
+    def sha256(self, files: Sequence[Path], what: str) -> list[str]:
+        return [""] * len(files)
+
+    def keep(self) -> None:
+        pass
+
+
 def _state(path: str) -> list[int]:
     """Bytes, and when content and place were last changed: the second also where a copy was given the first's time."""
     about = Path(path).stat()

@@ -16,7 +16,7 @@ from sae_atlas.base_models.adapters import model_files
 from sae_atlas.config.own_models import TUNED
 from sae_atlas.config.published import files_at, may_lack, path_in_release
 from sae_atlas.config.start_files import files_of_start, start_file
-from sae_atlas.io.contents import Contents
+from sae_atlas.io.contents import Contents, Present
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
 from sae_atlas.io.provenance import read_record
@@ -30,25 +30,27 @@ RECORDS = (
     "results/base_model/**/provenance.json",
     "results/corpus/**/*.zarr/zarr.json",
     "results/checkpoints/*/*.pt",
+    "results/starts/*/*.pt",
 )  # of the stages that read them
 MEMORY = "results/contents.json"
 
 
 def local_contents(
-    config: dict, file: str, records: Iterable[Path], memory: Path, begun_with: str | None = None
+    config: dict, file: str, records: Iterable[Path], memory: Path | None, begun_with: str | None = None
 ) -> dict[str, str]:
     """Hash of what a config's own files hold, by the job that reads them (job_name); of outputs from before without one: none.
 
-    records: of what is there. begun_with: see stages.versions. Raises AtlasError, which names the config's `file`, for a
-    file that is not there, unless what was made from it is.
+    records: of what is there. memory: where hashes are kept; None: the files are not read, only their presence is checked.
+    begun_with: see stages.versions. Raises AtlasError, which names the config's `file`, for a file that is not there, unless
+    what was made from it is.
     """
-    contents, records, found = Contents(memory), list(records), {}
+    contents, records, found = Contents(memory) if memory else Present(), list(records), {}
     try:
         found |= _of_texts_and_models(config, contents, records)
         found |= _of_saved_activations(config, contents)
         atlas = Atlas(config, begun_with, contents=found)
         found |= _of_saes(atlas, contents, records)
-        found |= _of_starts(atlas, contents)
+        found |= _of_starts(atlas, contents, records)
     except AtlasError as error:
         raise AtlasError(f"{file}: {error}") from error
     contents.keep()
@@ -120,8 +122,7 @@ def _content(contents: Contents, stage: str, key: str, section: dict, path: Path
 
 def _of_saes(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[str, str]:
     """Of published SAEs on this machine. atlas: with the content of its base model."""
-    checkpoints = {path.parts[-2:]: path for path in records if path.suffix == ".pt"}
-    found = {}
+    checkpoints, found = _by_name(records), {}
     for recipe in atlas.pretrained:
         values = atlas.config["recipes"][recipe]
         if values["pretrained"]["source"] != "local":
@@ -140,18 +141,30 @@ def _of_saes(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[str,
     return found
 
 
-def _of_starts(atlas: Atlas, contents: Contents) -> dict[str, str]:
+def _by_name(records: list[Path]) -> dict[tuple[str, str], Path]:
+    """The checkpoints among them by recipe and name."""
+    return {path.parts[-2:]: path for path in records if path.suffix == ".pt"}
+
+
+def _recorded(checkpoint: Path) -> str | None:
+    """The content that a checkpoint was made of, whose files are gone."""
+    return read_arrays(checkpoint)["config"]["record"]["inputs"].get("content")
+
+
+def _of_starts(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[str, str]:
     """Of the SAEs on this machine at which training begins."""
-    found = {}
+    starts, found = _by_name(records), {}
     for recipe, layer in product(atlas.trained, atlas.layers):
         path = atlas.config["recipes"][recipe].get("start_from", {}).get("path")
         if path is None:
             continue
         key, file = f"recipes.{recipe}.start_from", start_file(path, layer)
         files = {each.name: each for each in files_of_start(file)}
-        if not files:
+        start = starts.get((recipe, f"sae_layer{layer:02d}.pt"))
+        if not files and start is None:
             raise AtlasError(f"{key}.path: {file} is not there, or holds no SAE; layer {layer} begins at it")
-        found[job_name("import_start", recipe=recipe, layer=layer)] = _hashed(contents, files, key)[0]
+        content = _hashed(contents, files, key)[0] if files else _recorded(start)
+        found[job_name("import_start", recipe=recipe, layer=layer)] = content
     return found
 
 
@@ -164,7 +177,7 @@ def _content_of_sae(
     if missing:
         if checkpoint is None:
             raise AtlasError(f"{key}: {missing[0]} is not there; check pretrained.path and pretrained.file")
-        return read_arrays(checkpoint)["config"]["record"]["inputs"].get("content")
+        return _recorded(checkpoint)
     content, hashes = _hashed(contents, files, key)
     before = atlas.identity("import_sae", **cell)
     if checkpoint is None or before.encode() not in pickled(checkpoint):
