@@ -20,16 +20,17 @@ def is_model(provenance: str | Path) -> bool:
     return "rows" not in read_json(provenance)
 
 
-def _folder(provenance: str | Path) -> Path:
-    """The prepared folder. Raises AtlasError where there is none."""
-    if not is_model(provenance):
+def _prepared(provenance: str | Path) -> tuple[Path, dict]:
+    """(the prepared folder, provenance). Raises AtlasError where there is none."""
+    found = read_json(provenance)
+    if "rows" in found:
         raise AtlasError(f"{provenance}: is of activations that were saved elsewhere; there is no model here to load")
-    return Path(provenance).parent / read_json(provenance)["path"]
+    return Path(provenance).parent / found["path"], found
 
 
 def load(provenance: str | Path, dtype: str, device: str = "auto"):
     """(model in evaluation mode, provenance). device: as `read_model` takes it. Code from the folder is never run."""
-    folder, found = _folder(provenance), read_json(provenance)
+    folder, found = _prepared(provenance)
     model = read_model(folder, dtype, device)
     if "adapter" in found:
         from sae_atlas.base_models.adapters import put_on
@@ -130,7 +131,7 @@ def load_tokenizer(provenance: str | Path):
     """The tokenizer in the prepared folder."""
     from transformers import AutoTokenizer
 
-    folder = _folder(provenance)
+    folder, _ = _prepared(provenance)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # as above

@@ -70,13 +70,13 @@ def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> 
     of_latent = [("latent", "==", latent), ("band", "==", "top")]
     top_contexts = pd.read_parquet(_file(folder, layer, "contexts"), filters=of_latent)
     provenance = Path(folder).parents[1] / "base_model" / "provenance.json"
-    named = isinstance(row["name"], str)
+    named, of_model = isinstance(row["name"], str), is_model(provenance)
     lines = [f"layer {layer}, latent {latent}: {row['name'] if named else 'no name'}"]
     if named:
         lines.append(
             f"confidence {row.confidence:.2f}, detection {row.detection:.2f} of {row.detection_contexts} windows"
         )
-    if is_model(provenance):
+    if of_model:
         decode = Decoder.of_model(provenance)
         lines += [
             f"topic {_topic(row.topic)}: AUROC {row.topic_auroc:.3f}, shuffled topics {row.topic_baseline:.3f}",
@@ -88,7 +88,7 @@ def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> 
         lines.append(f"fires on {row.density:.2%} of rows")
     for each in top_contexts.head(contexts).itertuples():
         text = " ".join(marked(Window(decode(each.tokens), each.topic, int(each.peak))).split())
-        topic = f"  [{_topic(each.topic)}]" if is_model(provenance) else ""
+        topic = f"  [{_topic(each.topic)}]" if of_model else ""
         lines.append(f"{each.activation:6.1f}  {text}{topic}")
     return "\n".join(lines)
 
