@@ -12,6 +12,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import saved
 import yaml
 from digests import digest
 
@@ -62,10 +63,10 @@ TRANSCODERS = small(
 
 
 def run(folder: Path) -> None:
-    """The atlas, SAEs of the other architectures and a published one on the same activations, a base model's life, and
-    transcoders.
+    """The atlas, SAEs of the other architectures and a published one on the same activations, a base model's life,
+    transcoders, and an atlas of saved activations.
     """
-    atlas, life = folder / "atlas", folder / "life"
+    atlas, life, rows = folder / "atlas", folder / "life", folder / "rows"
     others = {name: {"architecture": name} | recipe for name, recipe in OTHERS.items()}
     others |= published(atlas / "models" / "sae") | sisters(atlas / "models" / "sae")
     snakemake(atlas, ATLAS)
@@ -76,6 +77,8 @@ def run(folder: Path) -> None:
     snakemake(life, ATLAS | {"base_model": LIFE}, f"models/pretrained/{LIFE['name']}/export_meta.json")
     curve, table = "results/figures/skip/9_replaced_layers.svg", "results/metrics/skip.parquet"
     snakemake(folder / "transcoders", TRANSCODERS, curve, table)
+    saved.write(rows)
+    snakemake(rows, saved.config(), "results/index.html", "results/explorer/index.html")
 
 
 def published(folder: Path) -> dict:
@@ -108,31 +111,35 @@ def snakemake(folder: Path, config: dict, *targets: str) -> None:
 
 SAE, RELEASE, MODELS = "atlas/models/sae/*resid1*", "atlas/models/releases/*", "life/models/pretrained/*"
 FEATURES = "atlas/results/features/topk/layer01"
+ROWS = "rows/results"
 OUTPUTS = {
     "prepare_model": {
         "": "atlas/results/base_model/provenance.json",
         "model": "atlas/results/base_model/model/*.safetensors",
+        "rows": f"{ROWS}/base_model/provenance.json",
     },
-    "tokenize": {"": "atlas/results/corpus/*.zarr"},
-    "save_activations": {"": "atlas/results/activations/2k_*.zarr"},
+    "tokenize": {"": "atlas/results/corpus/*.zarr", "rows": f"{ROWS}/corpus/*.zarr"},
+    "save_activations": {"": "atlas/results/activations/2k_*.zarr", "rows": f"{ROWS}/activations/1600_*.zarr"},
     "shard_activations": {"": "atlas/results/stores/layer01/2k.zarr"},
     "replace_layers": {"": "transcoders/results/metrics/skip/replaced_layers.parquet"},
     "train_sae": {name: f"atlas/results/checkpoints/{name}/sae_layer01_?k.pt" for name in ("topk", *OTHERS)}
     | {f"curve {name}": f"atlas/results/curves/{name}/layer01_?k.parquet" for name in ("topk", *OTHERS)}
     | {"transcoder": "transcoders/results/checkpoints/skip/sae_layer01_2k.pt"}
-    | {"started": "atlas/results/checkpoints/started/sae_layer01_2k.pt"},
+    | {"started": "atlas/results/checkpoints/started/sae_layer01_2k.pt"}
+    | {"rows": f"{ROWS}/checkpoints/topk/sae_layer05_3200.pt"},
     "finetune_sae": {
         "": "atlas/results/checkpoints/tuned/sae_layer01_2k.pt",
         "curve": "atlas/results/curves/tuned/layer01_2k.parquet",
     },
     "import_start": {"": "atlas/results/starts/started/sae_layer01.pt"},
     "import_sae": {"": "atlas/results/checkpoints/published/sae_layer01_2k.pt"},
-    "save_held_out": {"": "atlas/results/held_out*"},
+    "save_held_out": {"": "atlas/results/held_out*", "rows": f"{ROWS}/held_out*"},
     "evaluate_sae": {
         "": "atlas/results/metrics/topk/layer01.parquet",
         "transcoder": "transcoders/results/metrics/skip/layer01.parquet",
         "latents": "atlas/results/metrics/topk/layer01_latents.parquet",
         "blocks": "atlas/results/metrics/topk/layer01_blocks.parquet",
+        "rows": f"{ROWS}/metrics/topk/layer05.parquet",
     },
     "collect_metrics": {"": "atlas/results/metrics/topk.parquet"},
     "collect_recipes": {"": "atlas/results/metrics.parquet"},
@@ -144,8 +151,9 @@ OUTPUTS = {
     "page": {"": "atlas/results/index.html", "cards": "atlas/results/cards/*resid1*.html"},
     "save_text": {"": "atlas/results/features/activations_*.zarr"},
     "top_contexts": {table: f"{FEATURES}_{table}.parquet" for table in ("contexts", "features", "documents", "raw")},
-    "score_latents": {table: f"{FEATURES}_{table}.parquet" for table in ("scores", "probes")},
-    "name_latents": {"": f"{FEATURES}_names.parquet"},
+    "score_latents": {table: f"{FEATURES}_{table}.parquet" for table in ("scores", "probes")}
+    | {"rows": f"{ROWS}/features/topk/layer05_scores.parquet"},
+    "name_latents": {"": f"{FEATURES}_names.parquet", "rows": f"{ROWS}/features/topk/layer05_names.parquet"},
     "evolution": {"": f"{FEATURES}_evolution.parquet"},
     "contexts_of_matches": {"": f"{FEATURES}_matches.parquet"},
     "explorer": {"": "atlas/results/explorer/data/**/*.js"},

@@ -148,11 +148,14 @@ def test_what_reads_the_heads_of_attention_wants_a_module_path():
     assert completed(attention, **{"activations.site": "in:model.layers.{layer}.self_attn.o_proj"})
 
 
-def test_what_reads_a_norm_before_its_weights_is_not_measured_at_what_comes_after_them():
+def test_transcoders_that_read_a_norm_before_its_weights_are_measured_behind_them():
     of_layer = {"release": "gemma-scope-2b-pt-transcoders", "sae": "layer_{layer}/width_16k/average_l0_*"}
-    line = line_of(of_layer, **{"activations.site": "mlp_in", "activations.target": "mlp_out"})
+    atlas = Atlas(completed(of_layer, **{"activations.site": "mlp_in", "activations.target": "mlp_out"}))
+    settings = atlas.settings("import_sae", recipe="theirs", layer=1, snapshot=atlas.last)
+    assert settings["reads"] == "blocks.{layer}.ln2.hook_normalized"
+    line = line_of(of_layer, **{"activations.site": "resid_mid", "activations.target": "mlp_out"})
     assert line.endswith(
-        "reads blocks.0.ln2.hook_normalized, the config's site is mlp_in; write a module path as activations.site"
+        "reads blocks.0.ln2.hook_normalized, the config's site is resid_mid; write `mlp_in` as activations.site"
     )
     assert line_of(of_layer).endswith("is a transcoder; name its activations.target")
 

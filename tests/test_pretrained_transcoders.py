@@ -1,11 +1,16 @@
 """Transcoders that others published are measured at their target, or refused with one line."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import sae_atlas
+from sae_atlas.base_models.load import load
+from sae_atlas.config.by_layer import NORMALISED
 from sae_atlas.config.read import complete_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, write_json
@@ -14,6 +19,7 @@ from sae_atlas.publish.formats.import_sae import import_sae
 from sae_atlas.publish.index import index
 from sae_atlas.saes.checkpoint import load_checkpoint, model_state
 from sae_atlas.saes.sae import Sae
+from sae_atlas.sites.hooks import capture_sites
 from sae_atlas.stages.atlas import Atlas
 from workflow import planned, small, snakemake
 
@@ -116,11 +122,11 @@ def test_a_card_says_that_it_is_a_transcoder_and_what_loads_it(measured):
     assert said["hf_hook_name_out"] == "gpt_neox.layers.1.mlp" and said["target"] == "mlp_out"
 
 
-def taken(measured, tmp_path, recipe="relu", layer=1, **sites):
+def taken(measured, tmp_path, recipe="relu", provenance=None, layer=1, **sites):
     folder, config = measured
     values = complete_config(config, "config.yaml")["recipes"][recipe]
     where = f"{values['pretrained']['path']}/{values['pretrained']['file'].format(layer=layer)}"
-    provenance = folder / "results" / "base_model" / "provenance.json"
+    provenance = provenance or folder / "results" / "base_model" / "provenance.json"
     import_sae(provenance, tmp_path / "sae.pt", values, where, layer, 3000, "small-neox", **sites)
     return load_checkpoint(tmp_path / "sae.pt")
 
@@ -143,11 +149,30 @@ def test_what_disagrees_with_the_config_is_one_line(measured, tmp_path, recipe, 
     assert "\n" not in str(error.value) and not (tmp_path / "sae.pt").exists()
 
 
-def test_gemma_scope_says_no_site_so_the_config_does(measured, tmp_path):
-    warned = "SAELens reads them at the norm's output before its weights"
-    assert warned in card_of(measured[0], "gemma")[1] and warned not in card_of(measured[0], "relu")[1]
-    made = taken(measured, tmp_path, "gemma", site="mlp_in", target="mlp_out")
+def test_gemma_scope_reads_what_the_norm_gives_before_its_weights(measured, tmp_path):
+    said = "read what the norm gives before its weights"
+    assert said in card_of(measured[0], "gemma")[1] and said not in card_of(measured[0], "relu")[1]
+    shutil.copytree(measured[0] / "results" / "base_model", tmp_path / "base_model")
+    (weights,) = tmp_path.glob("base_model/model/*.safetensors")
+    tensors, norm = load_file(weights), "gpt_neox.layers.1.post_attention_layernorm"
+    tensors[f"{norm}.weight"], tensors[f"{norm}.bias"] = torch.linspace(-2, 3, D_IN), torch.linspace(1, -1, D_IN)
+    save_file(tensors, weights, {"format": "pt"})
+    provenance = tmp_path / "base_model" / "provenance.json"
+    made = taken(measured, tmp_path, "gemma", provenance, site="mlp_in", target="mlp_out", reads=NORMALISED)
     assert made["config"]["activations"]["target"] == "mlp_out" and made["config"]["d_out"] == D_IN
+    model, _ = load(provenance, "float32", "cpu")
+    with capture_sites(model, ["resid_pre", "mlp_in"], [1]) as values:
+        model(torch.arange(20).view(2, 10))
+    stream = values["resid_pre"][1]  # the residual is parallel, the norm a layer norm
+    normalised = torch.nn.functional.layer_norm(stream, (D_IN,), eps=model.config.layer_norm_eps)
+    torch.testing.assert_close(Sae(**made)(values["mlp_in"][1]), transcoder("jumprelu", 1)(normalised))
+
+
+def test_gemma_scope_says_no_site_of_an_sae_so_the_config_does(measured, tmp_path):
+    with pytest.raises(
+        AtlasError, match=r"its site is blocks.\{layer\}.ln2.hook_normalized, the config's resid_mid; write mlp_in"
+    ):
+        taken(measured, tmp_path, "gemma", site="resid_mid", target="mlp_out", reads=NORMALISED)
     made = taken(measured, tmp_path, "gemma", site="mlp_out")
     assert "b_pre" in made["model_state"] and "target" not in made["config"]["activations"]
 

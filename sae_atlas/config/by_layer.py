@@ -12,9 +12,7 @@ from sae_atlas.io.hub import refuse, repository_files
 from sae_atlas.sites import SITES
 
 HOOK = re.compile(r"blocks\.(\d+)\.(.+)")  # of TransformerLens
-OF_TRANSCODERS = (
-    "ln2.hook_normalized"  # what Gemma Scope's read: the norm's output before its weights, so it is not mlp_in
-)
+NORMALISED = "blocks.{layer}.ln2.hook_normalized"  # what the norm gives before its weights, where mlp_in is behind them
 
 
 class Measured(NamedTuple):
@@ -80,10 +78,11 @@ def _disagreement(sae: dict, layer: int, on: Measured) -> str:
         return f"reads {sae['hook']}, which is no site of a layer; take another"
     if int(match[1]) != layer:
         return f"is of layer {match[1]}, not {layer}; correct the map"
-    if (match[2] == OF_TRANSCODERS) != (on.target is not None):
+    of_transcoder = match[2] == NORMALISED.rpartition("{layer}.")[2]
+    if of_transcoder != (on.target is not None):
         kind, remedy = ("a transcoder", "name its") if on.target is None else ("an SAE", "remove")
         return f"is {kind}; {remedy} activations.target"
-    site = match[2].removeprefix("hook_")
+    site = "mlp_in" if of_transcoder else match[2].removeprefix("hook_")  # its weights are turned into that site's
     if on.site in SITES and on.site != site:
         remedy = f"`{site}`" if site in SITES else "a module path"
         return f"reads {sae['hook']}, the config's site is {on.site}; write {remedy} as activations.site"

@@ -139,8 +139,8 @@ def _limitations(origin: Origin, measured: Measured):
         yield f"Measured on {origin.text}, which may be among the text it was trained on elsewhere."
         if measured.target and config["recipe"]["pretrained"]["format"] == "gemma_scope":
             yield (
-                f"Gemma Scope's transcoders say nothing of where they read. Here it is {measured.site}; SAELens reads them at "
-                "the norm's output before its weights, where their numbers are others."
+                "Gemma Scope's transcoders read what the norm gives before its weights. These are theirs with the norm's "
+                f"weights divided out, so that they compute the same at {measured.site}."
             )
     else:
         kind = "rows" if origin.of_rows else "text"

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from sae_atlas.base_models.load import load
+from sae_atlas.config.by_layer import NORMALISED
 from sae_atlas.config.published import PAIRS, fetch, files_at, may_lack
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, sha256
@@ -13,6 +15,7 @@ from sae_atlas.publish.formats.hooks import is_same_site
 from sae_atlas.publish.formats.load import read
 from sae_atlas.saes.checkpoint import save
 from sae_atlas.sites import SITES
+from sae_atlas.sites.norms import norm_weights
 
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -27,11 +30,14 @@ def import_sae(
     base: str,
     site: str,
     target: str | None = None,
+    reads: str | None = None,
 ) -> None:
     """Write the `checkpoint` of an SAE of a recipe with `pretrained`; with a `target` that of a transcoder.
 
     where: its file or folder, in the repository or on disk (config.published). tokens: those of the SAE's name; base: name
-    of the base model. Raises AtlasError if the SAE cannot be had, is damaged, or states anything else than the config does.
+    of the base model. reads: the site of an SAE whose format does not say it. One that reads what the norm gives before its
+    weights gets weights of its own for `mlp_in`, so that it computes the same there. Raises AtlasError if the SAE cannot be
+    had, is damaged, or states anything else than the config does.
     """
     model = read_json(base_model)
     pretrained = recipe["pretrained"]
@@ -39,6 +45,9 @@ def import_sae(
     about = {"k": recipe.get("k"), "registered": pretrained.get("registered")}
     sae = read(path, pretrained["format"], is_transcoder=target is not None, **about)
     config = sae["config"]
+    config["activations"]["site"] = config["activations"].get("site") or reads
+    if "d_out" in config and (config["activations"]["site"], site) == (NORMALISED, "mlp_in"):
+        _read_after_weights(sae, base_model, layer)
     trained_on = {"site": site, **({"target": target} if target else {}), "layer": layer}
     _check(path, config, recipe, trained_on, {base, model["source"].split()[-1]}, model["d_model"])
     said = config.get("tokens")
@@ -55,6 +64,19 @@ def import_sae(
         "record": current_record(),
     }
     save(checkpoint, sae["model_state"], config, {"trained_tokens": said})
+
+
+def _read_after_weights(sae: dict, base_model: str | Path, layer: int) -> None:
+    """Turn a transcoder that reads what the norm gives before its weights into one that reads mlp_in."""
+    scale, shift = norm_weights(load(base_model, "float32", "cpu")[0], layer)
+    state = sae["model_state"]
+    if len(scale) != state["encoder.weight"].shape[1]:
+        return  # `_check` says which widths differ
+    for name, bias in (("encoder.weight", "encoder.bias"), ("skip.weight", "decoder.bias")):
+        if name in state:
+            state[name] = state[name] / scale
+            state[bias] = state[bias] - state[name] @ shift
+    sae["config"]["activations"]["site"] = "mlp_in"
 
 
 def _fetch(pretrained: dict, where: str) -> tuple[Path, dict[str, str]]:
@@ -127,7 +149,8 @@ def _check(path: Path, config: dict, recipe: dict, trained_on: dict, names: set[
     for key in ("site", "target"):
         theirs, ours = activations.get(key), trained_on.get(key)
         if None not in (theirs, ours) and not is_same_site(theirs, ours):
-            raise AtlasError(f"{path}: its {key} is {theirs}, the config's {ours}; correct the config or the file")
+            remedy = "write mlp_in" if theirs == NORMALISED else "correct the config or the file"
+            raise AtlasError(f"{path}: its {key} is {theirs}, the config's {ours}; {remedy}")
     bare = {name.rsplit("/", 1)[-1].lower() for name in names}
     if source and source.split()[-1].rsplit("/", 1)[-1].lower() not in bare:
         raise AtlasError(f"{path}: says it is of {source}, the config's base model is {sorted(names)[0]}; correct one")
