@@ -151,8 +151,7 @@ OUTPUTS = {
     "page": {"": "atlas/results/index.html", "cards": "atlas/results/cards/*resid1*.html"},
     "save_text": {"": "atlas/results/features/activations_*.zarr"},
     "top_contexts": {table: f"{FEATURES}_{table}.parquet" for table in ("contexts", "features", "documents", "raw")},
-    "score_latents": {table: f"{FEATURES}_{table}.parquet" for table in ("scores", "probes")}
-    | {"rows": f"{ROWS}/features/topk/layer05_scores.parquet"},
+    "score_latents": {table: f"{FEATURES}_{table}.parquet" for table in ("scores", "probes")},
     "name_latents": {"": f"{FEATURES}_names.parquet", "rows": f"{ROWS}/features/topk/layer05_names.parquet"},
     "evolution": {"": f"{FEATURES}_evolution.parquet"},
     "contexts_of_matches": {"": f"{FEATURES}_matches.parquet"},
