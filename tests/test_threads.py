@@ -1,12 +1,16 @@
 """Work is shared over threads: every part once, results in order, errors where the caller sees them."""
 
+import os
 import threading
 import time
 from collections import Counter
 
 import pytest
+import yaml
 
 from sae_atlas.kernels.threads import run, use_threads
+from workflow import command, small
+from workflow import run as run_snakemake
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -61,3 +65,12 @@ def test_after_an_error_no_further_part_is_begun(threads, by_caller):
     with pytest.raises(ValueError, match="stop"):
         run(work, range(1000))
     assert len(begun) < 1000
+
+
+def test_threads_of_a_job_do_not_spin_while_they_wait(tmp_path):
+    shown = os.environ | {"OMP_DISPLAY_ENV": "TRUE"}  # to stderr, when a job's torch is loaded
+    shown.pop("OMP_WAIT_POLICY", None)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(small()))
+    asked = command(tmp_path, tmp_path / "config.yaml", "results/base_model/provenance.json")[1:]
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in run_snakemake(*asked, env=shown).stdout
+    assert "OMP_WAIT_POLICY = 'ACTIVE'" in run_snakemake(*asked, "-F", env=shown | {"OMP_WAIT_POLICY": "ACTIVE"}).stdout
