@@ -44,7 +44,13 @@ ATLAS = small(
         "activations.layers": [0, 1],
         "training": {"tokens": "2k", "snapshots": ["1k"]},
         "corpus.tokens": "16k",
-        "features": {"layers": [1], "tokens": "12k", "contexts": 3, "window": 8},
+        "features": {
+            "layers": [1],
+            "tokens": "12k",
+            "contexts": 3,
+            "window": 8,
+            "names": {"scores": ["fuzzing", "intruder"]},
+        },
         "floors": {
             "widths": [8, 16, 24],
             "students": {"seeds": 1, "steps": 10, "batch": 8, "evaluations": 10, "held_out_tokens": "1k"},

@@ -9,7 +9,15 @@ import pytest
 from chat import serving
 
 from sae_atlas.features.endpoint import ATTEMPTS, Endpoint
-from sae_atlas.features.model_namer import estimate, marked, name_batch, naming_question, pick, picking_question
+from sae_atlas.features.model_namer import (
+    estimate,
+    marked,
+    name_batch,
+    naming_question,
+    odd_one_out,
+    pick,
+    picking_question,
+)
 from sae_atlas.features.name_patterns import Window
 from sae_atlas.io.errors import AtlasError
 
@@ -176,3 +184,17 @@ def test_a_longest_name(endpoint):
         named = name_batch(endpoint(server), {1: ([WINDOW], [])})[1]
     assert len(named.name) <= 80 and named.confidence == 1
     assert np.isfinite(named.confidence)
+
+
+def test_marked_windows_are_asked_about_with_their_marks(endpoint):
+    with serving(lambda _: '{"active": [2]}') as server:
+        assert pick(endpoint(server), "births", [WINDOW, WINDOW], are_marked=True).tolist() == [False, True]
+    assert '1. "He was «born» in"' in server.requests[0][2]["messages"][1]["content"]
+
+
+def test_an_intruder_is_a_number_of_a_window(endpoint):
+    answers = iter(['{"intruder": 9}', "none", '{"intruder": 3}'])
+    with serving(lambda _: next(answers)) as server:
+        assert odd_one_out(endpoint(server), [WINDOW] * 5).tolist() == [0, 0, 1, 0, 0]
+    with serving(lambda _: '{"intruder": 0}') as server:
+        assert odd_one_out(endpoint(server), [WINDOW] * 4) is None

@@ -87,6 +87,7 @@ def test_a_second_run_does_nothing(looked_at):
             {"features": FEATURES | {"names": {"endpoint": {"url": "https://host/v1", "model": "m"}}}},
             {"names": 2, "explorer": 1},
         ),
+        ({"features": FEATURES | {"names": {"scores": ["fuzzing"]}}}, {"names": 2, "explorer": 1}),
         ({"features": FEATURES, "figures.colour_map": "magma"}, {"figure": 14, "release": 2, "page": 1}),
     ],
     ids=[
@@ -96,6 +97,7 @@ def test_a_second_run_does_nothing(looked_at):
         "held-out text needs no pass",
         "shuffles",
         "an endpoint",
+        "a score of names",
         "a colour map",
     ],
 )
@@ -142,7 +144,7 @@ def test_without_a_memory_a_changed_recipe_is_trained_before_its_contexts(looked
 def test_names_of_a_model_are_paid_once(looked_at, tmp_path, monkeypatch):
     def answer(messages) -> str:
         if "names" not in messages[0]["content"]:
-            return '{"active": [1]}'
+            return '{"active": [1], "intruder": 2}'
         asked = re.findall(r"^Feature (\d+)$", messages[1]["content"], re.MULTILINE)
         return json.dumps(
             {"names": [{"feature": int(each), "name": f"thing {each}", "confidence": 0.9} for each in asked]}
@@ -154,8 +156,8 @@ def test_names_of_a_model_are_paid_once(looked_at, tmp_path, monkeypatch):
     output = "results/features/topk/layer01_names.parquet"
     before = pd.read_parquet(folder / output)
     with serving(answer, (500, "")) as server:
-        endpoint = {"url": server.url, "model": "small-model", "key_variable": "NAMING_KEY", "latents": 5, "batch": 2}
-        config = small(features=FEATURES | {"names": {"endpoint": endpoint}})
+        endpoint = {"url": server.url, "model": "small-model", "key_variable": "NAMING_KEY", "latents": 20, "batch": 5}
+        config = small(features=FEATURES | {"names": {"endpoint": endpoint, "scores": ["fuzzing", "intruder"]}})
         printed = snakemake(folder, config, output).stdout
         paid = len(server.requests)
         names = pd.read_parquet(folder / output)
@@ -167,9 +169,12 @@ def test_names_of_a_model_are_paid_once(looked_at, tmp_path, monkeypatch):
     asked = names[names.source == "small-model"]
     assert asked.name.tolist() == [f"thing {latent}" for latent in asked.latent]
     about = pd.read_parquet(folder / "results/features/topk/layer01_features.parquet")
-    assert set(asked.latent) == set(about.nlargest(5, "importance").latent)
+    assert set(asked.latent) == set(about.nlargest(20, "importance").latent)
     others = names.latent[names.source != "small-model"]
-    assert names.loc[others].equals(before.loc[others])  # named offline, as before
+    assert names.loc[others, before.columns].equals(before.loc[others])  # named offline, as before
+    assert set(names.columns) - set(before.columns) == {"fuzzing", "intruder", "intruder_trials"}
+    tried = names[names.intruder_trials > 0]
+    assert tried.intruder.between(0, 1).all() and tried.fuzzing.between(0, 1).all() and set(tried.source) > {"offline"}
     log = (folder / "results/logs/name_latents/topk/layer01.log").read_text()
     assert "naming takes 0 requests" in log and "about $0.0000" in log
     kept = [path for path in folder.rglob("*") if path.is_file()]

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from sae_atlas.features.decoder import Decoder
-from sae_atlas.features.detection import balanced_accuracy, make_trial
 from sae_atlas.features.documents import Pooled
+from sae_atlas.features.judges import OfflineJudge
 from sae_atlas.features.name_patterns import PatternFrequency, Rule, Window
 from sae_atlas.features.naming_examples import Texts, gather
-from sae_atlas.features.offline_namer import UNNAMED, confidence, offline_name
+from sae_atlas.features.offline_namer import UNNAMED, Named, confidence, offline_name
+from sae_atlas.features.trials import Trial, balanced_accuracy, intruder_trials, make_trial, marked_windows, trials_of
 
 SENTENCE = "the cat sat on a mat and it ran off then came back to eat the fish in its bowl"
 TEXT = SENTENCE.split()
@@ -170,3 +171,57 @@ def test_too_few_windows_say_nothing():
     assert math.isnan(balanced_accuracy(np.zeros(0, bool), np.zeros(0, bool)))
     trial = make_trial([Window(("a",), None)] * 3, [Window(("b",), None)] * 9, generator)
     assert [each.text == "a" for each in trial.windows] == trial.fires.tolist() and trial.fires.sum() == 3
+
+
+FIRING = [window(peak) for peak in ("born", "born", "died", "born", "born", "born", "born", "born")]
+SILENT = [Window(each.tokens, None) for each in map(window, "abcdefgh")]
+
+
+def test_marks_are_where_it_peaks_and_anywhere_in_silence():
+    trial = Trial([FIRING[2], SILENT[0], SILENT[1]], np.array([True, False, False]))
+    marked = [marked_windows(trial, np.random.default_rng(seed)) for seed in range(50)]
+    assert {each[0].peak for each in marked} == {3}
+    assert {each[1].peak for each in marked} == set(range(6))  # of six tokens
+    assert all(each[1].tokens == SILENT[0].tokens for each in marked)
+
+
+def test_fuzzing_asks_for_the_token_and_detection_for_the_window():
+    """The word stands in all windows; it is marked where the latent fires alone."""
+    judge, named = OfflineJudge(lambda windows: None), Named("“and”", Rule("token", "and"), 1.0)
+    marked = [
+        Window(each.tokens, None, 4 if fires else 0) for each, fires in zip(SILENT, [True, False] * 4, strict=True)
+    ]
+    assert judge.detects(named, marked).all()
+    assert judge.fits_marks(named, marked).tolist() == [True, False] * 4
+    assert not judge.detects(Named(UNNAMED, None, 0.0), marked).any()
+
+
+def test_an_intruder_is_told_by_what_the_others_have_in_common():
+    judge = OfflineJudge(lambda windows: offline_name(windows, [], BASE))
+    born = [FIRING[0]] * 4
+    assert judge.intruders([*born[:2], Window(SILENT[0].tokens, None, 1), *born[2:]]).tolist() == [0, 0, 1, 0, 0]
+    two = [*born[:3], window("died", "x"), Window(SILENT[0].tokens, None, 1)]
+    assert judge.intruders(two).tolist() == [0, 0, 0, 0.5, 0.5]
+    assert judge.intruders(born).tolist() == [0.25] * 4  # all fit
+    assert OfflineJudge(lambda windows: None).intruders(born).tolist() == [0.25] * 4  # no name
+
+
+def test_intruders_use_each_window_once():
+    windows, fires = [*FIRING, *SILENT], np.array([True] * 8 + [False] * 8)
+    trials = intruder_trials(windows, fires, np.random.default_rng(0))
+    assert len(trials) == 2 and all(len(each.windows) == 5 and each.fires.sum() == 4 for each in trials)
+    numbers = {id(window) for each in trials for window in each.windows}
+    assert len(numbers) == 10
+    for each in trials:
+        assert [window in FIRING for window in each.windows] == each.fires.tolist()
+    drawn = [intruder_trials(windows, fires, np.random.default_rng(seed)) for seed in range(40)]
+    assert {int(trial.fires.argmin()) for each in drawn for trial in each} == set(range(5))
+    assert intruder_trials(FIRING[:3] + SILENT[:3], np.array([True] * 3 + [False] * 3), np.random.default_rng(0)) == []
+
+
+def test_what_is_not_asked_for_is_not_there():
+    trial = make_trial(FIRING, SILENT, np.random.default_rng(0))
+    assert (plain := trials_of(trial, [], [1])).marked == plain.intruders == []
+    both = trials_of(trial, ["fuzzing", "intruder"], [1])
+    assert len(both.marked) == 16 and len(both.intruders) == 2
+    assert trials_of(trial, ["intruder"], [1]).marked == []

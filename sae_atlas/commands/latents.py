@@ -9,6 +9,7 @@ from sae_atlas.base_models.load import is_model
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.model_namer import marked
 from sae_atlas.features.name_patterns import Window
+from sae_atlas.features.names import FURTHER
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.texts.labels import Labels
 
@@ -75,6 +76,7 @@ def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> 
     if named:
         lines.append(
             f"confidence {row.confidence:.2f}, detection {row.detection:.2f} of {row.detection_contexts} windows"
+            + "".join(f", {score} {row[score]:.2f}" for score in FURTHER if score in about)
         )
     if of_model:
         decode = Decoder.of_model(provenance)

@@ -17,7 +17,18 @@ from sae_atlas.config import (
     texts,
     training,
 )
-from sae_atlas.config.keys import NAME_PATTERN, NAME_WORDS, Section, about, allowed, is_used, meaning, section_of, words
+from sae_atlas.config.keys import (
+    NAME_PATTERN,
+    NAME_WORDS,
+    Section,
+    about,
+    allowed,
+    allowed_entries,
+    is_used,
+    meaning,
+    section_of,
+    words,
+)
 from sae_atlas.config.sections import Config
 from sae_atlas.io.errors import listed, nearest
 
@@ -144,7 +155,7 @@ def _line(kind: type[Section], error: dict, where: str) -> str:
     if error["type"] == "missing":
         return f"{key}: missing; {_first_sentence(field)}"
     if error["type"] == "literal_error":
-        return f"{key}: {value!r} is not allowed; {nearest(value, allowed(field))}"
+        return f"{key}: {value!r} is not allowed; {nearest(value, allowed_entries(field))}"
     if error["type"] == "model_type":
         return f"{key}: {value!r} does not fit; it has the keys {listed((section_of(field) if field else kind).model_fields)}"
     if field is None:  # an error of the section as a whole

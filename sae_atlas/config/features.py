@@ -3,11 +3,11 @@
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
-from sae_atlas.config.keys import Layers, Number, Section, Text, Whole, Words, key
+from sae_atlas.config.keys import Layers, Number, Section, Text, Whole, Words, each_once, key, later
 from sae_atlas.config.layers import named_layers
 from sae_atlas.config.texts import Corpus
 from sae_atlas.io.errors import AtlasError
@@ -54,10 +54,22 @@ class Endpoint(Section):
     price: Price = key(otherwise="no estimate")
 
 
+NameScores = Annotated[
+    list[Literal["fuzzing", "intruder"]],
+    AfterValidator(each_once),
+    Words("a list of `fuzzing` and `intruder`, each once"),
+]
+
+
 class Names(Section):
     """Names of the latents: made offline for all; where there is an endpoint, by its model for the most important."""
 
     endpoint: Endpoint = key(otherwise="all names are made offline")
+    scores: NameScores = later(
+        "scores beside detection: `fuzzing` (does the name tell at which marked token the latent fires?), `intruder` (of "
+        "windows in which it fires and one in which it does not, can that one be told?). An endpoint is asked for them, too",
+        [],
+    )
 
 
 class Features(Section):

@@ -93,6 +93,12 @@ def allowed(field: FieldInfo) -> list | None:
     return list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else None
 
 
+def allowed_entries(field: FieldInfo) -> list | None:
+    """All values that a field, or an entry of its list, can have, where they are listed."""
+    entries = (list(get_args(each)) for each in get_args(field.annotation) if get_origin(each) is Literal)
+    return allowed(field) or next(entries, None)
+
+
 def words(field: FieldInfo, example: bool = False) -> str:
     """What a value of the field must be: "a whole number from 1"; with an example of it ", as 8 or 10M"."""
     about = field.metadata
@@ -111,6 +117,12 @@ def _nested(annotation: Any):
 
 
 # --- types ------------------------------------------------------------------------------------------------------------
+
+
+def each_once(values: list) -> list:
+    if len(set(values)) < len(values):
+        raise ValueError
+    return values
 
 
 def _whole(value: object) -> int:

@@ -6,20 +6,13 @@ from pydantic import AfterValidator, Field
 
 from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
-from sae_atlas.config.keys import Number, Section, Whole, Words, key
+from sae_atlas.config.keys import Number, Section, Whole, Words, each_once, key
 from sae_atlas.config.texts import Corpus
-
-
-def _each_once(values: list[int]) -> list[int]:
-    if len(set(values)) < len(values):
-        raise ValueError
-    return values
-
 
 Widths = Annotated[
     list[Annotated[Whole, Field(ge=1)]],
     Field(min_length=1),
-    AfterValidator(_each_once),
+    AfterValidator(each_once),
     Words("a list of whole numbers from 1, each once"),
 ]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from sae_atlas.features.decoder import Decoder
-from sae_atlas.features.detection import Trial, make_trial
 from sae_atlas.features.name_patterns import Window
+from sae_atlas.features.trials import Trial, make_trial
 
 TRIED = 20  # windows with the latent, and as many without, that a name is tried on
 

@@ -12,7 +12,8 @@ OF_NAMES = (
     "row_namer.py",
     "model_namer.py",
     "endpoint.py",
-    "detection.py",
+    "judges.py",
+    "trials.py",
 )
 NOT_IN_IDENTITY = ("key_variable", "price")  # of an endpoint, what changes no name
 
@@ -29,7 +30,9 @@ def name_latents(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     if endpoint is not None:
         endpoint = {key: value for key, value in endpoint.items() if key not in NOT_IN_IDENTITY}
     inputs = _inputs(atlas, recipe, layer) | atlas.row_texts()
-    return {"layer": layer, "window": features["window"], "endpoint": endpoint}, inputs
+    settings = {"layer": layer, "window": features["window"], "endpoint": endpoint}
+    scores = features["names"].get("scores")
+    return settings | ({"scores": scores} if scores else {}), inputs
 
 
 def _inputs(atlas, recipe: str, layer: int) -> dict:

@@ -59,8 +59,9 @@ def columns(layer: Layer, contexts: "Contexts") -> dict:
     if layer.names is not None and layer.names["name"].null_count < len(layer.names):
         values["name"] = layer.names["name"].to_pylist()
         values["source"] = layer.names["source"].to_pylist()
-        for name in ("confidence", "detection"):
-            values[name] = short(layer.names[name], 2)
+        for name in ("confidence", "detection", "fuzzing", "intruder"):
+            if name in layer.names.column_names:
+                values[name] = short(layer.names[name], 2)
     return values
 
 

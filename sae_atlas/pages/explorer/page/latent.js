@@ -63,6 +63,8 @@ function facts(columns, latent, atlas) {
   if (of("name")) {
     rows.push(["name", `confidence ${number(of("confidence"))}`, of("source") && `by ${of("source")}`]);
     rows.push(["detection", number(of("detection")), "balanced accuracy of the name"]);
+    if (columns.fuzzing) rows.push(["fuzzing", number(of("fuzzing")), "the same at marked tokens"]);
+    if (columns.intruder) rows.push(["intruder", number(of("intruder")), "found among five windows, 0.2 by chance"]);
   } else rows.push(["name", "not named", null]);
   return element(
     "dl",
