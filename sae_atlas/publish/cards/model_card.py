@@ -4,6 +4,7 @@ The SAELens pair is put there before (formats/published.py); its hashes are list
 """
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,15 +32,16 @@ def write_model_card(
     folder: str | Path,
     name: str,
     author: str,
+    further: Sequence[str | Path] = (),
 ) -> None:
     """Write the folder of the final `checkpoint` of one layer, beside the SAELens pair that is there.
 
-    metrics: the layer's JSON (metrics.evaluate). The date is the
-    checkpoint's, so the same run gives the same card. Raises AtlasError if name, weights, metrics and inputs
-    do not belong together.
+    metrics: the layer's JSON (metrics.evaluate); further: tables of what else was measured of the layer, whose rows come below.
+    The date is the checkpoint's, so the same run gives the same card. Raises AtlasError if name, weights, metrics and inputs do
+    not belong together.
     """
     folder = Path(folder)
-    measured = read_measured(metrics)
+    measured = read_measured(metrics, further)
     _check_name(name, measured, origin.base)
     copy(checkpoint, folder / "model.pt")
     weights = sha256(folder / "model.pt")
