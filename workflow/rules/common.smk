@@ -24,6 +24,7 @@ from sae_atlas.stages.explorer import TABLES as EXPLORED
 from sae_atlas.stages.explorer import shown
 from sae_atlas.stages.figures import figures
 from sae_atlas.stages.sisters import other_seeds
+from sae_atlas.stages.tasks import on_documents, tasks_of
 from sae_atlas.plan.work import Jobs
 
 
