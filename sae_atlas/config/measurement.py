@@ -1,6 +1,6 @@
 """The sections `evaluation` and `floors`, and where they contradict the text or the model."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -10,7 +10,7 @@ from sae_atlas.config.keys import Number, Section, Whole, Words, key, later
 from sae_atlas.config.texts import Corpus
 
 
-def _each_once(values: list[int]) -> list[int]:
+def _each_once(values: list) -> list:
     if len(set(values)) < len(values):
         raise ValueError
     return values
@@ -24,9 +24,17 @@ Widths = Annotated[
 ]
 
 OF_TOPICS = ("sparse_probing", "targeted_probe_perturbation", "spurious_correlation_removal")
+
+
+def _tasks(values: list[str]) -> list[str]:
+    if not {*values} <= {*OF_TOPICS, "first_letter"}:
+        raise ValueError
+    return _each_once(values)
+
+
 Tasks = Annotated[
-    list[Literal["sparse_probing", "targeted_probe_perturbation", "spurious_correlation_removal", "first_letter"]],
-    AfterValidator(_each_once),
+    list[str],
+    AfterValidator(_tasks),
     Words(f"a list of {', '.join(f'`{each}`' for each in OF_TOPICS)} and `first_letter`, each once"),
 ]
 

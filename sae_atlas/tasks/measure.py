@@ -139,9 +139,11 @@ def _joined(every: list[Answers]) -> Answers:
 
 
 def _rows(drawn: Mapping[str, np.ndarray], items: Mapping[str, int]):
-    """Rows of those metrics that have a label; items: tokens or words that are read, by the first word of a metric's name."""
+    """Rows of those metrics that have a label, and of which there is anything to say: of no letter that the model knows nothing
+    is said. items: tokens or words that are read, by the first word of a metric's name.
+    """
     for metric, about in OF_TASKS.items():
-        if metric in drawn:
+        if metric in drawn and np.isfinite(drawn[metric][0]):
             value, low, high = value_and_interval(drawn[metric])
             read = items[metric.partition("_")[0]]
             yield {

@@ -97,3 +97,44 @@ rule measure_tasks:
         "tasks: {wildcards.recipe}, layer {wildcards.layer}"
     script:
         "../scripts/run.py"
+
+
+# For other programs, when asked for: `snakemake sae_bench`.
+
+
+rule tasks_for_sae_bench:
+    """The answers of every snapshot of a layer in SAEBench's JSON schema, a file per snapshot and question."""
+    input:
+        answers=needs("results/metrics/{recipe}/layer{layer}_measure_tasks.json", by_time=True),
+        metrics=needs("results/metrics/{recipe}/layer{layer}.json", by_time=True),
+    output:
+        folder=directory("results/sae_bench/{recipe}/layer{layer}"),
+    log:
+        "results/logs/tasks_for_sae_bench/{recipe}/layer{layer}.log",
+    conda:
+        "../../envs/atlas.yaml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        **export_for_others(
+            "tasks.sae_bench:write_sae_bench",
+            model=atlas.config["base_model"]["name"],
+            dataset=atlas.config["corpus"]["name"],
+            release=lambda wildcards: atlas.release_name(wildcards.recipe),
+        ),
+    message:
+        "SAEBench: {wildcards.recipe}, layer {wildcards.layer}"
+    script:
+        "../scripts/run.py"
+
+
+rule sae_bench:
+    """SAEBench's JSON of all layers, where evaluation.tasks asks its questions."""
+    input:
+        expand(
+            "results/sae_bench/{recipe}/layer{layer:02d}",
+            recipe=atlas.recipes,
+            layer=atlas.layers if tasks_of(atlas) else [],
+        ),
+    localrule: True
