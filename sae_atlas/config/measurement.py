@@ -6,11 +6,11 @@ from pydantic import AfterValidator, Field
 
 from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
-from sae_atlas.config.keys import Number, Section, Whole, Words, key
+from sae_atlas.config.keys import Number, Section, Whole, Words, key, later
 from sae_atlas.config.texts import Corpus
 
 
-def _each_once(values: list[int]) -> list[int]:
+def _each_once(values: list) -> list:
     if len(set(values)) < len(values):
         raise ValueError
     return values
@@ -23,6 +23,21 @@ Widths = Annotated[
     Words("a list of whole numbers from 1, each once"),
 ]
 
+OF_TOPICS = ("sparse_probing", "targeted_probe_perturbation", "spurious_correlation_removal")
+
+
+def _tasks(values: list[str]) -> list[str]:
+    if not {*values} <= {*OF_TOPICS, "first_letter"}:
+        raise ValueError
+    return _each_once(values)
+
+
+Tasks = Annotated[
+    list[str],
+    AfterValidator(_tasks),
+    Words(f"a list of {', '.join(f'`{each}`' for each in OF_TOPICS)} and `first_letter`, each once"),
+]
+
 
 class Evaluation(Section):
     """Held-out measurement."""
@@ -31,6 +46,13 @@ class Evaluation(Section):
     patched_tokens: Whole = key("of them, tokens for cross-entropy and KL", 2000, ge=1)
     contexts_per_batch: Whole = key("contexts in one forward pass", 8, ge=1)
     outlier_norm: Number = key("FVU is also given without tokens whose norm is above this many medians", 10, gt=1)
+    tasks: Tasks = later(
+        "SAEBench's questions that every snapshot is asked, too (docs/measurement.md). Those on topics read the end of the "
+        "train text, which no SAE has seen if the corpus is longer than the training; first letters are of the model's "
+        "vocabulary",
+        [],
+    )
+    task_tokens: Whole = later("tokens of that text", 24_000, ge=1)
 
 
 class Students(Section):
@@ -69,6 +91,28 @@ def evaluation_problems(evaluation: Evaluation, corpus: Corpus):
         yield f"evaluation.tokens: {tokens} is more than corpus.held_out_tokens ({held_out})"
     if evaluation.patched_tokens > tokens and corpus.source != "rows":
         yield f"evaluation.patched_tokens: more than evaluation.tokens ({tokens})"
+
+
+def task_problems(evaluation: Evaluation, base_model: Model, corpus: Corpus, activations: Activations):
+    tasks, of_topics = evaluation.tasks, sorted({*OF_TOPICS} & {*evaluation.tasks})
+    if base_model.source == "activations":  # saved.key_problems says that they do nothing
+        return
+    if "task_tokens" in evaluation.model_fields_set and not of_topics:
+        yield "evaluation.task_tokens: is text for evaluation.tasks on topics, of which there are none; remove it"
+    if tasks and activations.target is not None:
+        yield (
+            "evaluation.tasks: latents are ablated, and probes read, where an SAE writes, and a transcoder writes elsewhere "
+            "than it reads; remove it or activations.target"
+        )
+    if of_topics and corpus.source != "package":
+        yield (
+            f"evaluation.tasks: {of_topics[0]} needs documents with topics, which only corpus.source `package` has; leave it "
+            "out"
+        )
+    if of_topics and evaluation.task_tokens > corpus.tokens:
+        yield f"evaluation.task_tokens: {evaluation.task_tokens} is beyond the corpus ({corpus.tokens}); lower it"
+    if "first_letter" in tasks and base_model.source == "restoration":
+        yield "evaluation.tasks: first_letter reads words, and a model of source `restoration` characters; leave it out"
 
 
 def floors_target_problems(floors: Floors, activations: Activations):
