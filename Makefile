@@ -95,8 +95,8 @@ audit: .tools-venv/ready
 	touch $@
 
 # What we export, loaded by SAELens, sparsify and dictionary_learning themselves, in the benchmark's environment (1.7 GB), by
-# transformers 4, and by circuit-tracer in one of its own (1.6 GB).
-test-peers: .bench-venv/ready .transformers4/ready .circuit-tracer/ready
+# transformers 4, by circuit-tracer in one of its own (1.6 GB), and what we measure beside sae-bench in another (1.7 GB).
+test-peers: .bench-venv/ready .transformers4/ready .circuit-tracer/ready .saebench/ready
 	.bench-venv/bin/python -m pytest tests/peers
 
 lint: .venv/ready
@@ -162,6 +162,12 @@ gpu-check: .venv/ready
 	$(PYTHON) -m venv .circuit-tracer
 	.circuit-tracer/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	.circuit-tracer/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/peers/circuit-tracer.lock
+	touch $@
+
+.saebench/ready: tests/peers/saebench.lock
+	$(PYTHON) -m venv .saebench
+	.saebench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.saebench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/peers/saebench.lock
 	touch $@
 
 # torch comes first and alone: asked for by anything else, it may be a build of gigabytes.

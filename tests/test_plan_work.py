@@ -13,11 +13,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sae_atlas.config.read import complete_config, read_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.plan.costs import benchmark
+from sae_atlas.plan.disk import disk
 from sae_atlas.plan.estimate import ON_GPU, Estimate, asked, estimate, minutes, threads, with_gpus
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, STARTS, Machine, probe
 from sae_atlas.plan.shape import Shape, read_shape
-from sae_atlas.plan.work import ROWS_AT_ONCE, Jobs, count, disk
+from sae_atlas.plan.work import ROWS_AT_ONCE, Jobs, count
 from sae_atlas.stages.atlas import Atlas
 from workflow import ROOT, small, snakemake
 

@@ -16,8 +16,9 @@ from sae_atlas.config.read import complete_config, complete_recipe, read_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
 from sae_atlas.io.provenance import make_record
+from sae_atlas.plan.disk import disk
 from sae_atlas.plan.shape import read_shape
-from sae_atlas.plan.work import count, disk
+from sae_atlas.plan.work import count
 from sae_atlas.saes.checkpoint import load_checkpoint, save, save_tensors
 from sae_atlas.stages.atlas import Atlas, job_name
 from sae_atlas.stages.contents import local_contents

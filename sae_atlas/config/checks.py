@@ -49,6 +49,7 @@ CONTRADICTIONS: tuple[Callable[..., Iterable[str]], ...] = (
     recipes.transcoder_problems,
     start_from.problems,
     measurement.evaluation_problems,
+    measurement.task_problems,
     measurement.floors_problems,
     measurement.floors_target_problems,
     features.problems,

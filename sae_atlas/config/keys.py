@@ -59,9 +59,9 @@ def key(
     return Field(description=meaning, json_schema_extra=about, **kinds, **limits)
 
 
-def later(meaning: str, default: Any, *, used_by: Sequence[str] = ()) -> Any:
+def later(meaning: str, default: Any, *, used_by: Sequence[str] = (), **limits) -> Any:
     """A key that is newer than finished atlases: at its default it is absent, as from their identities."""
-    return key(meaning, default, used_by=used_by, exclude_if=lambda value: value == default)
+    return key(meaning, default, used_by=used_by, exclude_if=lambda value: value == default, **limits)
 
 
 def about(field: FieldInfo) -> dict:

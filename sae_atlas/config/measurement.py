@@ -1,12 +1,12 @@
 """The sections `evaluation` and `floors`, and where they contradict the text or the model."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
-from sae_atlas.config.keys import Number, Section, Whole, Words, each_once, key
+from sae_atlas.config.keys import Number, Section, Whole, Words, each_once, key, later
 from sae_atlas.config.texts import Corpus
 
 Widths = Annotated[
@@ -14,6 +14,15 @@ Widths = Annotated[
     Field(min_length=1),
     AfterValidator(each_once),
     Words("a list of whole numbers from 1, each once"),
+]
+
+OF_TOPICS = ("sparse_probing", "targeted_probe_perturbation", "spurious_correlation_removal")
+
+
+Tasks = Annotated[
+    list[Literal[OF_TOPICS + ("first_letter",)]],
+    AfterValidator(each_once),
+    Words(f"a list of {', '.join(f'`{each}`' for each in OF_TOPICS)} and `first_letter`, each once"),
 ]
 
 
@@ -24,6 +33,13 @@ class Evaluation(Section):
     patched_tokens: Whole = key("of them, tokens for cross-entropy and KL", 2000, ge=1)
     contexts_per_batch: Whole = key("contexts in one forward pass", 8, ge=1)
     outlier_norm: Number = key("FVU is also given without tokens whose norm is above this many medians", 10, gt=1)
+    tasks: Tasks = later(
+        "SAEBench's questions that every snapshot is asked, too (docs/measurement.md). Those on topics read the end of the "
+        "train text, which no SAE has seen if the corpus is longer than the training; first letters are of the model's "
+        "vocabulary",
+        [],
+    )
+    task_tokens: Whole = later("tokens of that text", 24_000, ge=1)
 
 
 class Students(Section):
@@ -62,6 +78,28 @@ def evaluation_problems(evaluation: Evaluation, corpus: Corpus):
         yield f"evaluation.tokens: {tokens} is more than corpus.held_out_tokens ({held_out})"
     if evaluation.patched_tokens > tokens and corpus.source != "rows":
         yield f"evaluation.patched_tokens: more than evaluation.tokens ({tokens})"
+
+
+def task_problems(evaluation: Evaluation, base_model: Model, corpus: Corpus, activations: Activations):
+    tasks, of_topics = evaluation.tasks, sorted({*OF_TOPICS} & {*evaluation.tasks})
+    if base_model.source == "activations":  # saved.key_problems says that they do nothing
+        return
+    if "task_tokens" in evaluation.model_fields_set and not of_topics:
+        yield "evaluation.task_tokens: is text for evaluation.tasks on topics, of which there are none; remove it"
+    if tasks and activations.target is not None:
+        yield (
+            "evaluation.tasks: latents are ablated, and probes read, where an SAE writes, and a transcoder writes elsewhere "
+            "than it reads; remove it or activations.target"
+        )
+    if of_topics and corpus.source != "package":
+        yield (
+            f"evaluation.tasks: {of_topics[0]} needs documents with topics, which only corpus.source `package` has; leave it "
+            "out"
+        )
+    if of_topics and evaluation.task_tokens > corpus.tokens:
+        yield f"evaluation.task_tokens: {evaluation.task_tokens} is beyond the corpus ({corpus.tokens}); lower it"
+    if "first_letter" in tasks and base_model.source == "restoration":
+        yield "evaluation.tasks: first_letter reads words, and a model of source `restoration` characters; leave it out"
 
 
 def floors_target_problems(floors: Floors, activations: Activations):

@@ -4,7 +4,7 @@
 OF_MODELS = {
     "base_model": ("dtype", "device_map"),
     "activations": ("site", "contexts_per_batch"),
-    "evaluation": ("patched_tokens", "contexts_per_batch"),
+    "evaluation": ("patched_tokens", "contexts_per_batch", "tasks", "task_tokens"),
 }
 
 

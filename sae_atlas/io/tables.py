@@ -1,6 +1,7 @@
 """Tables on disk: Parquet that carries the identities of what is in it. Without torch: figures read them."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,20 @@ def read_table(path: str | Path, may_be_empty: bool = False) -> "pd.DataFrame":
     if table.empty and not may_be_empty:
         raise AtlasError(f"{path}: the table has no rows. {REMAKE}")
     return table
+
+
+def read_rows(path: str | Path) -> list[dict]:
+    """The rows of a table of results as JSON has them: None for NaN and infinity. Raises AtlasError if it is not readable."""
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        raise AtlasError(f"{path}: no readable table. {REMAKE}") from error
+    return [{key: finite_or_none(value) for key, value in row.items()} for row in rows]
+
+
+def finite_or_none(value: object) -> object:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def identities(path: str | Path) -> list[str]:

@@ -1,6 +1,5 @@
 """Measure all snapshots of one layer on held-out text, in one job: what they share is computed once."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from sae_atlas.io.devices import resolve
 from sae_atlas.io.files import sha256, write_json
 from sae_atlas.io.log import progress
 from sae_atlas.io.provenance import current_record
-from sae_atlas.io.tables import table_of, write_table
+from sae_atlas.io.tables import finite_or_none, table_of, write_table
 from sae_atlas.metrics.held_out import open_held_out
 from sae_atlas.metrics.layer_data import LayerData
 from sae_atlas.metrics.sums import Sums
@@ -74,7 +73,7 @@ def evaluate(
     write_table(latents, table_of(final.per_latent()))
     write_table(blocks, table_of(final.per_block()))
     measured = {snapshot: _about(saes[snapshot], files[snapshot]) for snapshot in saes}
-    metrics = [{key: _json(value) for key, value in row.items()} for row in rows]
+    metrics = [{key: finite_or_none(value) for key, value in row.items()} for row in rows]
     write_json(json, {"metrics": metrics, "checkpoints": measured, "record": current_record()})
 
 
@@ -82,8 +81,3 @@ def _about(sae: Sae, path: str | Path) -> dict:
     """What a card says of a checkpoint, so that it need not be loaded again: its plain values and its hash."""
     normaliser = {"scale": sae.config["normaliser"]["scale"]}
     return {"sha256": sha256(path), "config": {**sae.config, "normaliser": normaliser}, "stats": sae.stats}
-
-
-def _json(value: object) -> object:
-    """JSON has no NaN and no infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -72,7 +72,34 @@ OF_THE_WHOLE = {
     "nearest": Metric("nearest other decoder, cosine", "down"),
     "settled": Metric("settled: within cosine 0.9 of the final snapshot's", "up"),
 }
-METRICS = OF_TOKENS | OF_PREDICTIONS | OF_THE_WHOLE
+# Of documents and words (room tasks), where evaluation.tasks asks for them; docs/measurement.md says what each means.
+OF_TASKS = {
+    "probing_1": Metric("topic from 1 latent", "up"),
+    "probing_2": Metric("topic from 2 latents", "up"),
+    "probing_5": Metric("topic from 5 latents", "up"),
+    "probing_1_random": Metric("topic from 1 random direction", "up"),
+    "probing_5_random": Metric("topic from 5 random directions", "up"),
+    "probing_1_pca": Metric("topic from 1 principal component", "up"),
+    "probing_5_pca": Metric("topic from 5 principal components", "up"),
+    "probing_dense": Metric("topic from all dimensions", "up"),
+    "tpp_10": Metric("TPP, 10 latents", "up"),
+    "tpp_50": Metric("TPP, 50 latents", "up"),
+    "tpp_10_random": Metric("TPP, 10 random directions", "up"),
+    "tpp_10_pca": Metric("TPP, 10 principal components", "up"),
+    "scr_10": Metric("SCR, 10 latents", "up"),
+    "scr_50": Metric("SCR, 50 latents", "up"),
+    "scr_10_random": Metric("SCR, 10 random directions", "up"),
+    "scr_10_pca": Metric("SCR, 10 principal components", "up"),
+    "letters_known": Metric("letters the model knows", None, "letters"),
+    "letter_dense_f1": Metric("letter from all dimensions, F1", "up"),
+    "letter_f1": Metric("letter from 1 latent, F1", "up"),
+    "letter_f1_random": Metric("letter from 1 random direction, F1", "up"),
+    "letter_latents": Metric("latents a letter is split over", "down", LATENTS),
+    "absorption": Metric("absorption, fraction", "down"),
+    "absorption_full": Metric("absorption, full", "down"),
+    "absorption_random": Metric("absorption, random directions", "down"),
+}
+METRICS = OF_TOKENS | OF_PREDICTIONS | OF_THE_WHOLE | OF_TASKS
 NO_LOSSES = "losses not measured: no model"  # of saved activations, where people look for them
 # Rows of the heatmap, in the order a reader asks: what does the model lose, how close is the code, how sparse is it.
 GROUPS = {
@@ -81,6 +108,16 @@ GROUPS = {
     ),
     "Reconstruction": ("fvu", "fvu_without_outliers", "cosine", "norm_ratio", "relative_bias"),
     "Latents": ("l0", "dead_share", "rank_99", "participation_ratio", "alignment", "nearest"),
+    "Topics of documents, balanced accuracy: chance is .5": (
+        "probing_1", "probing_1_random", "probing_1_pca", "probing_5", "probing_5_random", "probing_5_pca", "probing_dense",
+    ),
+    "Ablation of latents, seen by probes: nothing changed is 0": (
+        "tpp_10", "tpp_10_random", "tpp_10_pca", "scr_10", "scr_10_random", "scr_10_pca",
+    ),
+    "First letters of words": (
+        "letters_known", "letter_dense_f1", "letter_f1", "letter_f1_random", "letter_latents", "absorption",
+        "absorption_random", "absorption_full",
+    ),
 }  # fmt: skip
 
 

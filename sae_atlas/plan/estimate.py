@@ -19,8 +19,18 @@ AROUND = 0.5e9  # bytes: two processes of Snakemake stand around every job of a 
 EFFICIENCY = {"save_activations": 0.6, "save_held_out": 0.6, "save_text": 0.6, "match_layers": 0.6, "explorer": 0.6}
 EFFICIENCY |= {"finetune_sae": 0.5, "replace_layers": 0.5, "match_seeds": 0.6}
 EFFICIENCY |= {"train_sae": 1.0, "evaluate_sae": 0.5, "evolution": 0.5, "top_contexts": 0.5, "contexts_of_matches": 0.6}
+EFFICIENCY |= {"save_task_text": 0.6, "save_words": 0.6, "measure_tasks": 0.4}
 EFFICIENCY |= {"distill": 0.3, "pretrain": 0.3, "fine_tune_lora": 0.3}
-PASSES = ("save_activations", "save_held_out", "save_text", "distill", "pretrain", "fine_tune_lora")
+PASSES = (
+    "save_activations",
+    "save_held_out",
+    "save_text",
+    "save_task_text",
+    "save_words",
+    "distill",
+    "pretrain",
+    "fine_tune_lora",
+)
 ON_GPU = (*PASSES, "train_sae", "finetune_sae", "evaluate_sae", "replace_layers", "top_contexts", "contexts_of_matches")
 GPU_EFFICIENCY = dict.fromkeys(ON_GPU, 0.3)  # assumed
 GPU_EFFICIENCY |= {"save_activations": 0.4, "save_held_out": 0.4, "train_sae": 0.25}
@@ -48,6 +58,7 @@ KINDS = {
         "evolution",
         "contexts_of_matches",
         "explorer",
+        "measure_tasks",
         "index",
     ),
     "light": ("shard_activations", "model_card", "release"),

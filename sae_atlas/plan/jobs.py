@@ -22,6 +22,8 @@ def job_cells(atlas: Atlas) -> dict[str, list[dict]]:
     cells = visited.cells
     if "save_activations" in cells:
         cells["save_activations"] = [{"snapshot": snapshot, "group": group} for snapshot, group in atlas.passes]
+    for stage in {"save_task_text", "save_words"} & set(cells):
+        cells[stage] = [{"group": group} for group in atlas.groups]
     if "save_text" in cells:
         cells["save_text"] = [{"part": part} for part in atlas.text_groups]
     return cells

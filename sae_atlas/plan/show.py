@@ -10,12 +10,13 @@ from sae_atlas.config.read import read_config
 from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.io.sizes import format_rounded, format_seconds, grid_words
 from sae_atlas.plan.costs import read_costs
+from sae_atlas.plan.disk import disk
 from sae_atlas.plan.estimate import GPU_EFFICIENCY, asked, estimate, share, with_gpus
 from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.machine import GPUS, Machine, probe
 from sae_atlas.plan.shape import Shape, read_shape
 from sae_atlas.plan.site_check import check_config
-from sae_atlas.plan.work import Work, count, disk
+from sae_atlas.plan.work import Work, count
 from sae_atlas.stages.atlas import Atlas
 
 LISTED = 6  # rules whose jobs ask for most memory

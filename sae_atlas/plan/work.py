@@ -13,6 +13,7 @@ from sae_atlas.plan.shape import Shape
 from sae_atlas.saes.architectures import uses
 from sae_atlas.stages.activations import saved_dtype
 from sae_atlas.stages.sisters import other_seeds
+from sae_atlas.stages.tasks import WORDS, on_documents, task_tokens, tasks_of
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # of a value, before it is compressed
 SINGLE = 4  # bytes of a float32
@@ -49,14 +50,6 @@ class Work:
         return Work(self.rule, **sums, memory=max(self.memory, other.memory))
 
 
-@dataclass(frozen=True)
-class Disk:
-    """Bytes. `stays`: what is there at the end. `peak`: what may be there at once."""
-
-    stays: float
-    peak: float
-
-
 def count(atlas, shape: Shape | None) -> list[Work]:
     """Work of every rule in the order data flows. Without a shape only jobs and tokens are counted."""
     jobs = Jobs(atlas, shape or Shape(1, 1, 1, 1, 1, 1))
@@ -66,21 +59,6 @@ def count(atlas, shape: Shape | None) -> list[Work]:
         work = sum(others, start=first)
         rules.append(work if shape else Work(rule, work.jobs, work.tokens))
     return rules
-
-
-def disk(atlas, work: list[Work]) -> Disk:
-    """What stays is all that is written but activations and stores; of the resume files the last.
-
-    On top of it, while it runs: the stores that may live at once (activations.max_live_stores), and the activations of as
-    many, for a pass goes only when all its layers are sharded; and the text that contexts are taken from.
-    """
-    written = {each.rule: each.written for each in work}
-    saved, sharded, text = (written.pop(rule, 0.0) for rule in ("save_activations", "shard_activations", "save_text"))
-    snapshots, resumes = len(atlas.snapshots), written.get("train_sae", 0.0) * 3 / 4
-    stays = sum(written.values()) - resumes + resumes / snapshots
-    longest = max(stop - start for start, stop in map(atlas.window, atlas.snapshots))
-    windows = min(atlas.config["activations"]["max_live_stores"] / len(atlas.layers), snapshots)  # of all layers
-    return Disk(stays, stays + windows * longest / atlas.tokens * (saved + sharded) + text)
 
 
 class Jobs:
@@ -297,6 +275,30 @@ class Jobs:
         flops = points * self.patched * (2 * self.forward(self.shape.n_layers) + layers / 2 * 2 * weights)
         memory = self.save_held_out()["memory"] + layers * SINGLE * weights
         return {"tokens": 2 * points * self.patched, "matmul_flops": flops, "memory": memory}
+
+    def save_task_text(self, group: str) -> dict:
+        return self.one_pass(task_tokens(self.atlas), self.atlas.groups[group], self.d_in)
+
+    def save_words(self, group: str) -> dict:
+        """A word's line has 8 tokens, and of five lines one is an example. All words of all layers wait in memory, twice."""
+        work = self.one_pass(10 * WORDS, self.atlas.groups[group], self.d_in)
+        values = WORDS * self.d_in * len(self.atlas.groups[group])
+        return work | {"written": values * self.saved_value, "memory": work["memory"] + 2 * SINGLE * values}
+
+    def measure_tasks(self, recipe: str, layer: int) -> dict:
+        """All snapshots and random directions. Memory: latents of documents of 50 tokens and of words, copied thrice."""
+        words, text = (
+            WORDS * ("first_letter" in tasks_of(self.atlas)),
+            task_tokens(self.atlas) * on_documents(self.atlas),
+        )
+        encoders, weights, latents = (
+            len(self.atlas.snapshots_of(recipe)) + 1,
+            self.weights(recipe),
+            self.latents(recipe),
+        )
+        memory = LIBRARIES + SINGLE * (encoders * weights + 4 * latents * (text / 50 + words))
+        tokens, memory = encoders * (text + words), memory + ENCODED * ROWS_AT_ONCE["measured"] * latents
+        return {"tokens": tokens, "matmul_flops": tokens * weights, "memory": memory}
 
     def compared(self, recipe: str, times: int) -> dict:
         """The cosines of all latents of one SAE with all of another: of both, directions as they are and of unit length."""

@@ -12,6 +12,7 @@ from sae_atlas.stages import (
     lifecycle,
     names,
     publishing,
+    tasks,
     training,
 )
 from sae_atlas.stages.declare import STAGES
@@ -29,5 +30,6 @@ __all__ = [
     "lifecycle",
     "names",
     "publishing",
+    "tasks",
     "training",
 ]

@@ -1,7 +1,7 @@
 """The measurement depends on the held-out passes and on every snapshot of the layer."""
 
 from sae_atlas.stages.activations import target_of
-from sae_atlas.stages.declare import stage
+from sae_atlas.stages.declare import STAGES, stage
 from sae_atlas.stages.sisters import other_seeds
 
 ROWS_AT_ONCE = 1024  # of saved activations
@@ -96,20 +96,45 @@ def final_checkpoints(atlas, recipe: str) -> dict:
 
 
 def evaluations(atlas, recipe: str) -> dict:
-    """Identities of a recipe's evaluations by layer, for the stages that read its table."""
+    """Identities of a recipe's evaluations by layer, for the stages that read what is said of its latents."""
     return {f"layer{layer:02d}": atlas.identity("evaluate_sae", recipe=recipe, layer=layer) for layer in atlas.layers}
+
+
+def further_stages(atlas) -> list[str]:
+    """Stages that measure the SAEs of every recipe and layer beside evaluate_sae, as the config asks.
+
+    Each writes `results/metrics/{recipe}/layer{layer}_{stage}.parquet` with metrics.evaluate.METRIC_COLUMNS, whose rows stand
+    below those of evaluate_sae in the tables of the recipe, on its cards and in its figures.
+    """
+    return [name for name, declared in STAGES.items() if declared.measures and declared.measures(atlas)]
+
+
+def further_of_layer(atlas, recipe: str, layer: int) -> dict:
+    """Identities of what these stages measure of an SAE, by stage; empty where the config asks for none."""
+    return {name: atlas.identity(name, recipe=recipe, layer=layer) for name in further_stages(atlas)}
+
+
+def measurements(atlas, recipe: str) -> dict:
+    """Identities of all tables of metrics of a recipe, layer by layer."""
+    every = {}
+    for layer in atlas.layers:
+        of_layer = f"layer{layer:02d}"
+        every[of_layer] = atlas.identity("evaluate_sae", recipe=recipe, layer=layer)
+        further = further_of_layer(atlas, recipe, layer)
+        every |= {f"{of_layer} {name}": identity for name, identity in further.items()}
+    return every
 
 
 @stage("metrics/collect.py", runs="metrics.collect:collect")
 def collect_metrics(atlas, recipe: str) -> tuple[dict, dict]:
-    return {}, evaluations(atlas, recipe)
+    return {}, measurements(atlas, recipe)
 
 
 @stage("metrics/collect.py", runs="metrics.collect:collect")
 def collect_recipes(atlas) -> tuple[dict, dict]:
-    every = [evaluations(atlas, recipe) for recipe in atlas.recipes]
+    every = [measurements(atlas, recipe) for recipe in atlas.recipes]
     named = zip(atlas.recipes, every, strict=True)
-    return {}, {f"{recipe} {layer}": identity for recipe, each in named for layer, identity in each.items()}
+    return {}, {f"{recipe} {table}": identity for recipe, each in named for table, identity in each.items()}
 
 
 @stage(

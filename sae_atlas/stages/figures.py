@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sae_atlas.stages.declare import stage
-from sae_atlas.stages.evaluation import evaluations
+from sae_atlas.stages.evaluation import evaluations, measurements
 from sae_atlas.stages.sisters import curves, other_seeds
 
 
@@ -19,7 +19,9 @@ def _curves(atlas, recipe: str) -> dict:
 
 
 def _sisters(atlas, recipe: str) -> dict:
-    return {f"{sister} {layer}": each for sister in atlas.recipes for layer, each in evaluations(atlas, sister).items()}
+    return {
+        f"{sister} {table}": each for sister in atlas.recipes for table, each in measurements(atlas, sister).items()
+    }
 
 
 def _students(atlas, recipe: str) -> dict:
@@ -31,7 +33,7 @@ def _students(atlas, recipe: str) -> dict:
 # Parameter of a figure's function -> identities in the tables that it is (their files: workflow/rules/figures.smk).
 TABLES: dict[str, Callable[..., dict]] = {
     "curves": _curves,
-    "metrics": evaluations,
+    "metrics": measurements,
     "latents": evaluations,
     "sisters": _sisters,
     "flow": lambda atlas, recipe: {"flow": atlas.identity("match_layers", recipe=recipe)},

@@ -3,7 +3,7 @@
 from sae_atlas.config import without_model
 from sae_atlas.config.published import as_written
 from sae_atlas.stages.declare import stage
-from sae_atlas.stages.evaluation import evaluations
+from sae_atlas.stages.evaluation import evaluations, further_of_layer
 from sae_atlas.stages.figures import figures
 
 
@@ -27,7 +27,8 @@ def model_card(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
         "text": atlas.config["corpus"]["name"],
         "author": atlas.config["release"]["author"],
     }
-    return settings, {**sources(atlas), "metrics": atlas.identity("evaluate_sae", recipe=recipe, layer=layer)}
+    measured = {"metrics": atlas.identity("evaluate_sae", recipe=recipe, layer=layer)}
+    return settings, {**sources(atlas), **measured, **further_of_layer(atlas, recipe, layer)}
 
 
 @stage("publish/cards", "metrics/labels.py", runs="publish.cards.release:write_release", version=2)

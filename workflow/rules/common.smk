@@ -23,10 +23,12 @@ from sae_atlas.plan.jobs import jobs
 from sae_atlas.plan.shape import UNKNOWN, read_shape
 from sae_atlas.stages.base_model import MAKERS
 from sae_atlas.stages.corpus import row_texts_of
+from sae_atlas.stages.evaluation import further_stages
 from sae_atlas.stages.explorer import TABLES as EXPLORED
 from sae_atlas.stages.explorer import shown
 from sae_atlas.stages.figures import figures
 from sae_atlas.stages.sisters import other_seeds
+from sae_atlas.stages.tasks import on_documents, tasks_of
 from sae_atlas.plan.work import Jobs
 
 
@@ -51,6 +53,7 @@ CORPUS = f"results/corpus/{atlas.config['corpus']['name']}.zarr/zarr.json"
 CHECKPOINT = "results/checkpoints/{recipe}/sae_layer{layer:02d}_{snapshot}.pt"
 START = "results/starts/{recipe}/sae_layer{layer:02d}.pt"
 LATENTS = "results/metrics/{recipe}/layer{layer:02d}_latents.parquet"
+FURTHER = [f"results/metrics/{{recipe}}/layer{{layer:02d}}_{stage}.parquet" for stage in further_stages(atlas)]
 PROVENANCE = "results/base_model/provenance.json"
 BASE_MODEL = atlas.config["base_model"]
 # Of the model that is tuned, and of the tokenizer alone of a model that is yet to be trained; the base model's own otherwise.
@@ -247,6 +250,12 @@ def of_all_layers(path, snapshots=lambda recipe: [atlas.last]):
         return expand(path, recipe=recipe, layer=atlas.layers, snapshot=snapshots(recipe))
 
     return paths
+
+
+def metric_tables(wildcards):
+    """Tables of metrics of all layers of a job's recipe: of each layer that of evaluate_sae, then those of other stages."""
+    tables = ["results/metrics/{recipe}/layer{layer:02d}.parquet", *FURTHER]
+    return [table.format(recipe=wildcards.recipe, layer=layer) for layer in atlas.layers for table in tables]
 
 
 def finals_of_other_seeds(wildcards):

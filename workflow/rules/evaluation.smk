@@ -94,7 +94,7 @@ rule replace_layers:
 rule collect_metrics:
     """One tidy table of a recipe: layer, snapshot, metric, value, interval."""
     input:
-        tables=needs(of_all_layers("results/metrics/{recipe}/layer{layer:02d}.parquet")),
+        tables=needs(metric_tables),
     output:
         table=update("results/metrics/{recipe}.parquet"),
     log:

@@ -7,7 +7,7 @@ from sae_atlas.stages.versions import changed_code
 from sae_atlas.io.provenance import read_record
 
 # Stages whose outputs are temporary. Their jobs stay in the graph, or nobody would remove the outputs after use.
-USED_UP = ("save_activations", "shard_activations", "save_text")
+USED_UP = ("save_activations", "shard_activations", "save_text", "save_task_text", "save_words")
 COLLECTING = ("collect_metrics", "collect_recipes")  # whose tables carry the identities of what is collected
 
 

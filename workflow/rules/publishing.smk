@@ -10,6 +10,7 @@ rule model_card:
         metrics=needs(
             lambda wildcards: "results/metrics/{recipe}/layer{layer:02d}.json".format(**atlas_arguments(wildcards))
         ),
+        further=needs(lambda wildcards: [table.format(**atlas_arguments(wildcards)) for table in FURTHER]),
     output:
         update("models/sae/{sae}/model.pt"),
         update("models/sae/{sae}/config.json"),

@@ -1,5 +1,6 @@
 """What cards and release pages say, from the run's own files. Without torch: many cards are written, each by a job."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,10 +133,15 @@ class Measured:
         return {row["metric"]: row for row in self.rows if row["snapshot"] == snapshot}
 
 
-def read_measured(path: str | Path) -> Measured:
-    """What metrics.evaluate wrote as JSON."""
+def read_measured(path: str | Path, further: Sequence[str | Path] = ()) -> Measured:
+    """What metrics.evaluate wrote as JSON, and below it the rows of `further` tables of metrics of the same SAEs."""
     found = read_json(path)
-    return Measured(Path(path), found["checkpoints"], found["metrics"], found["record"])
+    rows = found["metrics"]
+    if further:
+        from sae_atlas.io.tables import read_rows  # here, for most cards need no pyarrow, which takes 0.2 s
+
+        rows += [row for table in further for row in read_rows(table)]
+    return Measured(Path(path), found["checkpoints"], rows, found["record"])
 
 
 def check_weights(path: str | Path, sha256: str, measured: Measured, snapshot: str) -> None:

@@ -4,13 +4,14 @@ The SAELens pair is put there before (formats/published.py); its hashes are list
 """
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic, sha256, write_json
 from sae_atlas.io.provenance import current_record
-from sae_atlas.metrics.labels import name_of
+from sae_atlas.metrics.labels import OF_TASKS, name_of
 from sae_atlas.publish.cards.facts import (
     Measured,
     Origin,
@@ -31,15 +32,16 @@ def write_model_card(
     folder: str | Path,
     name: str,
     author: str,
+    further: Sequence[str | Path] = (),
 ) -> None:
     """Write the folder of the final `checkpoint` of one layer, beside the SAELens pair that is there.
 
-    metrics: the layer's JSON (metrics.evaluate). The date is the
-    checkpoint's, so the same run gives the same card. Raises AtlasError if name, weights, metrics and inputs
-    do not belong together.
+    metrics: the layer's JSON (metrics.evaluate); further: tables of what else was measured of the layer, whose rows come below.
+    The date is the checkpoint's, so the same run gives the same card. Raises AtlasError if name, weights, metrics and inputs do
+    not belong together.
     """
     folder = Path(folder)
-    measured = read_measured(metrics)
+    measured = read_measured(metrics, further)
     _check_name(name, measured, origin.base)
     copy(checkpoint, folder / "model.pt")
     weights = sha256(folder / "model.pt")
@@ -84,6 +86,7 @@ def _card(name: str, origin: Origin, measured: Measured, weights: str, date: str
         loss=loss(measured),
         published_by=published_by(recipe),
         l0=rows["l0"],
+        tasks=bool({*OF_TASKS} & {*rows}),
         rows=[{**row, "name": name_of(metric)} for metric, row in rows.items()],
         limitations=list(_limitations(origin, measured)),
         export=_instead_of_saelens(config),
@@ -129,6 +132,17 @@ def _config(name: str, origin: Origin, measured: Measured, date: str, files: dic
     }
 
 
+def _doubts(rows: dict[str, dict]):
+    """What the literature doubts of those metrics that were measured."""
+    if {"tpp_10", "scr_10"} & {*rows}:
+        yield "Targeted probe perturbation and spurious correlation removal have been found unreliable (arXiv 2605.18229)."
+    if "absorption" in rows:
+        yield (
+            "SAEBench recommends models of two billion parameters or more for absorption (its evaluation's config, 0.6.0); "
+            "on a smaller one it shows how it is measured and is no finding."
+        )
+
+
 def _limitations(origin: Origin, measured: Measured):
     rows, config = measured.metrics(), measured.config
     if origin.model["source"].startswith("random"):
@@ -165,6 +179,7 @@ def _limitations(origin: Origin, measured: Measured):
             f"A base model that reads the reconstruction instead loses {number(lost['value'])} nats per token "
             f"(95% interval {interval(lost)}, {number(lost['held_out_tokens'])} held-out tokens)."
         )
+        yield from _doubts(rows)
         what = "measurement" if "pretrained" in config["recipe"] else "training and measurement"
         yield f"Document starts and padding were left out of {what}; latents on them mean nothing."
     if measured.last["stats"].get("converged") is False:

@@ -1,5 +1,6 @@
 """The folder of a published SAE: weights, config and card, and the SAELens pair beside them. Without torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sae_atlas.publish.cards.facts import read_origin
@@ -19,8 +20,9 @@ def publish_sae(
     base: str,
     text: str,
     author: str,
+    further: Sequence[str | Path] = (),
 ) -> None:
     """Fill the folder of `card`, which is called `name`: the SAELens pair, then what `write_model_card` writes."""
     origin, sae, folder = read_origin(base_model, corpus, base, text), read_arrays(checkpoint), Path(card).parent
     write_checkpoint(folder, sae["model_state"], sae["config"], metadata(sae["config"], origin))
-    write_model_card(checkpoint, metrics, origin, folder, name, author)
+    write_model_card(checkpoint, metrics, origin, folder, name, author, further)

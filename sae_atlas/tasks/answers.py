@@ -1,0 +1,114 @@
+"""What a code answers to the tasks, by metric, for the items as they are and for resamples of them."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sae_atlas.io.errors import AtlasError
+from sae_atlas.tasks import topics
+from sae_atlas.tasks.accuracy import draws
+from sae_atlas.tasks.codes import Code
+from sae_atlas.tasks.letters import OfLetter, Words, of_letters
+from sae_atlas.tasks.topics import DenseProbes, Labelled
+
+SEED = 0
+
+
+@dataclass
+class Answers:
+    """drawn: metric -> [draws] (accuracy.draws); probing: number of units -> topic -> accuracy; letters: a row per letter."""
+
+    drawn: dict[str, np.ndarray] = field(default_factory=dict)
+    probing: dict[int, dict[str, float]] = field(default_factory=dict)
+    letters: list[dict] = field(default_factory=list)
+
+
+class DocumentTasks:
+    """The tasks on documents. Folds, draws and probes on raw activations are the same for every code."""
+
+    def __init__(self, data: Labelled, tasks: list[str]):
+        """Raises AtlasError where the documents cannot answer a task."""
+        if len(data.names) < 2:
+            raise AtlasError(
+                f"evaluation.tasks: the text that is read has documents enough of {len(data.names)} topics; raise "
+                "evaluation.task_tokens, or leave out the tasks on topics"
+            )
+        self.data, self.tasks, self.counts = data, tasks, draws(len(data.topics))
+        self.dense, self.pairs = DenseProbes(data), topics.topic_pairs(data)
+        if "spurious_correlation_removal" in tasks and not self.pairs:
+            raise AtlasError(
+                "evaluation.tasks: spurious_correlation_removal: of no two topics the text has documents enough with and "
+                "without a digit; raise evaluation.task_tokens, or leave it out"
+            )
+
+    def shared(self) -> dict[str, np.ndarray]:
+        """What does not depend on a code: the accuracy of the dense probes."""
+        return {"probing_dense": self.dense.accuracy(self.counts).mean(axis=0)}
+
+    def of(self, code: Code) -> Answers:
+        found = Answers()
+        if "sparse_probing" in self.tasks:
+            for count, accuracies in topics.sparse_probing(code, self.dense, self.counts).items():
+                found.drawn[f"probing_{count}"] = accuracies.mean(axis=0)
+                found.probing[count] = dict(zip(self.data.names, accuracies[:, 0].tolist(), strict=True))
+        if "targeted_probe_perturbation" in self.tasks:
+            for count, effects in topics.perturbation(code, self.dense, self.counts).items():
+                found.drawn |= {f"tpp_{count}{_tail(kind, 'total')}": each for kind, each in effects.items()}
+        if "spurious_correlation_removal" in self.tasks:
+            pairs = [topics.correlation_removal(code, self.data, pair, self.counts) for pair in self.pairs]
+            for count, scores in pairs[0].items():
+                for kind in scores:
+                    mean = np.mean([pair[count][kind] for pair in pairs], axis=0)
+                    found.drawn[f"scr_{count}{_tail(kind, 'metric')}"] = mean
+        return found
+
+
+def _tail(kind: str, plain: str) -> str:
+    return "" if kind == plain else f"_{kind}"
+
+
+def of_words(code: Code, words: Words) -> Answers:
+    """First letters: means over the letters that the model knows, NaN where there are none.
+
+    Draws are of test words; those of the number of latents, which is one per letter, of letters.
+    """
+    found = of_letters(code, words)
+    drawn = {
+        name: _mean([getattr(each, field) for each in found]) if found else np.full(len(words.counts), np.nan)
+        for name, field in (("letter_f1", "f1"), ("absorption", "absorbed"), ("absorption_full", "absorbed_full"))
+    }
+    drawn["letter_latents"] = _over_letters([len(each.latents) for each in found], len(words.counts))
+    return Answers(drawn, letters=[_row(each) for each in found])
+
+
+def shared_of_words(words: Words) -> dict[str, np.ndarray]:
+    """What does not depend on a code: F1 of the dense probes, and how many letters they tell."""
+    return {
+        "letter_dense_f1": words.dense.mean(axis=0),
+        "letters_known": np.array([float(len(words.known)), *[np.nan] * (len(words.counts) - 1)]),
+    }
+
+
+def _mean(of_letters: list[np.ndarray]) -> np.ndarray:
+    """Mean over letters, [draws]; in every draw over those that it holds words of."""
+    known = np.isfinite(of_letters)
+    return np.where(known, of_letters, 0).sum(axis=0) / known.sum(axis=0)
+
+
+def _over_letters(values: list[int], count: int) -> np.ndarray:
+    """Mean of one value per letter, and of resamples of the letters, [count]."""
+    if not values:
+        return np.full(count, np.nan)
+    values = np.array(values, float)
+    drawn = np.random.default_rng(SEED).integers(len(values), size=(count - 1, len(values)))
+    return np.concatenate([[values.mean()], values[drawn].mean(axis=1)])
+
+
+def _row(letter: OfLetter) -> dict:
+    return {
+        "letter": letter.letter.lower(),
+        "fraction": float(letter.fraction.mean()),
+        "full": int(letter.full.sum()),
+        "words": int(letter.words.sum()),
+        "latents": letter.latents.tolist(),
+    }
