@@ -72,7 +72,20 @@ OF_THE_WHOLE = {
     "nearest": Metric("nearest other decoder, cosine", "down"),
     "settled": Metric("settled: within cosine 0.9 of the final snapshot's", "up"),
 }
-METRICS = OF_TOKENS | OF_PREDICTIONS | OF_THE_WHOLE
+OF_EVALUATION = OF_TOKENS | OF_PREDICTIONS | OF_THE_WHOLE
+# Of synthetic rows alone: against the true features (metrics.truth).
+OF_THE_TRUTH = {
+    "mcc": Metric("MCC with the true directions", "up"),
+    "f1": Metric("firing F1", "up"),
+    "precision": Metric("firing precision", "up"),
+    "recall": Metric("firing recall", "up"),
+    "uniqueness": Metric("uniqueness", "up"),
+    "splitting": Metric("alive latents per true feature", "one", LATENTS),
+    "absorption": Metric("absorption of parents", "down"),
+    "l0_of_true": Metric("L0 / true L0", "one"),
+    "true_l0": Metric("true L0", None, "features per row"),
+}
+METRICS = OF_EVALUATION | OF_THE_TRUTH
 NO_LOSSES = "losses not measured: no model"  # of saved activations, where people look for them
 # Rows of the heatmap, in the order a reader asks: what does the model lose, how close is the code, how sparse is it.
 GROUPS = {
@@ -80,6 +93,9 @@ GROUPS = {
         "ce_recovered", "ce_recovered_mean_ablation", "ce_increase", "kl", "kl_recovered",
     ),
     "Reconstruction": ("fvu", "fvu_without_outliers", "cosine", "norm_ratio", "relative_bias"),
+    "Known truth": (
+        "mcc", "f1", "precision", "recall", "uniqueness", "splitting", "absorption", "l0_of_true",
+    ),
     "Latents": ("l0", "dead_share", "rank_99", "participation_ratio", "alignment", "nearest"),
 }  # fmt: skip
 
