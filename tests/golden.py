@@ -59,11 +59,26 @@ TRANSCODERS = small(
         "training": {"tokens": "2k", "snapshots": []},
     }
 )
+WORLD = {"d": 16, "features": 40, "l0": 3, "correlation": 0.2, "noise": 0.05}
+SYNTHETIC = small(
+    **{
+        "base_model": {
+            "name": "world",
+            "source": "synthetic",
+            "generator": WORLD | {"hierarchy": {"roots": 3, "children": 2, "depth": 2, "exclusive": 0.5}},
+        },
+        "corpus": {"name": "rows", "source": "rows", "tokens": "3k", "held_out_tokens": "1k"},
+        "activations": {"shard_rows": 512, "chunk_rows": 128},
+        "recipes": {"topk": TOPK | {"architecture": "topk"}},
+        "training": {"tokens": "2k", "snapshots": ["1k"]},
+        "evaluation": {"tokens": "1k"},
+    }
+)
 
 
 def run(folder: Path) -> None:
-    """The atlas, SAEs of the other architectures and a published one on the same activations, a base model's life, and
-    transcoders.
+    """The atlas, SAEs of the other architectures and a published one on the same activations, a base model's life, transcoders,
+    and SAEs of synthetic rows.
     """
     atlas, life = folder / "atlas", folder / "life"
     others = {name: {"architecture": name} | recipe for name, recipe in OTHERS.items()}
@@ -76,6 +91,7 @@ def run(folder: Path) -> None:
     snakemake(life, ATLAS | {"base_model": LIFE}, f"models/pretrained/{LIFE['name']}/export_meta.json")
     curve, table = "results/figures/skip/9_replaced_layers.svg", "results/metrics/skip.parquet"
     snakemake(folder / "transcoders", TRANSCODERS, curve, table)
+    snakemake(folder / "synthetic", SYNTHETIC, "results/figures/topk/11_known_truth.svg")
 
 
 def published(folder: Path) -> dict:
@@ -112,6 +128,7 @@ OUTPUTS = {
     "prepare_model": {
         "": "atlas/results/base_model/provenance.json",
         "model": "atlas/results/base_model/model/*.safetensors",
+        "synthetic": "synthetic/results/base_model/truth.zarr",
     },
     "tokenize": {"": "atlas/results/corpus/*.zarr"},
     "save_activations": {"": "atlas/results/activations/2k_*.zarr"},
@@ -134,6 +151,7 @@ OUTPUTS = {
         "latents": "atlas/results/metrics/topk/layer01_latents.parquet",
         "blocks": "atlas/results/metrics/topk/layer01_blocks.parquet",
     },
+    "known_truth": {"": "synthetic/results/metrics/topk/layer00_known_truth.parquet"},
     "collect_metrics": {"": "atlas/results/metrics/topk.parquet"},
     "collect_recipes": {"": "atlas/results/metrics.parquet"},
     "match_layers": {"": "atlas/results/metrics/topk/flow.parquet"},
@@ -172,6 +190,7 @@ OUTPUTS = {
     )
 }
 OUTPUTS["plot_seed_consistency"] = {"": "atlas/results/figures/topk/10_seed_consistency.svg"}
+OUTPUTS["plot_known_truth"] = {"": "synthetic/results/figures/topk/11_known_truth.svg"}
 OUTPUTS["plot_replaced_layers"] = {"": "transcoders/results/figures/skip/9_replaced_layers.svg"}
 
 
@@ -204,6 +223,8 @@ def before(stage: str) -> frozenset[str]:
         config["base_model"] = LIFE
     if OUTPUTS[stage].get("", "").startswith("transcoders/"):
         config, recipe = TRANSCODERS, "skip"
+    if OUTPUTS[stage].get("", "").startswith("synthetic/"):
+        config = SYNTHETIC
     if stage == "import_sae":
         config["recipes"], recipe, read = published(ROOT), "published", {"model_card"}
     if stage in ("import_start", "finetune_sae", "match_seeds", "plot_seed_consistency"):

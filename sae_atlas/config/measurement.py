@@ -8,6 +8,7 @@ from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import Number, Section, Whole, Words, key
 from sae_atlas.config.texts import Corpus
+from sae_atlas.config.without_model import OF_ROWS, ROWS
 
 
 def _each_once(values: list[int]) -> list[int]:
@@ -83,8 +84,8 @@ def floors_problems(floors: Floors, base_model: Model, corpus: Corpus):
     if base_model.source == "restoration":
         yield "floors.students: learn to predict what comes next, which a model of source `restoration` does not; remove"
         return
-    if base_model.source == "activations":
-        yield "floors.students: learn from a base model's predictions; of saved activations there is no model; remove"
+    if base_model.source in OF_ROWS:
+        yield f"floors.students: learn from a base model's predictions; of {ROWS[base_model.source]} there is no model; remove"
         return
     for width in students.widths or floors.widths:
         if width % 8:

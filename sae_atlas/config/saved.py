@@ -5,9 +5,7 @@ from sae_atlas.config.base_model import Model
 from sae_atlas.config.features import Features
 from sae_atlas.config.measurement import Evaluation
 from sae_atlas.config.texts import Corpus
-from sae_atlas.config.without_model import OF_MODELS, OF_ROWS
-
-ROWS = {"activations": "saved activations", "synthetic": "synthetic rows"}
+from sae_atlas.config.without_model import OF_MODELS, OF_ROWS, ROWS
 
 
 def source_problems(base_model: Model, corpus: Corpus):
@@ -17,7 +15,7 @@ def source_problems(base_model: Model, corpus: Corpus):
             "write `rows`"
         )
     if base_model.source == "synthetic" and corpus.path:
-        yield "corpus.path: synthetic rows have no text; remove it"
+        yield f"corpus.path: {ROWS[base_model.source]} have no text; remove it"
     if corpus.source == "rows" and base_model.source not in OF_ROWS:
         yield (
             f"corpus.source: `rows` are those of saved activations; write base_model.source `activations` and their path, or "

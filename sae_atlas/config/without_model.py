@@ -3,7 +3,9 @@
 Without pydantic: jobs read it.
 """
 
-OF_ROWS = ("activations", "synthetic")  # sources of base models: saved elsewhere, or drawn from a generative model
+# Sources of base models: saved elsewhere, or drawn from a generative model; and what people read for their rows.
+ROWS = {"activations": "saved activations", "synthetic": "synthetic activations"}
+OF_ROWS = tuple(ROWS)
 
 # Keys that say how a model is read, by their section.
 OF_MODELS = {
