@@ -45,8 +45,8 @@ def plot_known_truth(
         rows = final.loc[final["metric"] == "f1", "held_out_tokens"].max()
         true = final.loc[final["metric"] == "true_l0", "value"].median()
         below = (
-            f"final snapshots of {recipe} (bold) and its sister runs, a dot per layer with its 95% bootstrap interval, if it has "
-            f"one{'; open: median of the layers' if len(colours) > 1 else ''}\n"
+            f"final snapshots of {recipe} (bold) and its sister runs, a dot per layer with its 95% bootstrap interval if "
+            f"there is one{'; open: median of the layers' if len(colours) > 1 else ''}\n"
             f"firing on {rows:,} held-out rows, in which {true:.3g} true features are active on average"
         )
         headline(figure, name, below)
