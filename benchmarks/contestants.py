@@ -16,8 +16,10 @@ from benchmarks.agreement import gap
 from benchmarks.real import Real
 from benchmarks.stubs import put_in_place
 from sae_atlas.activations.store import open_store
+from sae_atlas.config.read import complete_recipe
 from sae_atlas.kernels.threads import use_threads
 from sae_atlas.saes import checkpoint as checkpoints
+from sae_atlas.saes.matryoshka import ends
 from sae_atlas.saes.sae import Sae
 
 LAYERS = (14, 3, 10, 22, 29)  # settings are chosen on the first, and reported on the others: early, middle, late, last
@@ -26,6 +28,8 @@ SLACK = 1.2  # a setting whose held-out L0 is above this times the asked one is 
 ALIKE = 0.003  # of the cross-entropy recovered: seeds differ by as much
 DEAD_AFTER = 10_000  # tokens without firing: where revival of dead latents starts unless a setting says otherwise
 WARMUP = 20  # steps
+OF_BATCH = ("batch_topk", "matryoshka")  # the largest of a batch are active
+MATRYOSHKA = {"architecture": "matryoshka", "k": L0, "expansion": 8}
 SAME = 1e-4  # relative difference of a token's reconstructions that float32 may leave
 TIE = 1e-5  # of a token's largest pre-activation: others as close to what decides of them may go either way
 
@@ -66,13 +70,19 @@ def sae_lens(real: Real, store: Path, architecture: str, setting: dict, seed: in
     batch, rate, dead_after = setting.pop("batch"), setting.pop("learning_rate"), setting.pop("dead_after", DEAD_AFTER)
     rows = _Rows(store, batch)
     kinds = {"relu": "Standard", "topk": "TopK", "batch_topk": "BatchTopK", "jumprelu": "JumpReLU"}
+    kinds["matryoshka"] = "MatryoshkaBatchTopK"
+    d_sae, batch_topk = (
+        8 * rows.d_in,
+        {"k": L0, "topk_threshold_lr": 0.05},
+    )  # its 0.01 is for more than some hundred steps
     keys = {
         "relu": {"l1_warm_up_steps": WARMUP},
-        "batch_topk": {"k": L0, "topk_threshold_lr": 0.05},  # its 0.01 is for more than some hundred steps
+        "batch_topk": batch_topk,
+        "matryoshka": batch_topk | {"matryoshka_widths": ends(complete_recipe(MATRYOSHKA)["groups"], d_sae)},  # as ours
         "jumprelu": {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": L0, "l0_warm_up_steps": WARMUP},
     }.get(architecture, {"k": L0}) | setting
     config = getattr(library, f"{kinds[architecture]}TrainingSAEConfig")(
-        d_in=rows.d_in, d_sae=8 * rows.d_in, normalize_activations="expected_average_only_in", **keys
+        d_in=rows.d_in, d_sae=d_sae, normalize_activations="expected_average_only_in", **keys
     )
     torch.manual_seed(seed)
     sae = getattr(library, f"{kinds[architecture]}TrainingSAE")(config)
@@ -98,11 +108,11 @@ def sae_lens(real: Real, store: Path, architecture: str, setting: dict, seed: in
         state["b_dec"], threshold = sae.b_dec, None
         if architecture == "jumprelu":
             threshold = sae.threshold.clamp(min=0) * norms
-        elif architecture == "batch_topk":
+        elif architecture in OF_BATCH:
             # It was learnt with decoder norms in the loop; `fit` has since divided the decoder, not it, by the scale.
             threshold = (sae.topk_threshold.float() / scale).expand(len(norms))
     _save(checkpoint, architecture, state, threshold, rows)
-    if architecture != "batch_topk":  # its own output depends on the batch
+    if architecture not in OF_BATCH:  # whose own output depends on the batch
         _check(sae.eval(), checkpoint, rows)
     return rows.steps * batch / seconds
 

@@ -104,11 +104,15 @@ class Real:
         self.model, self.corpus = folder / "model/provenance.json", folder / "corpus.zarr"
         of = "-".join(map(str, layers))
         self.held_out, self.saved = folder / f"held_out_{of}.zarr", folder / f"saved_{of}_{self.tokens}.zarr"
-        self._make("prepare_model", prepare, self.model)
-        self._make("tokenize", tokenize, self.model, self.corpus)
-        hold_out, save = (partial(function, layers=layers) for function in (save_held_out, save_activations))
+        prepared, tokenized, hold_out, save = self.functions(layers)
+        self._make("prepare_model", prepared, self.model)
+        self._make("tokenize", tokenized, self.model, self.corpus)
         self._make("save_held_out", hold_out, self.model, self.corpus, self.held_out)
         self._make("save_activations", save, self.model, self.corpus, self.saved, **self.window)
+
+    def functions(self, layers: list[int]) -> tuple[Callable, ...]:
+        """Those of the stages prepare_model, tokenize, save_held_out and save_activations."""
+        return prepare, tokenize, partial(save_held_out, layers=layers), partial(save_activations, layers=layers)
 
     def store(self, **how) -> Path:
         """The store with the keys of `activations` that are given in `how`."""

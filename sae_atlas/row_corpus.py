@@ -71,6 +71,6 @@ def contexts_of(rows: int, context: int, held_out_tokens: int, train_tokens: int
     if (held_out + train) * context > rows:
         raise AtlasError(
             f"corpus.tokens: {train * context} rows and {held_out * context} held-out ones (corpus.held_out_tokens) are more "
-            f"than the {rows} that were saved; lower one of them"
+            f"than the {rows} that there are; lower one of them"
         )
     return held_out, train

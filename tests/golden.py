@@ -66,11 +66,26 @@ TRANSCODERS = small(
         "training": {"tokens": "2k", "snapshots": []},
     }
 )
+WORLD = {"d": 16, "features": 40, "l0": 3, "correlation": 0.2, "noise": 0.05}
+SYNTHETIC = small(
+    **{
+        "base_model": {
+            "name": "world",
+            "source": "synthetic",
+            "generator": WORLD | {"hierarchy": {"roots": 3, "children": 2, "depth": 2, "exclusive": 0.5}},
+        },
+        "corpus": {"name": "rows", "source": "rows", "tokens": "3k", "held_out_tokens": "1k"},
+        "activations": {"shard_rows": 512, "chunk_rows": 128},
+        "recipes": {"topk": TOPK | {"architecture": "topk"}},
+        "training": {"tokens": "2k", "snapshots": ["1k"]},
+        "evaluation": {"tokens": "1k"},
+    }
+)
 
 
 def run(folder: Path) -> None:
     """The atlas, SAEs of the other architectures and a published one on the same activations, a base model's life,
-    transcoders, and an atlas of saved activations.
+    transcoders, an atlas of saved activations, and SAEs of synthetic rows.
     """
     atlas, life, rows = folder / "atlas", folder / "life", folder / "rows"
     others = {name: {"architecture": name} | recipe for name, recipe in OTHERS.items()}
@@ -85,6 +100,7 @@ def run(folder: Path) -> None:
     snakemake(folder / "transcoders", TRANSCODERS, curve, table)
     saved.write(rows)
     snakemake(rows, saved.config(), "results/index.html", "results/explorer/index.html")
+    snakemake(folder / "synthetic", SYNTHETIC, "results/figures/topk/11_known_truth.svg")
 
 
 def published(folder: Path) -> dict:
@@ -123,6 +139,7 @@ OUTPUTS = {
         "": "atlas/results/base_model/provenance.json",
         "model": "atlas/results/base_model/model/*.safetensors",
         "rows": f"{ROWS}/base_model/provenance.json",
+        "synthetic": "synthetic/results/base_model/truth.zarr",
     },
     "tokenize": {"": "atlas/results/corpus/*.zarr", "rows": f"{ROWS}/corpus/*.zarr"},
     "save_activations": {"": "atlas/results/activations/2k_*.zarr", "rows": f"{ROWS}/activations/1600_*.zarr"},
@@ -147,6 +164,7 @@ OUTPUTS = {
         "blocks": "atlas/results/metrics/topk/layer01_blocks.parquet",
         "rows": f"{ROWS}/metrics/topk/layer05.parquet",
     },
+    "known_truth": {"": "synthetic/results/metrics/topk/layer00_known_truth.parquet"},
     "collect_metrics": {"": "atlas/results/metrics/topk.parquet"},
     "collect_recipes": {"": "atlas/results/metrics.parquet"},
     "match_layers": {"": "atlas/results/metrics/topk/flow.parquet"},
@@ -185,6 +203,7 @@ OUTPUTS = {
     )
 }
 OUTPUTS["plot_seed_consistency"] = {"": "atlas/results/figures/topk/10_seed_consistency.svg"}
+OUTPUTS["plot_known_truth"] = {"": "synthetic/results/figures/topk/11_known_truth.svg"}
 OUTPUTS["plot_replaced_layers"] = {"": "transcoders/results/figures/skip/9_replaced_layers.svg"}
 
 
@@ -217,6 +236,8 @@ def before(stage: str) -> frozenset[str]:
         config["base_model"] = LIFE
     if OUTPUTS[stage].get("", "").startswith("transcoders/"):
         config, recipe = TRANSCODERS, "skip"
+    if OUTPUTS[stage].get("", "").startswith("synthetic/"):
+        config = SYNTHETIC
     if stage == "import_sae":
         config["recipes"], recipe, read = published(ROOT), "published", {"model_card"}
     if stage in ("import_start", "finetune_sae", "match_seeds", "plot_seed_consistency"):

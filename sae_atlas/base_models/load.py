@@ -16,7 +16,7 @@ MOST_PER_BYTE = 16  # parameters; four-bit weights have 2, and some blocks are l
 
 
 def is_model(provenance: str | Path) -> bool:
-    """Is there a model behind a provenance, and not activations that were saved elsewhere?"""
+    """Is there a model behind a provenance, and not rows of saved or synthetic activations?"""
     return "rows" not in read_json(provenance)
 
 
@@ -24,7 +24,7 @@ def _prepared(provenance: str | Path) -> tuple[Path, dict]:
     """(the prepared folder, provenance). Raises AtlasError where there is none."""
     found = read_json(provenance)
     if "rows" in found:
-        raise AtlasError(f"{provenance}: is of activations that were saved elsewhere; there is no model here to load")
+        raise AtlasError(f"{provenance}: is of rows of activations; there is no model here to load")
     return Path(provenance).parent / found["path"], found
 
 

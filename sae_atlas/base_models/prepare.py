@@ -49,17 +49,33 @@ def prepare(provenance: str | Path, made: str | Path | None = None, **settings) 
     write_json(provenance, {**origin, **about, "record": current_record()})
 
 
-def prepare_saved(provenance: str | Path, layers: list[int], source: str, path: str) -> None:
-    """Write the `provenance` of saved activations, which are no model: `path` is None, `rows` how many every layer has.
+def prepare_rows(
+    provenance: str | Path,
+    layers: list[int],
+    source: str,
+    path: str | None = None,
+    generator: dict | None = None,
+    rows: int = 0,
+) -> None:
+    """Write the `provenance` of rows that stand in place of activations, and no model: `path` is None, `rows` how many every
+    layer has. Synthetic ones are drawn first, into the folder of the provenance (synthetic.truth).
 
-    layers: those of the atlas, whose arrays must have one shape; source, path: of the config section `base_model`. Raises
-    AtlasError if they cannot be read.
+    layers: those of the atlas, whose arrays must have one shape; source, path, generator: of the config section `base_model`;
+    rows: to draw. Raises AtlasError if they cannot be read.
     """
+    named = source
+    if generator is None:
+        named += f" {Path(path).name}"
+    else:
+        from sae_atlas.synthetic.truth import write_worlds  # here, for models need no scipy
+
+        named += f" rows of {generator['features']} features, seed {generator['seed']}"
+        path = write_worlds(Path(provenance).parent, rows, generator)
     places = find_layers(path)
     shape = common_shape({layer: places[layer] for layer in layers})
     about = {
         "path": None,
-        "source": f"{source} {Path(path).name}",
+        "source": named,
         "licence": None,
         "quantisation": None,
         "weights_sha256": {},
@@ -69,6 +85,7 @@ def prepare_saved(provenance: str | Path, layers: list[int], source: str, path: 
         "dtype": shape.dtype,
         "n_layers": len(places),
         "sites": None,
+        **({"generator": generator} if generator else {}),
     }
     write_json(provenance, {**about, "record": current_record()})
 

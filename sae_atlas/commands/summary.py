@@ -42,9 +42,9 @@ def _summarise(folder: Path) -> str:
     for recipe, rows in final.groupby("recipe", sort=False):
         median = rows.groupby("metric").value.median()
         losses = f"CE recovered {median['ce_recovered']:.3f}" if "ce_recovered" in median else NO_LOSSES
-        lines.append(
-            f"  {recipe}: {losses}, FVU {median['fvu']:.3f}, L0 {median['l0']:.1f} (median of the layers, final snapshot)"
-        )
+        truth = f", MCC {median['mcc']:.3f}, firing F1 {median['f1']:.3f}" if "mcc" in median else ""
+        quality = f"{losses}, FVU {median['fvu']:.3f}, L0 {median['l0']:.1f}{truth}"
+        lines.append(f"  {recipe}: {quality} (median of the layers, final snapshot)")
     return "\n".join(
         [*lines, "Where to look:", *(f"  {what:<16} {path}" for what, path in _outputs(folder, final, linked))]
     )

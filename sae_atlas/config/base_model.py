@@ -12,7 +12,10 @@ from sae_atlas.config.dtype import DTYPES
 from sae_atlas.config.keys import HubId, Name, Number, Revision, Section, Text, Whole, Words, key
 from sae_atlas.config.layers import VOCABULARIES
 from sae_atlas.config.own_models import MADE, TUNED, base_of
+from sae_atlas.config.synthetic import Generator
+from sae_atlas.config.synthetic import problems as generator_problems
 from sae_atlas.config.texts import Corpus, Domain
+from sae_atlas.config.without_model import OF_ROWS
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.sizes import format_size
 
@@ -51,12 +54,13 @@ class Model(Section):
     CHOICE: ClassVar[str] = "source"
 
     name: Name = key("name in file names and titles")
-    source: Literal["hub", "package", "local", "random", "pretrain", "lora", "merged", "restoration", "activations"] = (
-        key(
-            "`hub`, `package` (embedded), `local` (a folder in transformers format), `random` (a control), `restoration`, one "
-            "of one's own: `pretrain`, `lora`, `merged` (see below), or `activations`, saved elsewhere, without a model"
-        )
-    )
+    source: Literal[
+        "hub", "package", "local", "random", "pretrain", "lora", "merged", "restoration", "activations", "synthetic"
+    ] = key(
+        "`hub`, `package` (embedded), `local` (a folder in transformers format), `random` (a control), `restoration`, one of "
+        "one's own: `pretrain`, `lora`, `merged` (see below); or without a model `activations`, saved elsewhere, and "
+        "`synthetic`, rows whose true features are known (see below)"
+    )  # fmt: skip
     id: HubId = key("repository", needed_by=["hub"])
     revision: Revision = key("branch, tag or commit", otherwise="`main`", used_by=["hub"])
     package: Text = key("name of an embedded model, such as `smollm2-135m-instruct`", needed_by=["package"])
@@ -81,10 +85,12 @@ class Model(Section):
     )
     fit: Fit = key(needed_by=["pretrain", *TUNED])
     base: "Model" = key(
-        "the model that is tuned: a section like this one, of any source but `lora`, `merged`, `restoration` and `activations`",
+        "the model that is tuned: a section like this one, of any source but `lora`, `merged`, `restoration`, `activations`, "
+        "`synthetic`",
         needed_by=TUNED,
     )
     lora: Lora = key(needed_by=TUNED)
+    generator: Generator = key(needed_by=["synthetic"])
     dtype: Literal["auto", *DTYPES] = key(
         "arithmetic of the forward passes. With `auto` the machine that starts the atlas chooses: `bfloat16` if it has a GPU "
         "(from Ampere on they multiply it; or `training.device` is `cuda`) or a CPU with AMX, AVX512-BF16 or Arm's BF16, else "
@@ -103,6 +109,8 @@ class Model(Section):
 def problems(base_model: Model, corpus: Corpus, where: str = "base_model"):
     """What contradicts itself in a section whose keys are right: lines that name key and remedy."""
     source, base = base_model.source, base_model.base
+    if source == "synthetic":
+        yield from generator_problems(base_model.generator, f"{where}.generator")
     if source == "pretrain":
         if base_model.architecture == "llama":
             yield f"{where}.architecture: llama is not trained from scratch; take gpt2 or gpt_neox"
@@ -121,8 +129,8 @@ def problems(base_model: Model, corpus: Corpus, where: str = "base_model"):
         if base.source == "restoration":
             yield f"{where}.base.source: `restoration` predicts no next token, which is what is tuned here; give another"
             return
-        if base.source == "activations":
-            yield f"{where}.base.source: `activations` are no model that could be tuned; give another"
+        if base.source in OF_ROWS:
+            yield f"{where}.base.source: `{base.source}` is no model that could be tuned; give another"
             return
         of_base = [
             f"{where}.base.{name}: does nothing in the model that is tuned; give it beside `base`"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sae_atlas.base_models.from_scratch import model_sizes
 from sae_atlas.config.own_models import base_of
+from sae_atlas.config.without_model import OF_ROWS
 from sae_atlas.io.asking import ask
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.hub import refuse
@@ -31,7 +32,12 @@ def named_layers(layers: str | list[int], base_model: dict) -> list[int]:
 
 
 def layers_there(base_model: dict) -> list[int]:
-    """All layers of the base model; of saved activations those that have a file. Raises AtlasError if that is not known."""
+    """All layers of the base model; of saved activations those that have a file, of synthetic rows those that are drawn.
+
+    Raises AtlasError if that is not known.
+    """
+    if base_model["source"] == "synthetic":
+        return list(range(base_model["generator"]["layers"]))
     if base_model["source"] == "activations":
         return list(find_layers(base_model["path"]))
     return list(range(count_layers(base_model)))
@@ -75,8 +81,8 @@ def model_config(base_model: dict, also: str = "", at_hand: bool = False) -> dic
     at_hand: nothing is fetched and nothing heavy imported. Raises AtlasError if it cannot be had; `also` goes into the line.
     """
     base_model = base_of(base_model)
-    if base_model["source"] == "activations":
-        raise AtlasError("base_model: of saved activations there is no model, and no config of one")
+    if base_model["source"] in OF_ROWS:
+        raise AtlasError("base_model: of rows of numbers there is no model, and no config of one")
     if base_model["source"] == "package":
         from sae_atlas.base_models.packages import find_model
 

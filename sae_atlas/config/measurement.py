@@ -8,6 +8,7 @@ from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import Number, Section, Whole, Words, each_once, key, later
 from sae_atlas.config.texts import Corpus
+from sae_atlas.config.without_model import OF_ROWS, ROWS
 
 Widths = Annotated[
     list[Annotated[Whole, Field(ge=1)]],
@@ -20,7 +21,7 @@ OF_TOPICS = ("sparse_probing", "targeted_probe_perturbation", "spurious_correlat
 
 
 Tasks = Annotated[
-    list[Literal[OF_TOPICS + ("first_letter",)]],
+    list[Literal[(*OF_TOPICS, "first_letter")]],
     AfterValidator(each_once),
     Words(f"a list of {', '.join(f'`{each}`' for each in OF_TOPICS)} and `first_letter`, each once"),
 ]
@@ -114,8 +115,8 @@ def floors_problems(floors: Floors, base_model: Model, corpus: Corpus):
     if base_model.source == "restoration":
         yield "floors.students: learn to predict what comes next, which a model of source `restoration` does not; remove"
         return
-    if base_model.source == "activations":
-        yield "floors.students: learn from a base model's predictions; of saved activations there is no model; remove"
+    if base_model.source in OF_ROWS:
+        yield f"floors.students: learn from a base model's predictions; of {ROWS[base_model.source]} there is no model; remove"
         return
     for width in students.widths or floors.widths:
         if width % 8:

@@ -8,6 +8,7 @@ from sae_atlas.config.dtype import SETTLED, settled
 from sae_atlas.config.limits import limit_problems, read_plain, shortened
 from sae_atlas.config.paths import resolved
 from sae_atlas.config.sweeps import written_out
+from sae_atlas.config.without_model import OF_ROWS
 from sae_atlas.io.devices import SPREAD
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.own_arrays.files import SITE
@@ -39,7 +40,7 @@ def complete_config(config: dict, file: str, kept_dtype: Path | None = None) -> 
     complete["device"] = device  # it changes no numbers, as the device of the base model does not
     complete["base_model"] = base_model.completed(complete["base_model"], complete["corpus"]["context"])
     complete["base_model"]["dtype"] = settled(complete["base_model"]["dtype"], device, kept_dtype)
-    if complete["base_model"]["source"] == "activations":
+    if complete["base_model"]["source"] in OF_ROWS:
         complete["activations"]["site"] = SITE
     try:
         complete["activations"] = activations.completed(complete["activations"], complete["base_model"])

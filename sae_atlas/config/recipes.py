@@ -28,6 +28,7 @@ from sae_atlas.config.layers import WIDTHS, stated
 from sae_atlas.config.published import EXAMPLES, FILES
 from sae_atlas.config.releases import release_named
 from sae_atlas.config.start_from import StartFrom
+from sae_atlas.config.without_model import OF_ROWS
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.saes.architectures import ARCHITECTURES, users
 from sae_atlas.sites import SITES
@@ -319,7 +320,7 @@ def finetune_problems(training: Section, base_model: Model, corpus: Section, rec
     """Lines for recipes whose fine-tuning does not fit the last window, or whose model predicts no next token."""
     last = training.tokens - max([0, *training.snapshots])
     for name, recipe in recipes.items():
-        if getattr(recipe, "finetune", None) is None or base_model.source == "activations":  # of which saved.py tells
+        if getattr(recipe, "finetune", None) is None or base_model.source in OF_ROWS:  # of which saved.py tells
             continue
         where, tokens = f"recipes.{name}.finetune", recipe.finetune.tokens
         least = max(recipe.batch, corpus.context)

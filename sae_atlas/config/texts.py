@@ -56,8 +56,8 @@ class Corpus(Source):
     """The text that the model reads."""
 
     source: Literal["hub", "package", "local", "rows"] = key(
-        "`hub`, `package` (embedded), `local` (files), or `rows` of saved activations (base_model.source `activations`): "
-        "below, a token is then a row of them"
+        "`hub`, `package` (embedded), `local` (files), or `rows` in place of activations (base_model.source `activations` "
+        "or `synthetic`): below, a token is then a row of them"
     )
     field: Text = key(
         "column of a data set or file that holds the text, or a path of keys in it, as `data.text`",

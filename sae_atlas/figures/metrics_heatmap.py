@@ -15,7 +15,7 @@ from sae_atlas.figures.style import FAINT, GREY, INK, colour_map, headline, save
 from sae_atlas.io.tables import read_table
 from sae_atlas.metrics.labels import GROUPS, METRICS, NO_LOSSES
 
-OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead_share")
+OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead_share", "mcc", "f1")
 # Everything is placed in inches.
 CELL_HEIGHT, LEFT, RIGHT, TOP = 0.27, 3.0, 3.1, 1.02
 FOOT = (

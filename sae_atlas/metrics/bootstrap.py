@@ -14,12 +14,17 @@ def resampled(sums: dict[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarra
     sums: name -> [contexts], what each context adds. With fewer than two contexts there is nothing to draw from: NaN.
     """
     added = np.stack(list(sums.values()), axis=1)
-    drawn = (
-        np.array([times @ added for times in _drawn(len(added), seed)])
-        if len(added) > 1
-        else np.full(added.shape, np.nan)
-    )
+    drawn = np.array(list(drawn_sums(added, seed))) if len(added) > 1 else np.full(added.shape, np.nan)
     return dict(zip(sums, drawn.T, strict=True))
+
+
+def drawn_sums(added, seed: int = 0) -> Iterator[np.ndarray]:
+    """Sums [n] over resampled contexts, resample by resample, of what each context adds: `added` [contexts, n], also sparse.
+
+    None where there are fewer than two contexts.
+    """
+    contexts = added.shape[0]
+    return (times @ added for times in _drawn(contexts, seed)) if contexts > 1 else iter(())
 
 
 def resamples(count: int) -> np.ndarray:

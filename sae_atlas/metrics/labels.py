@@ -72,6 +72,7 @@ OF_THE_WHOLE = {
     "nearest": Metric("nearest other decoder, cosine", "down"),
     "settled": Metric("settled: within cosine 0.9 of the final snapshot's", "up"),
 }
+OF_EVALUATION = OF_TOKENS | OF_PREDICTIONS | OF_THE_WHOLE
 # Of documents and words (room tasks), where evaluation.tasks asks for them; docs/measurement.md says what each means.
 OF_TASKS = {
     "probing_1": Metric("topic from 1 latent", "up"),
@@ -99,7 +100,19 @@ OF_TASKS = {
     "absorption_full": Metric("absorption, full", "down"),
     "absorption_random": Metric("absorption, random directions", "down"),
 }
-METRICS = OF_TOKENS | OF_PREDICTIONS | OF_THE_WHOLE | OF_TASKS
+# Of synthetic rows alone: against the true features (metrics.truth).
+OF_THE_TRUTH = {
+    "mcc": Metric("MCC with the true directions", "up"),
+    "f1": Metric("firing F1", "up"),
+    "precision": Metric("firing precision", "up"),
+    "recall": Metric("firing recall", "up"),
+    "uniqueness": Metric("uniqueness", "up"),
+    "splitting": Metric("alive latents per true feature", "one", LATENTS),
+    "parent_absorption": Metric("absorption of parents", "down"),
+    "l0_of_true": Metric("L0 / true L0", "one"),
+    "true_l0": Metric("true L0", None, "features per row"),
+}
+METRICS = OF_EVALUATION | OF_THE_TRUTH | OF_TASKS
 NO_LOSSES = "losses not measured: no model"  # of saved activations, where people look for them
 # Rows of the heatmap, in the order a reader asks: what does the model lose, how close is the code, how sparse is it.
 GROUPS = {
@@ -107,6 +120,9 @@ GROUPS = {
         "ce_recovered", "ce_recovered_mean_ablation", "ce_increase", "kl", "kl_recovered",
     ),
     "Reconstruction": ("fvu", "fvu_without_outliers", "cosine", "norm_ratio", "relative_bias"),
+    "Known truth": (
+        "mcc", "f1", "precision", "recall", "uniqueness", "splitting", "parent_absorption", "l0_of_true",
+    ),
     "Latents": ("l0", "dead_share", "rank_99", "participation_ratio", "alignment", "nearest"),
     "Topics of documents, balanced accuracy: chance is .5": (
         "probing_1", "probing_1_random", "probing_1_pca", "probing_5", "probing_5_random", "probing_5_pca", "probing_dense",

@@ -8,7 +8,7 @@ import pandas as pd
 from sae_atlas.metrics.labels import METRICS
 from sae_atlas.publish.cards.markdown import interval, number
 
-HEADLINES = ("ce_recovered", "ce_increase", "kl", "fvu", "fvu_without_outliers", "l0", "dead_share")
+HEADLINES = ("ce_recovered", "ce_increase", "kl", "fvu", "fvu_without_outliers", "l0", "dead_share", "mcc", "f1")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ EFFICIENCY = {"save_activations": 0.6, "save_held_out": 0.6, "save_text": 0.6, "
 EFFICIENCY |= {"finetune_sae": 0.5, "replace_layers": 0.5, "match_seeds": 0.6}
 EFFICIENCY |= {"train_sae": 1.0, "evaluate_sae": 0.5, "evolution": 0.5, "top_contexts": 0.5, "contexts_of_matches": 0.6}
 EFFICIENCY |= {"save_task_text": 0.6, "save_words": 0.6, "measure_tasks": 0.4}
-EFFICIENCY |= {"distill": 0.3, "pretrain": 0.3, "fine_tune_lora": 0.3}
+EFFICIENCY |= {"known_truth": 0.5, "distill": 0.3, "pretrain": 0.3, "fine_tune_lora": 0.3}
 PASSES = (
     "save_activations",
     "save_held_out",
@@ -31,7 +31,16 @@ PASSES = (
     "pretrain",
     "fine_tune_lora",
 )
-ON_GPU = (*PASSES, "train_sae", "finetune_sae", "evaluate_sae", "replace_layers", "top_contexts", "contexts_of_matches")
+ON_GPU = (
+    *PASSES,
+    "train_sae",
+    "finetune_sae",
+    "evaluate_sae",
+    "known_truth",
+    "replace_layers",
+    "top_contexts",
+    "contexts_of_matches",
+)
 GPU_EFFICIENCY = dict.fromkeys(ON_GPU, 0.3)  # assumed
 GPU_EFFICIENCY |= {"save_activations": 0.4, "save_held_out": 0.4, "train_sae": 0.25}
 OF_TEXT = ("tokenize", "tokenize_domain")
@@ -49,6 +58,7 @@ KINDS = {
         "top_contexts",
     ),
     "torch": (
+        "known_truth",
         "floors",
         "train_sae",
         "import_sae",

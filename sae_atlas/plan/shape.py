@@ -43,6 +43,9 @@ def read_shape(base_model: dict, prepared: str | Path, at_hand: bool = False) ->
 
     at_hand: see config.layers.model_config. Raises AtlasError if the model's config cannot be had or does not say its sizes.
     """
+    if base_model["source"] == "synthetic":
+        drawn = base_model["generator"]
+        return Shape(drawn["layers"], drawn["d"], 2**32, 0, 0, 0)  # rows are numbered, as far as an id goes
     if base_model["source"] == "activations":
         from sae_atlas.own_arrays.read import open_array
 

@@ -53,7 +53,8 @@ def check_config(config: dict, file: str) -> None:
 
     Of a model that is not here yet the jobs that fetch it tell.
     """
-    answer = UNKNOWN | (_of_arrays if config["base_model"]["source"] == "activations" else _of_model)(config)
+    checks = {"activations": _of_arrays, "synthetic": _of_worlds}
+    answer = UNKNOWN | checks.get(config["base_model"]["source"], _of_model)(config)
     if answer["unmeasured"]:
         logger.warning("the site is not measured before the run (%s); the weights will tell", answer["unmeasured"])
     problems = [answer["problem"]] if answer["problem"] else []
@@ -84,6 +85,11 @@ def _of_arrays(config: dict) -> dict:
     except AtlasError as error:
         return {"problem": str(error)}
     return {"width": shape.width}
+
+
+def _of_worlds(config: dict) -> dict:
+    """The same of synthetic rows, of which there are as many as are needed."""
+    return {"width": config["base_model"]["generator"]["d"]}
 
 
 def _of_model(config: dict) -> dict:

@@ -7,6 +7,7 @@ benchmarks/LOAD.md has it beside what was measured. On a GPU weights, averages a
 from dataclasses import dataclass, fields, replace
 
 from sae_atlas.config.own_models import MADE, base_of
+from sae_atlas.config.without_model import rows_needed
 from sae_atlas.own_arrays.files import BYTES_AT_ONCE
 from sae_atlas.plan.jobs import job_cells
 from sae_atlas.plan.shape import Shape
@@ -29,6 +30,7 @@ ROWS_AT_ONCE = {
 }  # tokens worked on at once, as the stages have it
 # In memory, of a token and latent: z or the int8 product, columns, values; z, the positive, the largest, their positions.
 TRAINED, ENCODED = 12, 20
+DRAWN = 8  # bytes that a random number of a synthetic row moves
 POINTS = 8  # numbers of layers that transcoders replace, as metrics/replaced_layers.py has it
 
 
@@ -115,6 +117,14 @@ class Jobs:
     # --- base model and text --------------------------------------------------------------------------------------
 
     def prepare_model(self) -> dict:
+        if self.atlas.has_truth:  # rows are drawn: a number for every row and feature, and the rows are written
+            drawn = self.config["base_model"]["generator"]
+            rows = drawn["layers"] * rows_needed(self.config["corpus"])
+            return {
+                "tokens": rows,
+                "bytes_moved": DRAWN * rows * drawn["features"],
+                "written": SINGLE * rows * drawn["d"],
+            }
         made = self.config["base_model"]["source"] in MADE  # and used in place
         return {"written": 0 if made else self.shape.parameters * self.shape.value_bytes, "memory": self.model}
 
@@ -267,6 +277,17 @@ class Jobs:
         read = SINGLE * (self.row * self.held_out + self.d_in * self.patched)
         memory = self.save_held_out()["memory"] + measured
         return {"tokens": self.held_out * snapshots, "matmul_flops": flops + compared, "read": read, "memory": memory}
+
+    def known_truth(self, recipe: str, layer: int) -> dict:
+        """Of all latents the cosines with all true features, three times, and of the held-out rows those that are active."""
+        latents, snapshots = self.latents(recipe), len(self.atlas.snapshots_of(recipe))
+        features = self.config["base_model"]["generator"]["features"]
+        flops = snapshots * (self.weights(recipe) * self.held_out + 2 * features * latents * self.d_in)
+        cosines = 3 * 2 * SINGLE * features * latents + SINGLE * self.weights(recipe)
+        entries = 6 * 16 * self.held_out * (self.active(recipe) + self.config["base_model"]["generator"]["l0"])
+        encoded = ENCODED * ROWS_AT_ONCE["measured"] * latents
+        memory = LIBRARIES + cosines + entries + encoded
+        return {"tokens": self.held_out * snapshots, "matmul_flops": flops, "memory": memory}
 
     def replace_layers(self, recipe: str) -> dict:
         """Two passes for every number of layers; half of all transcoders on average, all of them in memory."""

@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from types import MappingProxyType
 
 from sae_atlas.config.published import has_snapshots
+from sae_atlas.config.without_model import OF_ROWS
 from sae_atlas.io.provenance import identity
 from sae_atlas.io.sizes import format_size
 from sae_atlas.publish.cards.names import release_name, sae_name
@@ -60,8 +61,13 @@ class Atlas:
 
     @property
     def of_rows(self) -> bool:
-        """Are its layers saved activations, whose rows stand where tokens do, and no model's?"""
-        return self.config["base_model"]["source"] == "activations"
+        """Are its layers saved or synthetic activations, whose rows stand where tokens do, and no model's?"""
+        return self.config["base_model"]["source"] in OF_ROWS
+
+    @property
+    def has_truth(self) -> bool:
+        """Are the features known that its rows are made of?"""
+        return self.config["base_model"]["source"] == "synthetic"
 
     @property
     def tokens(self) -> int:

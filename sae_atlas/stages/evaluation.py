@@ -42,6 +42,11 @@ def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
         "contexts_per_batch": contexts_of_rows(atlas) if atlas.of_rows else evaluation["contexts_per_batch"],
         "outlier_norm": evaluation["outlier_norm"],
     }
+    return settings, snapshots_and_held_out(atlas, recipe, layer)
+
+
+def snapshots_and_held_out(atlas, recipe: str, layer: int) -> dict:
+    """Identities of a layer's checkpoints, and of what all of them are measured on."""
     checkpoints = {
         atlas.published(snapshot): atlas.identity(
             atlas.checkpoint_rule(recipe, snapshot), recipe=recipe, layer=layer, snapshot=snapshot
@@ -49,7 +54,23 @@ def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
         for snapshot in atlas.snapshots_of(recipe)
     }
     passes = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.passed("save_held_out", [layer])}
-    return settings, {**passes, **checkpoints}
+    return {**passes, **checkpoints}
+
+
+@stage(
+    "metrics/truth.py",
+    "metrics/active.py",
+    "metrics/bootstrap.py",
+    "metrics/directions.py",
+    "synthetic/truth.py",
+    "saes",
+    runs="metrics.truth:known_truth",
+    measures=lambda atlas: atlas.has_truth,
+)
+def known_truth(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
+    """Of synthetic rows: the SAE against the true features."""
+    settings = {"recipe": recipe, "layer": layer, "contexts_per_batch": contexts_of_rows(atlas)}
+    return settings, snapshots_and_held_out(atlas, recipe, layer)
 
 
 def contexts_of_rows(atlas) -> int:

@@ -92,6 +92,9 @@ FIGURES = {
     "seed_consistency": Figure(
         10, ("seeds",), "3 Where is it bad", "latents that other seeds find", is_drawn=other_seeds,
     ),
+    "known_truth": Figure(
+        11, ("sisters",), "2 Is it good", "known truth", is_drawn=lambda atlas, recipe: atlas.has_truth,
+    ),
 }  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from sae_atlas.stages.figures import figures
 from sae_atlas.stages.sisters import other_seeds
 from sae_atlas.stages.tasks import on_documents, tasks_of
 from sae_atlas.plan.work import Jobs
+from sae_atlas.synthetic.places import rows_path
 
 
 def made_model(section):
@@ -61,9 +62,8 @@ BASE = "results/base_model/base/provenance.json" if BASE_MODEL["source"] in TUNE
 TOKENIZER = "results/base_model/tokenizer/provenance.json" if pretraining(BASE_MODEL) else BASE
 MADE = made_model(BASE_MODEL)
 ROW_TEXTS = row_texts_of(atlas.config["corpus"])  # of saved activations what their rows are called
-SAVED = (
-    {"path": BASE_MODEL["path"]} if atlas.of_rows else {}
-)  # for the functions that read activations of the user's own
+# For the functions that read rows: where the user's own activations are, or those that prepare_model draws.
+SAVED = {"path": BASE_MODEL.get("path", rows_path(PATHS.modify("results/base_model")))} if atlas.of_rows else {}
 FLOORS = atlas.config.get("floors", {})
 STUDENTS = "results/students.parquet" if "students" in FLOORS else []
 FEATURE_TABLES = ["contexts", "features", "documents", "raw", "scores", "probes", "names", "evolution", "matches"]
@@ -256,6 +256,17 @@ def metric_tables(wildcards):
     """Tables of metrics of all layers of a job's recipe: of each layer that of evaluate_sae, then those of other stages."""
     tables = ["results/metrics/{recipe}/layer{layer:02d}.parquet", *FURTHER]
     return [table.format(recipe=wildcards.recipe, layer=layer) for layer in atlas.layers for table in tables]
+
+
+def checkpoints_of_layer(wildcards):
+    """All snapshots of a recipe's layer."""
+    snapshots = atlas.snapshots_of(wildcards.recipe)
+    return expand("results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt", **wildcards, snapshot=snapshots)
+
+
+def published_snapshots(wildcards):
+    """What they are called in tables."""
+    return list(map(atlas.published, atlas.snapshots_of(wildcards.recipe)))
 
 
 def finals_of_other_seeds(wildcards):

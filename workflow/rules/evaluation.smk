@@ -31,14 +31,7 @@ rule evaluate_sae:
     input:
         base_model=needs(PROVENANCE),
         held_out=needs(lambda wildcards: held_out(wildcards.layer)),
-        checkpoints=needs(
-            lambda wildcards: expand(
-                "results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
-                recipe=wildcards.recipe,
-                layer=wildcards.layer,
-                snapshot=atlas.snapshots_of(wildcards.recipe),
-            )
-        ),
+        checkpoints=needs(checkpoints_of_layer),
     output:
         table=update("results/metrics/{recipe}/layer{layer}.parquet"),
         latents=update("results/metrics/{recipe}/layer{layer}_latents.parquet"),
@@ -53,17 +46,36 @@ rule evaluate_sae:
         gpu=GPUS,
         device=MODEL_DEVICE,
     params:
-        **job(
-            "evaluate_sae",
-            snapshots=lambda wildcards: [
-                atlas.published(snapshot) for snapshot in atlas.snapshots_of(wildcards.recipe)
-            ],
-        ),
+        **job("evaluate_sae", snapshots=published_snapshots),
         kept_resume_point=lambda wildcards: atlas.kept_resume_point(wildcards.recipe),
     message:
         "evaluate: {wildcards.recipe}, layer {wildcards.layer}"
     script:
         "../scripts/evaluate_sae.py"
+
+
+rule known_truth:
+    """Measure every snapshot of one layer against the true features of its synthetic rows."""
+    input:
+        base_model=needs(PROVENANCE),
+        held_out=needs(lambda wildcards: held_out(wildcards.layer)),
+        checkpoints=needs(checkpoints_of_layer),
+    output:
+        table=update("results/metrics/{recipe}/layer{layer}_known_truth.parquet"),
+    log:
+        "results/logs/known_truth/{recipe}/layer{layer}.log",
+    conda:
+        "../../envs/atlas.yaml"
+    resources:
+        **asked("known_truth"),
+        gpu=GPUS,
+        device=MODEL_DEVICE,
+    params:
+        **job("known_truth", snapshots=published_snapshots),
+    message:
+        "known truth: {wildcards.recipe}, layer {wildcards.layer}"
+    script:
+        "../scripts/run.py"
 
 
 rule replace_layers:

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from sae_atlas.base_models.packages import find_text
+from sae_atlas.config.without_model import ROWS
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
 from sae_atlas.own_arrays.files import SITE
@@ -18,7 +19,7 @@ SITE_WORDS = {
     "attn_out": "attention output of block {layer}",
     "mlp_in": "MLP input (the norm's output) of block {layer}",
     "mlp_out": "MLP output of block {layer}",
-    SITE: "saved activations of layer {layer}",
+    SITE: "activations of layer {layer}",
 }
 
 
@@ -39,8 +40,13 @@ class Origin:
 
     @property
     def of_rows(self) -> bool:
-        """Were the activations saved elsewhere, so that tokens are rows of arrays?"""
+        """Are the activations saved or synthetic ones, so that tokens are rows of arrays?"""
         return "rows" in self.model
+
+    @property
+    def rows_words(self) -> str:
+        """What these rows are, in words."""
+        return ROWS["synthetic" if "generator" in self.model else "activations"]
 
     @property
     def hub_id(self) -> str | None:
@@ -57,7 +63,7 @@ class Origin:
             topic = f", topic {text['topic']}" if "topic" in text else ""
             return f"package {embedded.package}=={embedded.version}, file {embedded.file}{topic}"
         if text["source"] == "rows":
-            return "rows of saved activations"
+            return f"rows of {self.rows_words}"
         paths = text.get("path", [])
         place = text.get("id") or ", ".join(Path(path).name for path in ([paths] if isinstance(paths, str) else paths))
         keys = ("revision", "subset", "split", "field", "exclude")

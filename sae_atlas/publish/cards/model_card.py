@@ -170,8 +170,8 @@ def _limitations(origin: Origin, measured: Measured):
         )
     if origin.of_rows:
         yield (
-            "The activations were saved elsewhere and no model was at hand: what a model that reads the reconstruction loses "
-            "(CE, KL) is not measured. A token here is a row of the saved arrays."
+            f"These are {origin.rows_words}, without a model: what one that reads the reconstruction loses (CE, KL) "
+            "is not measured. A token here is a row of them."
         )
     else:
         lost = rows["ce_increase"]
