@@ -131,6 +131,7 @@ bench: .bench-venv/ready
 	.bench-venv/bin/python -m benchmarks.precision $(TOY)
 	.bench-venv/bin/python -m benchmarks.rates $(TOY)
 	.bench-venv/bin/python -m benchmarks.finetune $(TOY)
+	.bench-venv/bin/python -m benchmarks.known_truth $(TOY)
 	.bench-venv/bin/python -m benchmarks.quality $(TOY)
 
 # The plan of ten times the atlas, every stage at 16 times the tokens, a wide model: LOAD.md (half an hour, 21 GB of memory).

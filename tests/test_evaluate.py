@@ -20,7 +20,7 @@ from sae_atlas.io.tables import identities, read_table
 from sae_atlas.metrics.collect import collect
 from sae_atlas.metrics.evaluate import evaluate
 from sae_atlas.metrics.held_out import save_held_out
-from sae_atlas.metrics.labels import OF_PREDICTIONS, OF_THE_WHOLE, OF_TOKENS
+from sae_atlas.metrics.labels import OF_EVALUATION, OF_PREDICTIONS, OF_TOKENS
 from sae_atlas.saes import checkpoint as checkpoints
 
 RECORD = make_record("evaluate_sae", {}, "", {})
@@ -172,7 +172,7 @@ def test_the_table_and_the_json_say_the_same_and_name_their_window(place, tmp_pa
 def test_every_metric_has_a_name_for_people_and_every_headline_an_interval(place, tmp_path):
     measure(place, tmp_path, "resid_post", 0, final=identity_sae(tmp_path / "p.pt", scale=0.9))
     table = pd.read_parquet(tmp_path / "t.parquet").set_index("metric")
-    assert set(table.index) == {*OF_TOKENS, *OF_PREDICTIONS, *OF_THE_WHOLE}
+    assert set(table.index) == set(OF_EVALUATION)
     for metric in (*OF_TOKENS, *OF_PREDICTIONS):
         assert table.low[metric] <= table.value[metric] <= table.high[metric], metric
     # Every latent or its opposite is active, with decoder rows of norm 0.9 along the axes.
