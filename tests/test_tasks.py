@@ -102,7 +102,7 @@ def test_the_means_of_ablated_tokens_are_the_ablated_means():
 
 
 def test_effects_of_units_are_ranked_and_those_of_nothing_left_out():
-    assert strongest(np.array([0.0, 2.0, -1.0, 2.0, 0.0]), 4).tolist() == [1, 3, 2]
+    assert strongest(np.array([0.0, 2.0, -1.0, 2.0, 1.0]), 4).tolist() == [1, 3, 4]
     activations, labels = np.array([[1.0], [3.0], [5.0], [0.0]]), np.array([True, True, True, False])
     groups = np.array([[True, True, False, False], [False, False, True, False], [False, False, False, True]])
     assert mean_difference(activations, labels, groups).tolist() == [3.5]  # ((1 + 3) / 2 + 5) / 2 - 0

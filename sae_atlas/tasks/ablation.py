@@ -16,9 +16,12 @@ def mean_difference(activations: np.ndarray, labels: np.ndarray, groups: np.ndar
 
 
 def strongest(effects: np.ndarray, count: int) -> np.ndarray:
-    """Up to `count` units with the largest effects, those without any left out; of equal ones the first."""
+    """Up to `count` units with the largest effects above 0; of equal ones the first.
+
+    Where fewer have one, SAEBench adds units without, an arbitrary choice among all that are silent.
+    """
     order = np.argsort(-effects, kind="stable")
-    return order[effects[order] != 0][:count]
+    return order[effects[order] > 0][:count]
 
 
 def ablated_logits(logits: np.ndarray, activations: np.ndarray, written: np.ndarray, units: np.ndarray) -> np.ndarray:

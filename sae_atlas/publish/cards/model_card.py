@@ -138,8 +138,8 @@ def _doubts(rows: dict[str, dict]):
         yield "Targeted probe perturbation and spurious correlation removal have been found unreliable (arXiv 2605.18229)."
     if "absorption" in rows:
         yield (
-            "SAEBench recommends models of two billion parameters or more for absorption (its evaluation's config, 0.6.0); "
-            "on a smaller one it shows how it is measured and is no finding."
+            "SAEBench recommends models of two billion parameters or more for absorption (the config of that evaluation in "
+            "0.6.0); on a smaller one it shows how it is measured and is no finding."
         )
 
 
