@@ -66,6 +66,19 @@ TRANSCODERS = small(
         "training": {"tokens": "2k", "snapshots": []},
     }
 )
+TASKS = small(
+    **{
+        "base_model.tokenizer": "package",
+        "corpus.tokens": "16k",
+        "recipes": {"topk": TOPK | {"architecture": "topk"}},
+        "activations.layers": [0, 1],
+        "training": {"tokens": "2k", "snapshots": []},
+        "evaluation.tasks": [
+            "sparse_probing", "targeted_probe_perturbation", "spurious_correlation_removal", "first_letter",
+        ],
+        "evaluation.task_tokens": "14k",
+    }
+)  # fmt: skip
 WORLD = {"d": 16, "features": 40, "l0": 3, "correlation": 0.2, "noise": 0.05}
 SYNTHETIC = small(
     **{
@@ -85,7 +98,7 @@ SYNTHETIC = small(
 
 def run(folder: Path) -> None:
     """The atlas, SAEs of the other architectures and a published one on the same activations, a base model's life,
-    transcoders, an atlas of saved activations, and SAEs of synthetic rows.
+    transcoders, tasks, an atlas of saved activations, and SAEs of synthetic rows.
     """
     atlas, life, rows = folder / "atlas", folder / "life", folder / "rows"
     others = {name: {"architecture": name} | recipe for name, recipe in OTHERS.items()}
@@ -98,6 +111,7 @@ def run(folder: Path) -> None:
     snakemake(life, ATLAS | {"base_model": LIFE}, f"models/pretrained/{LIFE['name']}/export_meta.json")
     curve, table = "results/figures/skip/9_replaced_layers.svg", "results/metrics/skip.parquet"
     snakemake(folder / "transcoders", TRANSCODERS, curve, table)
+    snakemake(folder / "tasks", TASKS, "results/metrics/topk.parquet")
     saved.write(rows)
     snakemake(rows, saved.config(), "results/index.html", "results/explorer/index.html")
     snakemake(folder / "synthetic", SYNTHETIC, "results/figures/topk/11_known_truth.svg")
@@ -164,6 +178,9 @@ OUTPUTS = {
         "blocks": "atlas/results/metrics/topk/layer01_blocks.parquet",
         "rows": f"{ROWS}/metrics/topk/layer05.parquet",
     },
+    "save_task_text": {"": "tasks/results/tasks/text_*.zarr"},
+    "save_words": {"": "tasks/results/tasks/words_*.zarr"},
+    "measure_tasks": {"": "tasks/results/metrics/topk/layer01_measure_tasks.parquet"},
     "known_truth": {"": "synthetic/results/metrics/topk/layer00_known_truth.parquet"},
     "collect_metrics": {"": "atlas/results/metrics/topk.parquet"},
     "collect_recipes": {"": "atlas/results/metrics.parquet"},
@@ -238,6 +255,8 @@ def before(stage: str) -> frozenset[str]:
         config, recipe = TRANSCODERS, "skip"
     if OUTPUTS[stage].get("", "").startswith("synthetic/"):
         config = SYNTHETIC
+    if OUTPUTS[stage].get("", "").startswith("tasks/"):
+        config = TASKS
     if stage == "import_sae":
         config["recipes"], recipe, read = published(ROOT), "published", {"model_card"}
     if stage in ("import_start", "finetune_sae", "match_seeds", "plot_seed_consistency"):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import yaml
 import zarr
-from golden import ATLAS, TRANSCODERS, published, sisters
+from golden import ATLAS, SYNTHETIC, TASKS, TRANSCODERS, published, sisters
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 from test_lifecycle_workflow import merged
@@ -226,6 +226,8 @@ def test_nothing_is_recorded_after_the_jobs_end(tmp_path, runs, error):
 # --- every rule --------------------------------------------------------------------------------------------------------
 
 OF_TRANSCODERS = {"replace_layers", "plot_replaced_layers"}
+OF_SYNTHETIC_ROWS = {"known_truth", "plot_known_truth"}
+OF_TASKS = {"save_task_text", "save_words", "measure_tasks"}
 FROM_SCRIPTS = {"name_latents": {"cache": "", "price": None, "key_variable": None}} | {
     name: {"watch": None} for name in ("train_sae", "finetune_sae")
 }
@@ -254,7 +256,9 @@ def bound(planned) -> inspect.BoundArguments:
         return inspect.signature(function.func).bind(**arguments)
 
 
-@pytest.mark.parametrize("atlas", ["of everything", "of transcoders", "of three stages"])
+@pytest.mark.parametrize(
+    "atlas", ["of everything", "of transcoders", "of synthetic rows", "of tasks", "of three stages"]
+)
 def test_names_of_every_rule_and_settings_of_its_stage_are_its_functions(tmp_path, monkeypatch, atlas):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "")  # the workflow sets it for its scripts
@@ -266,9 +270,14 @@ def test_names_of_every_rule_and_settings_of_its_stage_are_its_functions(tmp_pat
         recipes = ATLAS["recipes"] | published(tmp_path / "published") | sisters(tmp_path / "published")
         config = ATLAS | {"base_model": LIFE, "recipes": recipes}
         planned = jobs_of("Snakefile", config, "all", "contexts_json", "neuronpedia")
-        rules = set(STAGES) - OF_TRANSCODERS | {"contexts_as_json", "contexts_for_neuronpedia"}
+        rules = set(STAGES) - OF_TRANSCODERS - OF_SYNTHETIC_ROWS - OF_TASKS
+        rules |= {"contexts_as_json", "contexts_for_neuronpedia"}
     elif atlas == "of transcoders":
         planned, rules = jobs_of("Snakefile", TRANSCODERS, "all"), OF_TRANSCODERS
+    elif atlas == "of synthetic rows":
+        planned, rules = jobs_of("Snakefile", SYNTHETIC, "all"), OF_SYNTHETIC_ROWS
+    elif atlas == "of tasks":
+        planned, rules = jobs_of("Snakefile", TASKS, "all", "sae_bench"), OF_TASKS | {"tasks_for_sae_bench"}
     else:
         planned, rules = jobs_of("workflow/three_stages.smk", merged()), {"compare_latents", "survival_page"}
 

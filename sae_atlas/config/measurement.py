@@ -83,7 +83,7 @@ def evaluation_problems(evaluation: Evaluation, corpus: Corpus):
 
 def task_problems(evaluation: Evaluation, base_model: Model, corpus: Corpus, activations: Activations):
     tasks, of_topics = evaluation.tasks, sorted({*OF_TOPICS} & {*evaluation.tasks})
-    if base_model.source == "activations":  # saved.key_problems says that they do nothing
+    if base_model.source in OF_ROWS:  # saved.key_problems says that they do nothing
         return
     if "task_tokens" in evaluation.model_fields_set and not of_topics:
         yield "evaluation.task_tokens: is text for evaluation.tasks on topics, of which there are none; remove it"
@@ -99,8 +99,9 @@ def task_problems(evaluation: Evaluation, base_model: Model, corpus: Corpus, act
         )
     if of_topics and evaluation.task_tokens > corpus.tokens:
         yield f"evaluation.task_tokens: {evaluation.task_tokens} is beyond the corpus ({corpus.tokens}); lower it"
-    if "first_letter" in tasks and base_model.source == "restoration":
-        yield "evaluation.tasks: first_letter reads words, and a model of source `restoration` characters; leave it out"
+    made = base_model.base or base_model
+    if "first_letter" in tasks and (made.source == "restoration" or made.tokenizer == "bytes"):
+        yield f"evaluation.tasks: first_letter reads words, and {made.name} characters; leave it out"
 
 
 def floors_target_problems(floors: Floors, activations: Activations):

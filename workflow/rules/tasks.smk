@@ -39,7 +39,6 @@ rule save_task_text:
 rule save_words:
     """Read the site of every layer of a group at words of the vocabulary whose first letter is asked for."""
     input:
-        lambda wildcards: ancient(needs(group_trained)(wildcards)),
         base_model=needs(PROVENANCE),
     output:
         words=temp(directory("results/tasks/words_{group}.zarr")),
@@ -67,14 +66,7 @@ rule measure_tasks:
         corpus=needs(CORPUS),
         text=needs(of_group("results/tasks/text_{group}.zarr", on_documents(atlas))),
         words=needs(of_group("results/tasks/words_{group}.zarr", "first_letter" in tasks_of(atlas))),
-        checkpoints=needs(
-            lambda wildcards: expand(
-                "results/checkpoints/{recipe}/sae_layer{layer}_{snapshot}.pt",
-                recipe=wildcards.recipe,
-                layer=wildcards.layer,
-                snapshot=atlas.snapshots_of(wildcards.recipe),
-            )
-        ),
+        checkpoints=needs(checkpoints_of_layer),
     output:
         table=update("results/metrics/{recipe}/layer{layer}_measure_tasks.parquet"),
         json=update("results/metrics/{recipe}/layer{layer}_measure_tasks.json"),
@@ -87,12 +79,7 @@ rule measure_tasks:
         gpu=GPUS,
         device=DEVICE,
     params:
-        **job(
-            "measure_tasks",
-            snapshots=lambda wildcards: [
-                atlas.published(snapshot) for snapshot in atlas.snapshots_of(wildcards.recipe)
-            ],
-        ),
+        **job("measure_tasks", snapshots=published_snapshots),
     message:
         "tasks: {wildcards.recipe}, layer {wildcards.layer}"
     script:
