@@ -4,7 +4,8 @@ import sys
 from importlib.machinery import ModuleSpec
 from unittest.mock import MagicMock
 
-NAMES = ("wandb", "nnsight")  # experiment logs and model tracing, each with tens of packages behind it
+# Experiment logs and model tracing, each with tens of packages behind it; interactive plots.
+NAMES = ("wandb", "nnsight", "plotly", "plotly.graph_objects", "plotly.subplots")
 
 
 def put_in_place() -> None:
