@@ -1,6 +1,7 @@
 """Figure 11: which recipe finds the true features of synthetic rows: a panel per metric, sister runs below each other."""
 
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,6 +11,7 @@ from sae_atlas.figures.style import GREY, INK, headline, layer_bar, layer_colour
 from sae_atlas.io.tables import read_table
 from sae_atlas.metrics.labels import METRICS
 
+TITLE_WIDTH = 20  # letters of a panel's title in a line
 METRICS_DRAWN = ("mcc", "f1", "precision", "recall", "uniqueness", "parent_absorption", "l0_of_true")
 
 
@@ -69,10 +71,11 @@ def _draw(axes: Axes, rows: pd.DataFrame, recipes: list[str], colours: dict[int,
 
 def _axis(axes: Axes, metric: str) -> None:
     about = METRICS[metric]
-    axes.set_title(f"{about.name} {about.arrow}", fontsize=8.5)
+    axes.set_title(fill(f"{about.name} {about.arrow}", TITLE_WIDTH), fontsize=8.5)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2.5, 5, 10]))
     if about.better == "one":
         axes.axvline(1, color=GREY, linewidth=0.8, linestyle=":")
-    elif metric != "parent_absorption":
-        axes.set_xlim(right=min(1.0, axes.get_xlim()[1] + 0.02))
+        axes.set_xlim(0, 1.1 * max(1.0, axes.dataLim.x1))
+    else:
+        axes.set_xlim(0, 1.02)
