@@ -33,7 +33,7 @@ def write_sae_bench(
         Path(partial).mkdir(parents=True, exist_ok=True)
         for snapshot, checkpoint in checkpoints.items():
             config = checkpoint["config"]
-            sae = f"layer{config['layer']:02d}_{snapshot}"
+            sae = f"layer{config['activations']['layer']:02d}_{snapshot}"
             about = {
                 "eval_id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{identity} {snapshot}")),
                 "datetime_epoch_millis": int(time.time() * 1000),

@@ -108,7 +108,7 @@ def absorption(sae: str, words: list[str], output: str, **settings) -> None:
     random.seed(0)
     torch.manual_seed(0)
     config = main.AbsorptionEvalConfig(model_name=theirs.cfg.metadata.model_name, **settings)
-    Path(output).mkdir()
+    Path(output).mkdir(parents=True)
     main.run_eval(config, [(NAME, theirs)], "cpu", output)
 
 

@@ -3,8 +3,6 @@
 Equal where the definitions are; where they are not, the difference is named and is the whole of it.
 """
 
-import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,37 +10,22 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
+from embedded_sae import BATCH, LAYER
 from hooked import read_folders
+from sae_bench_runs import run_saebench
 from torch import Tensor
 
-from benchmarks.real import Real, default, default_recipe
 from benchmarks.stubs import put_in_place
 from sae_atlas.base_models.load import load
 from sae_atlas.io.files import read_json
 from sae_atlas.metrics.held_out import open_held_out
-from sae_atlas.publish.formats import saelens
-from sae_atlas.publish.formats.metadata import metadata
 from sae_atlas.saes.sae import Sae
 from sae_atlas.sites.hooks import patch
-from workflow import ROOT
 
 put_in_place()  # of packages that the peers import and none of this needs
 read_folders()
 
-PYTHON = ROOT / ".saebench/bin/python"
-LAYER, BATCH = 14, 4
-EVALUATION = {"tokens": 1000, "patched_tokens": 1000, "contexts_per_batch": BATCH, "outlier_norm": 10}
 TOLERANCE = {"abs": 1e-3, "rel": 1e-4}  # float32 sums in another order; large values such as norms by their size
-
-
-def saebench(folder: Path, **request) -> None:
-    """Run an evaluation of saebench.py in sae-bench's own environment."""
-    torch.save(request, folder / "request.pt")
-    with (folder / "log.txt").open("w") as log:
-        subprocess.run(
-            [PYTHON, Path(__file__).with_name("saebench.py"), folder / "request.pt"],
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}, cwd=folder, stdout=log, stderr=log, check=True,
-        )  # fmt: skip
 
 
 @dataclass
@@ -60,25 +43,19 @@ class Measured:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory) -> Measured:
+def measured(trained, tmp_path_factory) -> Measured:
     folder = tmp_path_factory.mktemp("measured")
-    real = Real(folder, default(8_000, layers=[LAYER]) | {"evaluation": EVALUATION})
-    real.train(default_recipe()[1] | {"expansion": 4, "warmup": 5}, real.store(), folder / "sae.pt")
-    real.evaluate({"final": folder / "sae.pt"})
-    ours = {row["metric"]: row["value"] for row in read_json(folder / "metrics.json")["metrics"]}
-    sae, held_out = Sae.load(folder / "sae.pt"), open_held_out(real.held_out)
+    ours = {row["metric"]: row["value"] for row in read_json(trained.folder / "metrics.json")["metrics"]}
+    held_out = open_held_out(trained.held_out)
     tokens, mask, x = (torch.from_numpy(held_out.rows(name)[:]) for name in ("tokens", "mask", f"layer{LAYER}/site"))
-    model_folder = real.model.parent / read_json(real.model)["path"]
-    saelens.write(folder / "sae", sae, metadata(sae.config) | {"model_name": str(model_folder)})
-    by_saelens = of_saelens(folder / "sae", model_folder, tokens)
+    by_saelens = of_saelens(trained.exported, trained.model, tokens)
     (folder / "tokens").mkdir()
     pd.DataFrame({"tokens": list(tokens.numpy())}).to_parquet(folder / "tokens/train.parquet")
     contexts, context = tokens.shape
     sizes = {"context": context, "contexts": contexts, "contexts_per_batch": BATCH}
-    saebench(folder, evaluation="core", sae=str(folder / "sae"), tokens=str(folder / "tokens"), output="core", **sizes)
-    by_saebench = read_json(folder / "core/ours_custom_sae_eval_results.json")["eval_result_metrics"]
-    model = load(real.model, "float32", "cpu")[0]
-    return Measured(ours, flat(by_saelens), flat(by_saebench), model, tokens, mask, x, sae(x))
+    by_saebench = run_saebench(folder, "core", sae=str(trained.exported), tokens=str(folder / "tokens"), **sizes)
+    model, x_hat = load(trained.provenance, "float32", "cpu")[0], Sae.load(trained.checkpoint)(x)
+    return Measured(ours, flat(by_saelens), flat(by_saebench["eval_result_metrics"]), model, tokens, mask, x, x_hat)
 
 
 def of_saelens(folder: Path, model_folder: Path, tokens: Tensor) -> dict:
