@@ -59,11 +59,28 @@ TRANSCODERS = small(
         "training": {"tokens": "2k", "snapshots": []},
     }
 )
+TASKS = small(
+    **{
+        "recipes": {"topk": TOPK | {"architecture": "topk"}},
+        "base_model.tokenizer": "package",
+        "activations.layers": [1],
+        "training": {"tokens": "2k", "snapshots": []},
+        "corpus.context": 128,
+        "corpus.tokens": "20k",
+        "evaluation.task_tokens": "16k",
+        "evaluation.tasks": [
+            "sparse_probing",
+            "targeted_probe_perturbation",
+            "spurious_correlation_removal",
+            "first_letter",
+        ],
+    }
+)
 
 
 def run(folder: Path) -> None:
-    """The atlas, SAEs of the other architectures and a published one on the same activations, a base model's life, and
-    transcoders.
+    """The atlas, SAEs of the other architectures and a published one on the same activations, a base model's life,
+    transcoders, and an atlas that is asked the tasks.
     """
     atlas, life = folder / "atlas", folder / "life"
     others = {name: {"architecture": name} | recipe for name, recipe in OTHERS.items()}
@@ -76,6 +93,7 @@ def run(folder: Path) -> None:
     snakemake(life, ATLAS | {"base_model": LIFE}, f"models/pretrained/{LIFE['name']}/export_meta.json")
     curve, table = "results/figures/skip/9_replaced_layers.svg", "results/metrics/skip.parquet"
     snakemake(folder / "transcoders", TRANSCODERS, curve, table)
+    snakemake(folder / "tasks", TASKS, "results/metrics/topk/layer01_measure_tasks.parquet")
 
 
 def published(folder: Path) -> dict:
@@ -134,6 +152,9 @@ OUTPUTS = {
         "latents": "atlas/results/metrics/topk/layer01_latents.parquet",
         "blocks": "atlas/results/metrics/topk/layer01_blocks.parquet",
     },
+    "save_task_text": {"": "tasks/results/tasks/text_*.zarr"},
+    "save_words": {"": "tasks/results/tasks/words_*.zarr"},
+    "measure_tasks": {"": "tasks/results/metrics/topk/layer01_measure_tasks.parquet"},
     "collect_metrics": {"": "atlas/results/metrics/topk.parquet"},
     "collect_recipes": {"": "atlas/results/metrics.parquet"},
     "match_layers": {"": "atlas/results/metrics/topk/flow.parquet"},
@@ -204,6 +225,8 @@ def before(stage: str) -> frozenset[str]:
         config["base_model"] = LIFE
     if OUTPUTS[stage].get("", "").startswith("transcoders/"):
         config, recipe = TRANSCODERS, "skip"
+    if OUTPUTS[stage].get("", "").startswith("tasks/"):
+        config = TASKS
     if stage == "import_sae":
         config["recipes"], recipe, read = published(ROOT), "published", {"model_card"}
     if stage in ("import_start", "finetune_sae", "match_seeds", "plot_seed_consistency"):
