@@ -24,7 +24,7 @@ FOOT = (
     "↑ higher is better, ↓ lower is better, → 1 best at 1, grey: neither; no unit: a ratio. Median: over layers. "
     "± : half of the 95% bootstrap interval over held-out contexts, median over layers.",
 )
-OF_WHAT = "Intervals of topics and ablations are over documents, of letters over words, of the latents of a letter over letters."
+OF_WHAT = "Intervals of topics and ablations are over documents, of letters over words, of the latents of a letter over letters"
 
 
 def plot_metrics_heatmap(
