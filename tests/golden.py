@@ -68,17 +68,21 @@ TRANSCODERS = small(
 )
 TASKS = small(
     **{
-        "base_model.tokenizer": "package",
-        "corpus.tokens": "16k",
         "recipes": {"topk": TOPK | {"architecture": "topk"}},
-        "activations.layers": [0, 1],
+        "base_model.tokenizer": "package",
+        "activations.layers": [1],
         "training": {"tokens": "2k", "snapshots": []},
+        "corpus.context": 128,
+        "corpus.tokens": "20k",
+        "evaluation.task_tokens": "16k",
         "evaluation.tasks": [
-            "sparse_probing", "targeted_probe_perturbation", "spurious_correlation_removal", "first_letter",
+            "sparse_probing",
+            "targeted_probe_perturbation",
+            "spurious_correlation_removal",
+            "first_letter",
         ],
-        "evaluation.task_tokens": "14k",
     }
-)  # fmt: skip
+)
 WORLD = {"d": 16, "features": 40, "l0": 3, "correlation": 0.2, "noise": 0.05}
 SYNTHETIC = small(
     **{

@@ -18,7 +18,7 @@ from sae_atlas.figures.style import COLOUR_MAPS, colour_map, layer_colours, shor
 from sae_atlas.figures.training_curves import plot_training_curves
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.tables import write_table
-from sae_atlas.metrics.labels import GROUPS, METRICS, OF_EVALUATION
+from sae_atlas.metrics.labels import GROUPS, METRICS, OF_EVALUATION, OF_TASKS
 
 
 @pytest.mark.parametrize("draw", DRAWS)
@@ -76,6 +76,18 @@ def test_every_metric_of_the_heatmap_is_named_with_its_direction(tmp_path):
         assert f"<!-- {METRICS[metric].name} {METRICS[metric].arrow}".rstrip() in text
     assert "<!-- final -->" in text and "<!-- 1k -->" in text
     assert "<!-- Latents -->" in text and "<!-- Known truth -->" not in text  # of which the table has no row
+
+
+def test_tasks_stand_below_the_other_metrics_where_they_were_asked(tmp_path):
+    path = write_metrics(tmp_path / "metrics.parquet", "topk", 3, [1000, 2000])
+    table = pd.read_parquet(path)
+    asked = [table[table.metric == "fvu"].assign(metric=name) for name in OF_TASKS if not name.startswith("letter")]
+    write_table(path, pa.Table.from_pandas(pd.concat([table, *asked]), preserve_index=False))
+    png, svg = outputs(tmp_path, 2)
+    plot_metrics_heatmap(path, png, svg, **LOOK)
+    text = svg.read_text()
+    assert "<!-- topic from 1 latent ↑ -->" in text and "<!-- topic from all dimensions -->" in text
+    assert "over documents" in text and METRICS["letter_f1"].name not in text
 
 
 def test_a_table_without_losses_or_intervals_is_still_drawn(tmp_path):

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from sae_atlas.figures.scales import Scale, pivot, scale_of, value_text
 from sae_atlas.figures.style import FAINT, GREY, INK, colour_map, headline, save, short_number, spread, style
 from sae_atlas.io.tables import read_table
-from sae_atlas.metrics.labels import GROUPS, METRICS, NO_LOSSES
+from sae_atlas.metrics.labels import GROUPS, METRICS, NO_LOSSES, OF_TASKS
 
 OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead_share", "mcc", "f1")
 # Everything is placed in inches.
@@ -24,6 +24,7 @@ FOOT = (
     "↑ higher is better, ↓ lower is better, → 1 best at 1, grey: neither; no unit: a ratio. Median: over layers. "
     "± : half of the 95% bootstrap interval over held-out contexts, median over layers.",
 )
+OF_WHAT = "Intervals of topics and ablations are over documents, of letters over words, of the latents of a letter over letters"
 
 
 def plot_metrics_heatmap(
@@ -201,9 +202,10 @@ class _Page:
     def finish(self, title: str, below: str) -> Figure:
         self.y += 0.12
         self.axes.plot([0.15, self.width - 0.15], [self.y, self.y], color=FAINT, linewidth=0.8)
-        for number, line in enumerate(FOOT):
+        drawn = {*self.table["metric"]}
+        for number, line in enumerate([*FOOT, *([OF_WHAT] if drawn & {*OF_TASKS} else [])]):
             self.text(0.15, self.y + 0.16 + 0.19 * number, line, fontsize=7.5, color=GREY)
-        height = self.y + 0.55
+        height = self.y + 0.55 + (0.19 if drawn & {*OF_TASKS} else 0)
         self.figure.set_size_inches(self.width, height)
         self.axes.set(xlim=(0, self.width), ylim=(height, 0))
         headline(self.figure, title, below)

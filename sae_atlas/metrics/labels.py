@@ -73,32 +73,33 @@ OF_THE_WHOLE = {
     "settled": Metric("settled: within cosine 0.9 of the final snapshot's", "up"),
 }
 OF_EVALUATION = OF_TOKENS | OF_PREDICTIONS | OF_THE_WHOLE
-# Of documents and words (room tasks), where evaluation.tasks asks for them; docs/measurement.md says what each means.
+# Of documents and words (room tasks), where evaluation.tasks asks for them; docs/measurement.md says what each means. What SAEs
+# are held against has no direction.
 OF_TASKS = {
     "probing_1": Metric("topic from 1 latent", "up"),
     "probing_2": Metric("topic from 2 latents", "up"),
     "probing_5": Metric("topic from 5 latents", "up"),
-    "probing_1_random": Metric("topic from 1 random direction", "up"),
-    "probing_5_random": Metric("topic from 5 random directions", "up"),
-    "probing_1_pca": Metric("topic from 1 principal component", "up"),
-    "probing_5_pca": Metric("topic from 5 principal components", "up"),
-    "probing_dense": Metric("topic from all dimensions", "up"),
+    "probing_1_random": Metric("topic from 1 random direction"),
+    "probing_5_random": Metric("topic from 5 random directions"),
+    "probing_1_pca": Metric("topic from 1 principal component"),
+    "probing_5_pca": Metric("topic from 5 principal components"),
+    "probing_dense": Metric("topic from all dimensions"),
     "tpp_10": Metric("TPP, 10 latents", "up"),
     "tpp_50": Metric("TPP, 50 latents", "up"),
-    "tpp_10_random": Metric("TPP, 10 random directions", "up"),
-    "tpp_10_pca": Metric("TPP, 10 principal components", "up"),
+    "tpp_10_random": Metric("TPP, 10 random directions"),
+    "tpp_10_pca": Metric("TPP, 10 principal components"),
     "scr_10": Metric("SCR, 10 latents", "up"),
     "scr_50": Metric("SCR, 50 latents", "up"),
-    "scr_10_random": Metric("SCR, 10 random directions", "up"),
-    "scr_10_pca": Metric("SCR, 10 principal components", "up"),
+    "scr_10_random": Metric("SCR, 10 random directions"),
+    "scr_10_pca": Metric("SCR, 10 principal components"),
     "letters_known": Metric("letters the model knows", None, "letters"),
-    "letter_dense_f1": Metric("letter from all dimensions, F1", "up"),
+    "letter_dense_f1": Metric("letter from all dimensions, F1"),
     "letter_f1": Metric("letter from 1 latent, F1", "up"),
-    "letter_f1_random": Metric("letter from 1 random direction, F1", "up"),
+    "letter_f1_random": Metric("letter from 1 random direction, F1"),
     "letter_latents": Metric("latents a letter is split over", "down", LATENTS),
     "absorption": Metric("absorption, fraction", "down"),
     "absorption_full": Metric("absorption, full", "down"),
-    "absorption_random": Metric("absorption, random directions", "down"),
+    "absorption_random": Metric("absorption, random directions"),
 }
 # Of synthetic rows alone: against the true features (metrics.truth).
 OF_THE_TRUTH = {

@@ -42,6 +42,7 @@ def save_words(atlas) -> tuple[dict, dict]:
 @stage(
     "tasks",
     "features/probes.py",
+    "features/decoder.py",
     "features/text.py",
     "saes/sae.py",
     "saes/parts.py",

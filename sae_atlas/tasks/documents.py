@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.text import Text
 from sae_atlas.saes.sae import Sae
 
@@ -58,11 +59,11 @@ class Documents:
         numbers[self.counted[known]] = self.text.documents[self.text.mask][known]
         return self.text.topics[numbers].astype(str)
 
-    def has_digit(self, tokenizer) -> np.ndarray:
+    def has_digit(self, decoder: Decoder) -> np.ndarray:
         """Whether a token that is read of it holds a digit, [documents] bool."""
         ids, known = self.text.tokens[self.text.mask], self.counted >= 0
         different, index = np.unique(ids[known], return_inverse=True)
-        digit = np.array([any(map(str.isdigit, tokenizer.decode([number]))) for number in different.tolist()])
+        digit = np.array([any(map(str.isdigit, decoder.one(number))) for number in different.tolist()])
         return np.bincount(self.counted[known], digit[index], len(self.lengths)) > 0
 
     def raw(self) -> np.ndarray:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.tasks.absorption import absorbed
 from sae_atlas.tasks.accuracy import draws
 from sae_atlas.tasks.codes import Code
@@ -18,6 +19,8 @@ KNOWN = 0.6  # F1 above which a letter counts as known to the model (SAEBench's 
 @dataclass
 class Words:
     """x [words, d_in]: raw activations; texts: the words; the last `test` of them are for the test.
+
+    Raises AtlasError where no letter has words enough.
 
     letters: those with words enough in both halves; known: those of them that the dense probes tell with an F1 above KNOWN.
     """
@@ -36,6 +39,10 @@ class Words:
             for letter in LETTERS
             if min((first[: -self.test] == letter).sum(), (first[-self.test :] == letter).sum()) >= LEAST_WORDS
         ]
+        if not enough:
+            raise AtlasError(
+                f"evaluation.tasks: first_letter: with no letter begin {LEAST_WORDS} words for each half; leave it out"
+            )
         self.letters, self.members = enough, first == np.array(enough)[:, None]
         self.probes = dense_probes(self.x[: -self.test], self.members[:, : -self.test])
         self.counts = draws(self.test)

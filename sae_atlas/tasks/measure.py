@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import zarr
 
-from sae_atlas.base_models.load import load_tokenizer
+from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.text import train_text
 from sae_atlas.io.arrays import Rows
 from sae_atlas.io.devices import resolve
@@ -51,7 +51,7 @@ def measure_tasks(
     saes = {name: _linear(Sae.load(path), path) for name, path in zip(snapshots, checkpoints, strict=True)}
     on_documents = [task for task in tasks if task != "first_letter"]
     documents = Documents(train_text(corpus, text, layer), outlier_norm) if text else None
-    asked = [_OfText(documents, load_tokenizer(base_model), on_documents)] if documents else []
+    asked = [_OfText(documents, Decoder.of_model(base_model), on_documents)] if documents else []
     if words:
         asked.append(_OfWords(read_words(words, layer)))
     final, read = list(saes.values())[-1], documents.sample(SAMPLE) if documents else asked[0].x
@@ -90,9 +90,9 @@ def read_words(path: str | Path, layer: int) -> Words:
 class _OfText:
     """The tasks on documents, with what PCA of the documents answers."""
 
-    def __init__(self, documents: Documents, tokenizer, tasks: list[str]):
+    def __init__(self, documents: Documents, decoder: Decoder, tasks: list[str]):
         self.documents = documents
-        data = Labelled(documents.raw(), documents.topics, documents.has_digit(tokenizer))
+        data = Labelled(documents.raw(), documents.topics, documents.has_digit(decoder))
         self.tasks = DocumentTasks(data, tasks)
         self.items = dict.fromkeys(("probing", "tpp", "scr"), int(documents.lengths.sum()))
 
