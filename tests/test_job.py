@@ -268,8 +268,7 @@ def test_names_of_every_rule_and_settings_of_its_stage_are_its_functions(tmp_pat
             for name in FILES:
                 (folder / name).write_bytes(b"")
         recipes = ATLAS["recipes"] | published(tmp_path / "published") | sisters(tmp_path / "published")
-        tasks = {"evaluation": ATLAS["evaluation"] | {"tasks": ["sparse_probing", "first_letter"]}}
-        config = ATLAS | {"base_model": LIFE, "recipes": recipes} | tasks
+        config = ATLAS | {"base_model": LIFE, "recipes": recipes}
         planned = jobs_of("Snakefile", config, "all", "contexts_json", "neuronpedia")
         rules = set(STAGES) - OF_TRANSCODERS - OF_SYNTHETIC_ROWS - OF_TASKS
         rules |= {"contexts_as_json", "contexts_for_neuronpedia"}
