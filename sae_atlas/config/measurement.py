@@ -40,7 +40,7 @@ class Evaluation(Section):
         "vocabulary",
         [],
     )
-    task_tokens: Whole = later("tokens of that text", 24_000, ge=1)
+    task_tokens: Whole = later("tokens of that text. By default no more than there are", 24_000, ge=1)
 
 
 class Students(Section):
@@ -97,7 +97,7 @@ def task_problems(evaluation: Evaluation, base_model: Model, corpus: Corpus, act
             f"evaluation.tasks: {of_topics[0]} needs documents with topics, which only corpus.source `package` has; leave it "
             "out"
         )
-    if of_topics and evaluation.task_tokens > corpus.tokens:
+    if "task_tokens" in evaluation.model_fields_set and evaluation.task_tokens > corpus.tokens:
         yield f"evaluation.task_tokens: {evaluation.task_tokens} is beyond the corpus ({corpus.tokens}); lower it"
     made = base_model.base or base_model
     if "first_letter" in tasks and (made.source == "restoration" or made.tokenizer == "bytes"):

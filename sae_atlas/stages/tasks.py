@@ -17,7 +17,7 @@ def on_documents(atlas) -> bool:
 
 def task_tokens(atlas) -> int:
     """Tokens of the text that tasks on documents read."""
-    return atlas.config["evaluation"].get("task_tokens", 24_000)
+    return min(atlas.config["evaluation"].get("task_tokens", 24_000), atlas.config["corpus"]["tokens"])
 
 
 @stage(*PASS, **FUNCTIONS)

@@ -25,15 +25,15 @@ def write_sae_bench(
     answers: JSON of tasks.measure, metrics: that of metrics.evaluate, of the same layer; model, dataset: their names; release:
     of the recipe. Raises AtlasError if `answers` is not readable.
     """
-    found, checkpoints = read_json(answers), read_json(metrics)["checkpoints"]
+    found, measured = read_json(answers), read_json(metrics)
+    layer = measured["metrics"][0]["layer"]
     identity = (found.get("record") or {}).get("identity", "")
     if "answers" not in found:
         raise AtlasError(f"{answers}: holds no answers. {REMAKE}")
     with atomic(folder) as partial:
         Path(partial).mkdir(parents=True, exist_ok=True)
-        for snapshot, checkpoint in checkpoints.items():
-            config = checkpoint["config"]
-            sae = f"layer{config['activations']['layer']:02d}_{snapshot}"
+        for snapshot, checkpoint in measured["checkpoints"].items():
+            sae = f"layer{layer:02d}_{snapshot}"
             about = {
                 "eval_id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{identity} {snapshot}")),
                 "datetime_epoch_millis": int(time.time() * 1000),
@@ -41,7 +41,7 @@ def write_sae_bench(
                 "sae_lens_id": sae,
                 "sae_lens_release_id": release,
                 "sae_lens_version": None,
-                "sae_cfg_dict": config,
+                "sae_cfg_dict": checkpoint["config"],
             }
             for name, output in outputs(found["answers"][snapshot], model, dataset).items():
                 write_json(Path(partial) / name / f"{release}_{sae}_eval_results.json", output | about)
