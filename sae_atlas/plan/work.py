@@ -118,13 +118,10 @@ class Jobs:
 
     def prepare_model(self) -> dict:
         if self.atlas.has_truth:  # rows are drawn: a number for every row and feature, and the rows are written
-            drawn = self.config["base_model"]["generator"]
-            rows = drawn["layers"] * rows_needed(self.config["corpus"])
-            return {
-                "tokens": rows,
-                "bytes_moved": DRAWN * rows * drawn["features"],
-                "written": SINGLE * rows * drawn["d"],
-            }
+            drawn, rows = self.config["base_model"]["generator"], rows_needed(self.config["corpus"])
+            memory, rows = LIBRARIES + 12 * rows * drawn["l0"], rows * drawn["layers"]
+            moved, written = DRAWN * rows * drawn["features"], SINGLE * rows * drawn["d"]
+            return {"tokens": rows, "bytes_moved": moved, "written": written, "memory": memory}
         made = self.config["base_model"]["source"] in MADE  # and used in place
         return {"written": 0 if made else self.shape.parameters * self.shape.value_bytes, "memory": self.model}
 
@@ -285,8 +282,7 @@ class Jobs:
         flops = snapshots * (self.weights(recipe) * self.held_out + 2 * features * latents * self.d_in)
         cosines = 3 * 2 * SINGLE * features * latents + SINGLE * self.weights(recipe)
         entries = 6 * 16 * self.held_out * (self.active(recipe) + self.config["base_model"]["generator"]["l0"])
-        encoded = ENCODED * ROWS_AT_ONCE["measured"] * latents
-        memory = LIBRARIES + cosines + entries + encoded
+        memory = LIBRARIES + cosines + entries + ENCODED * ROWS_AT_ONCE["measured"] * latents
         return {"tokens": self.held_out * snapshots, "matmul_flops": flops, "memory": memory}
 
     def replace_layers(self, recipe: str) -> dict:
