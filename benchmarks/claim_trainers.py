@@ -259,7 +259,7 @@ class Annealed:
 # JumpReLU with a tanh penalty and a pre-activation loss (Anthropic, Circuits Updates, January 2025; SAELens' `tanh`).
 
 
-def with_tanh(real: Real, values: dict, target_l0: float, scale: float, pre_act: float) -> Sae:
+def with_tanh(real: Real, values: dict, scale: float, pre_act: float) -> Sae:
     """scale: of tanh(scale f_j ||W_dec_j||), where E||x||^2 is 1. pre_act: weight of sum_j (threshold_j - z_j)+ ||W_dec_j||.
 
     lambda is steered to the L0 by the controller; the pseudo-derivative reaches the encoder, too.
@@ -267,7 +267,7 @@ def with_tanh(real: Real, values: dict, target_l0: float, scale: float, pre_act:
 
     def prepare(window: Window) -> None:
         _by_autograd(Tanh(scale, pre_act), window)
-        window.recipe = replace(window.recipe, l1=L1(target_l0=target_l0))
+        window.recipe = replace(window.recipe, l1=L1(target_l0=window.recipe.jumprelu.target_l0))
 
     window = carried(real, values, prepare)
     return sae_of(window, *jumprelu.inference(window.state.weights, window.state.smallest), values)

@@ -5,6 +5,7 @@ beside ours at an equal L0. Settings are tried on one layer with one seed; the b
 seeds. Rows that are in claims.json stay as they are; delete it to measure anew. Writes CLAIMS.md and claims.json.
 """
 
+import itertools
 import json
 import tempfile
 import time
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import claim_trainers as trainers
-from benchmarks.claims_report import L0_ALIKE, markdown
+from benchmarks.claims_report import FAR, L0_ALIKE, chosen_row, markdown, mean, rows_of, without_sparsity
 from benchmarks.contestants import LAYERS
 from benchmarks.real import Real, default, default_recipe, options, toy
 from benchmarks.report import about, write
@@ -32,7 +33,7 @@ METRICS = ("ce_recovered", "kl_recovered", "fvu", "l0")
 class Claim:
     """train(real, recipe, **setting) gives an SAE. beside: the name of ours that it is measured by; None: it is ours.
 
-    A `k` in a setting is the recipe's: it makes the L0 equal on held-out text.
+    A setting's `k` or `target_l0` is the recipe's (`asked`), so that the L0 on held-out text is that of ours.
     """
 
     name: str
@@ -55,7 +56,7 @@ def claims(small: bool = False) -> list[Claim]:
     # Anthropic's bandwidth 2, threshold 0.1, scale 4 and weight 3e-6, said where E||x||^2 is d_in = 576.
     tanh = jump | {"jumprelu": {"target_l0": k, "bandwidth": 0.083, "threshold": 0.0042, "coefficient": 0.01}}
     tanh |= {"sparsity_warmup": 20}
-    whitenings = ({"shrink": 1e-6}, {"shrink": 0.1}, {"shrink": 1}, {"shrink": 1, "k": k + 1}, {"shrink": 10})
+    whitenings = tuple({"shrink": shrink} for shrink in (1e-6, 0.1, 1, 10))
     decays = tuple({"start": start * k, "over": over} for start, over in ((2, 0.5), (4, 0.25), (4, 0.5), (10, 0.25)))
     return [
         Claim("BatchTopK", None, default, trainers.plain),
@@ -69,7 +70,7 @@ def claims(small: bool = False) -> list[Claim]:
         Claim("matching pursuit", "BatchTopK", per_token, trainers.pursuing),
         Claim("p-annealing", "ReLU", relu, trainers.annealed, tuple({"p_end": p, "begin": 0.1} for p in (0.5, 0.2))),
         Claim("tanh penalty", "JumpReLU", tanh, trainers.with_tanh,
-              ({"target_l0": k, "scale": 96.0, "pre_act": 1.25e-7},)),
+              ({"scale": 96.0, "pre_act": 1.25e-7},)),
     ]  # fmt: skip
 
 
@@ -94,9 +95,8 @@ def tried(real: Real, claim: Claim, runs: list[tuple[dict, int]], rows: list[dic
     new, saes = [], []
     for setting, seed in (each for each in runs if each not in there):
         began = time.process_time()
-        own = {key: value for key, value in setting.items() if key != "k"}
-        recipe = claim.recipe | {key: setting[key] for key in setting if key == "k"} | {"seed": seed}
-        saes.append(claim.train(real, recipe, **own))
+        recipe = asked(claim.recipe, setting) | {"seed": seed}
+        saes.append(claim.train(real, recipe, **without_sparsity(setting)))
         row = {"claim": claim.name, "beside": claim.beside, "layer": real.layer, "setting": setting, "seed": seed}
         new.append(row | {"seconds": time.process_time() - began})  # of the processor
         print(new[-1], flush=True)
@@ -106,27 +106,53 @@ def tried(real: Real, claim: Claim, runs: list[tuple[dict, int]], rows: list[dic
     return rows + new
 
 
-def choose(rows: list[dict], beside: float) -> dict:
-    """The setting that goes on: the highest CE recovered of those with an L0 like `beside`; if none has, the nearest L0."""
-    alike = [row for row in rows if abs(row["l0"][0] / beside - 1) <= L0_ALIKE]
-    if alike:
-        return max(alike, key=lambda row: row["ce_recovered"][0])["setting"]
-    return min(rows, key=lambda row: abs(row["l0"][0] / beside - 1))["setting"]
+def asked(recipe: dict, setting: dict) -> dict:
+    """The recipe with the setting's own `k` or `target_l0`."""
+    if "k" in setting:
+        return recipe | {"k": setting["k"]}
+    section = "l1" if "l1" in recipe else "jumprelu"
+    return (
+        recipe | {section: recipe[section] | {"target_l0": setting["target_l0"]}} if "target_l0" in setting else recipe
+    )
+
+
+def at_equal_l0(claim: Claim, layer: int, settings: list[dict], rows: list[dict]) -> list[dict]:
+    """Of the settings whose L0 is not like that of ours those that ask for as many latents more or less."""
+    again = []
+    for setting in settings if claim.beside else []:
+        ratio = mean(rows_of(rows, claim.beside, layer), "l0") / mean(rows_of(rows, claim.name, layer, setting), "l0")
+        if abs(1 / ratio - 1) > L0_ALIKE and "k" in claim.recipe:
+            again.append(setting | {"k": round(setting.get("k", claim.recipe["k"]) * ratio)})
+        elif abs(1 / ratio - 1) > L0_ALIKE:
+            before = claim.recipe["l1" if "l1" in claim.recipe else "jumprelu"]["target_l0"]
+            again.append(setting | {"target_l0": round(setting.get("target_l0", before) * ratio, 1)})
+    return again
 
 
 def measure(reals: dict[int, Real], of_all: list[Claim], seeds: int, rows: list[dict]) -> Iterator[list[dict]]:
-    """All rows, again after every layer of a claim."""
+    """All rows, again after every layer of a claim. Where the L0 is not like that of ours, a setting is trained once more."""
     first = next(iter(reals))
     for claim in of_all:
-        rows = tried(reals[first], claim, [(setting, 0) for setting in claim.settings], rows)
-        yield rows
-        on_first = [row for row in rows if (row["layer"], row["seed"]) == (first, 0)]
-        own = [row for row in on_first if row["claim"] == claim.name and row["setting"] in claim.settings]
-        l0 = next(row["l0"][0] for row in on_first if row["claim"] == (claim.beside or claim.name))
-        best = choose(own, l0)
-        for layer in list(reals)[1:]:
-            rows = tried(reals[layer], claim, [(best, seed) for seed in range(seeds)], rows)
+        settings = list(claim.settings)
+        for layer, real in reals.items():
+            of_seeds = range(1 if layer == first else seeds)
+            rows = tried(real, claim, list(itertools.product(settings, of_seeds)), rows)
+            again = at_equal_l0(claim, layer, settings, rows)
+            rows = tried(real, claim, list(itertools.product(again, of_seeds)), rows)
             yield rows
+            if layer == first:
+                ours, best = (chosen_row(rows, name, first) for name in (claim.beside or claim.name, claim.name))
+                settings = [best["setting"]]
+                if best["ce_recovered"][0] < ours["ce_recovered"][0] - FAR:
+                    break
+
+
+def earlier(out: Path | None, found: dict) -> list[dict]:
+    """Rows of an earlier claims.json of the same versions and as many tokens."""
+    if out is None or not (out / "claims.json").exists():
+        return []
+    before = read_json(out / "claims.json")
+    return before["rows"] if all(before[key] == found[key] for key in ("versions", "tokens")) else []
 
 
 def main() -> None:
@@ -146,9 +172,9 @@ def main() -> None:
             "rows": [],
         }
         found |= {"chosen_on": next(iter(reals)), "patched_tokens": config["evaluation"]["patched_tokens"]}
-        earlier = read_json(out / "claims.json")["rows"] if out and (out / "claims.json").exists() else []
+        rows = earlier(out, found)
         of_all = [each for each in claims(chosen.toy) if not chosen.only or each.name in chosen.only]
-        for found["rows"] in measure(reals, of_all, chosen.seeds, earlier):
+        for found["rows"] in measure(reals, of_all, chosen.seeds, rows):
             write(out, "claims", found, markdown(found))
     print(json.dumps(found["rows"], indent=1) if chosen.toy else markdown(found))
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks import claim_trainers as trainers
+from benchmarks import claims
 from benchmarks.claims_report import beats
 from benchmarks.stubs import put_in_place
 from sae_atlas.config.read import complete_recipe
@@ -132,3 +133,19 @@ def test_a_claim_beats_ours_with_every_seed_at_an_equal_l0():
     assert beats(rows(0.97, 0.98), rows(0.96, 0.969))
     assert not beats(rows(0.97, 0.98), rows(0.96, 0.971))
     assert not beats(rows(0.97, 0.98, l0=32.7), rows(0.96, 0.969))
+
+
+def test_what_has_another_l0_is_asked_for_as_many_latents_more_or_less():
+    def rows(name, l0):
+        return [{"claim": name, "layer": 1, "setting": {"a": 1} if name == "theirs" else {}, "l0": [l0, l0, l0]}]
+
+    for recipe, again in (
+        ({"k": 32}, {"a": 1, "k": 34}),
+        ({"l1": {"target_l0": 48, "coefficient": 1}}, {"a": 1, "target_l0": 51.2}),
+    ):
+        claim = claims.Claim("theirs", "ours", recipe, trainers.plain)
+        assert claims.at_equal_l0(claim, 1, [{"a": 1}], rows("ours", 32) + rows("theirs", 31.4)) == []
+        assert claims.at_equal_l0(claim, 1, [{"a": 1}], rows("ours", 32) + rows("theirs", 30)) == [again]
+    assert claims.asked({"k": 32}, {"a": 1, "k": 34}) == {"k": 34}
+    assert claims.asked(recipe, again) == {"l1": {"target_l0": 51.2, "coefficient": 1}}
+    assert claims.asked(recipe, {"a": 1}) == recipe

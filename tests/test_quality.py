@@ -70,11 +70,13 @@ def test_every_claim_is_tried_on_one_layer_and_its_best_setting_on_the_other(tmp
     every = claims.claims(small=True)
     assert list(dict.fromkeys(row["claim"] for row in rows)) == [claim.name for claim in every]
     for claim in every:
-        own = {(row["layer"], row["seed"]): row for row in rows if row["claim"] == claim.name}
-        tried = [row["setting"] for row in rows if (row["claim"], row["layer"]) == (claim.name, 1)]
-        assert tried == list(claim.settings) and set(own) == {(1, 0), (0, 0), (0, 1)}
-        assert own[0, 0]["setting"] == own[0, 1]["setting"] and own[0, 0]["fvu"] != own[0, 1]["fvu"]
-        assert all(low <= value <= high for row in own.values() for value, low, high in (row["fvu"], row["l0"]))
+        of_claim = [row for row in rows if row["claim"] == claim.name]
+        tried = [row["setting"] for row in of_claim if row["layer"] == 1]
+        assert tried[: len(claim.settings)] == list(claim.settings) and len(tried) <= 2 * len(claim.settings)
+        reported = [row for row in of_claim if row["layer"] == 0]
+        assert [row["seed"] for row in reported] in ([], [0, 1], [0, 1, 0, 1])
+        assert len({row["fvu"][0] for row in of_claim}) == len(of_claim)
+        assert all(low <= value <= high for row in of_claim for value, low, high in (row["fvu"], row["l0"]))
     assert {row["l0"][0] for row in rows if row["claim"] in ("TopK", "AbsTopK")} == {4}
 
 
