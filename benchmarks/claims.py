@@ -121,11 +121,13 @@ def at_equal_l0(claim: Claim, layer: int, settings: list[dict], rows: list[dict]
     again = []
     for setting in settings if claim.beside else []:
         ratio = mean(rows_of(rows, claim.beside, layer), "l0") / mean(rows_of(rows, claim.name, layer, setting), "l0")
-        if abs(1 / ratio - 1) > L0_ALIKE and "k" in claim.recipe:
-            again.append(setting | {"k": round(setting.get("k", claim.recipe["k"]) * ratio)})
-        elif abs(1 / ratio - 1) > L0_ALIKE:
-            before = claim.recipe["l1" if "l1" in claim.recipe else "jumprelu"]["target_l0"]
-            again.append(setting | {"target_l0": round(setting.get("target_l0", before) * ratio, 1)})
+        recipe = asked(claim.recipe, setting)
+        if "k" in recipe:
+            other = {"k": round(recipe["k"] * ratio)}
+        else:
+            other = {"target_l0": round(recipe["l1" if "l1" in recipe else "jumprelu"]["target_l0"] * ratio, 1)}
+        if abs(1 / ratio - 1) > L0_ALIKE and asked(recipe, other) != recipe:
+            again.append(setting | other)
     return again
 
 
