@@ -11,7 +11,7 @@ export CONFIG DIRECTORY
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
-.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden tables releases bench bench-load bench-starts bench-run bench-gpu gpu-check browser
+.PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden tables releases bench bench-load bench-starts bench-claims bench-run bench-gpu gpu-check browser
 
 # In a terminal one bar per rule; plain lines where the output goes into a file or a pipe, and in CI.
 BARS := $(if $(and $(MAKE_TERMOUT),$(MAKE_TERMERR)),$(if $(CI),,--logger rich))
@@ -142,6 +142,10 @@ bench-load: .venv/ready
 # Whether a layer learns faster from the SAE of the layer before it: STARTS.md (a quarter of an hour).
 bench-starts: .venv/ready
 	$(BIN)/python -m benchmarks.starts $(TOY)
+
+# What peers claim, tried on the default at an equal L0: CLAIMS.md (an hour; stopped, it goes on with the rows that are missing).
+bench-claims: .venv/ready
+	$(BIN)/python -m benchmarks.claims $(TOY)
 
 # What every rule of the default's run takes at the commit BEFORE and now: RUN.md (two whole runs).
 bench-run: .venv/ready

@@ -131,7 +131,9 @@ def test_the_benchmark_of_starts_compares_them_on_the_second_layer(tmp_path):
     assert (tmp_path / "STARTS.md").read_text().count("| the layer before |") == 2
 
 
-@pytest.mark.parametrize("name", ["load_report", "precision", "quality_report", "transcoders", "starts"])
+@pytest.mark.parametrize(
+    "name", ["load_report", "precision", "quality_report", "transcoders", "starts", "claims_report"]
+)
 def test_a_table_is_that_of_its_numbers(name):
     folder, file = ROOT / "benchmarks", name.removesuffix("_report")
     found = json.loads((folder / f"{file}.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from benchmarks import rates
+from benchmarks import claims, rates
 from benchmarks.quality import choose
 from workflow import ROOT
 
@@ -62,6 +62,22 @@ def test_fine_tuning_is_tried_on_one_layer_and_measured_on_the_others(tmp_path):
     assert [(row["layer"], row["tuned"]) for row in rows[3:]] == [(0, 0), (0, best)]
     assert all(value > 0 for row in rows for value in row["seconds"].values())
     assert len({tuple(row["kl"]) for row in rows}) == len(rows)
+
+
+@pytest.mark.long
+def test_every_claim_is_tried_on_one_layer_and_its_best_setting_on_the_other(tmp_path):
+    rows = run("claims", tmp_path)["rows"]
+    every = claims.claims(small=True)
+    assert list(dict.fromkeys(row["claim"] for row in rows)) == [claim.name for claim in every]
+    for claim in every:
+        of_claim = [row for row in rows if row["claim"] == claim.name]
+        tried = [row["setting"] for row in of_claim if row["layer"] == 1]
+        assert tried[: len(claim.settings)] == list(claim.settings) and len(tried) <= 2 * len(claim.settings)
+        reported = [row for row in of_claim if row["layer"] == 0]
+        assert [row["seed"] for row in reported] in ([], [0, 1], [0, 1, 0, 1])
+        assert all(one["fvu"] != other["fvu"] for one, other in zip(reported[::2], reported[1::2], strict=True))
+        assert all(low <= value <= high for row in of_claim for value, low, high in (row["fvu"], row["l0"]))
+    assert {row["l0"][0] for row in rows if row["claim"] in ("TopK", "AbsTopK")} == {4}
 
 
 @pytest.mark.long

@@ -50,17 +50,7 @@ def evaluate(
     files = dict(zip(snapshots, checkpoints, strict=True))
     target_device = model.device if model else resolve(device)
     saes = {snapshot: Sae.load(path).to(target_device) for snapshot, path in files.items()}
-    sums = {snapshot: Sums(data, sae) for snapshot, sae in saes.items()}
-    contexts = len(data.mask)
-    with torch.inference_mode(), progress(contexts, "contexts", data.name) as bar:
-        for first in range(0, contexts, contexts_per_batch):
-            batch = slice(first, min(first + contexts_per_batch, contexts))
-            pair, clean = data.pair(batch), data.predictions(model, batch) if first < data.patched else None
-            for each in sums.values():
-                replaced = each.add(batch, *pair)
-                if clean is not None:
-                    each.add_losses(model, layer, clean, replaced, batch)
-            bar.update(batch.stop - batch.start)
+    sums = add_up(data, model, layer, saes, contexts_per_batch)
     for sae in saes.values():
         sae.to("cpu")  # what is left to do is small
     final = list(sums.values())[-1]
@@ -75,6 +65,22 @@ def evaluate(
     measured = {snapshot: _about(saes[snapshot], files[snapshot]) for snapshot in saes}
     metrics = [{key: finite_or_none(value) for key, value in row.items()} for row in rows]
     write_json(json, {"metrics": metrics, "checkpoints": measured, "record": current_record()})
+
+
+def add_up(data: LayerData, model, layer: int, saes: dict[str, Sae], contexts_per_batch: int) -> dict[str, Sums]:
+    """What each of the SAEs adds up to on all held-out contexts of a layer. model: None where no context has losses."""
+    sums = {name: Sums(data, sae) for name, sae in saes.items()}
+    contexts = len(data.mask)
+    with torch.inference_mode(), progress(contexts, "contexts", data.name) as bar:
+        for first in range(0, contexts, contexts_per_batch):
+            batch = slice(first, min(first + contexts_per_batch, contexts))
+            pair, clean = data.pair(batch), data.predictions(model, batch) if first < data.patched else None
+            for each in sums.values():
+                replaced = each.add(batch, *pair)
+                if clean is not None:
+                    each.add_losses(model, layer, clean, replaced, batch)
+            bar.update(batch.stop - batch.start)
+    return sums
 
 
 def _about(sae: Sae, path: str | Path) -> dict:
