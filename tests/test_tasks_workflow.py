@@ -1,7 +1,6 @@
 """The tasks of a small atlas, as a user asks for them; what cannot be asked is said before anything runs."""
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -12,27 +11,36 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.metrics.labels import OF_TASKS
 from sae_atlas.stages.atlas import Atlas
 from sae_atlas.tasks.sae_bench import outputs
-from workflow import kinds, planned, small, snakemake
+from workflow import SMALL, kinds, planned, small, snakemake
 
 OF_TOPICS = ["sparse_probing", "targeted_probe_perturbation", "spurious_correlation_removal"]
-ASKED = {"evaluation": {"tokens": "1k", "patched_tokens": 512, "tasks": OF_TOPICS, "task_tokens": "8k"}}
+ASKED = {"tokens": "1k", "patched_tokens": 512, "tasks": OF_TOPICS, "task_tokens": "16k"}
+WORDS = {  # bytes are no words, and documents of bytes are few
+    "base_model.tokenizer": "package",
+    "activations.layers": [0, 1],
+    "corpus.tokens": "20k",
+    "training": {"tokens": "2k", "snapshots": ["1k"]},
+    "recipes": {"topk": SMALL["recipes"]["topk"]},
+}
 
 
 @pytest.fixture(scope="module")
-def answered(finished, tmp_path_factory):
+def answered(tmp_path_factory):
+    """An atlas that was finished before it was asked the tasks on topics; and the jobs that this took, by rule."""
     folder = tmp_path_factory.mktemp("tasks") / "atlas"
-    shutil.copytree(finished.folder, folder)
-    jobs = kinds(planned(folder, small(**ASKED)))
-    snakemake(folder, small(**ASKED))
+    folder.mkdir()
+    snakemake(folder, small(**WORDS))
+    jobs = kinds(planned(folder, small(**WORDS, evaluation=ASKED)))
+    snakemake(folder, small(**WORDS, evaluation=ASKED))
     return folder, jobs
 
 
 def test_what_is_there_stays_and_the_tasks_are_asked_of_every_layer(answered):
     folder, jobs = answered
-    assert jobs["tasks"] == 6 and jobs["text of tasks"] == 1
+    assert jobs["tasks"] == 2 and jobs["text of tasks"] == 1
     assert not {"train", "activations", "evaluate", "held-out"} & {*jobs}
     assert not list((folder / "results" / "tasks").glob("*"))  # what was read is temporary
-    assert planned(folder, small(**ASKED)) == []
+    assert planned(folder, small(**WORDS, evaluation=ASKED)) == []
 
 
 def test_the_answers_stand_in_the_tables_beside_the_other_metrics(answered):
@@ -40,17 +48,17 @@ def test_the_answers_stand_in_the_tables_beside_the_other_metrics(answered):
     table = pd.read_parquet(folder / "results" / "metrics.parquet")
     asked = table[table.metric.isin(OF_TASKS)]
     assert {*asked.metric} == {name for name in OF_TASKS if name.startswith(("probing", "tpp", "scr"))}
-    assert asked.groupby(["recipe", "layer", "snapshot"]).size().nunique() == 1 and len({*asked.layer}) == 3
+    assert asked.groupby(["recipe", "layer", "snapshot"]).size().nunique() == 1 and len({*asked.layer}) == 2
     known = asked[asked.metric.str.startswith("probing")]
     assert known.value.between(0, 1).all() and (known.low <= known.value).all() and (known.value <= known.high).all()
-    card = next((folder / "models" / "sae").glob("*layer01*/model_card.md")).read_text(encoding="utf-8")
+    card = next((folder / "models" / "sae").glob("*resid1_*/model_card.md")).read_text(encoding="utf-8")
     assert "| TPP, 10 latents |" in card and "2605.18229" in card and "of topics over documents" in card
     svg = (folder / "results" / "figures" / "topk" / "2_metrics_heatmap.svg").read_text(encoding="utf-8")
     assert "topic from 1 latent" in svg
 
 
 def test_an_atlas_that_does_not_ask_keeps_its_identities():
-    plain, asked = (Atlas(complete_config(small(**each), "c.yaml")) for each in ({}, ASKED))
+    plain, asked = (Atlas(complete_config(small(**WORDS, **each), "c.yaml")) for each in ({}, {"evaluation": ASKED}))
     for stage in ("evaluate_sae", "train_sae", "save_held_out"):
         cell = (
             {"recipe": "topk", "layer": 0, "snapshot": "1k"} if stage == "train_sae" else {"recipe": "topk", "layer": 0}
