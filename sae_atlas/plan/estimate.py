@@ -37,6 +37,7 @@ ON_GPU = (
     "finetune_sae",
     "evaluate_sae",
     "known_truth",
+    "measure_tasks",
     "replace_layers",
     "top_contexts",
     "contexts_of_matches",
