@@ -294,3 +294,13 @@ def beside_it(wildcards):
 def explored(file):
     """Files of the layers that the explorer shows, in its order."""
     return [file.format(recipe=recipe, layer=layer) for recipe, layer in shown(atlas)]
+
+
+def group_trained(wildcards):
+    """Final checkpoints of the layers of a group, whose stores need the disk before."""
+    return trained([(layer, atlas.last) for layer in atlas.groups[wildcards.group]])
+
+
+def of_group(path, asked):
+    """A file of the group that a job's layer is in; nothing where it is not asked for."""
+    return lambda wildcards: path.format(group=atlas.group_of(int(wildcards.layer))) if asked else []

@@ -1,16 +1,6 @@
 # Tasks: SAEBench's questions, asked of every layer and snapshot. Nothing of it is asked for without evaluation.tasks.
 
 
-def group_trained(wildcards):
-    """Final checkpoints of the layers of a group, whose stores need the disk before."""
-    return trained([(layer, atlas.last) for layer in atlas.groups[wildcards.group]])
-
-
-def of_group(path, asked):
-    """A file of the group that a job's layer is in; nothing where it is not asked for."""
-    return lambda wildcards: path.format(group=atlas.group_of(int(wildcards.layer))) if asked else []
-
-
 rule save_task_text:
     """Read the site of every layer of a group in one forward pass over the documents that tasks read."""
     input:
