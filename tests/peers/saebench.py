@@ -1,7 +1,8 @@
 """Run by sae-bench's own environment (test_saebench*.py): what its evaluations say of an SAE that we exported for SAELens.
 
 A request is a file of torch.save: `evaluation`, the name of a function below, and its arguments. What sae-bench would
-download is given in its place; all that is computed is its own.
+download is given in its place; all that is computed is its own. It would keep activations under the model's name, which here
+is the path of a folder: they are not saved.
 """
 
 import random
@@ -51,7 +52,8 @@ def sparse_probing(sae: str, train: dict, test: dict, output: str, **sizes) -> N
     theirs = _load(sae)
     dataset_info.chosen_classes_per_dataset[DATA] = list(train)
     dataset_utils.get_multi_label_train_test_data = lambda *_: (dict(train), dict(test))
-    run_eval(_config(SparseProbingEvalConfig, theirs, **sizes), [(NAME, theirs)], "cpu", output)
+    config = _config(SparseProbingEvalConfig, theirs, **sizes)
+    run_eval(config, [(NAME, theirs)], "cpu", output, save_activations=False)
 
 
 def perturbation(sae: str, train: dict, test: dict, output: str, **sizes) -> None:
@@ -88,7 +90,8 @@ def _scr_and_tpp(sae: str, output: str, data: tuple, **settings) -> None:
     theirs = _load(sae)
     main.COLUMN2_VALS_LOOKUP[DATA] = ("with", "without")
     main.dataset_creation.get_train_test_data = lambda *_: data
-    main.run_eval(_config(main.ScrAndTppEvalConfig, theirs, **settings), [(NAME, theirs)], "cpu", output)
+    config = _config(main.ScrAndTppEvalConfig, theirs, **settings)
+    main.run_eval(config, [(NAME, theirs)], "cpu", output, save_activations=False)
 
 
 def absorption(sae: str, words: list[str], output: str, **settings) -> None:
