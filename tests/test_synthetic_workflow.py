@@ -11,7 +11,7 @@ from sae_atlas.commands.summary import summarise
 from sae_atlas.config.read import complete_config
 from sae_atlas.io.provenance import read_record
 from sae_atlas.io.tables import read_table
-from sae_atlas.metrics.labels import GROUPS, METRICS, OF_PREDICTIONS, OF_THE_TRUTH
+from sae_atlas.metrics.labels import GROUPS, METRICS, OF_EVALUATION, OF_PREDICTIONS, OF_THE_TRUTH
 from sae_atlas.stages.atlas import Atlas
 from sae_atlas.synthetic.truth import read_truth
 from workflow import SMALL, changed, planned, snakemake
@@ -50,7 +50,7 @@ def atlas(tmp_path_factory):
 def test_it_is_finished_and_its_truth_is_in_every_table(atlas):
     assert planned(atlas, CONFIG) == []
     table = read_table(atlas / "results" / "metrics.parquet")
-    assert set(table.metric) == set(METRICS) - set(OF_PREDICTIONS)
+    assert set(table.metric) == set(OF_EVALUATION | OF_THE_TRUTH) - set(OF_PREDICTIONS)
     cells = table[table.metric == "f1"]
     assert len(cells) == 2 * 2 * 2 and (cells.low < cells.value).all() and (cells.value < cells.high).all()
     assert set(cells.held_out_tokens) == {500} and set(cells.snapshot) == {"3k", "final"}
@@ -87,7 +87,8 @@ def test_cards_figures_page_and_summary_have_them(atlas):
     assert "synthetic activations" in page and "saved activations" not in page
     assert "MCC 0." in summarise(atlas) and "firing F1" in summarise(atlas)
     drawn = (atlas / "results/figures/topk/11_known_truth.svg").read_text(encoding="utf-8")
-    assert "<!-- batch_topk -->" in drawn and METRICS["parent_absorption"].name in drawn
+    assert "<!-- batch_topk -->" in drawn and METRICS["f1"].name in drawn
+    assert all(word in drawn for word in METRICS["parent_absorption"].name.split())  # on several lines
 
 
 def test_a_changed_world_runs_everything_again_and_a_changed_recipe_itself_alone(atlas):

@@ -71,7 +71,10 @@ def test_an_atlas_that_does_not_ask_keeps_its_identities():
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"evaluation": {"tasks": ["probing"]}}, "evaluation.tasks: ['probing'] does not fit; write a list of"),
+        (
+            {"evaluation": {"tasks": ["probing"]}},
+            "evaluation.tasks.0: 'probing' is not allowed; did you mean `sparse_probing`?",
+        ),
         ({"evaluation": {"tasks": ["first_letter"] * 2}}, "each once"),
         ({"evaluation": {"task_tokens": 100}}, "evaluation.task_tokens: is text for evaluation.tasks on topics"),
         (
