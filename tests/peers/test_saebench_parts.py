@@ -265,7 +265,8 @@ def test_what_is_handed_in_is_read_by_their_classes(theirs, tmp_path):
     letters = [letter | {"letter": "a"}, letter | {"letter": "b", "full": 0}]
     answers = {"values": {name: float(each[0]) for name, each in drawn.items()}, "letters": letters}
     write_json(tmp_path / "answers.json", {"answers": {"final": answers}})
-    write_json(tmp_path / "metrics.json", {"checkpoints": {"final": {"config": without_arrays(sae.config)}}})
+    measured = {"metrics": [{"layer": 3}], "checkpoints": {"final": {"config": without_arrays(sae.config)}}}
+    write_json(tmp_path / "metrics.json", measured)
     write_sae_bench(tmp_path / "answers.json", tmp_path / "metrics.json", tmp_path / "out", "model", "text", "release")
     metrics = theirs(part="read", files=[str(file) for file in (tmp_path / "out").rglob("*.json")])
     assert set(metrics) == {"sparse_probing", "tpp", "scr", "absorption_first_letter"}
