@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 from sae_atlas.config.activations import Activations
 from sae_atlas.config.base_model import Model
 from sae_atlas.config.keys import Number, Section, Whole, Words, each_once, key, later
+from sae_atlas.config.task_names import FIRST_LETTER, OF_TOPICS, TASK_TOKENS
 from sae_atlas.config.texts import Corpus
 from sae_atlas.config.without_model import OF_ROWS, ROWS
 
@@ -17,13 +18,10 @@ Widths = Annotated[
     Words("a list of whole numbers from 1, each once"),
 ]
 
-OF_TOPICS = ("sparse_probing", "targeted_probe_perturbation", "spurious_correlation_removal")
-
-
 Tasks = Annotated[
-    list[Literal[(*OF_TOPICS, "first_letter")]],
+    list[Literal[(*OF_TOPICS, FIRST_LETTER)]],
     AfterValidator(each_once),
-    Words(f"a list of {', '.join(f'`{each}`' for each in OF_TOPICS)} and `first_letter`, each once"),
+    Words(f"a list of {', '.join(f'`{each}`' for each in OF_TOPICS)} and `{FIRST_LETTER}`, each once"),
 ]
 
 
@@ -40,7 +38,7 @@ class Evaluation(Section):
         "vocabulary",
         [],
     )
-    task_tokens: Whole = later("tokens of that text. By default no more than there are", 24_000, ge=1)
+    task_tokens: Whole = later("tokens of that text. By default no more than there are", TASK_TOKENS, ge=1)
 
 
 class Students(Section):
@@ -100,7 +98,7 @@ def task_problems(evaluation: Evaluation, base_model: Model, corpus: Corpus, act
     if "task_tokens" in evaluation.model_fields_set and evaluation.task_tokens > corpus.tokens:
         yield f"evaluation.task_tokens: {evaluation.task_tokens} is beyond the corpus ({corpus.tokens}); lower it"
     made = base_model.base or base_model
-    if "first_letter" in tasks and (made.source == "restoration" or made.tokenizer == "bytes"):
+    if FIRST_LETTER in tasks and (made.source == "restoration" or made.tokenizer == "bytes"):
         yield f"evaluation.tasks: first_letter reads words, and {made.name} characters; leave it out"
 
 

@@ -53,8 +53,10 @@ class Trials:
 
 def trials_of(trial: Trial, scores: Sequence[str], seed: Sequence[int]) -> Trials:
     """scores: `fuzzing`, `intruder` or both, on the windows of a trial of detection."""
+    if not scores:
+        return Trials(trial.windows, trial.fires, [], [])
     generator = np.random.default_rng(seed)
-    marked = marked_windows(trial, generator) if scores else []
+    marked = marked_windows(trial, generator)
     intruders = intruder_trials(marked, trial.fires, generator) if "intruder" in scores else []
     return Trials(trial.windows, trial.fires, marked if "fuzzing" in scores else [], intruders)
 

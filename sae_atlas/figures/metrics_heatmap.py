@@ -202,10 +202,10 @@ class _Page:
     def finish(self, title: str, below: str) -> Figure:
         self.y += 0.12
         self.axes.plot([0.15, self.width - 0.15], [self.y, self.y], color=FAINT, linewidth=0.8)
-        drawn = {*self.table["metric"]}
-        for number, line in enumerate([*FOOT, *([OF_WHAT] if drawn & {*OF_TASKS} else [])]):
+        lines = [*FOOT, OF_WHAT] if {*self.table["metric"]} & {*OF_TASKS} else FOOT
+        for number, line in enumerate(lines):
             self.text(0.15, self.y + 0.16 + 0.19 * number, line, fontsize=7.5, color=GREY)
-        height = self.y + 0.55 + (0.19 if drawn & {*OF_TASKS} else 0)
+        height = self.y + 0.17 + 0.19 * len(lines)
         self.figure.set_size_inches(self.width, height)
         self.axes.set(xlim=(0, self.width), ylim=(height, 0))
         headline(self.figure, title, below)

@@ -14,7 +14,7 @@ from sae_atlas.plan.shape import Shape
 from sae_atlas.saes.architectures import uses
 from sae_atlas.stages.activations import saved_dtype
 from sae_atlas.stages.sisters import other_seeds
-from sae_atlas.stages.tasks import WORDS, on_documents, task_tokens, tasks_of
+from sae_atlas.stages.tasks import WORDS, on_documents, on_words, task_tokens
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # of a value, before it is compressed
 SINGLE = 4  # bytes of a float32
@@ -240,10 +240,14 @@ class Jobs:
         return work | {"matmul_flops": work["matmul_flops"] + flops, "written": written, "memory": memory}
 
     def import_sae(self, recipe: str, layer: int, snapshot: str) -> dict:
-        return {"written": SINGLE * self.weights(recipe), "memory": LIBRARIES + 3 * SINGLE * self.weights(recipe)}
+        """And the base model in float32, whose norm is measured for transcoders that read before its weights."""
+        work = self.import_start(recipe, layer)
+        if "reads" not in self.atlas.settings("import_sae", recipe=recipe, layer=layer, snapshot=snapshot):
+            return work
+        return work | {"memory": work["memory"] + self.shape.parameters * (SINGLE + self.shape.value_bytes)}
 
     def import_start(self, recipe: str, layer: int) -> dict:
-        return self.import_sae(recipe, layer, self.atlas.last)
+        return {"written": SINGLE * self.weights(recipe), "memory": LIBRARIES + 3 * SINGLE * self.weights(recipe)}
 
     def model_card(self, recipe: str, layer: int) -> dict:
         """The checkpoint and the SAELens pair."""
@@ -304,10 +308,7 @@ class Jobs:
 
     def measure_tasks(self, recipe: str, layer: int) -> dict:
         """All snapshots and random directions. Memory: latents of documents of 50 tokens and of words, copied thrice."""
-        words, text = (
-            WORDS * ("first_letter" in tasks_of(self.atlas)),
-            task_tokens(self.atlas) * on_documents(self.atlas),
-        )
+        words, text = WORDS * on_words(self.atlas), task_tokens(self.atlas) * on_documents(self.atlas)
         encoders, weights, latents = (
             len(self.atlas.snapshots_of(recipe)) + 1,
             self.weights(recipe),

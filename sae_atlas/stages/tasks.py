@@ -1,5 +1,6 @@
 """The tasks depend on what was read for them, and on every snapshot of the layer."""
 
+from sae_atlas.config.task_names import FIRST_LETTER, OF_TOPICS, TASK_TOKENS
 from sae_atlas.stages.activations import FUNCTIONS, PASS, pass_over, saved_dtype
 from sae_atlas.stages.declare import stage
 
@@ -12,12 +13,17 @@ def tasks_of(atlas) -> list[str]:
 
 def on_documents(atlas) -> bool:
     """Does one of the tasks read documents?"""
-    return bool({*tasks_of(atlas)} - {"first_letter"})
+    return bool({*tasks_of(atlas)} & {*OF_TOPICS})
+
+
+def on_words(atlas) -> bool:
+    """Does one of them read words?"""
+    return FIRST_LETTER in tasks_of(atlas)
 
 
 def task_tokens(atlas) -> int:
     """Tokens of the text that tasks on documents read."""
-    return min(atlas.config["evaluation"].get("task_tokens", 24_000), atlas.config["corpus"]["tokens"])
+    return min(atlas.config["evaluation"].get("task_tokens", TASK_TOKENS), atlas.config["corpus"]["tokens"])
 
 
 @stage(*PASS, **FUNCTIONS)
@@ -59,7 +65,7 @@ def measure_tasks(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     read = {"base_model": atlas.identity("prepare_model"), "corpus": atlas.identity("tokenize")}
     if on_documents(atlas):
         read["text"] = atlas.passed("save_task_text", [layer])
-    if "first_letter" in tasks_of(atlas):
+    if on_words(atlas):
         read["words"] = atlas.passed("save_words", [layer])
     checkpoints = {
         atlas.published(snapshot): atlas.identity(

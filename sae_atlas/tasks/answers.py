@@ -11,8 +11,6 @@ from sae_atlas.tasks.codes import Code
 from sae_atlas.tasks.letters import OfLetter, Words, of_letters
 from sae_atlas.tasks.topics import DenseProbes, Labelled
 
-SEED = 0
-
 
 @dataclass
 class Answers:
@@ -77,7 +75,7 @@ def of_words(code: Code, words: Words) -> Answers:
         name: _mean([getattr(each, field) for each in found]) if found else np.full(len(words.counts), np.nan)
         for name, field in (("letter_f1", "f1"), ("absorption", "absorbed"), ("absorption_full", "absorbed_full"))
     }
-    drawn["letter_latents"] = _over_letters([len(each.latents) for each in found], len(words.counts))
+    drawn["letter_latents"] = _over_letters([len(each.latents) for each in found])
     return Answers(drawn, letters=[_row(each) for each in found])
 
 
@@ -95,13 +93,9 @@ def _mean(of_letters: list[np.ndarray]) -> np.ndarray:
     return np.where(known, of_letters, 0).sum(axis=0) / known.sum(axis=0)
 
 
-def _over_letters(values: list[int], count: int) -> np.ndarray:
-    """Mean of one value per letter, and of resamples of the letters, [count]."""
-    if not values:
-        return np.full(count, np.nan)
-    values = np.array(values, float)
-    drawn = np.random.default_rng(SEED).integers(len(values), size=(count - 1, len(values)))
-    return np.concatenate([[values.mean()], values[drawn].mean(axis=1)])
+def _over_letters(values: list[int]) -> np.ndarray:
+    """Mean of one value per letter, and of resamples of the letters, [draws]; NaN where there are none."""
+    return draws(len(values)) @ np.array(values, float) / len(values) if values else np.array([np.nan])
 
 
 def _row(letter: OfLetter) -> dict:

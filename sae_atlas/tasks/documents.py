@@ -82,7 +82,7 @@ class Documents:
                     place = torch.from_numpy(self.counted[done : done + len(part)])
                     done += len(part)
                     values = encode(part[place >= 0])
-                    total = _begun(total, len(self.lengths), values)
+                    total = torch.zeros(len(self.lengths), values.shape[1]) if total is None else total
                     total.index_add_(0, place[place >= 0], values)
         return (total / torch.from_numpy(self.lengths)[:, None].to(total)).numpy()
 
@@ -95,7 +95,3 @@ class Documents:
             if found >= rows:
                 break
         return torch.cat(parts)[:rows]
-
-
-def _begun(total: Tensor | None, documents: int, values: Tensor) -> Tensor:
-    return torch.zeros(documents, values.shape[1]) if total is None else total

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import zarr
 
+from sae_atlas.config.task_names import OF_TOPICS
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.text import train_text
 from sae_atlas.io.arrays import Rows
@@ -49,7 +50,7 @@ def measure_tasks(
     them. Raises AtlasError for SAEs whose decoders are not linear, and where the text cannot answer a task.
     """
     saes = {name: _linear(Sae.load(path), path) for name, path in zip(snapshots, checkpoints, strict=True)}
-    on_documents = [task for task in tasks if task != "first_letter"]
+    on_documents = [task for task in tasks if task in OF_TOPICS]
     documents = Documents(train_text(corpus, text, layer), outlier_norm) if text else None
     asked = [_OfText(documents, Decoder.of_model(base_model), on_documents)] if documents else []
     if words:

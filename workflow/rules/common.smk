@@ -28,7 +28,7 @@ from sae_atlas.stages.explorer import TABLES as EXPLORED
 from sae_atlas.stages.explorer import shown
 from sae_atlas.stages.figures import figures
 from sae_atlas.stages.sisters import other_seeds
-from sae_atlas.stages.tasks import on_documents, tasks_of
+from sae_atlas.stages.tasks import on_documents, on_words, tasks_of
 from sae_atlas.plan.work import Jobs
 from sae_atlas.synthetic.places import rows_path
 

@@ -55,7 +55,7 @@ rule measure_tasks:
         base_model=needs(PROVENANCE),
         corpus=needs(CORPUS),
         text=needs(of_group("results/tasks/text_{group}.zarr", on_documents(atlas))),
-        words=needs(of_group("results/tasks/words_{group}.zarr", "first_letter" in tasks_of(atlas))),
+        words=needs(of_group("results/tasks/words_{group}.zarr", on_words(atlas))),
         checkpoints=needs(checkpoints_of_layer),
     output:
         table=update("results/metrics/{recipe}/layer{layer}_measure_tasks.parquet"),
