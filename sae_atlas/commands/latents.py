@@ -9,7 +9,7 @@ from sae_atlas.base_models.load import is_model
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.model_namer import marked
 from sae_atlas.features.name_patterns import Window
-from sae_atlas.features.names import FURTHER
+from sae_atlas.features.trials import FURTHER
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.texts.labels import Labels
 

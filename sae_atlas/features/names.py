@@ -27,16 +27,12 @@ from sae_atlas.features.name_patterns import PatternFrequency, Window
 from sae_atlas.features.naming_examples import Latent, Texts, gather
 from sae_atlas.features.offline_namer import Named, offline_name
 from sae_atlas.features.row_namer import SharedFrequency, shared_name
-from sae_atlas.features.trials import Trials, balanced_accuracy, trials_of
+from sae_atlas.features.trials import FURTHER, Trials, balanced_accuracy, trials_of
 from sae_atlas.io.log import logger, progress
 from sae_atlas.io.tables import read_table, write_table
 
 COLUMNS = {"name": object, "source": object, "confidence": np.float32}
 COLUMNS |= {"detection": np.float32, "detection_contexts": np.int32}
-FURTHER = {
-    "fuzzing": {"fuzzing": np.float32},  # on as many windows as detection
-    "intruder": {"intruder": np.float32, "intruder_trials": np.int32},
-}
 
 
 def name_latents(
@@ -58,7 +54,7 @@ def name_latents(
 ) -> None:
     """Write a row per latent: latent, name, source, confidence, detection, detection_contexts; no name for dead ones.
 
-    scores: of FURTHER, whose columns come behind these.
+    scores: of trials.FURTHER, whose columns come behind these.
 
     window: tokens of the windows that names are tested on. endpoint: None, or {url, model, batch, latents}: the model names
     so many `latents`, the most important ones, `batch` in a request; cache: folder of its answers. row_texts: of saved

@@ -18,6 +18,11 @@ from sae_atlas.features.name_patterns import Window
 
 LEAST = 4  # windows of a trial; with fewer available it is empty
 ODD_ONE_OUT = 5  # windows among which an intruder is: chance is a fifth
+# Scores beside detection -> the columns that they have in tables of names, by type.
+FURTHER = {
+    "fuzzing": {"fuzzing": np.float32},  # on as many windows as detection
+    "intruder": {"intruder": np.float32, "intruder_trials": np.int32},
+}
 
 
 @dataclass(frozen=True)

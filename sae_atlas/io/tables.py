@@ -63,6 +63,11 @@ def read_table(path: str | Path, may_be_empty: bool = False) -> "pd.DataFrame":
     return table
 
 
+def write_rows(path: str | Path, rows: Sequence[Mapping], columns: Sequence[str]) -> None:
+    """Write these columns of rows of results."""
+    write_table(path, table_of({name: [row[name] for row in rows] for name in columns}))
+
+
 def read_rows(path: str | Path) -> list[dict]:
     """The rows of a table of results as JSON has them: None for NaN and infinity. Raises AtlasError if it is not readable."""
     try:

@@ -10,7 +10,7 @@ from sae_atlas.io.devices import resolve
 from sae_atlas.io.files import sha256, write_json
 from sae_atlas.io.log import progress
 from sae_atlas.io.provenance import current_record
-from sae_atlas.io.tables import finite_or_none, table_of, write_table
+from sae_atlas.io.tables import finite_or_none, table_of, write_rows, write_table
 from sae_atlas.metrics.held_out import open_held_out
 from sae_atlas.metrics.layer_data import LayerData
 from sae_atlas.metrics.sums import Sums
@@ -59,7 +59,7 @@ def evaluate(
         for snapshot in saes
         for row in sums[snapshot].rows(final)
     ]
-    write_table(table, table_of({name: [row[name] for row in rows] for name in METRIC_COLUMNS}))
+    write_rows(table, rows, METRIC_COLUMNS)
     write_table(latents, table_of(final.per_latent()))
     write_table(blocks, table_of(final.per_block()))
     measured = {snapshot: _about(saes[snapshot], files[snapshot]) for snapshot in saes}

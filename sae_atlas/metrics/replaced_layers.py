@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae_atlas.base_models.load import load
 from sae_atlas.io.log import progress
-from sae_atlas.io.tables import table_of, write_table
+from sae_atlas.io.tables import write_rows
 from sae_atlas.metrics.bootstrap import confidence_interval, resampled
 from sae_atlas.metrics.held_out import open_held_out
 from sae_atlas.metrics.labels import OF_PREDICTIONS
@@ -65,7 +65,7 @@ def replace_layers(
                         sums[count]["kl_sae"][batch] = data.per_context(kl, batch)
                 bar.update(batch.stop - batch.start)
     rows = [row for count in counts for row in _rows(recipe, count, sums[count] | data.shared)]
-    write_table(table, table_of({name: [row[name] for row in rows] for name in rows[0]}))
+    write_rows(table, rows, list(rows[0]))
 
 
 def _replaced(model, attrs: dict, layer: int, sae: Sae | None, mask: Tensor):

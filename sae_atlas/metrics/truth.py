@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, hstack, vstack
 
 from sae_atlas.io.devices import resolve
 from sae_atlas.io.log import progress
-from sae_atlas.io.tables import table_of, write_table
+from sae_atlas.io.tables import write_rows
 from sae_atlas.metrics.active import Active
 from sae_atlas.metrics.bootstrap import confidence_interval, drawn_sums, resampled
 from sae_atlas.metrics.directions import unit
@@ -57,7 +57,7 @@ def known_truth(
             sae.to("cpu")
             about = {"recipe": recipe, "layer": layer, "snapshot": snapshot, "tokens": sae.config["tokens"]}
             rows += [about | row for row in measured(sae.W_dec, fires, firing, truth, context)]
-    write_table(table, table_of({name: [row[name] for row in rows] for name in METRIC_COLUMNS}))
+    write_rows(table, rows, METRIC_COLUMNS)
 
 
 def fired(sae: Sae, source: HeldOut, name: str, contexts_per_batch: int, update) -> csr_array:

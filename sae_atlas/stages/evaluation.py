@@ -47,14 +47,18 @@ def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
 
 def snapshots_and_held_out(atlas, recipe: str, layer: int) -> dict:
     """Identities of a layer's checkpoints, and of what all of them are measured on."""
-    checkpoints = {
+    passes = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.passed("save_held_out", [layer])}
+    return passes | snapshot_checkpoints(atlas, recipe, layer)
+
+
+def snapshot_checkpoints(atlas, recipe: str, layer: int) -> dict:
+    """Identities of a layer's checkpoints, by what their snapshots are called in tables."""
+    return {
         atlas.published(snapshot): atlas.identity(
             atlas.checkpoint_rule(recipe, snapshot), recipe=recipe, layer=layer, snapshot=snapshot
         )
         for snapshot in atlas.snapshots_of(recipe)
     }
-    passes = {"base_model": atlas.identity("prepare_model"), "held_out": atlas.passed("save_held_out", [layer])}
-    return {**passes, **checkpoints}
 
 
 @stage(

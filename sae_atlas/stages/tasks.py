@@ -3,6 +3,7 @@
 from sae_atlas.config.task_names import FIRST_LETTER, OF_TOPICS, TASK_TOKENS
 from sae_atlas.stages.activations import FUNCTIONS, PASS, pass_over, saved_dtype
 from sae_atlas.stages.declare import stage
+from sae_atlas.stages.evaluation import snapshot_checkpoints
 
 WORDS = 2000  # of the vocabulary, of which a fifth is for the test
 
@@ -67,10 +68,4 @@ def measure_tasks(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
         read["text"] = atlas.passed("save_task_text", [layer])
     if on_words(atlas):
         read["words"] = atlas.passed("save_words", [layer])
-    checkpoints = {
-        atlas.published(snapshot): atlas.identity(
-            atlas.checkpoint_rule(recipe, snapshot), recipe=recipe, layer=layer, snapshot=snapshot
-        )
-        for snapshot in atlas.snapshots_of(recipe)
-    }
-    return settings, read | checkpoints
+    return settings, read | snapshot_checkpoints(atlas, recipe, layer)

@@ -16,7 +16,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import write_json
 from sae_atlas.io.log import progress
 from sae_atlas.io.provenance import current_record
-from sae_atlas.io.tables import finite_or_none, table_of, write_table
+from sae_atlas.io.tables import finite_or_none, write_rows
 from sae_atlas.metrics.evaluate import METRIC_COLUMNS
 from sae_atlas.metrics.labels import OF_TASKS
 from sae_atlas.saes.sae import Sae
@@ -72,7 +72,7 @@ def measure_tasks(
         about = {"recipe": recipe, "layer": layer, "snapshot": snapshot, "tokens": sae.config["tokens"]}
         drawn = found[snapshot].drawn | shared | {f"{name}_random": each for name, each in random.drawn.items()}
         rows += [about | row for row in _rows(drawn, items)]
-    write_table(table, table_of({name: [row[name] for row in rows] for name in METRIC_COLUMNS}))
+    write_rows(table, rows, METRIC_COLUMNS)
     answers = {name: _plain(each, shared) for name, each in (found | {"random": random}).items()}
     write_json(json, {"answers": answers, "record": current_record()})
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from sae_atlas.features.trials import FURTHER
 from sae_atlas.pages.explorer.pack import short
 from sae_atlas.pages.explorer.text import Text
 
@@ -59,7 +60,7 @@ def columns(layer: Layer, contexts: "Contexts") -> dict:
     if layer.names is not None and layer.names["name"].null_count < len(layer.names):
         values["name"] = layer.names["name"].to_pylist()
         values["source"] = layer.names["source"].to_pylist()
-        for name in ("confidence", "detection", "fuzzing", "intruder"):
+        for name in ("confidence", "detection", *FURTHER):
             if name in layer.names.column_names:
                 values[name] = short(layer.names[name], 2)
     return values
