@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.saes.sae import Sae
-from sae_atlas.sites import hooks
+from sae_atlas.sites import NORMALISED, hooks
 from sae_atlas.sites.starts import context_starts
 
 Latents = Mapping[int, float]  # latent -> value
@@ -158,6 +158,11 @@ def _use(model: nn.Module, sae: Sae, site: str | None, layer: int | None, target
     site, layer = site or trained["site"], trained["layer"] if layer is None else layer
     if site is None or layer is None:
         raise AtlasError("this SAE does not say what it was trained on; give site and layer")
+    if trained["site"] == NORMALISED:
+        raise AtlasError(
+            "this transcoder reads what the norm gives before its weights, where no site of a model is; a recipe with "
+            "`pretrained` turns it into one that reads mlp_in"
+        )
     if not sae.is_transcoder:
         target = site
     elif (target := target or trained.get("target")) is None:

@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 import sae_atlas
 from sae_atlas.base_models.load import load
-from sae_atlas.config.by_layer import NORMALISED
 from sae_atlas.config.read import complete_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, write_json
@@ -158,7 +157,7 @@ def test_gemma_scope_reads_what_the_norm_gives_before_its_weights(measured, tmp_
     tensors[f"{norm}.weight"], tensors[f"{norm}.bias"] = torch.linspace(-2, 3, D_IN), torch.linspace(1, -1, D_IN)
     save_file(tensors, weights, {"format": "pt"})
     provenance = tmp_path / "base_model" / "provenance.json"
-    made = taken(measured, tmp_path, "gemma", provenance, site="mlp_in", target="mlp_out", reads=NORMALISED)
+    made = taken(measured, tmp_path, "gemma", provenance, site="mlp_in", target="mlp_out")
     assert made["config"]["activations"]["target"] == "mlp_out" and made["config"]["d_out"] == D_IN
     model, _ = load(provenance, "float32", "cpu")
     with capture_sites(model, ["resid_pre", "mlp_in"], [1]) as values:
@@ -172,7 +171,7 @@ def test_gemma_scope_says_no_site_of_an_sae_so_the_config_does(measured, tmp_pat
     with pytest.raises(
         AtlasError, match=r"its site is blocks.\{layer\}.ln2.hook_normalized, the config's resid_mid; write mlp_in"
     ):
-        taken(measured, tmp_path, "gemma", site="resid_mid", target="mlp_out", reads=NORMALISED)
+        taken(measured, tmp_path, "gemma", site="resid_mid", target="mlp_out")
     made = taken(measured, tmp_path, "gemma", site="mlp_out")
     assert "b_pre" in made["model_state"] and "target" not in made["config"]["activations"]
 

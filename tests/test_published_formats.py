@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sae_atlas.config.conversions import CONVERSIONS
 from sae_atlas.config.published import completed
+from sae_atlas.edit import patch
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, write_json
 from sae_atlas.metrics.active import through_latents
@@ -362,6 +363,8 @@ def test_every_format_has_a_reader_and_every_reason_is_a_sentence():
 def test_a_transcoder_of_gemma_scope_that_predicts_other_dimensions(tmp_path):
     sae = load_sae(forged.gemma_scope(tmp_path, is_transcoder=True), is_transcoder=True)
     assert (sae.d_in, sae.d_out) == (D_IN, D_OUT)
+    with pytest.raises(AtlasError, match="reads what the norm gives before its weights"):
+        patch(torch.nn.Linear(1, 1), sae, site="mlp_in", layer=0, target="mlp_out").__enter__()
 
 
 def test_a_tensor_that_is_not_finite_is_refused(tmp_path):

@@ -9,10 +9,9 @@ from sae_atlas.config.choice import ANY, chosen, fitting, l0_in
 from sae_atlas.config.releases import release_named
 from sae_atlas.io.errors import AtlasError, listed
 from sae_atlas.io.hub import refuse, repository_files
-from sae_atlas.sites import SITES
+from sae_atlas.sites import NORMALISED, SITES
 
 HOOK = re.compile(r"blocks\.(\d+)\.(.+)")  # of TransformerLens
-NORMALISED = "blocks.{layer}.ln2.hook_normalized"  # what the norm gives before its weights, where mlp_in is behind them
 
 
 class Measured(NamedTuple):

@@ -14,7 +14,9 @@ from sae_atlas.io.memory import keep_memory
 from sae_atlas.io.provenance import carries, code_identity, current_record, make_record, recording
 from sae_atlas.io.usage import process_start, write_usage
 
-NO_ARGUMENT = ("keep_bits",)  # settings of what is no more, kept because identities of finished atlases hold them
+# Settings that stand in identities alone: of what is no more, in those of finished atlases; and of what a reader knows by
+# itself, where finished atlases were made without it.
+NO_ARGUMENT = ("keep_bits", "reads")
 ARRAYS = "zarr.json"  # stands for the folder of arrays that it lies in
 
 

@@ -1,7 +1,7 @@
 """An SAE depends on its recipe, on the window's store, and on the snapshot before it; a published one on its files."""
 
-from sae_atlas.config.by_layer import NORMALISED
 from sae_atlas.config.published import of_layer, path_in_release
+from sae_atlas.sites import NORMALISED
 from sae_atlas.stages.activations import target_of
 from sae_atlas.stages.declare import stage
 

@@ -1,6 +1,7 @@
 """Gemma Scope: a file params.npz {W_enc [d_in, d_sae], b_enc, W_dec [d_sae, d_out], b_dec, threshold}; JumpReLU.
 
-SAEs and transcoders have the same arrays. Which of them it is, and where it reads, only its place in the release says.
+SAEs and transcoders have the same arrays. Which of them it is, and where an SAE reads, only its place in the release says;
+transcoders read what the norm gives before its weights.
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from sae_atlas.config.layouts import LAYOUTS, Layout, of_transcoder
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.publish.formats.foreign import checkpoint, weights
 from sae_atlas.saes.archive import read_npz
+from sae_atlas.sites import NORMALISED
 
 FACTOR: Layout = {"factor": ("scaling_factor", ("d_sae",))}  # of the latents; only ones were published
 EMBEDDING = "embedding"  # folder of the SAEs on token embeddings
@@ -43,6 +45,6 @@ def read(path: str | Path, is_transcoder: bool) -> dict:
         architecture="jumprelu",
         centred=False,
         is_transcoder=is_transcoder,
-        activations={},
+        activations={"site": NORMALISED} if is_transcoder else {},
         stated={},
     )

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from sae_atlas.base_models.load import load
-from sae_atlas.config.by_layer import NORMALISED
 from sae_atlas.config.published import PAIRS, fetch, files_at, may_lack
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, sha256
@@ -14,7 +13,7 @@ from sae_atlas.own_arrays.files import SITE
 from sae_atlas.publish.formats.hooks import is_same_site
 from sae_atlas.publish.formats.load import read
 from sae_atlas.saes.checkpoint import save
-from sae_atlas.sites import SITES
+from sae_atlas.sites import NORMALISED, SITES
 from sae_atlas.sites.norms import norm_weights
 
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -30,14 +29,13 @@ def import_sae(
     base: str,
     site: str,
     target: str | None = None,
-    reads: str | None = None,
 ) -> None:
     """Write the `checkpoint` of an SAE of a recipe with `pretrained`; with a `target` that of a transcoder.
 
     where: its file or folder, in the repository or on disk (config.published). tokens: those of the SAE's name; base: name
-    of the base model. reads: the site of an SAE whose format does not say it. One that reads what the norm gives before its
-    weights gets weights of its own for `mlp_in`, so that it computes the same there. Raises AtlasError if the SAE cannot be
-    had, is damaged, or states anything else than the config does.
+    of the base model. A transcoder that reads what the norm gives before its weights gets weights of its own for `mlp_in`, so
+    that it computes the same there. Raises AtlasError if the SAE cannot be had, is damaged, or states anything else than the
+    config does.
     """
     model = read_json(base_model)
     pretrained = recipe["pretrained"]
@@ -45,7 +43,6 @@ def import_sae(
     about = {"k": recipe.get("k"), "registered": pretrained.get("registered")}
     sae = read(path, pretrained["format"], is_transcoder=target is not None, **about)
     config = sae["config"]
-    config["activations"]["site"] = config["activations"].get("site") or reads
     if "d_out" in config and (config["activations"]["site"], site) == (NORMALISED, "mlp_in"):
         _read_after_weights(sae, base_model, layer)
     trained_on = {"site": site, **({"target": target} if target else {}), "layer": layer}
