@@ -20,6 +20,7 @@ from sae_atlas.plan.machine import available_cores
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("before", "after")
+WIDE = {"COLUMNS": "120"}  # of the plan's table, which leaves columns out where there is no room
 
 
 def run(commit: str, folder: Path, config: str, cores: int) -> dict:
@@ -34,6 +35,8 @@ def run(commit: str, folder: Path, config: str, cores: int) -> dict:
         if subprocess.run(command, cwd=folder, env=own_code).returncode:
             raise SystemExit(f"the run at {commit} failed; nothing is written")
         elapsed, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        plan = [sys.executable, "-m", "sae_atlas", "plan", config, "--cores", str(cores)]
+        planned = subprocess.run(plan, cwd=folder, env=own_code | WIDE, capture_output=True, encoding="utf-8")
         return {
             "commit": _git("rev-parse", "--short", "HEAD", cwd=folder),
             "elapsed": elapsed,
@@ -41,6 +44,7 @@ def run(commit: str, folder: Path, config: str, cores: int) -> dict:
             "system": after.ru_stime - before.ru_stime,
             "page_faults": after.ru_minflt - before.ru_minflt,
             "rules": of_rules(folder / "results" / "benchmarks"),
+            "plan": planned.stdout,
         }
     finally:
         _git("worktree", "remove", "--force", folder)
@@ -82,6 +86,7 @@ def markdown(found: dict) -> str:
     ):
         before, after = (each[key] / unit for each in runs)
         lines.append(f"| **{title}** | | | {before:,.0f} | {after:,.0f} |")
+    lines += ["", f"`make plan` at {runs[1]['commit']}, after its run:", "", "```", runs[1]["plan"].strip(), "```"]
     return "\n".join(lines) + "\n"
 
 

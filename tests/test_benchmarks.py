@@ -145,14 +145,21 @@ def test_the_table_of_a_run_has_every_rule_with_all_its_jobs(finished):
     rules = run.of_rules(finished.folder / "results" / "benchmarks")
     assert rules["train_sae"]["jobs"] == 2 * 3 * 3 and rules["train_sae"]["wall"] > rules["train_sae"]["jobs"] * 0.1
     assert rules["prepare_model"]["jobs"] == 1
-    whole = {"commit": "abc1234", "elapsed": 100.0, "user": 150.0, "system": 5.0, "page_faults": 2_000_000}
+    whole = {
+        "commit": "abc1234",
+        "elapsed": 100.0,
+        "user": 150.0,
+        "system": 5.0,
+        "page_faults": 2_000_000,
+        "plan": "of it\n",
+    }
     gone = {"gone": {"jobs": 2, "wall": 60.0, "cpu": 60.0}}
     before, after = whole | {"rules": rules | gone}, whole | {"elapsed": 50.0, "rules": rules}
     text = run.markdown(
         {"before": before, "after": after, "machine": "a CPU", "date": "today", "cores": 2, "config": "c.yaml"}
     )
     assert "| gone | 2 | 0 | 60 | 0 |" in text
-    assert "| **the whole run, by the clock** | | | 100 | 50 |" in text
+    assert "| **the whole run, by the clock** | | | 100 | 50 |" in text and "```\nof it\n```" in text
     assert all(f"| {rule} |" in text for rule in rules)
 
 
