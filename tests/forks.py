@@ -1,35 +1,64 @@
-"""Programs in forks of a Python that has imported what they import.
+"""Snakemake in forks of a Python that has imported what it and its jobs import: that takes longer than what they do in a test.
 
-A dry run of Snakemake plans for half a second and imports for two. What runs is the program itself, with its own arguments,
-folder, environment and output. What a library reads from the environment while it is imported is what it was when the server
-began: tests of that, and of processes that are killed, start an interpreter.
+What runs is the program itself, with its own arguments, folder, environment and output. What a library reads from the
+environment while it is imported is what it was when the server began: for another environment an interpreter is started.
 """
 
+import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
-from sae_atlas.io.forks import call, to_its_end
+from sae_atlas.io.forks import to_its_end
+
+WARM = str(Path(__file__).resolve().parents[1] / "workflow" / "warm.py")
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["snakemake.cli", "yaml", *runpy.run_path(WARM)["LIBRARIES"]])
+# Tests are as many processes as there are cores. Read by what is preloaded.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+BEGAN_WITH = dict(os.environ)
+READ_LATE = {
+    "CUDA_VISIBLE_DEVICES",
+    "NAMING_KEY",
+    "PYTEST_CURRENT_TEST",
+    "TRITON_INTERPRET",
+}  # by nothing that is preloaded
 
 
 def run(*program: str, cwd: Path | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
-    """As subprocess.run([python, "-m", *program]) would, stdout and stderr together as text."""
+    """As subprocess.run([python, *program]) would, stdout and stderr together as text. program: a file, or `-m`, a module."""
+    program, env = list(map(str, program)), dict(env or os.environ) | ONE_THREAD
     with tempfile.NamedTemporaryFile() as output:
-        arguments = list(map(str, program)), output.name, str(cwd or Path.cwd()), dict(env or os.environ)
-        code = call(_run_module, *arguments)
-        return subprocess.CompletedProcess(program, code, output.read().decode(errors="replace"))
+        if _read_early(env) == _read_early(BEGAN_WITH | ONE_THREAD):
+            with mock.patch.dict(os.environ, BEGAN_WITH | ONE_THREAD, clear=True):  # which the server begins with
+                process = FORKS.Process(target=_run, args=(program, output.name, str(cwd or Path.cwd()), env))
+                process.start()
+            process.join()
+            code = process.exitcode
+        else:
+            command = [sys.executable, *program]
+            code = subprocess.run(command, cwd=cwd, env=env, stdout=output, stderr=subprocess.STDOUT).returncode
+        return subprocess.CompletedProcess(program, code, Path(output.name).read_text(errors="replace"))
 
 
-def _run_module(program: list[str], output: str, cwd: str, env: dict) -> None:
+def _read_early(variables: dict) -> dict:
+    return {name: value for name, value in variables.items() if name not in READ_LATE}
+
+
+def _run(program: list[str], output: str, cwd: str, env: dict) -> None:
     descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    if program[0] == "-m":
+        sys.argv = program[1:]
+        sys.path[:0] = [cwd]
+        to_its_end(lambda: runpy.run_module(program[1], run_name="__main__", alter_sys=True))
     sys.argv = program
-    sys.path[:0] = [cwd, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
-    to_its_end(lambda: runpy.run_module(program[0], run_name="__main__", alter_sys=True))
+    to_its_end(lambda: runpy.run_path(program[0], run_name="__main__"))

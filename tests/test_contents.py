@@ -182,7 +182,7 @@ def test_an_edited_text_and_other_weights_make_again_what_follows_and_nothing_el
     )
     config.write_text(json.dumps(values))
     asked = (tmp_path / "run", config, "results/checkpoints/topk/sae_layer00_3k.pt")
-    snakemake(*asked, warm=True)
+    snakemake(*asked)
     # A run that ends before the files have settled has nothing to remember.
     (tmp_path / "run" / "results" / "contents.json").unlink(missing_ok=True)
     os.utime(tmp_path / "t.jsonl")

@@ -57,7 +57,7 @@ def test_the_chain_on_a_family(kind, sizes, site, tmp_path):
     settings["activations"] |= {"site": site, "layers": "all"}
     settings["training"] = {"tokens": "1k", "snapshots": []}
     settings["recipes"] = {"topk": settings["recipes"]["topk"]}
-    snakemake(tmp_path, settings, "results/metrics.parquet", "models/sae/README.md", warm=True)
+    snakemake(tmp_path, settings, "results/metrics.parquet", "models/sae/README.md")
     table = pq.read_table(tmp_path / "results" / "metrics.parquet").to_pandas()
     last = table[table["snapshot"] == "final"].pivot(index="layer", columns="metric", values="value")
     assert list(last.index) == [0, 1, 2]

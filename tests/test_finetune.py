@@ -170,7 +170,7 @@ FINAL = "results/checkpoints/tuned/sae_layer01_8k.pt"
 @pytest.fixture(scope="module")
 def atlas(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finetune")
-    snakemake(folder, CONFIG, warm=True)
+    snakemake(folder, CONFIG)
     return folder
 
 
@@ -253,7 +253,7 @@ def test_identities_are_those_of_the_recipe_without_it_up_to_the_last_window():
 def resumed(tmp_path_factory):
     """An atlas up to the fine-tuning, with the resume file that it begins at."""
     folder = tmp_path_factory.mktemp("resumed")
-    snakemake(folder, CONFIG, "--notemp", "results/checkpoints/tuned/sae_layer01_6k.resume.pt", warm=True)
+    snakemake(folder, CONFIG, "--notemp", "results/checkpoints/tuned/sae_layer01_6k.resume.pt")
     return folder
 
 

@@ -93,9 +93,9 @@ def test_a_disk_that_fills_is_one_line_and_the_run_goes_on(
     monkeypatch.setenv("PYTHONPATH", str(hook))
     if "prepare_model" not in stages:  # nor any of those that do not depend on the layers
         take(finished.folder, disk.folder, "base_model", "corpus", "held_out.zarr")
-    stopped = snakemake(disk.folder, config, "--cores", "1", *targets, check=False)
+    stopped = snakemake(disk.folder, config, "--cores", "1", *targets, check=False, warm=False)
     assert stopped.returncode != 0
-    went_on = snakemake(disk.folder, config, "--cores", "1", "--retries", "1", *targets)
+    went_on = snakemake(disk.folder, config, "--cores", "1", "--retries", "1", *targets, warm=False)
     told, *rest = re.split(r"^Error in rule (\w+):$", stopped.stdout + went_on.stdout, flags=re.MULTILINE)
     rules, before = rest[::2], [told, *rest[1::2]]
     assert sorted(rules) == sorted(stages)
@@ -109,7 +109,7 @@ def test_a_disk_that_fills_is_one_line_and_the_run_goes_on(
         note.unlink()
     for stage in stages - {"train_sae"}:
         (notes / stage).touch()
-    again = snakemake(disk.folder, config, "--cores", "1", "--forcerun", "train_sae", *targets, check=False)
+    again = snakemake(disk.folder, config, "--cores", "1", "--forcerun", "train_sae", *targets, check=False, warm=False)
     assert again.returncode != 0 and "Error in rule train_sae" in again.stdout
     assert checkpoints(disk.folder / "results") == ours
     assert "Nothing to be done" in snakemake(disk.folder, config, *targets[:1]).stdout

@@ -51,7 +51,7 @@ def submitted(folder, config, *targets) -> list[str]:
         "--cluster-generic-status-cmd",
         "sh -c 'echo success'",
     ]
-    snakemake(folder, config, *targets, *profile, *scheduler)
+    snakemake(folder, config, *targets, *profile, *scheduler, warm=False)
     return sorted(re.findall(r"snakejob\.(\w+)\.", notes.read_text())) if notes.exists() else []
 
 

@@ -22,7 +22,7 @@ def merged():
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lifecycle")
     snakemake(folder, merged(), f"models/pretrained/{LIFE['name']}/export_meta.json")
-    snakemake(folder, merged(), TARGET, warm=True)  # what follows is an atlas as any other
+    snakemake(folder, merged(), TARGET)  # what follows is an atlas as any other
     return folder
 
 

@@ -40,7 +40,7 @@ def test_an_output_that_is_a_link_is_replaced_and_what_it_leads_to_stays(tmp_pat
         folder.mkdir()
     target = "results/checkpoints/topk/sae_layer00_1k.pt"
     links = [run / "results" / "stores" / "layer00" / "1k.zarr", run / target]
-    snakemake(run, TINY, "--notemp", target, warm=True)
+    snakemake(run, TINY, "--notemp", target)
     expected = checkpoints(run / "results")
     for path in (*links, run / "results" / "curves"):
         shutil.move(path, elsewhere / path.name)

@@ -46,7 +46,7 @@ def test_a_run_gives_the_same_bytes_in_every_locale(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             for variable, value in variables.items():
                 patch.setenv(variable, value)
-            snakemake(folder, ONE)
+            snakemake(folder, ONE, warm=False)
         found[name] = contents(folder)
     for name in ("ISO-8859-1", "ASCII"):
         assert {file for file in found["UTF-8"] if found[name].get(file) != found["UTF-8"][file]} == set()

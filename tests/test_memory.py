@@ -106,6 +106,7 @@ def test_the_rule_asks_for_what_the_plan_says_and_a_retry_for_more(finished, tmp
         "1",
         "results/corpus/short.zarr/zarr.json",
         check=False,
+        warm=False,
     )
     told = [line.split() for line in (tmp_path / "submitted").read_text().splitlines()]
     atlas = Atlas(read_config(tmp_path / "config.yaml"))

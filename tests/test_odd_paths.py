@@ -48,6 +48,6 @@ def test_a_run_among_odd_names_is_the_run_it_would_be_elsewhere(finished, tmp_pa
     }
     file = tmp_path / ODD / "config.yaml"
     file.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
-    snakemake(folder, file)
+    snakemake(folder, file, warm=False)
     assert planned(folder, file) == []
     assert len(list((folder / "models" / "sae").glob("*/model.pt"))) == 2

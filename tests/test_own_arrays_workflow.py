@@ -31,7 +31,7 @@ def atlas(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     saved.write(folder)
     config = saved.config()
-    snakemake(folder, config, warm=True)
+    snakemake(folder, config)
     return folder, config
 
 

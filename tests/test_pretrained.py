@@ -75,7 +75,7 @@ def measured(finished, tmp_path_factory):
     recipes = published(finished, release)
     for names, targets in ((["saelens", "erdos"], []), (list(recipes), TARGETS)):
         config = small(**{"recipes": {name: recipes[name] for name in names}, "activations.layers": list(LAYERS)})
-        snakemake(folder, config, *targets, warm=True)
+        snakemake(folder, config, *targets)
     return folder, config
 
 

@@ -181,7 +181,7 @@ def hub(tmp_path, monkeypatch):
 def test_a_release_runs_to_its_cards_which_say_what_was_taken(hub, tmp_path):
     config = atlas_of(MATRYOSHKA)
     card = "models/sae/gemma-2-2b_resid1_64_3k_theirs/config.json"
-    snakemake(tmp_path, config, card, warm=True)
+    snakemake(tmp_path, config, card)
     taken = load_checkpoint(tmp_path / "results" / "checkpoints" / "theirs" / "sae_layer01_3k.pt")["config"]["recipe"]
     assert taken["pretrained"] == {
         "source": "hub",

@@ -79,7 +79,7 @@ def release(tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(release, tmp_path_factory):
     folder, config = tmp_path_factory.mktemp("atlas"), atlas_of(release)
-    snakemake(folder, config, warm=True)
+    snakemake(folder, config)
     return folder, config
 
 

@@ -47,7 +47,7 @@ def measured(tmp_path_factory):
     for layer in (0, 1):
         saelens(release / f"layer_{layer}", layer, 64)
     config = atlas_of(release)
-    snakemake(folder, config, warm=True)
+    snakemake(folder, config)
     return release, folder, config
 
 

@@ -167,7 +167,7 @@ def test_a_run_with_four_faults_ends_with_the_same_bits(cluster, tmp_path):
     assert all((folder / target).is_file() for target in TARGETS or ["results/index.html"])
     alone = tmp_path / "alone"
     alone.mkdir()
-    snakemake(alone, config("cpu"), *last, warm=True)
+    snakemake(alone, config("cpu"), *last)
     assert checkpoints(folder) == checkpoints(alone)
     assert len(checkpoints(folder)) == len(CELLS)
 
@@ -180,7 +180,7 @@ def test_jobs_go_where_there_is_what_they_ask_for(name, options, cluster, finish
     students = {"seeds": 1, "steps": 10, "batch": 2, "evaluations": 10, "held_out_tokens": 200}
     settings = small(**{"training.device": "cuda", "floors": {"widths": [8], "students": students}})
     targets = "results/students.parquet", "results/floors/topk/floors.parquet"
-    snakemake(folder, settings, *targets, *profile(tmp_path, name), *options, *WITHOUT)
+    snakemake(folder, settings, *targets, *profile(tmp_path, name), *options, *WITHOUT, warm=False)
     jobs = own_jobs(folder)
     check_partitions(jobs)
     assert cluster.completed().count("COMPLETED") == before + len(jobs) == before + len(targets)
@@ -201,10 +201,10 @@ def test_what_was_finished_is_kept(cluster, tmp_path):
         (("--forcerun", "train_sae"), "train: topk, layer 01, to 1k tokens"),
         (("--forceall",), "base model: prepare random"),
     ):
-        assert job in snakemake(folder, small, *asked, *there).stdout
+        assert job in snakemake(folder, small, *asked, *there, warm=False).stdout
         assert outputs(folder) == before, asked
     small["recipes"]["topk"]["learning_rate"] = 1e30
-    failed = snakemake(folder, small, *there, check=False)
+    failed = snakemake(folder, small, *there, check=False, warm=False)
     assert failed.returncode != 0 and "gradient norm" in failed.stdout
     assert outputs(folder) == before
     assert "Nothing to be done" in snakemake(folder, ONE, *there).stdout

@@ -164,7 +164,7 @@ def test_a_sweep_through_the_workflow(tmp_path):
     config = small(recipes={"topk": TOPK | {"learning_rate": 3e-3, "sweep": {"k": [4], "seed": [0, 1]}}})
     config |= {"training": {"tokens": "2k"}}
     config["activations"]["layers"] = [1]
-    snakemake(tmp_path, config, warm=True)
+    snakemake(tmp_path, config)
     assert planned(tmp_path, config) == []
     for recipe, other in (("topk-k4-seed0", "topk-k4-seed1"), ("topk-k4-seed1", "topk-k4-seed0")):
         assert (tmp_path / f"results/figures/{recipe}/10_seed_consistency.png").is_file()

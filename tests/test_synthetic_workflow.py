@@ -43,7 +43,7 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def atlas(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic")
-    snakemake(folder, CONFIG, warm=True)
+    snakemake(folder, CONFIG)
     return folder
 
 

@@ -22,6 +22,11 @@ WORDS = {  # bytes are no words, and documents of bytes are few
     "training": {"tokens": "2k", "snapshots": ["1k"]},
     "recipes": {"topk": SMALL["recipes"]["topk"]},
 }
+TARGETS = [
+    "results/metrics.parquet",
+    "results/figures/topk/2_metrics_heatmap.svg",
+    "models/sae/small-neox_resid1_exp4_2k_topk/model_card.md",
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +34,9 @@ def answered(tmp_path_factory):
     """An atlas that was finished before it was asked the tasks on topics; and the jobs that this took, by rule."""
     folder = tmp_path_factory.mktemp("tasks") / "atlas"
     folder.mkdir()
-    snakemake(folder, small(**WORDS))
-    jobs = kinds(planned(folder, small(**WORDS, evaluation=ASKED)))
-    snakemake(folder, small(**WORDS, evaluation=ASKED))
+    snakemake(folder, small(**WORDS), *TARGETS)
+    jobs = kinds(planned(folder, small(**WORDS, evaluation=ASKED), *TARGETS))
+    snakemake(folder, small(**WORDS, evaluation=ASKED), *TARGETS)
     return folder, jobs
 
 
@@ -40,7 +45,7 @@ def test_what_is_there_stays_and_the_tasks_are_asked_of_every_layer(answered):
     assert jobs["tasks"] == 2 and jobs["text of tasks"] == 1
     assert not {"train", "activations", "evaluate", "held-out"} & {*jobs}
     assert not list((folder / "results" / "tasks").glob("*"))  # what was read is temporary
-    assert planned(folder, small(**WORDS, evaluation=ASKED)) == []
+    assert planned(folder, small(**WORDS, evaluation=ASKED), *TARGETS) == []
 
 
 def test_the_answers_stand_in_the_tables_beside_the_other_metrics(answered):
@@ -51,9 +56,9 @@ def test_the_answers_stand_in_the_tables_beside_the_other_metrics(answered):
     assert asked.groupby(["recipe", "layer", "snapshot"]).size().nunique() == 1 and len({*asked.layer}) == 2
     known = asked[asked.metric.str.startswith("probing")]
     assert known.value.between(0, 1).all() and (known.low <= known.value).all() and (known.value <= known.high).all()
-    card = next((folder / "models" / "sae").glob("*resid1_*/model_card.md")).read_text(encoding="utf-8")
+    card = (folder / TARGETS[2]).read_text(encoding="utf-8")
     assert "| TPP, 10 latents |" in card and "2605.18229" in card and "of topics over documents" in card
-    svg = (folder / "results" / "figures" / "topk" / "2_metrics_heatmap.svg").read_text(encoding="utf-8")
+    svg = (folder / TARGETS[1]).read_text(encoding="utf-8")
     assert "topic from 1 latent" in svg
 
 
@@ -76,6 +81,10 @@ def test_an_atlas_that_does_not_ask_keeps_its_identities():
             "evaluation.tasks.0: 'probing' is not allowed; did you mean `sparse_probing`?",
         ),
         ({"evaluation": {"tasks": ["first_letter"] * 2}}, "each once"),
+        (
+            {"evaluation": {"tasks": OF_TOPICS[:1]}, "corpus": {"topic": "Mathematics"}},
+            "evaluation.tasks: sparse_probing compares topics, and corpus.topic leaves one; remove one of them",
+        ),
         ({"evaluation": {"task_tokens": 100}}, "evaluation.task_tokens: is text for evaluation.tasks on topics"),
         (
             {"evaluation": {"tasks": OF_TOPICS[:1], "task_tokens": "9k"}},

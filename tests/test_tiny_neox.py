@@ -16,7 +16,7 @@ def test_some_layers_and_snapshots(tmp_path):
     config = yaml.safe_load(CONFIG.read_text())
     config["activations"]["layers"] = [0, 23]
     config["training"] = {"tokens": "8k", "snapshots": ["4k"]}
-    snakemake(tmp_path, config, warm=True)
+    snakemake(tmp_path, config)
     check(tmp_path, [0, 23], ["4k", "final"], "8k")
 
 

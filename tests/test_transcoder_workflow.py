@@ -39,7 +39,7 @@ def atlas(tmp_path_factory):
             "features": {"layers": [1], "tokens": "1k", "contexts": 3, "window": 8},
         }
     )
-    snakemake(folder, config, warm=True)
+    snakemake(folder, config)
     return folder, config
 
 

@@ -1,7 +1,6 @@
 """Run the workflow as a user does, in a folder of its own, on a small random model."""
 
 import copy
-import os
 import re
 import shutil
 import subprocess
@@ -12,12 +11,9 @@ from pathlib import Path
 
 import forks
 import yaml
-
-from sae_atlas.io.forks import FORKS
+from forks import WARM
 
 ROOT = Path(__file__).resolve().parents[1]
-WARM = str(ROOT / "workflow" / "warm.py")
-FORKS.set_forkserver_preload(["snakemake.cli", "pyarrow.parquet", "yaml", "zarr"])
 
 SMALL = {
     "base_model": {
@@ -97,11 +93,11 @@ def changed(config: dict, changes: dict) -> dict:
 
 
 def snakemake(
-    folder: Path, config: dict | Path, *arguments: str, check: bool = True, warm: bool = False
+    folder: Path, config: dict | Path, *arguments: str, check: bool = True, warm: bool = True
 ) -> subprocess.CompletedProcess:
     """Run the workflow in `folder`; returns the finished process, stdout and stderr together.
 
-    warm: jobs begin with the libraries imported (workflow/warm.py), where results are looked at, not processes.
+    warm: jobs begin with the libraries imported (workflow/warm.py), for results are looked at and not processes.
     """
     with tempfile.TemporaryDirectory() as elsewhere:
         if isinstance(config, dict):
@@ -125,11 +121,9 @@ def take(atlas: Path, folder: Path, *parts: str) -> Path:
 def run(*program: str, warm: bool = False, **options) -> subprocess.CompletedProcess:
     """Run `-m snakemake ...`; returns the finished process, stdout and stderr together. options: cwd, env."""
     if "--dry-run" in program:
-        return forks.run(*program[1:], **options)
+        return forks.run(*program, **options)
     if warm:
-        program = (WARM, *program[2:])
-        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        options["env"] = options.get("env", os.environ) | one
+        return forks.run(WARM, *program[2:], **options)
     together = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.run([sys.executable, *program], **together, **options)
 

@@ -1,14 +1,16 @@
 """Snakemake whose jobs on this machine do not import the libraries again: `python workflow/warm.py ARGUMENTS`.
 
-A process imports them once, and every job is a fork of it: a process of its own, with the rule's own script. Jobs that run in
-another environment (conda, containers, modules) or are sent to a cluster start as they do without this.
+It imports them once, and every job is a fork: a process of its own, with the rule's own script. Jobs that run in another
+environment (conda, containers, modules) or are sent to a cluster start as they do without this.
 """
 
 import runpy
 import subprocess
 import sys
+from importlib import import_module
 
-from sae_atlas.io.forks import FORKS, call, to_its_end
+from sae_atlas.io.devices import let_threads_sleep
+from sae_atlas.io.forks import fork_server, to_its_end
 
 LIBRARIES = [
     "matplotlib.backends.backend_agg",
@@ -28,7 +30,12 @@ def script(path: str) -> None:
 
 
 def main() -> None:
-    from snakemake import cli  # not by the forks, which read this file, too
+    let_threads_sleep()
+    for library in LIBRARIES:
+        import_module(library)
+    call = fork_server(script)
+
+    from snakemake import cli  # not by the jobs
     from snakemake.script import PythonScript
 
     in_an_interpreter = PythonScript.execute_script
@@ -36,10 +43,9 @@ def main() -> None:
     def execute_script(self, path: str, edit: bool = False) -> None:
         if self.conda_env or self.container_img or self.env_modules:
             in_an_interpreter(self, path, edit)
-        elif code := call(script, path):
+        elif code := call(path):
             raise subprocess.CalledProcessError(code, path)
 
-    FORKS.set_forkserver_preload(LIBRARIES)
     PythonScript.execute_script = execute_script
     cli.main(sys.argv[1:])
 

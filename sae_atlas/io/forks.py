@@ -1,30 +1,68 @@
-"""Processes that are forks of one that has imported what they need: multiprocessing's fork server."""
+"""Processes that are forks of this one as it was: what it had imported, they have."""
 
 import atexit
 import multiprocessing
 import os
+import signal
+import socket
 import sys
 import threading
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import wait
-
-FORKS = multiprocessing.get_context("forkserver")
-ONE_AT_A_TIME = threading.Lock()
+from multiprocessing.connection import Connection
+from typing import NoReturn
 
 
-def call(function: Callable, *arguments) -> int:
-    """The exit code of a process that calls it. Any thread may ask: to start a process looks at the ends of all others."""
-    process = FORKS.Process(target=function, args=arguments)
-    with ONE_AT_A_TIME:
-        process.start()
-    wait([process.sentinel])
-    with ONE_AT_A_TIME:
-        process.join()
-    return process.exitcode
+def fork_server(function: Callable[..., NoReturn]) -> Callable[..., int]:
+    """Fork a server, now; what is returned calls `function` in a fork of that server, and returns its exit code.
+
+    To be called before this process has threads, whose locks a fork would find held; any thread may then ask the server.
+    Every call has the folder and the environment that this process has at the time. The server ends with this process.
+    """
+    asking, asked = socket.socketpair()
+    if os.fork() == 0:
+        asking.close()
+        _serve(asked, function)
+    asked.close()
+
+    def call(*arguments: object) -> int:
+        ours, theirs = multiprocessing.Pipe()
+        with ours, theirs:
+            socket.send_fds(asking, [b"."], [theirs.fileno()])
+            ours.send((os.getcwd(), dict(os.environ), arguments))
+            return ours.recv()
+
+    return call
 
 
-def to_its_end(program: Callable[[], object]) -> None:
+def _serve(asked: socket.socket, function: Callable[..., NoReturn]) -> NoReturn:
+    for reported, handler in ((signal.SIGINT, signal.SIG_IGN), (signal.SIGCHLD, signal.SIG_IGN)):
+        signal.signal(reported, handler)
+    while True:
+        _, descriptors, *_ = socket.recv_fds(asked, 1, 1)
+        if not descriptors:  # the other side is gone
+            os._exit(0)
+        if os.fork() == 0:
+            _answer(Connection(descriptors[0]), function)
+        os.close(descriptors[0])
+
+
+def _answer(connection: Connection, function: Callable[..., NoReturn]) -> NoReturn:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # its end is waited for
+    folder, variables, arguments = connection.recv()
+    job = os.fork()
+    if job == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        connection.close()
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(variables)
+        function(*arguments)
+    connection.send(os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]))
+    os._exit(0)
+
+
+def to_its_end(program: Callable[[], object]) -> NoReturn:
     """Run it and end the process as an interpreter would, but for taking apart what was imported: that takes seconds.
 
     The program imports this library from its own path: a copy of the workflow has its own.

@@ -4,10 +4,6 @@ import re
 import sys
 from pathlib import Path
 
-# Jobs inherit it. Threads that spin until there is work for them take the processor from whatever else the machine does: beside
-# other work a pass of two threads took 1.7 to 2.7 times as long with them.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 # Where jobs are sent to there may be no internet: nothing waits for it there. What fetches runs where the run was started.
 if workflow.remote_exec:
     os.environ.update(HF_HUB_OFFLINE="1")
@@ -16,7 +12,7 @@ from sae_atlas.base_models.adapters import META
 from sae_atlas.config.own_models import TUNED, adapter_name, base_of, folder_of, kind_of, pretraining
 from sae_atlas.config.published import path_in_release
 from sae_atlas.config.start_files import start_file
-from sae_atlas.io.devices import gpus_for
+from sae_atlas.io.devices import gpus_for, let_threads_sleep
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.plan.estimate import memory_mb, minutes, threads
 from sae_atlas.plan.jobs import jobs
@@ -31,6 +27,8 @@ from sae_atlas.stages.sisters import other_seeds
 from sae_atlas.stages.tasks import on_documents, on_words, tasks_of
 from sae_atlas.plan.work import Jobs
 from sae_atlas.synthetic.places import rows_path
+
+let_threads_sleep()
 
 
 def made_model(section):
