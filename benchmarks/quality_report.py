@@ -23,8 +23,8 @@ def markdown(found: dict) -> str:
         "dead latents goes on: a mild selection on that layer's held-out text, the same for everyone. The other layers are",
         "reported with the setting chosen there. Few settings were tried where a trainer is slow.",
         f"Latents count as dead for the trainer after {DEAD_AFTER:,} tokens without firing unless the setting says otherwise.",
-        "Few dead latents have a price that is not in this table: what is revived is seldom about one thing (the default",
-        "recipe in config/config.yaml says how much). `make bench` runs it; `--tokens` sets the size.",
+        "Few dead latents have a price that is not in this table: what is revived is seldom about one thing",
+        "([docs/default-atlas.md](../docs/default-atlas.md) says how much). `make bench` runs it; `--tokens` sets the size.",
         "",
         f"{found['machine']}, {found['date']}.",
     ]

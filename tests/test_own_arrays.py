@@ -273,7 +273,6 @@ DOCS = (ROOT / "docs" / "own-activations.md").read_text(encoding="utf-8")
 
 
 def test_the_docs_run(tmp_path, monkeypatch):
-    (tmp_path / "acts").mkdir()
     monkeypatch.chdir(tmp_path)
     save, train = (
         block.replace("60_000", "6_000").replace("5_000", "500")

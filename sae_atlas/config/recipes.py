@@ -119,7 +119,9 @@ class Recipe(Section):
 
     architecture: Literal[*ARCHITECTURES] = key("kind of SAE")
     preset: Literal[*PRESETS] = key(
-        "sizes and schedule together: `quick` (small data), `standard` (SAEBench) or `full`. Keys given beside it win",
+        "sizes and schedule together; keys given beside it win. `quick`, for small data: expansion 8, batch 512, learning rate "
+        "2e-3, warm-ups of 20 steps, `dead_after` 10k. `standard`, as SAEBench: the defaults of this table. `full`: expansion "
+        "32, batch 4096, learning rate 2e-4, `warmup` 1000, `sparsity_warmup` 5000",
         "standard",
         exclude=True,
     )
