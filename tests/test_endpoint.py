@@ -156,6 +156,14 @@ def test_answers_that_cannot_be_read_are_asked_for_again_and_then_given_up(endpo
     with serving(lambda _: '{"active": "all of them"}') as server:
         assert pick(endpoint(server), "births", [WINDOW]) is None
     assert len(server.requests) == 3
+    with serving(lambda _: '{"active": [1e999]}') as server:
+        assert pick(endpoint(server), "births", [WINDOW]) is None
+
+
+def test_half_a_character_in_a_name_is_replaced(endpoint):
+    with serving(lambda _: r'{"names": [{"feature": 1, "name": "births \ud83d"}]}') as server:
+        named = name_batch(endpoint(server), {1: ([WINDOW], [])})[1]
+    assert named.name == "births ?"
 
 
 def test_a_model_picks_windows(endpoint):

@@ -131,6 +131,14 @@ def test_the_truth_says_what_is_in_every_row(tmp_path):
         np.testing.assert_allclose(strengths @ truth.directions[each], row, atol=1e-4)
 
 
+def test_a_truth_that_cannot_be_read_is_one_line_with_the_remedy(tmp_path):
+    write_worlds(tmp_path, 20, GENERATOR)
+    (tmp_path / "truth.zarr" / "layer01" / "parent" / "zarr.json").write_text("{")
+    for layer in (1, 7):
+        with pytest.raises(AtlasError, match=r"no readable truth. Delete .*provenance.json and rerun"):
+            read_truth(tmp_path, layer)
+
+
 # --- the config -----------------------------------------------------------------------------------------------------------
 
 
@@ -163,6 +171,7 @@ def test_a_generator_is_complete_and_its_layers_are_the_atlas():
             "base_model.generator.hierarchy.roots: 8 trees of 4 children on 1 levels are 40 features, and there are 32",
         ),
         ({"base_model.generator.zipf": -1}, "base_model.generator.zipf: -1 does not fit; write a number from 0 to 4"),
+        ({"base_model.generator.magnitude_std": 3.5}, "base_model.generator.magnitude_std: is more than three times"),
         ({"base_model.generator.depth": 2}, "base_model.generator.depth: no such key"),
         ({"base_model.source": "random"}, "base_model.generator: does nothing with source `random`"),
         ({"corpus": TEXT}, "corpus.source: 'package' is text, which no model reads"),

@@ -11,10 +11,12 @@ from sae_atlas.tasks import spurious_correlation, topic_perturbation, topics
 from sae_atlas.tasks.ablation import ablated_logits, mean_difference, strongest
 from sae_atlas.tasks.absorption import absorbed
 from sae_atlas.tasks.accuracy import balanced_accuracy, draws, value_and_interval
-from sae_atlas.tasks.codes import Code, pca_code, random_sae, raw_code
+from sae_atlas.tasks.answers import over_letters
+from sae_atlas.tasks.codes import Code, pca_code, random_sae
 from sae_atlas.tasks.first_letter import f1, split
 from sae_atlas.tasks.linear_probe import LinearProbe, fit
 from sae_atlas.tasks.sparse_probing import k_sparse_predictions
+from sae_atlas.tasks.words import word_ids
 
 DOCUMENTS, TOPICS = 240, ("arts", "maths", "people", "places")
 generator = np.random.default_rng(0)
@@ -76,6 +78,15 @@ def test_ablating_the_topics_latent_takes_its_probe_to_chance_and_no_other(plant
     assert found[2]["intended"][0] == pytest.approx(0.5) and found[2]["total"][0] > 0.4
     of_noise = topics.perturbation(Code(code.activations[:, 5:], code.directions[5:]), topics.DenseProbes(data), counts)
     assert abs(of_noise[2]["total"][0]) < 0.05
+
+
+def test_turning_a_component_round_changes_nothing(planted):
+    _, data, counts = planted
+    dense, components = topics.DenseProbes(data), pca_code(data.x)
+    signs = np.where(np.arange(len(components.directions)) % 2, -1, 1).astype(np.float32)
+    turned = Code(components.activations * signs, components.directions * signs[:, None], either_sign=True)
+    one, other = (topics.perturbation(code, dense, counts) for code in (components, turned))
+    assert all(np.array_equal(one[count]["total"], other[count]["total"]) for count in one) and one[2]["total"][0] > 0.2
 
 
 def test_effects_by_hand():
@@ -157,7 +168,8 @@ def test_f1_is_that_of_scikit_learn():
     counts = draws(50)[:4]
     for row, value in zip(counts, f1(predicted, truth, counts), strict=True):
         assert value == pytest.approx(f1_score(truth, predicted, sample_weight=row))
-    assert f1(np.zeros(3, bool), np.zeros(3, bool), np.ones((1, 3))).tolist() == [0]
+    assert np.isnan(f1(np.ones(3, bool), np.zeros(3, bool), np.ones((1, 3))))  # no word that could be found
+    assert f1(np.zeros(3, bool), np.ones(3, bool), np.ones((1, 3))).tolist() == [0]
 
 
 def test_a_letter_over_two_latents_is_split_over_two():
@@ -180,13 +192,36 @@ def test_absorption_by_hand():
     # It writes all; silent, and latent 1 writes 3.2 of 3.2; 1 of 3, the rest by latent 1; the rest is written by none.
     assert found.fraction.round(6).tolist() == [0, 1, round(2 / 3, 6), 0]
     assert found.full.tolist() == [False, True, False, False]
+    lengths = np.array([4.0, 0.25, 3])  # a latent of 1 / 4 that writes a row of 4
+    rescaled = absorbed(latents / lengths, x, W_dec * lengths[:, None], probe, np.array([0]))
+    assert np.allclose(rescaled.fraction, found.fraction) and rescaled.full.tolist() == found.full.tolist()
+
+
+class Spellings:
+    """Stands in for a tokenizer of five tokens."""
+
+    texts = (" word", "Word", "word", "other", "?")
+
+    def get_vocab(self) -> dict:
+        return {text: number for number, text in enumerate(self.texts)}
+
+    def decode(self, ids: list[int]) -> str:
+        return self.texts[ids[0]]
+
+
+def test_a_word_is_on_one_side_of_the_split_however_it_is_spelt():
+    assert sorted(word_ids(Spellings()).tolist()) == [0, 3]
+
+
+def test_one_letter_has_no_intervalover_letters():
+    assert np.isnan(value_and_interval(over_letters([3]))[1:]).all() and value_and_interval(over_letters([3]))[0] == 3
+    assert np.isnan(value_and_interval(over_letters([]))).all()
 
 
 def test_codes_rebuild_and_random_directions_have_the_l0_asked_for():
     x = noise(300, 8)
     components = pca_code(x)
     assert np.allclose(components.activations @ components.directions + x.mean(axis=0), x, atol=1e-4)
-    assert np.allclose(raw_code(x).activations @ raw_code(x).directions, x)
     sae = random_sae(torch.from_numpy(x), 64, 5)
     assert isinstance(sae, Sae) and (sae.encode(torch.from_numpy(x)) > 0).sum(dim=1).double().mean() == pytest.approx(
         5, 0.01

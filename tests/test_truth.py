@@ -103,6 +103,19 @@ def test_absorption_by_hand():
     # Row 0: absorbed. 1: the parent's latent speaks. 2: the child's latent carries nothing of it. 3 and 4: no child with it.
     assert sums["parents"].tolist() == [1, 1, 1, 0, 0] and sums["absorbed"].tolist() == [1, 0, 0, 0, 0]
     assert absorption({name: each.sum() for name, each in sums.items()}) == pytest.approx(1 / 3)
+    left_over = torch.eye(4)
+    left_over[1] = torch.tensor(
+        [1.0, 0.2, 0, 0]
+    )  # a second latent of the parent, which the child gets for want of its own
+    sums = absorption_sums(matches(cosines(left_over, truth.directions)), fires, firing, truth)
+    assert sums["parents"].sum() == 3 and sums["absorbed"].sum() == 0
+
+
+def test_a_parent_without_a_latent_is_not_counted():
+    truth = Truth(np.eye(3, dtype=np.float32), np.ones(3) / 3, np.array([-1, 0, 0]), np.zeros(1), np.zeros(0))
+    decoder, firing = torch.eye(3)[1:], csr_array(np.array([[1.0, 1, 0]]))
+    sums = absorption_sums(matches(cosines(decoder, truth.directions)), csr_array(np.array([[1.0, 0]])), firing, truth)
+    assert sums["parents"].tolist() == [0] and np.isnan(absorption({name: each.sum() for name, each in sums.items()}))
 
 
 def test_a_world_without_a_hierarchy_has_no_absorption():

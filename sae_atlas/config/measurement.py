@@ -95,6 +95,8 @@ def task_problems(evaluation: Evaluation, base_model: Model, corpus: Corpus, act
             f"evaluation.tasks: {of_topics[0]} needs documents with topics, which only corpus.source `package` has; leave it "
             "out"
         )
+    elif of_topics and corpus.topic is not None:
+        yield f"evaluation.tasks: {of_topics[0]} compares topics, and corpus.topic leaves one; remove one of them"
     if "task_tokens" in evaluation.model_fields_set and evaluation.task_tokens > corpus.tokens:
         yield f"evaluation.task_tokens: {evaluation.task_tokens} is beyond the corpus ({corpus.tokens}); lower it"
     made = base_model.base or base_model

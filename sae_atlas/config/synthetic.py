@@ -52,6 +52,8 @@ def problems(generator: Generator, where: str):
     )  # here, for other configs are read without arrays
 
     forest = Forest(generator.features, **(generator.hierarchy.plain() if generator.hierarchy else {}))
+    if generator.magnitude_std > 3 * generator.magnitude:
+        yield f"{where}.magnitude_std: is more than three times the magnitude, which leaves many active features at 0; lower it"
     try:
         forest.check()
         firing_probabilities(forest, generator.l0, generator.zipf)

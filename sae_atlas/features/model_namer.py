@@ -127,13 +127,14 @@ def _read(endpoint: Endpoint, question: list[dict], read: Callable):
     for again in range(ANSWERS):
         try:
             return read(endpoint.ask(question, again))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             logger.info("%s: answer %d of %d cannot be read", endpoint.model, again + 1, ANSWERS)
     return None
 
 
 def _named(value: dict) -> Named:
-    name = " ".join(str(value["name"]).split())[:LONGEST_NAME]
+    name = str(value["name"]).encode("utf-8", "replace").decode("utf-8")  # JSON may hold half a character
+    name = " ".join(name.split())[:LONGEST_NAME]
     if not name:
         raise ValueError("empty name")
     return Named(name, None, float(np.clip(float(value.get("confidence", 0.5)), 0, 1)))

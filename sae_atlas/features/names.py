@@ -54,12 +54,10 @@ def name_latents(
 ) -> None:
     """Write a row per latent: latent, name, source, confidence, detection, detection_contexts; no name for dead ones.
 
-    scores: of trials.FURTHER, whose columns come behind these.
-
-    window: tokens of the windows that names are tested on. endpoint: None, or {url, model, batch, latents}: the model names
-    so many `latents`, the most important ones, `batch` in a request; cache: folder of its answers. row_texts: of saved
-    activations where the text of their rows is (texts.labels); without one there are no names, for numbers are none.
-    Raises AtlasError for an endpoint that cannot be used.
+    scores: of trials.FURTHER, whose columns come behind these. window: tokens of the windows that names are tested on.
+    endpoint: None, or {url, model, batch, latents}: the model names so many `latents`, the most important ones, `batch` in a
+    request; cache: folder of its answers. row_texts: of saved activations where the text of their rows is (texts.labels);
+    without one there are no names, for numbers are none. Raises AtlasError for an endpoint that cannot be used.
     """
     about = read_table(features)
     opened, of_rows = open_corpus(corpus), not is_model(base_model)
@@ -87,7 +85,7 @@ def name_latents(
         order = about.sort_values(["importance", "latent"], ascending=[False, True]).latent
         asked = [number for number in order if number in latents][: endpoint["latents"]]
         chosen = {number: latents[number] for number in asked}
-        rows |= _ask(model, chosen, {number: trials[number] for number in asked}, endpoint["batch"], price)
+        rows |= _ask(model, chosen, trials, endpoint["batch"], price)
     columns = dict(COLUMNS)
     for score in scores:
         columns |= FURTHER[score]
@@ -101,7 +99,7 @@ def name_latents(
 def _ask(
     model: Endpoint, latents: dict[int, Latent], trials: dict[int, Trials], batch: int, price: dict | None
 ) -> dict[int, dict]:
-    """Rows of the latents that the model named; what it costs is logged before the first request."""
+    """Rows of those latents that the model named; what it costs is logged before the first request."""
     numbers, judge = list(latents), ModelJudge(model)
     batches = [
         {number: (latents[number].windows, latents[number].promoted) for number in numbers[first : first + batch]}
@@ -109,7 +107,7 @@ def _ask(
     ]
     unknown = [each for each in batches if not model.known(naming_question(each))]
     questions, tokens = [naming_question(each) for each in unknown], NAME_TOKENS * sum(map(len, unknown))
-    tries = [question for each in trials.values() for question in judge.questions("?" * 40, each)]
+    tries = [question for number in numbers for question in judge.questions("?" * 40, trials[number])]
     logger.info(
         "%s: naming takes %s; scores at most %s more",
         model.model,

@@ -24,9 +24,9 @@ from sae_atlas.metrics.labels import METRICS
 from sae_atlas.saes.sae import Sae
 from sae_atlas.synthetic.truth import Truth, read_truth
 
-ABSORBED = (
-    0.1  # how much more of a parent's direction than its own true one a child's latent carries, from which it absorbs
-)
+FOUND = 0.5  # cosine with a child from which its latent is the child's, and not one that was left over
+# How much more of a parent's direction than its own true one a child's latent carries, from which it absorbs.
+ABSORBED = 0.1
 NAN = float("nan")
 
 
@@ -199,24 +199,26 @@ def absorption_sums(match: Matches, fires: csr_array, firing: csr_array, truth: 
     true_cosine = np.einsum("cd,cd->c", truth.directions[children], truth.directions[truth.parent[children]])
     latent = match.latent_of[children]
     excess = match.cosine[latent, truth.parent[children]] - true_cosine
-    absorbs = (latent >= 0) & (excess >= ABSORBED)
+    absorbs = (latent >= 0) & (match.cosine[latent, children] >= FOUND) & (excess >= ABSORBED)
     to_parent = csr_array(
         (np.ones(len(children)), (np.arange(len(children)), place)), shape=(len(children), len(parents))
     )
-    with_child = (firing[:, children] @ to_parent).astype(bool)
+    own = match.latent_of[parents]
+    with_child = (firing[:, children] @ to_parent).multiply((own >= 0)[None, :]).astype(bool)
     caught = firing[:, children[absorbs]].multiply(fires[:, latent[absorbs]])
     caught = (caught @ to_parent[absorbs]).astype(bool)
-    own = match.latent_of[parents]
-    speaks = fires[:, own].multiply((own >= 0)[None, :]).astype(bool)
-    absorbed = caught.sum(axis=1) - caught.multiply(speaks).sum(axis=1)
+    caught = caught.multiply(with_child)
+    absorbed = caught.sum(axis=1) - caught.multiply(fires[:, own].astype(bool)).sum(axis=1)
     return {"parents": with_child.sum(axis=1), "absorbed": absorbed}
 
 
 def absorption(sums: dict) -> float:
     """Share of the times that a parent is active together with a child in which the child's latent stands for it. 0 to 1.
 
-    Then the parent's own latent is silent, and that of an active child is active and carries the parent's direction: its
-    cosine with it is ABSORBED or more above that of the child's true direction. Latents are those of the one-to-one
-    assignment. After feature absorption of arXiv 2409.14507, whose probe of a concept is here the parent's true direction.
+    Then the parent's own latent is silent, and that of an active child is active, is the child's (its cosine with it is FOUND
+    or more) and carries the parent's direction: its cosine with that is ABSORBED or more above that of the child's true
+    direction. Latents are those of the one-to-one assignment; parents without one do not count, and without any it is NaN.
+    After feature absorption of arXiv 2409.14507, whose probe of a concept is here the parent's true direction.
     """
-    return sums["absorbed"] / sums["parents"]
+    parents = np.asarray(sums["parents"], float)
+    return np.divide(sums["absorbed"], parents, out=np.full_like(parents, NAN), where=parents > 0)

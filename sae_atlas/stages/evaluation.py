@@ -69,6 +69,7 @@ def snapshot_checkpoints(atlas, recipe: str, layer: int) -> dict:
     "synthetic/truth.py",
     "saes",
     runs="metrics.truth:known_truth",
+    version=2,
     measures=lambda atlas: atlas.has_truth,
 )
 def known_truth(atlas, recipe: str, layer: int) -> tuple[dict, dict]:

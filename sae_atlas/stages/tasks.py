@@ -34,7 +34,7 @@ def save_task_text(atlas) -> tuple[dict, dict]:
     return pass_over(atlas, stop - task_tokens(atlas), stop, atlas.layers)
 
 
-@stage("tasks/words.py", "activations/save.py", "sites", runs="tasks.words:save_words")
+@stage("tasks/words.py", "activations/save.py", "sites", runs="tasks.words:save_words", version=2)
 def save_words(atlas) -> tuple[dict, dict]:
     settings = {
         "site": atlas.config["activations"]["site"],
@@ -54,6 +54,7 @@ def save_words(atlas) -> tuple[dict, dict]:
     "saes/sae.py",
     "saes/parts.py",
     runs="tasks.measure:measure_tasks",
+    version=2,
     measures=tasks_of,
 )
 def measure_tasks(atlas, recipe: str, layer: int) -> tuple[dict, dict]:

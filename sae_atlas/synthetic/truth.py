@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from zarr.codecs import Crc32cCodec
 
 from sae_atlas.io.arrays import Rows
+from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic
 from sae_atlas.io.log import progress
 from sae_atlas.synthetic.places import ROWS, TRUTH, rows_path
@@ -92,7 +93,11 @@ def read_truth(folder: str | Path, layer: int) -> Truth:
     where = Path(folder) / TRUTH / f"layer{layer:02d}"
     names = {"directions": "directions", "probability": "probability", "parent": "parent", "start": "start"}
     names["entries"] = "active"
-    opened = {
-        key: Rows(where / name, zarr.open_array(where / name, mode="r"), "base model") for key, name in names.items()
-    }
+    try:
+        arrays = {key: zarr.open_array(where / name, mode="r") for key, name in names.items()}
+    except Exception as error:  # zarr raises many kinds for what is missing or cut off
+        raise AtlasError(
+            f"{where}: no readable truth. Delete {Path(folder) / 'provenance.json'} and rerun; it will be drawn again"
+        ) from error
+    opened = {key: Rows(where / names[key], array, "base model") for key, array in arrays.items()}
     return Truth(**{key: rows[:] for key, rows in opened.items()})

@@ -25,12 +25,14 @@ def absorbed(latents: np.ndarray, x: np.ndarray, W_dec: np.ndarray, probe: np.nd
     """latents [words, d_sae] and raw activations x [words, d_in] of words with the letter, whose probe [d_in] says so; main:
     the latents that the letter is split over (first_letter.split).
 
-    A latent writes activation x cosine of its decoder row with the probe: SAEBench leaves the row's norm out, which is 1 of
-    SAEs that it knows. fraction: 0 where the main latents write the whole projection, or others too little of it.
+    A latent writes activation x decoder row . direction of the probe. SAEBench leaves the row's norm out, which is 1 of SAEs
+    that it knows, and not of all that others publish. fraction: 0 where the main latents write the whole projection, or
+    others too little of it.
     """
     direction = probe / np.linalg.norm(probe)
-    cosine = W_dec @ direction / np.maximum(np.linalg.norm(W_dec, axis=1), SILENT)
-    written, total = latents * cosine, x @ direction
+    along = W_dec @ direction
+    cosine = along / np.maximum(np.linalg.norm(W_dec, axis=1), SILENT)
+    written, total = latents * along, x @ direction
     by_main = written[:, main].sum(axis=1)
     others = np.where((cosine >= PART_COSINE) & (written > 0), written, 0)
     others[:, main] = 0

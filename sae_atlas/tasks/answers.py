@@ -75,14 +75,14 @@ def of_words(code: Code, words: Words) -> Answers:
         name: _mean([getattr(each, field) for each in found]) if found else np.full(len(words.counts), np.nan)
         for name, field in (("letter_f1", "f1"), ("absorption", "absorbed"), ("absorption_full", "absorbed_full"))
     }
-    drawn["letter_latents"] = _over_letters([len(each.latents) for each in found])
+    drawn["letter_latents"] = over_letters([len(each.latents) for each in found])
     return Answers(drawn, letters=[_row(each) for each in found])
 
 
 def shared_of_words(words: Words) -> dict[str, np.ndarray]:
     """What does not depend on a code: F1 of the dense probes, and how many letters they tell."""
     return {
-        "letter_dense_f1": words.dense.mean(axis=0),
+        "letter_dense_f1": _mean(words.dense),
         "letters_known": np.array([float(len(words.known)), *[np.nan] * (len(words.counts) - 1)]),
     }
 
@@ -93,9 +93,11 @@ def _mean(of_letters: list[np.ndarray]) -> np.ndarray:
     return np.where(known, of_letters, 0).sum(axis=0) / known.sum(axis=0)
 
 
-def _over_letters(values: list[int]) -> np.ndarray:
-    """Mean of one value per letter, and of resamples of the letters, [draws]; NaN where there are none."""
-    return draws(len(values)) @ np.array(values, float) / len(values) if values else np.array([np.nan])
+def over_letters(values: list[int]) -> np.ndarray:
+    """Mean of one value per letter, and of resamples of the letters, [draws]: NaN where there are too few of them to draw."""
+    if len(values) < 2:
+        return np.array([values[0] if values else np.nan, np.nan])
+    return draws(len(values)) @ np.array(values, float) / len(values)
 
 
 def _row(letter: OfLetter) -> dict:

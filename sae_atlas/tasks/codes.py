@@ -18,26 +18,25 @@ SAMPLE = 2048  # rows from which the threshold of random directions is taken
 
 @dataclass(frozen=True)
 class Code:
-    """activations [items, units]: means over the tokens of an item, which may be one token; directions [units, d_in]."""
+    """activations [items, units]: means over the tokens of an item, which may be one token; directions [units, d_in].
+
+    either_sign: of units whose sign is arbitrary, as a component's, and not of latents, which are active or silent.
+    """
 
     activations: np.ndarray
     directions: np.ndarray
+    either_sign: bool = False
 
     def of(self, items: np.ndarray) -> "Code":
         """The same units on some of the items."""
-        return Code(self.activations[items], self.directions)
-
-
-def raw_code(x: np.ndarray) -> Code:
-    """The dimensions of the activations themselves, x [items, d_in]."""
-    return Code(x, np.eye(x.shape[1], dtype=x.dtype))
+        return Code(self.activations[items], self.directions, self.either_sign)
 
 
 def pca_code(x: np.ndarray) -> Code:
     """Principal components of x [items, d_in] about its mean, as many as there are."""
     centred = x - x.mean(axis=0)
     directions = np.linalg.svd(centred, full_matrices=False)[2]
-    return Code(centred @ directions.T, directions)
+    return Code(centred @ directions.T, directions, either_sign=True)
 
 
 def random_sae(x: Tensor, d_sae: int, l0: float) -> Sae:

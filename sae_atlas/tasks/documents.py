@@ -1,8 +1,8 @@
 """Documents that tasks read: their tokens' activations, pooled, and two labels of each.
 
 The first label is the topic that the corpus gives. The second is made here, for the corpus has one label a document: whether
-what was read of it holds a digit. Of the introductions of the default corpus 43% do, in every topic some do and some do not,
-and it is of the tokens, so that a mean over these can hold it, which it could not of the text's length.
+what was read of it holds a digit. Of the introductions of the default corpus 43% do, in every topic but mathematics enough do
+and enough do not, and it is of the tokens, so that a mean over these can hold it, which it could not of the text's length.
 """
 
 from dataclasses import dataclass

@@ -14,10 +14,8 @@ from sae_atlas.tasks.linear_probe import LinearProbe, fit
 
 MOST = 10  # latents of a k-sparse probe
 JUMP = 0.03  # of F1, from which one latent more is taken as part of the letter
-EPOCHS, BATCHES = (
-    50,
-    8,
-)  # of Adam through the words; in as many batches as a vocabulary of 40,000 words makes in SAEBench
+# Of Adam through the words; in as many batches as a vocabulary of 40,000 words makes in SAEBench.
+EPOCHS, BATCHES = 50, 8
 RATES, DECAY, L1 = (1e-2, 1e-5), 1e-6, 1e-2  # learning rate, first and last; penalties of squares and of magnitudes
 
 
@@ -81,9 +79,9 @@ def split(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.nda
 
 
 def f1(predicted: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """2 TP / (2 TP + FP + FN), [draws]: the harmonic mean of precision and recall; 0 where nothing is right or asked for.
+    """2 TP / (2 TP + FP + FN), [draws]: the harmonic mean of precision and recall; NaN in a draw without a true word.
 
     predicted, truth: [words] bool; counts [draws, words]: how often every word counts.
     """
     right, said, true = (counts @ each.astype(float) for each in (predicted & truth, predicted, truth))
-    return np.divide(2 * right, said + true, out=np.zeros_like(right), where=said + true > 0)
+    return np.divide(2 * right, said + true, out=np.full_like(right, np.nan), where=true > 0)

@@ -55,16 +55,15 @@ def measure_tasks(
     asked = [_OfText(documents, Decoder.of_model(base_model), on_documents)] if documents else []
     if words:
         asked.append(_OfWords(read_words(words, layer)))
-    final, read = list(saes.values())[-1], documents.sample(SAMPLE) if documents else asked[0].x
-    with torch.inference_mode():
-        l0 = float((final.encode(read) > 0).sum(dim=1).double().mean())
-    found: dict[str, Answers] = {}
-    with progress(len(saes) + 1, "SAEs", f"layer {layer}") as bar:
-        for name, sae in (saes | {"random": random_sae(read, final.d_sae, l0)}).items():
-            sae.to(resolve(device))
-            found[name] = _joined([each.answers(sae) for each in asked])
-            sae.to("cpu")
-            bar.update()
+    final, on = list(saes.values())[-1], resolve(device)
+    parts: dict[str, list[Answers]] = {name: [] for name in (*saes, "random")}
+    with progress(len(parts) * len(asked), "SAEs", f"layer {layer}") as bar:
+        for each in asked:
+            for name, sae in (saes | {"random": _random(final, each.sample)}).items():
+                parts[name].append(each.answers(sae.to(on)))
+                sae.to("cpu")
+                bar.update()
+    found = {name: _joined(answers) for name, answers in parts.items()}
     random, shared = found.pop("random"), {name: of for each in asked for name, of in each.shared().items()}
     items = {name: size for each in asked for name, size in each.items.items()}
     rows = []
@@ -92,7 +91,7 @@ class _OfText:
     """The tasks on documents, with what PCA of the documents answers."""
 
     def __init__(self, documents: Documents, decoder: Decoder, tasks: list[str]):
-        self.documents = documents
+        self.documents, self.sample = documents, documents.sample(SAMPLE)
         data = Labelled(documents.raw(), documents.topics, documents.has_digit(decoder))
         self.tasks = DocumentTasks(data, tasks)
         self.items = dict.fromkeys(("probing", "tpp", "scr"), int(documents.lengths.sum()))
@@ -109,12 +108,12 @@ class _OfWords:
     """The tasks on words."""
 
     def __init__(self, words: Words):
-        self.words, self.x = words, torch.from_numpy(words.x)
+        self.words, self.sample = words, torch.from_numpy(words.x)
         self.items = dict.fromkeys(("letter", "letters", "absorption"), words.test)
 
     def answers(self, sae: Sae) -> Answers:
         with torch.inference_mode():
-            parts = [sae.encode(x.to(sae.b_dec.device)).cpu() for x in self.x.split(TOKENS_AT_ONCE)]
+            parts = [sae.encode(x.to(sae.b_dec.device)).cpu() for x in self.sample.split(TOKENS_AT_ONCE)]
         return of_words(Code(torch.cat(parts).numpy(), sae.W_dec.cpu().numpy()), self.words)
 
     def shared(self) -> dict[str, np.ndarray]:
@@ -128,6 +127,13 @@ def _linear(sae: Sae, path: str | Path) -> Sae:
             "take means over tokens. Remove evaluation.tasks"
         )
     return sae
+
+
+def _random(sae: Sae, x: torch.Tensor) -> Sae:
+    """Random directions with the SAE's number of latents, and its L0 on x [rows, d_in]."""
+    with torch.inference_mode():
+        l0 = float((sae.encode(x) > 0).sum(dim=1).double().mean())
+    return random_sae(x, sae.d_sae, l0)
 
 
 def _joined(every: list[Answers]) -> Answers:

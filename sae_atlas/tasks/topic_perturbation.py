@@ -1,7 +1,8 @@
 """Targeted probe perturbation: does ablating a topic's latents change that topic's probe and no other?
 
 SAEBench 0.6.0, `scr_and_tpp` without SCR (arXiv 2503.09532, section 4.3). The latents of a topic are those with the largest
-(mean activation on the topic - mean on other topics, not below 0) x (decoder row . probe of the topic).
+(mean activation on the topic - mean on other topics, not below 0) x (decoder row . probe of the topic). Units of either sign
+count where their mean on the topic is below, too: turned round they are the same unit.
 """
 
 import numpy as np
@@ -22,7 +23,8 @@ def perturbed(train: Code, members: np.ndarray, test: Code, logits: np.ndarray, 
     ranked = []
     for topic, labels in enumerate(members):
         difference = mean_difference(train.activations, labels, np.stack([labels, ~labels]))
-        ranked.append(strongest(np.clip(difference, 0, None) * written[:, topic], max(COUNTS)))
+        counted = difference if train.either_sign else np.clip(difference, 0, None)
+        ranked.append(strongest(counted * written[:, topic], max(COUNTS)))
     return {
         count: np.stack([ablated_logits(logits, test.activations, written, units[:count]) for units in ranked])
         for count in COUNTS

@@ -72,10 +72,16 @@ def save_words(
 
 
 def word_ids(tokenizer) -> np.ndarray:
-    """Ids of the tokens that are words, in a seeded random order."""
+    """Ids of the tokens that are words, in a seeded random order; of a word's spellings (` word`, `Word`) the first.
+
+    Others could be on the other side of the split, where a probe would find the words that it was fitted on.
+    """
     texts = ((number, tokenizer.decode([number])) for number in sorted(tokenizer.get_vocab().values()))
-    ids = np.array([number for number, text in texts if WORD.fullmatch(text)], np.int64)
-    return np.random.default_rng(SEED).permutation(ids)
+    spellings: dict[str, int] = {}
+    for number, text in texts:
+        if WORD.fullmatch(text):
+            spellings.setdefault(text.strip().casefold(), number)
+    return np.random.default_rng(SEED).permutation(np.array(list(spellings.values()), np.int64))
 
 
 def in_prompts(tokenizer, ids: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
