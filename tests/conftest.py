@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from forks import WARM
 
 from workflow import command, small
 
@@ -73,12 +75,12 @@ def finished(tmp_path_factory) -> Finished:
 
 
 def finish(folder: Path) -> dict:
-    """Run the small chain in `folder`, every job in a process of its own; what `Finished` tells of it."""
+    """Run the small chain in `folder`; what `Finished` tells of it. Jobs of interpreters: test_module."""
     folder.mkdir(exist_ok=True)
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(small(), sort_keys=False))
     process = subprocess.Popen(
-        command(folder, config),
+        [sys.executable, WARM, *command(folder, config)[3:]],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
