@@ -26,7 +26,16 @@ from sae_atlas.io.tables import write_table
 TEXT = "The cat sat on the mat"
 SPECIAL = ["<s>", "</s>", "<unk>"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
-PIECES = ["▁", "▁▁", *"abcs", ".", "▁.", "é", "tion", *(f"▁{word}" for word in (*TEXT.split(), "na", "motion", "lotion", "of"))]
+PIECES = [
+    "▁",
+    "▁▁",
+    *"abcs",
+    ".",
+    "▁.",
+    "é",
+    "tion",
+    *(f"▁{word}" for word in (*TEXT.split(), "na", "motion", "lotion", "of")),
+]
 VOCABULARY = {token: number for number, token in enumerate([*SPECIAL, *BYTES, *PIECES])}
 
 
@@ -65,7 +74,9 @@ def test_a_window_of_a_decoder_that_strips_has_its_spaces(tmp_path):
     provenance = write_tokenizer(tmp_path, llama())
     tokenizer, decoder = load_tokenizer(provenance), Decoder.of_model(provenance)
     assert tokenizer(TEXT, add_special_tokens=False)["input_ids"] == sentence().tolist()
-    assert "".join(tokenizer.decode([token]) for token in sentence()) == TEXT.replace(" ", "")  # what alone would be read
+    assert "".join(tokenizer.decode([token]) for token in sentence()) == TEXT.replace(
+        " ", ""
+    )  # what alone would be read
     assert decoder(sentence()) == tuple(f" {word}" for word in TEXT.split())
     assert decoder.decode(sentence().tolist()) == f" {TEXT}"
     assert token_strings(tokenizer, len(VOCABULARY)) == list(decoder(np.arange(len(VOCABULARY))))

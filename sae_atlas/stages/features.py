@@ -15,7 +15,15 @@ def save_text(atlas) -> tuple[dict, dict]:
 
 OF_SAES = ("saes/sae.py", "saes/parts.py", "metrics/active.py")
 OF_MATCHES = ("text.py", "top_activations.py", "bands.py", "top_contexts.py", "matches.py")
-CONTEXTS = ("text.py", "top_activations.py", "bands.py", "documents.py", "top_contexts.py", "logit_lens.py", "decoder.py")
+CONTEXTS = (
+    "text.py",
+    "top_activations.py",
+    "bands.py",
+    "documents.py",
+    "top_contexts.py",
+    "logit_lens.py",
+    "decoder.py",
+)
 
 
 @stage(
