@@ -14,6 +14,8 @@ from sae_atlas.features.top_activations import SAMPLED, TopActivations, edges, h
 from sae_atlas.features.top_contexts import batches, contexts_of, features_of
 from sae_atlas.metrics.active import Active
 from sae_atlas.metrics.importance import entry_energy
+from sae_atlas.pages.explorer.tables import Contexts
+from sae_atlas.pages.explorer.text import Text as ExplorerText
 
 FAR = 1e9  # no token is an outlier
 
@@ -209,3 +211,20 @@ def test_importance_is_that_of_the_metrics():
     np.testing.assert_allclose(about.importance, expected, rtol=1e-5)
     np.testing.assert_allclose(about.density, (latents > 0).double().mean(dim=0))
     np.testing.assert_array_equal(about.max_activation, latents.amax(dim=0))
+
+
+@pytest.mark.parametrize(("context", "at", "start_type"), [(40_000, 39_000, "int32"), (300, 200, "int16")])
+def test_a_place_is_what_it_is_however_long_the_context(context, at, start_type):
+    """Also in the explorer, which reads starts of both widths: tables that were made before hold 16 bits."""
+    tokens = np.ones((1, context), int)
+    tokens[0, 0], tokens[0, at] = START, 5
+    text = one_hot_text(tokens, np.ones(tokens.shape), 6)
+    table = contexts_of(text, keep(text, token_sae(6))[0])
+    (five,) = (row for row in table.to_pylist() if row["latent"] == 5)
+    assert five["start"] + five["peak"] == at
+    column = table.column_names.index("start")
+    table = table.set_column(column, "start", table["start"].cast(start_type))
+    corpus = ExplorerText(np.repeat(tokens, text.first + 1, axis=0), np.array([text.first]))
+    explored = Contexts(table, np.ones(6), corpus, ["birds"])
+    assert explored.peaks[explored.latents == 5].tolist() == [5]
+    assert explored.peak_positions[explored.latents == 5].tolist() == [at]

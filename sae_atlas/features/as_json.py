@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as parquet
 
-from sae_atlas.base_models.load import is_model, load_tokenizer
+from sae_atlas.base_models.load import is_model
 from sae_atlas.features.bands import BETWEEN, TOP
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.io.errors import AtlasError
@@ -34,12 +34,9 @@ def contexts_as_json(
     rows stand for tokens (texts.labels).
     """
     table = read_table(contexts, may_be_empty=True)
-    if is_model(base_model):
-        decode = load_tokenizer(base_model).decode
-    else:
-        decode = Decoder.of_atlas(base_model, context, row_texts).decode
+    decode = Decoder.of_atlas(base_model, context, row_texts).decode
     top = table[table.band == TOP]
-    texts = [decode(row.tolist()) for row in top.tokens]  # a batch of none would be decoded to one text
+    texts = [decode(row.tolist()) for row in top.tokens]
     tokens = [decode([row[peak]]) for row, peak in zip(top.tokens, top.peak, strict=True)]
     contexts_of_latent: dict[int, list] = {}
     for row, text, token in zip(top.itertuples(), texts, tokens, strict=True):
@@ -69,11 +66,9 @@ def contexts_for_neuronpedia(
             "neuronpedia: shows latents of language models; these are of saved activations (contexts_json)"
         )
     table = read_table(contexts, may_be_empty=True)
-    about = read_table(features)
-    tokenizer = load_tokenizer(base_model)
+    about, decode = read_table(features), Decoder.of_model(base_model)
     edges = np.array(json.loads(parquet.read_schema(features).field("histogram").metadata[b"edges"]))
     middles = np.sqrt(edges[1:] * edges[:-1]).round(6).tolist()
-    strings = {token: tokenizer.decode([token]) for token in sorted({int(t) for row in table.tokens for t in row})}
     groups = dict(iter(table.groupby("latent")))
     batch = {"model_id": model, "layer": layer, "sae_set": recipe, "features": []}
     for row in about[about.alive].itertuples():
@@ -91,21 +86,20 @@ def contexts_for_neuronpedia(
                 "n_prompts_total": row.tokens_seen // (context - 1),  # position 0 begins the document
                 "n_tokens_in_prompt": context,
                 "dataset": dataset,
-                "activations": _activations(groups[row.latent], strings),
+                "activations": _activations(groups[row.latent], decode),
             }
         )
     _write(file, batch)
 
 
-def _activations(rows: pd.DataFrame, strings: dict[int, str]) -> list[dict]:
+def _activations(rows: pd.DataFrame, decode: Decoder) -> list[dict]:
     windows = []
     for band, group in rows.groupby("band", sort=False):
         low, high = float(group.activation.min()), float(group.activation.max())
         bin_min, share = (-1, -1) if band == TOP else (low, 2 * BETWEEN)
         for row in group.itertuples():
-            tokens = [strings[token] for token in row.tokens.tolist()]
             bounds = {"bin_min": bin_min, "bin_max": high, "bin_contains": share}
-            windows.append({**bounds, "tokens": tokens, "values": _rounded(row.activations)})
+            windows.append({**bounds, "tokens": decode(row.tokens), "values": _rounded(row.activations)})
     return windows
 
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from sae_atlas.base_models.load import load_tokenizer
 from sae_atlas.features.bands import TOP
+from sae_atlas.features.decoder import Decoder
 from sae_atlas.io.files import atomic
 from sae_atlas.io.tables import read_table
 
@@ -22,8 +22,7 @@ def write_features(
     """
     about = read_table(features)
     about, table = about[about.alive], read_table(contexts, may_be_empty=True)
-    decode = load_tokenizer(base_model).decode
-    strings = {token: decode([token]) for token in sorted({int(token) for row in table.tokens for token in row})}
+    decode = Decoder.of_model(base_model)
     groups = dict(iter(table.groupby("latent")))
     for row in about.itertuples():
         bands = groups[row.latent].groupby("band", sort=False)
@@ -33,7 +32,7 @@ def write_features(
             "examples_quantiles": [
                 {
                     "quantile_name": BAND_NAMES[band],
-                    "examples": [_example(context, strings) for context in group.itertuples()],
+                    "examples": [_example(context, decode) for context in group.itertuples()],
                 }
                 for band, group in bands
             ],
@@ -52,9 +51,9 @@ def number(layer: int, latent: int) -> int:
     return (layer + latent) * (layer + latent + 1) // 2 + latent
 
 
-def _example(context, strings: dict[int, str]) -> dict:
+def _example(context, decode: Decoder) -> dict:
     return {
-        "tokens": [strings[token] for token in context.tokens.tolist()],
+        "tokens": decode(context.tokens),
         "tokens_acts_list": [round(float(value), 4) for value in context.activations],
         "train_token_ind": int(context.peak),
         "is_repeated_datapoint": False,

@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from sae_atlas.features.decoder import inside_text
 from sae_atlas.io.log import logger
 from sae_atlas.sites import INTO_STREAM
 from sae_atlas.sites.measure import measure
@@ -75,10 +76,11 @@ def no_lens(latents: int) -> dict[str, pa.Array]:
 
 
 def token_strings(tokenizer, count: int) -> list[str]:
-    """Every id as text; ids that the tokenizer does not have, which pad the embedding or are holes in it, as `<id>`."""
-    ids = set(tokenizer.get_vocab().values())
-    decoded = tokenizer.batch_decode([[i] if i in ids else [] for i in range(count)])
-    return [text if i in ids else f"<{i}>" for i, text in enumerate(decoded)]
+    """Every id as text (decoder.inside_text); ids that the tokenizer does not have, which pad the embedding or are holes in it,
+    as `<id>`.
+    """
+    ids, decode = set(tokenizer.get_vocab().values()), inside_text(tokenizer)
+    return [decode([i]) if i in ids else f"<{i}>" for i in range(count)]
 
 
 def _type(name: str) -> pa.DataType:

@@ -136,7 +136,7 @@ def contexts_of(text: Text, top_activations: TopActivations) -> pa.Table:
             "activations": pa.ListArray.from_arrays(offsets, shape[inside]),
             "peak": (position - start).astype(np.int16),
             "context": (text.first + position // text.context).astype(np.int32),
-            "start": (start % text.context).astype(np.int16),
+            "start": (start % text.context).astype(np.int32),
         }
     )
 

@@ -15,7 +15,15 @@ def save_text(atlas) -> tuple[dict, dict]:
 
 OF_SAES = ("saes/sae.py", "saes/parts.py", "metrics/active.py")
 OF_MATCHES = ("text.py", "top_activations.py", "bands.py", "top_contexts.py", "matches.py")
-CONTEXTS = ("text.py", "top_activations.py", "bands.py", "documents.py", "top_contexts.py", "logit_lens.py")
+CONTEXTS = (
+    "text.py",
+    "top_activations.py",
+    "bands.py",
+    "documents.py",
+    "top_contexts.py",
+    "logit_lens.py",
+    "decoder.py",
+)
 
 
 @stage(
@@ -24,7 +32,7 @@ CONTEXTS = ("text.py", "top_activations.py", "bands.py", "documents.py", "top_co
     "io/tables.py",
     "sites",
     runs="features.top_contexts:top_contexts",
-    version=2,
+    version=3,
 )
 def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     features = atlas.config["features"]
@@ -58,7 +66,11 @@ def evolution(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
 
 
 @stage(
-    *(f"features/{file}" for file in OF_MATCHES), *OF_SAES, "io/tables.py", runs="features.matches:contexts_of_matches"
+    *(f"features/{file}" for file in OF_MATCHES),
+    *OF_SAES,
+    "io/tables.py",
+    runs="features.matches:contexts_of_matches",
+    version=2,
 )
 def contexts_of_matches(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     """The same text for every place that `evolution` looked at."""

@@ -23,7 +23,7 @@ def score_latents(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     return dict(atlas.config["features"]["scores"]), _inputs(atlas, recipe, layer)
 
 
-@stage(*(f"features/{file}" for file in OF_NAMES), "io/tables.py", runs="features.names:name_latents")
+@stage(*(f"features/{file}" for file in OF_NAMES), "io/tables.py", runs="features.names:name_latents", version=2)
 def name_latents(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     features = atlas.config["features"]
     endpoint = features["names"].get("endpoint")
