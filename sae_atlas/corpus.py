@@ -11,7 +11,7 @@ text has labels).
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -20,7 +20,14 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from sae_atlas.base_models.load import largest_id, load_tokenizer, special_ids, start_token
+from sae_atlas.base_models.load import (
+    embedding_rows,
+    largest_id,
+    load_tokenizer,
+    special_ids,
+    start_token,
+    without_embedding,
+)
 from sae_atlas.io.arrays import Rows
 from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.io.files import atomic
@@ -116,17 +123,17 @@ def tokenize(
 
     Documents are held out whole until `held_out_tokens` unmasked tokens are reached; the rest gives `train_tokens`.
     Documents are joined with the document start; every context begins with one too. Raises AtlasError if the text is
-    short, or has a row that is no document where `text` does not say to skip it.
+    short, has a row that is no document where `text` does not say to skip it, or a token that the model has no embedding of.
     """
     tokenizer = load_tokenizer(base_model)
-    start = start_token(tokenizer)
-    left_out = _LeftOut(tokenizer, start, text.get("exclude", []))
+    start, missing = start_token(tokenizer), without_embedding(tokenizer, embedding_rows(base_model))
+    left_out = _LeftOut(start, excluded_ids(tokenizer, text.get("exclude", [])) - missing.keys())
     bad_rows = Skipped() if text.get("bad_rows") == "skip" else refuse_row
     folder = Path(corpus).parent
     folder.mkdir(parents=True, exist_ok=True)
     rows = read_documents(text, seed, tokenizer, bad_rows, scratch=folder)
     first = list(islice(rows, 1))  # reads all local files, which have a progress bar of their own
-    documents, overlap = _encoded(chain(first, rows), tokenizer), _Overlap()
+    documents, overlap = _encoded(chain(first, rows), tokenizer, missing), _Overlap()
     dtype = np.min_scalar_type(max(largest_id(tokenizer), 255))
     contexts, topics, digest = _Contexts(context, dtype), _Topics(), hashlib.sha256()
     packed = (left_out, contexts, topics, digest)
@@ -181,8 +188,8 @@ def excluded_ids(tokenizer, exclude: list[str]) -> set[int]:
 class _LeftOut:
     """Tokens that count neither in training nor in measurement: document starts, and those that the config excludes."""
 
-    def __init__(self, tokenizer, start: int, exclude: list[str]):
-        self.start, self.ids = start, np.array(sorted(excluded_ids(tokenizer, exclude) - {start}))
+    def __init__(self, start: int, excluded: set[int]):
+        self.start, self.ids = start, np.array(sorted(excluded - {start}))
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
         starts = tokens == self.start
@@ -271,8 +278,10 @@ class _Topics:
         return names, sorted_index[np.frombuffer(self.of_documents, np.int32)]
 
 
-def _encoded(documents: Iterable[tuple[str, str | None]], tokenizer) -> Iterator[tuple[list[int], str | None]]:
-    """(ids, topic) of documents."""
+def _encoded(
+    documents: Iterable[tuple[str, str | None]], tokenizer, missing: dict[int, str]
+) -> Iterator[tuple[list[int], str | None]]:
+    """(ids, topic) of documents. Raises AtlasError for a token of `missing`, which the model has no embedding of."""
     for batch in _batches(documents):
         texts, topics = zip(*batch, strict=True)
         ids = tokenizer(
@@ -282,7 +291,20 @@ def _encoded(documents: Iterable[tuple[str, str | None]], tokenizer) -> Iterator
             return_token_type_ids=False,
             verbose=False,
         )["input_ids"]
+        if missing:
+            _check_embedded(texts, ids, missing)
         yield from zip(ids, topics, strict=True)
+
+
+def _check_embedded(texts: Sequence[str], ids: list[list[int]], missing: dict[int, str]) -> None:
+    """Raise AtlasError if one of the texts, whose tokens are `ids`, has a token of `missing`."""
+    for text, document in zip(texts, ids, strict=True):
+        if not missing.keys().isdisjoint(document):
+            token = next(missing[number] for number in document if number in missing)
+            raise AtlasError(
+                f"corpus: the document that begins {text[:40]!r} holds {token!r}, which the base model has no embedding of; "
+                "take it out of the text"
+            )
 
 
 def _batches(documents: Iterable[tuple[str, str | None]]) -> Iterator[list[tuple[str, str | None]]]:

@@ -11,6 +11,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from sae_atlas.activations.coding import Grid, encode
+from sae_atlas.activations.outliers import median_norm
 from sae_atlas.activations.save import _stored, save_activations
 from sae_atlas.activations.shard import geometric_median, shard_activations
 from sae_atlas.activations.store import open_store
@@ -140,6 +141,27 @@ def test_outliers_are_dropped_and_counted(rows, tmp_path):
     assert store.rows == 1048
     assert store.attrs["dropped"] == {"mask": 5, "outlier": 2}
     assert np.abs(np.concatenate(list(store.batches(8)))).max() < 200
+
+
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_rows_of_zeros_make_no_outliers_of_the_others(rows, tmp_path, share):
+    rows, zero = rows.copy(), np.random.default_rng(1).random(1050) < share
+    rows[:, 0], zero[3] = 1, False
+    rows[3] *= 500
+    rows[zero] = 0
+    store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr")
+    assert store.attrs["dropped"] == {"mask": 5, "outlier": 1}
+    assert store.rows == 1049 and (store.attrs["norm_quantiles"]["0.5"] == 0) == (share > 0.5)
+
+
+@pytest.mark.parametrize("count", [1, 100, 1001])
+def test_the_median_norm_is_the_plain_one_where_no_norm_is_zero(count):
+    norms = np.random.default_rng(0).exponential(size=count).astype(np.float32)
+    assert median_norm(norms) == np.median(norms) and median_norm(norms).dtype == np.float32
+    assert median_norm(torch.from_numpy(norms)) == torch.from_numpy(norms).median()
+    assert median_norm(np.concatenate([norms, np.zeros(2 * count, np.float32)])) == np.median(norms)
+    assert median_norm(np.zeros(count)) == median_norm(torch.zeros(count)) == 0
+    assert np.isnan(median_norm(np.array([1, 0, np.nan])))
 
 
 def test_reading_from_a_row_on_is_the_rest_and_a_partial_batch_is_left_out(rows, tmp_path):

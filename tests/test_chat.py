@@ -120,3 +120,5 @@ def test_cards_say_how_a_text_was_read():
     text = {"source": "local", "path": ["/home/me/a.jsonl", "b.csv.gz"], "chat": True, "exclude": ["special", "<x>"]}
     assert Origin("m", {}, "t", {"text": text}).text_source == "local a.jsonl, b.csv.gz, exclude special <x>, chat"
     assert Origin("m", {}, "t", {"text": {"source": "local", "path": "/a/b.txt"}}).text_source == "local b.txt"
+    lines = {"source": "local", "path": "b.txt", "exclude": ["\n", "▁a", "<x>"]}
+    assert Origin("m", {}, "t", {"text": lines}).text_source == r"local b.txt, exclude \n ▁a <x>"

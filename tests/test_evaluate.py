@@ -132,6 +132,20 @@ def test_without_outliers_the_mean_of_the_other_tokens_explains_nothing(place, t
     assert windows["fvu_without_outliers"] == inside.sum() < windows["fvu"] == len(x)
 
 
+def test_tokens_of_zeros_make_no_outliers_of_the_others_and_have_no_norm_ratio(place, tmp_path):
+    shutil.copytree(place / "resid_post.zarr", tmp_path / "h.zarr")
+    site = zarr.open_group(tmp_path / "h.zarr")["layer00/site"]
+    x = site[:]
+    x[np.random.default_rng(0).random(x.shape[:2]) < 0.8] = 0
+    site[:] = x
+    halved = identity_sae(tmp_path / "h.pt", scale=0.5)
+    table = measure(place, tmp_path, "resid_post", 0, held_out=tmp_path / "h.zarr", final=halved)
+    windows = pd.read_parquet(tmp_path / "t.parquet").set_index("metric").held_out_tokens
+    assert windows["fvu_without_outliers"] == windows["fvu"]
+    assert table.final["fvu_without_outliers"] == pytest.approx(table.final["fvu"], rel=1e-6)
+    assert table.final["norm_ratio"] == pytest.approx(0.5) and table.final["cosine"] == pytest.approx(1)
+
+
 @pytest.mark.parametrize("array", ["mask", "final", "layer00/site", "layer00/kl_zero"])
 @pytest.mark.parametrize("damage", ["gone", "flipped"])
 def test_damaged_held_out_data_are_an_error_not_zeros(place, tmp_path, array, damage):

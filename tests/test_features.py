@@ -84,6 +84,11 @@ def test_outliers_are_never_peaks_but_stay_in_the_text():
     assert (about.tokens_seen == 4).all() and not about.alive[3]
 
 
+def test_tokens_of_zeros_make_no_outliers_of_the_others():
+    text = one_hot_text(np.array([[0, 1, 2, 3, 1, 2, 3]]), np.array([[0, 1, 1, 0, 0, 0, 500]]), 4)
+    assert set(contexts(text, token_sae(4), outlier_norm=10).latent) == {1, 2}
+
+
 def test_ranked_by_activations_not_by_pre_activations():
     """Latent 1 is largest before the TopK where two others are larger still: it does not fire there."""
     tokens = np.array([[0, 1, 1, 1]])

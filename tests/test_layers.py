@@ -45,6 +45,12 @@ def test_dimension_counts_directions_and_outliers_are_left_out_of_it():
     assert seen == pytest.approx({"median_norm": 3, "largest": 100, "outliers": 1 / 81, "dimension": 4})
 
 
+def test_rows_of_zeros_make_no_outliers_of_the_others():
+    corners = np.concatenate([np.eye(6)[:4], -np.eye(6)[:4]])
+    seen = geometry(np.concatenate([3 * corners, np.zeros((20, 6))]))
+    assert seen == pytest.approx({"median_norm": 3, "largest": 1, "outliers": 0, "dimension": 4})
+
+
 def test_saved_layers_are_listed_without_masked_positions(tmp_path, capsys):
     group = zarr.create_group(tmp_path / "results" / "held_out.zarr", zarr_format=3)
     group.attrs["site"] = "resid_post"

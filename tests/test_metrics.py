@@ -68,6 +68,13 @@ def test_shrinkage_shows_in_norm_ratio_and_bias_but_not_in_cosine():
     assert reconstruction.relative_bias(shrunk) == pytest.approx(0.8)
 
 
+def test_rows_of_zeros_have_neither_norm_ratio_nor_cosine():
+    x = torch.cat([X, torch.zeros_like(X)])
+    x_hat = torch.cat([0.8 * X, torch.full_like(X, 5)])
+    assert reconstruction.cosine(sums(x, x_hat)) == pytest.approx(1)
+    assert reconstruction.norm_ratio(sums(x, x_hat)) == pytest.approx(0.8)
+
+
 def test_sparsity_by_hand():
     active = Active.of(torch.tensor([[1.0, 0, 0, 2], [0, 0, 0, 3]]))
     assert sparsity.l0(active).tolist() == [2, 1]

@@ -210,7 +210,11 @@ class Spellings:
 
 
 def test_a_word_is_on_one_side_of_the_split_however_it_is_spelt():
-    assert sorted(word_ids(Spellings()).tolist()) == [0, 3]
+    assert sorted(word_ids(Spellings(), None).tolist()) == [0, 3]
+
+
+def test_a_word_that_the_model_has_no_embedding_of_is_not_asked_for():
+    assert sorted(word_ids(Spellings(), 3).tolist()) == [0]
 
 
 def test_one_letter_has_no_intervalover_letters():

@@ -8,6 +8,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from sae_atlas.activations.coding import Grid, encode
+from sae_atlas.activations.outliers import median_norm
 from sae_atlas.activations.store import seal
 from sae_atlas.io.arrays import Rows
 from sae_atlas.io.errors import AtlasError
@@ -35,9 +36,10 @@ def shard_activations(
 ) -> None:
     """Write the store [tokens, d_in] of `layer`. In memory are one shard, and of every token its norm and its number.
 
-    Tokens whose norm exceeds `outlier_norm` x the median norm are dropped and counted; of pairs [tokens, d_in + d_out] those
-    whose input or target does. The rows come in the corpus's random order; permuting them within a shard takes neighbours of
-    one context apart. The normaliser is that of the activations before they are rounded to `dtype` (coding.py).
+    Tokens whose norm exceeds `outlier_norm` x the median norm (outliers.py) are dropped and counted; of pairs
+    [tokens, d_in + d_out] those whose input or target does. The rows come in the corpus's random order; permuting them within
+    a shard takes neighbours of one context apart. The normaliser is that of the activations before they are rounded to
+    `dtype` (coding.py).
     """
     source = zarr.open_group(activations, mode="r")
     name = f"layer{layer:02d}"
@@ -47,7 +49,7 @@ def shard_activations(
     started = time.monotonic()
     parts = _parts(source[name])
     norms = _norms(rows, parts)
-    medians = np.median(norms, axis=1, keepdims=True)
+    medians = np.array([[median_norm(each)] for each in norms])
     kept = np.flatnonzero((norms <= outlier_norm * medians).all(axis=0))
     sample = np.zeros(norms.shape[1], bool)
     sample[np.random.default_rng(seed).choice(kept, min(SAMPLE, len(kept)), replace=False)] = True

@@ -148,6 +148,20 @@ def largest_id(tokenizer) -> int:
     return max(tokenizer.get_vocab().values(), default=-1)
 
 
+def embedding_rows(provenance: str | Path) -> int | None:
+    """Rows of a prepared model's embedding; None for a tokenizer alone, whose model is made for all of its ids."""
+    return read_json(provenance).get("vocabulary")
+
+
+def without_embedding(tokenizer, rows: int | None) -> dict[int, str]:
+    """Tokens by id that an embedding of `rows` rows has no row for; with None there are none.
+
+    Tokenizers of models that also read images keep their marks in those of text alone (Gemma 3: `<image_soft_token>`).
+    """
+    vocabulary = tokenizer.get_vocab() if rows is not None else {}
+    return {number: token for token, number in vocabulary.items() if number >= rows}
+
+
 def special_ids(tokenizer) -> set[int]:
     """Ids of all special tokens: those that have a role, and those that were added as special, as marks of a template."""
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}

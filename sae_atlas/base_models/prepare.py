@@ -6,10 +6,10 @@ from pathlib import Path
 from sae_atlas.base_models import from_hub
 from sae_atlas.base_models.adapters import ADAPTER, check_base, read_meta, weights_sum
 from sae_atlas.base_models.from_scratch import random_model
-from sae_atlas.base_models.load import largest_id, read_model, start_token
+from sae_atlas.base_models.load import read_model, special_ids, start_token, without_embedding
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.base_models.written import write_folder
-from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.errors import AtlasError, listed, reason
 from sae_atlas.io.files import atomic, read_json, sha256, write_json
 from sae_atlas.io.log import DISK_ERRORS, logger
 from sae_atlas.io.provenance import current_record
@@ -198,7 +198,10 @@ def _sites(folder: Path) -> dict:
 
 
 def checked_sizes(folder: Path) -> dict:
-    """Numbers of the model in a folder under our names. Raises AtlasError for a tokenizer that does not fit or load."""
+    """Numbers of the model in a folder under our names. Raises AtlasError for a tokenizer that does not fit or load.
+
+    Of its ids only special ones may lie beyond the embedding: no ordinary text has them, and tokenize refuses what does.
+    """
     from transformers import AutoConfig, AutoTokenizer
 
     import sae_atlas.base_models.restoration  # noqa: F401 - makes its architecture known to transformers
@@ -211,7 +214,7 @@ def checked_sizes(folder: Path) -> dict:
         # Without its files transformers makes a tokenizer of special tokens alone.
         if not set(words.get_vocab()) - set(words.all_special_tokens):
             raise ValueError("its vocabulary is empty")
-        largest = largest_id(words)
+        missing, special = without_embedding(words, text.vocab_size), special_ids(words)
     except Exception as error:  # what lacks or is damaged shows as errors of many libraries
         if getattr(error, "errno", None) in DISK_ERRORS:
             raise
@@ -219,12 +222,16 @@ def checked_sizes(folder: Path) -> dict:
             f"base_model: {folder}: its config.json or its tokenizer does not load ({reason(error)}); the folder must have "
             "both, in transformers format"
         ) from error
-    if largest >= text.vocab_size:
+    start = start_token(words)
+    if start in missing or missing.keys() - special:
         raise AtlasError(
-            f"base_model: its tokenizer has ids up to {largest}, its embedding {text.vocab_size} rows; give the folder the "
-            "tokenizer that the model was trained with"
+            f"base_model: its tokenizer has ids up to {max(missing)}, its embedding {text.vocab_size} rows; give the folder "
+            "the tokenizer that the model was trained with"
         )
-    start_token(words)
+    if missing:
+        logger.info(
+            "special tokens without a row of the embedding, which no text may have: %s", listed(missing.values())
+        )
     return {
         "architecture": config.model_type,
         "d_model": text.hidden_size,

@@ -9,6 +9,7 @@ import torch
 import zarr
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from sae_atlas.activations.outliers import median_norm
 from sae_atlas.base_models.packages import MODELS
 from sae_atlas.config.layers import transformers_config
 from sae_atlas.config.read import read_config
@@ -98,13 +99,13 @@ def _where(site: str, sites: Sites, width: int) -> str:
 def geometry(x: np.ndarray) -> dict[str, float]:
     """Norms and effective dimension of activations [tokens, d_in].
 
-    median_norm, in the activations' unit; largest, the largest norm over it; outliers, the share of tokens above OUTLIER
-    medians (0 to 1); dimension, the effective dimension of the others: (sum of the covariance's eigenvalues)^2 / sum of
-    their squares, 1 to d_in.
+    median_norm, of the norms above 0, in the activations' unit; largest, the largest norm over it; outliers, the share of
+    tokens above OUTLIER medians (0 to 1); dimension, the effective dimension of the others: (sum of the covariance's
+    eigenvalues)^2 / sum of their squares, 1 to d_in.
     """
     x = x.astype(np.float64)
     norms = np.linalg.norm(x, axis=1)
-    median = float(np.median(norms))
+    median = float(median_norm(norms))
     typical = x[norms <= OUTLIER * median]
     covariance = np.cov(typical, rowvar=False, bias=True).reshape(x.shape[1], x.shape[1])
     return {

@@ -43,7 +43,10 @@ class Activations(Section):
         "none",
     )
     outlier_norm: Number = key(
-        "tokens with a norm above this many medians are left out of training. They are counted", 10, gt=1
+        "tokens with a norm above this many medians are left out of training. They are counted. The median is that of the "
+        "norms above 0: rows of zeros make no outliers of the others",
+        10,
+        gt=1,
     )
     shard_rows: Whole = key("rows shuffled together in memory: a multiple of `chunk_rows`", 65_536, ge=1)
     chunk_rows: Whole = key("rows per checksummed chunk", 4096, ge=1)

@@ -18,6 +18,7 @@ VALUES = 20_000  # aliases followed
 DEPTH = 24
 LETTERS = 2_000
 NUMBERED = (".pretrained.file", ".pretrained.sae")  # sections whose keys may be layers
+OF_TOKENS = ("corpus.exclude", "base_model.lora.corpus.exclude")  # lists of tokens, which may be line ends
 TOO_MANY = f"holds more than {VALUES} values once its aliases are followed; write less"
 TOO_DEEP = f"is nested more than {DEPTH} deep, or holds itself; write it flat"
 
@@ -91,13 +92,13 @@ def _value_problems(value: object, where: str):
     if isinstance(value, (dict, list, tuple)):
         for key, inner in _items(value):
             if isinstance(value, dict) and not isinstance(key, str) and not _is_layer(key, where):
-                yield f"{_within(where, key)}: a key must be text; write it in quotes"
+                yield f"{within(where, key)}: a key must be text; write it in quotes"
             elif isinstance(key, str) and _letters_problem(key):
-                yield f"{_within(where, key)}: a key {_letters_problem(key)}"
+                yield f"{within(where, key)}: a key {_letters_problem(key)}"
             else:
-                yield from _value_problems(inner, _within(where, key))
+                yield from _value_problems(inner, within(where, key))
     elif isinstance(value, str):
-        if problem := _letters_problem(value):
+        if problem := _letters_problem(value, any_character=where.rpartition(".")[0] in OF_TOKENS):
             yield f"{where}: {problem}"
     elif isinstance(value, int):
         if abs(value) >= LARGEST:
@@ -114,14 +115,15 @@ def _is_layer(key: object, where: str) -> bool:
     return type(key) is int and where.endswith(NUMBERED)
 
 
-def _letters_problem(text: str) -> str | None:
+def _letters_problem(text: str, any_character: bool = False) -> str | None:
     if len(text) > LETTERS:
         return f"has {len(text)} characters; {LETTERS} are the most"
-    if not text.isprintable():  # line ends would forge lines in logs, cards and file names
+    if not any_character and not text.isprintable():  # line ends would forge lines in logs, cards and file names
         return "has characters that cannot be printed, such as line ends; write it on one line"
     return None
 
 
-def _within(where: str, key: object) -> str:
+def within(where: str, key: object) -> str:
+    """The dotted path of a key, in one line."""
     key = repr(str(key)[:40])[1:-1]
     return f"{where}.{key}" if where else key

@@ -6,6 +6,7 @@ from sae_atlas.config import activations, base_model, features, published, start
 from sae_atlas.config.checks import checked, checked_recipe
 from sae_atlas.config.dtype import SETTLED, settled
 from sae_atlas.config.limits import limit_problems, read_plain, shortened
+from sae_atlas.config.misread import check_misread
 from sae_atlas.config.paths import resolved
 from sae_atlas.config.sweeps import written_out
 from sae_atlas.config.without_model import OF_ROWS
@@ -16,7 +17,9 @@ from sae_atlas.own_arrays.files import SITE
 
 def read_config(file: str | Path, folder: str | Path | None = None) -> dict:
     """The config in `file`, checked and complete. folder: of its run. Raises AtlasError for every mistake, also of YAML."""
-    return complete_config(read_plain(file) or {}, str(file), folder and Path(folder, SETTLED))
+    values = read_plain(file) or {}
+    check_misread([file])
+    return complete_config(values, str(file), folder and Path(folder, SETTLED))
 
 
 def complete_config(config: dict, file: str, kept_dtype: Path | None = None) -> dict:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from sae_atlas.activations.outliers import median_norm
 from sae_atlas.base_models.load import is_model, load, load_tokenizer
 from sae_atlas.features.bands import choose
 from sae_atlas.features.documents import Pooled
@@ -86,7 +87,7 @@ def top_contexts(
 
 def batches(text: Text, sae: Sae, outlier_norm: float) -> Iterator[Batch]:
     """The latents of all unmasked tokens; of outliers, whose norm is above `outlier_norm` medians, they are 0."""
-    counted = text.norms <= outlier_norm * np.median(text.norms)
+    counted = text.norms <= outlier_norm * median_norm(text.norms)
     done = 0
     for contexts, x in text.batches():
         rows = slice(contexts.start, contexts.stop)

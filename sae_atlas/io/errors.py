@@ -32,11 +32,16 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
+def escaped(text: str) -> str:
+    """The text in one line: characters that cannot be printed, such as line ends, as Python writes them."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 def nearest(word: object, words: Iterable[object]) -> str:
     """The remedy for a word that does not exist: "did you mean `topk`?", or the list of `words` that do."""
     words = [str(each) for each in words]
     close = difflib.get_close_matches(str(word), words, 1, 0.5)
-    return f"did you mean `{close[0]}`?" if close else f"valid are {listed(words)}"
+    return f"did you mean {listed(close)}?" if close else f"valid are {listed(words)}"
 
 
 def closest(word: str, words: Iterable[str]) -> str:
@@ -46,6 +51,6 @@ def closest(word: str, words: Iterable[str]) -> str:
 
 
 def listed(words: Iterable[object]) -> str:
-    words = [f"`{word}`" for word in words]
+    words = [f"`{escaped(str(word))}`" for word in words]
     more = f" and {len(words) - LISTED:,} more" if len(words) > LISTED else ""
     return ", ".join(words[:LISTED]) + more

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_atlas.activations.outliers import median_norm
 from sae_atlas.metrics.held_out import HeldOut, patched_name, patched_site, predictions, replace_site, stream_name
 from sae_atlas.metrics.losses import Clean, losses, scored
 from sae_atlas.sites.trace import forward_pass
@@ -43,7 +44,7 @@ class LayerData(Contexts):
         self.name, self.site = name, patched_site(source.attrs)
         self.inputs, self.targets = (source.rows(f"{name}/{each}") for each in ("site", patched_name(source.attrs)))
         norms = torch.cat([self.y(part).norm(dim=-1) for part in self._parts()])
-        self.inside = self.mask & (norms <= outlier_norm * norms[self.mask].median())  # not an outlier
+        self.inside = self.mask & (norms <= outlier_norm * median_norm(norms[self.mask]))  # not an outlier
         self.mean = torch.from_numpy(source.rows(f"{name}/mean")[:]).double()
         # In the precision of x_hat, so that predicting it explains exactly nothing.
         total = sum(self.y(part)[self.inside[part]].sum(dim=0, dtype=torch.float64) for part in self._parts())

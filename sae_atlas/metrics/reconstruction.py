@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUMS = ("tokens", "error", "variance", "cosine", "norm_ratio", "norm_hat", "product")
+SUMS = ("tokens", "nonzero", "error", "variance", "cosine", "norm_ratio", "norm_hat", "product")
 
 
 def token_sums(x: "Tensor", x_hat: "Tensor", mean: "Tensor") -> dict[str, "Tensor"]:
@@ -17,13 +17,14 @@ def token_sums(x: "Tensor", x_hat: "Tensor", mean: "Tensor") -> dict[str, "Tenso
     x, x_hat = x.double(), x_hat.double()
     norm, norm_hat = x.norm(dim=1), x_hat.norm(dim=1)
     product = (x * x_hat).sum(dim=1)
-    tiny = sys.float_info.min
+    tiny, nonzero = sys.float_info.min, (norm > 0).double()
     return {
         "tokens": x.new_ones(len(x)),
+        "nonzero": nonzero,
         "error": ((x - x_hat) ** 2).sum(dim=1),
         "variance": ((x - mean) ** 2).sum(dim=1),
         "cosine": product / (norm * norm_hat).clamp_min(tiny),
-        "norm_ratio": norm_hat / norm.clamp_min(tiny),
+        "norm_ratio": norm_hat * nonzero / norm.clamp_min(tiny),
         "norm_hat": norm_hat**2,
         "product": product,
     }
@@ -66,13 +67,13 @@ def mse(sums: dict) -> float:
 
 
 def cosine(sums: dict) -> float:
-    """Mean over tokens of the cosine between x and x_hat (uncentred); -1 to 1."""
-    return sums["cosine"] / sums["tokens"]
+    """Mean over tokens, but for those where x is 0, of the cosine between x and x_hat (uncentred); -1 to 1."""
+    return sums["cosine"] / sums["nonzero"]
 
 
 def norm_ratio(sums: dict) -> float:
-    """Mean over tokens of ||x_hat|| / ||x||; 1 means no shrinkage."""
-    return sums["norm_ratio"] / sums["tokens"]
+    """Mean over tokens, but for those where x is 0, of ||x_hat|| / ||x||; 1 means no shrinkage."""
+    return sums["norm_ratio"] / sums["nonzero"]
 
 
 def relative_bias(sums: dict) -> float:

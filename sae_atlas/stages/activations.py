@@ -45,6 +45,7 @@ def save_activations(atlas, snapshot: str) -> tuple[dict, dict]:
 
 @stage(
     "activations/shard.py",
+    "activations/outliers.py",
     "activations/coding.py",
     "activations/chunks.py",
     "activations/store.py",

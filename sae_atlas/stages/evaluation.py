@@ -33,7 +33,7 @@ def save_held_out(atlas) -> tuple[dict, dict]:
     return settings, read
 
 
-@stage("metrics", "saes", "io/arrays.py", "sites", runs="metrics.evaluate:evaluate")
+@stage("metrics", "activations/outliers.py", "saes", "io/arrays.py", "sites", runs="metrics.evaluate:evaluate")
 def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     evaluation = atlas.config["evaluation"]
     settings = {

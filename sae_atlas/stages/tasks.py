@@ -48,6 +48,7 @@ def save_words(atlas) -> tuple[dict, dict]:
 
 @stage(
     "tasks",
+    "activations/outliers.py",
     "features/probes.py",
     "features/decoder.py",
     "features/text.py",

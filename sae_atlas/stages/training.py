@@ -25,6 +25,7 @@ def train_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dict
     "saes",
     "kernels",
     "training",
+    "activations/outliers.py",
     "metrics/held_out.py",
     "metrics/losses.py",
     "sites",

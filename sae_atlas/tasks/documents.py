@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_atlas.activations.outliers import median_norm
 from sae_atlas.features.decoder import Decoder
 from sae_atlas.features.text import Text
 from sae_atlas.saes.sae import Sae
@@ -35,7 +36,7 @@ class Documents:
     def counted(self) -> np.ndarray:
         """Index of its document among those read for every unmasked token of the text, [tokens]; -1 where it is not read."""
         document = self.text.documents[self.text.mask]
-        inside = self.text.norms <= self.outlier_norm * np.median(self.text.norms)
+        inside = self.text.norms <= self.outlier_norm * median_norm(self.text.norms)
         numbers, lengths = np.unique(document[inside], return_counts=True)
         numbers = numbers[lengths >= LEAST_TOKENS]
         topics = self.text.topics[numbers]

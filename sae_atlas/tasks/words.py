@@ -13,7 +13,7 @@ import torch
 import zarr
 
 from sae_atlas.activations.save import append_layer
-from sae_atlas.base_models.load import load, load_tokenizer, start_token
+from sae_atlas.base_models.load import embedding_rows, load, load_tokenizer, start_token, without_embedding
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic
 from sae_atlas.io.log import progress
@@ -47,7 +47,7 @@ def save_words(
     model, origin = load(base_model, model_dtype, device)
     check_site(model, site, layers, origin)
     tokenizer = load_tokenizer(base_model)
-    ids = word_ids(tokenizer)
+    ids = word_ids(tokenizer, embedding_rows(base_model))
     if len(ids) < LEAST_WORDS:
         raise AtlasError(
             f"evaluation.tasks: first_letter: {len(ids)} tokens of the base model's vocabulary are words of letters, "
@@ -71,12 +71,14 @@ def save_words(
         group.attrs.update({"words": texts, "test": len(_halves(ids[:count])[1]), "record": current_record()})
 
 
-def word_ids(tokenizer) -> np.ndarray:
-    """Ids of the tokens that are words, in a seeded random order; of a word's spellings (` word`, `Word`) the first.
+def word_ids(tokenizer, rows: int | None) -> np.ndarray:
+    """Ids of the tokens that are words and have one of the embedding's `rows` (None: as many as there are ids), in a seeded
+    random order; of a word's spellings (` word`, `Word`) the first.
 
     Others could be on the other side of the split, where a probe would find the words that it was fitted on.
     """
-    texts = ((number, tokenizer.decode([number])) for number in sorted(tokenizer.get_vocab().values()))
+    readable = set(tokenizer.get_vocab().values()) - without_embedding(tokenizer, rows).keys()
+    texts = ((number, tokenizer.decode([number])) for number in sorted(readable))
     spellings: dict[str, int] = {}
     for number, text in texts:
         if WORD.fullmatch(text):

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sae_atlas.activations.outliers import median_norm
 from sae_atlas.activations.save import largest_value
 from sae_atlas.base_models.load import load
 from sae_atlas.corpus import Corpus, open_corpus
@@ -166,7 +167,7 @@ class _Passes:
         self.inside = mask.clone()
         for values in (x, y):
             norms = values.norm(dim=-1)
-            self.inside &= norms <= self.outlier_norm * norms[mask].median()
+            self.inside &= norms <= self.outlier_norm * median_norm(norms[mask])
         if not self.inside[:, :-1].any():
             raise AtlasError(
                 "corpus: contexts without a token that counts; lower corpus.exclude or raise corpus.context"

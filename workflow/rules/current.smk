@@ -15,6 +15,7 @@ sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 
 from sae_atlas.config.dtype import SETTLED, begun_in
+from sae_atlas.config.misread import check_misread
 from sae_atlas.config.read import complete_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.provenance import carries
@@ -63,9 +64,12 @@ def read_atlas(values, lies):
     Raises AtlasError for a mistake, which names the config's file.
     """
     file = str((workflow.configfiles or ["config"])[-1])
+    is_checked = workflow.remote_exec  # a job of a run that was checked
+    if not is_checked and not workflow.modifier.skip_configfile:  # a module's config is a part of another workflow's
+        check_misread(workflow.configfiles)
     kept_dtype = Path(lies(SETTLED))
     checked = complete_config(values, file, kept_dtype)
-    if not workflow.remote_exec:  # a job of a run that was checked
+    if not is_checked:
         check_config(checked, file)
     if values["base_model"].get("dtype") == "auto":
         if workflow.remote_exec and not begun_in(kept_dtype):

@@ -8,7 +8,7 @@ import yaml
 
 from sae_atlas.base_models.packages import find_text
 from sae_atlas.config.without_model import ROWS
-from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.errors import AtlasError, escaped
 from sae_atlas.io.files import read_json
 from sae_atlas.own_arrays.files import SITE
 
@@ -67,7 +67,8 @@ class Origin:
         paths = text.get("path", [])
         place = text.get("id") or ", ".join(Path(path).name for path in ([paths] if isinstance(paths, str) else paths))
         keys = ("revision", "subset", "split", "field", "exclude")
-        values = {key: text[key] if isinstance(text[key], str) else " ".join(text[key]) for key in keys if key in text}
+        lists = {key: [text[key]] if isinstance(text[key], str) else text[key] for key in keys if key in text}
+        values = {key: " ".join(map(escaped, words)) for key, words in lists.items()}
         details = [f"{key} {value}" for key, value in values.items()] + ["chat"] * text.get("chat", False)
         return ", ".join([f"{text['source']} {place}", *details])
 
