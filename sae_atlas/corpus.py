@@ -11,7 +11,7 @@ text has labels).
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -34,8 +34,8 @@ from sae_atlas.io.files import atomic
 from sae_atlas.io.log import logger, progress
 from sae_atlas.io.provenance import current_record
 from sae_atlas.texts.documents import Skipped, read_documents, refuse_row
+from sae_atlas.texts.encode import encoded, with_tokens
 
-DOCUMENTS_PER_BATCH, CHARACTERS_PER_BATCH = 512, 2**18  # tokenised together, until either is reached
 TOKENS_PER_CHUNK = 2**20
 
 
@@ -133,13 +133,16 @@ def tokenize(
     folder.mkdir(parents=True, exist_ok=True)
     rows = read_documents(text, seed, tokenizer, bad_rows, scratch=folder)
     first = list(islice(rows, 1))  # reads all local files, which have a progress bar of their own
-    documents, overlap = _encoded(chain(first, rows), tokenizer, missing), _Overlap()
+    documents = with_tokens(encoded(chain(first, rows), tokenizer, missing), left_out)
+    overlap = _Overlap()
     dtype = np.min_scalar_type(max(largest_id(tokenizer), 255))
     contexts, topics, digest = _Contexts(context, dtype), _Topics(), hashlib.sha256()
     packed = (left_out, contexts, topics, digest)
     held_out_count = _pack(overlap.held_out(documents), held_out_tokens, *packed, "corpus.held_out_tokens")
+    _refuse_short("corpus.held_out_tokens", held_out_count, held_out_tokens, text, overlap, bad_rows)
     held_out = len(contexts)
     train_count = _pack(overlap.train(documents), train_tokens, *packed, "corpus.tokens")
+    _refuse_short("corpus.tokens", train_count, train_tokens, text, overlap, bad_rows)
     rows.close()
     notes = overlap.notes() | ({"skipped_rows": bad_rows.rows} if isinstance(bad_rows, Skipped) else {})
     generator = np.random.default_rng(seed)
@@ -197,13 +200,14 @@ class _LeftOut:
 
 
 class _Overlap:
-    """Counts train documents that are identical to a held-out one."""
+    """Counts documents, and those of the train ones that are identical to a held-out one."""
 
     def __init__(self):
-        self.hashes, self.documents, self.repeated = set(), 0, 0
+        self.hashes, self.held_out_documents, self.documents, self.repeated = set(), 0, 0, 0
 
     def held_out(self, documents: Iterator[tuple[list[int], str | None]]) -> Iterator[tuple[list[int], str | None]]:
         for ids, topic in documents:
+            self.held_out_documents += bool(ids)
             self.hashes.add(hash(tuple(ids)))
             yield ids, topic
 
@@ -278,50 +282,8 @@ class _Topics:
         return names, sorted_index[np.frombuffer(self.of_documents, np.int32)]
 
 
-def _encoded(
-    documents: Iterable[tuple[str, str | None]], tokenizer, missing: dict[int, str]
-) -> Iterator[tuple[list[int], str | None]]:
-    """(ids, topic) of documents. Raises AtlasError for a token of `missing`, which the model has no embedding of."""
-    for batch in _batches(documents):
-        texts, topics = zip(*batch, strict=True)
-        ids = tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        if missing:
-            _check_embedded(texts, ids, missing)
-        yield from zip(ids, topics, strict=True)
-
-
-def _check_embedded(texts: Sequence[str], ids: list[list[int]], missing: dict[int, str]) -> None:
-    """Raise AtlasError if one of the texts, whose tokens are `ids`, has a token of `missing`."""
-    for text, document in zip(texts, ids, strict=True):
-        if not missing.keys().isdisjoint(document):
-            token = next(missing[number] for number in document if number in missing)
-            raise AtlasError(
-                f"corpus: the document that begins {text[:40]!r} holds {token!r}, which the base model has no embedding of; "
-                "take it out of the text"
-            )
-
-
-def _batches(documents: Iterable[tuple[str, str | None]]) -> Iterator[list[tuple[str, str | None]]]:
-    """Documents to tokenise together: a tokenizer needs a hundred bytes per token of a batch."""
-    batch, characters = [], 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document[0])
-        if len(batch) == DOCUMENTS_PER_BATCH or characters >= CHARACTERS_PER_BATCH:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
 def _pack(documents, wanted: int, left_out: _LeftOut, contexts: _Contexts, topics: _Topics, digest, name: str) -> int:
-    """Append contexts with at least `wanted` unmasked tokens; returns how many tokens they have.
+    """Append contexts with at least `wanted` unmasked tokens; returns how many they have, fewer where the text ends before.
 
     The document that reaches `wanted` is cut there and its rest is dropped, so no document is on both sides of the split.
     Its label and those before it are appended to `topics`; one that holds the start token itself counts as several.
@@ -358,7 +320,24 @@ def _pack(documents, wanted: int, left_out: _LeftOut, contexts: _Contexts, topic
             collected += int(reached[last])
             if collected >= wanted:
                 return collected
-    raise AtlasError(f"{name}: the text yields {collected} tokens, not {wanted}; lower it or give more text")
+    return collected
+
+
+def _refuse_short(name: str, collected: int, wanted: int, text: dict, overlap: _Overlap, bad_rows: Callable) -> None:
+    """Raise AtlasError if the text has ended before `wanted` tokens; it says of how many documents and rows."""
+    if collected >= wanted:
+        return
+    documents = overlap.held_out_documents + overlap.documents
+    facts, remedy = [f"{documents:,} document{'s' * (documents != 1)} read"], "lower it or give more text"
+    if name == "corpus.tokens":
+        facts.append(f"{overlap.held_out_documents:,} of them held out")
+        separated = ", its documents separated by blank lines (`.txt`) or rows" if text["source"] == "local" else ""
+        remedy += f"{separated}; documents are held out whole"
+    if text.get("exclude"):
+        facts.append("tokens of corpus.exclude not counted")
+    if isinstance(bad_rows, Skipped) and bad_rows.rows:
+        facts.append(f"{bad_rows.rows:,} rows skipped")
+    raise AtlasError(f"{name}: the text yields {collected} tokens, not {wanted} ({', '.join(facts)}); {remedy}")
 
 
 def create_array(group: zarr.Group, name: str, shape: tuple, rows: int, dtype: np.dtype) -> zarr.Array:

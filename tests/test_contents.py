@@ -1,5 +1,7 @@
 """Files of the user's own are inputs: another content is another identity. What older releases made of them is kept."""
 
+import gzip
+import hashlib
 import json
 import os
 import time
@@ -118,6 +120,63 @@ def test_what_was_changed_a_moment_ago_may_change_again_within_the_same_time(tmp
     memory = Contents(tmp_path / "memory.json")
     memory.sha256([file], "corpus.path")
     assert memory.files == {}
+
+
+def test_a_txt_is_another_content_only_where_its_lines_of_white_space_separate_documents_now(tmp_path, config):
+    """Corpora of other files are what they were; a compressed one and a folder's are seen, too, and each is looked at once."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    config["corpus"]["path"] = str(folder)
+
+    def content(**files):
+        for file in folder.iterdir():
+            file.unlink()
+        for name, text in files.items():
+            plain = text.encode()
+            (folder / name.replace("_", ".")).write_bytes(gzip.compress(plain) if name.endswith("gz") else plain)
+        hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+        before = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]  # as finished atlases hold it
+        return contents(config, tmp_path)["tokenize"] == before
+
+    assert content(a_txt="one\n\ntwo\n", b_jsonl='{"text": "x"}\n \n', c_txt_gz="one\r\n\r\ntwo")
+    assert not content(a_txt="one\n \ntwo\n")
+    assert not content(a_TXT="one\r\n\t\r\ntwo\n")
+    assert not content(a_txt="one\n", c_txt_gz="one\n \ntwo")
+
+
+def test_what_was_seen_in_a_file_is_remembered_until_it_changes(tmp_path, monkeypatch):
+    file, seen = tmp_path / "t.txt", []
+    file.write_text("one")
+
+    def look(path):
+        seen.append(path.read_text())
+        return " " in seen[-1]
+
+    def looked():
+        memory = Contents(tmp_path / "memory.json")
+        memory.sha256([file], "corpus.path")
+        answer = memory.remembered(file, "blank", look)
+        memory.keep()
+        return answer
+
+    monkeypatch.setattr(time, "time", lambda: file.stat().st_ctime + 2 * SETTLED)
+    assert not looked() and not looked() and seen == ["one"]
+    file.write_text("o n e")
+    assert looked() and looked() and seen == ["one", "o n e"]
+
+
+def test_a_linked_folder_is_part_of_the_content(tmp_path, config):
+    folder, elsewhere = tmp_path / "texts", tmp_path / "scratch"
+    folder.mkdir(), elsewhere.mkdir()
+    write_text(folder / "a.jsonl")
+    config["corpus"]["path"] = str(folder)
+    every = [contents(config, tmp_path)["tokenize"]]
+    write_text(elsewhere / "B.JSONL")
+    (folder / "part2").symlink_to(elsewhere)
+    every.append(contents(config, tmp_path)["tokenize"])
+    write_text(elsewhere / "B.JSONL", "another")
+    every.append(contents(config, tmp_path)["tokenize"])
+    assert len(set(every)) == 3
 
 
 def test_a_text_from_before_contents_is_kept_until_it_is_edited(tmp_path, config):

@@ -292,3 +292,57 @@ def test_excluded_tokens_are_read_and_masked(tmp_path, documents):
     assert plain.mask[:].mean() > mask.mean()
     with pytest.raises(AtlasError, match=r"corpus\.exclude: the tokenizer has no token 'nothing'"):
         write(tmp_path / "c.zarr", documents | {"exclude": ["nothing"]})
+
+
+def test_a_text_that_is_one_document_says_so(tmp_path):
+    """All of it is held out; more text of the same kind would not help."""
+    file = tmp_path / "text.txt"
+    file.write_text("a line\n" * 2000)
+    text = {"source": "local", "path": str(file), "exclude": ["special"]}
+    line = (
+        r"corpus\.tokens: the text yields 0 tokens, not 1000 \(1 document read, 1 of them held out, tokens of corpus\.exclude "
+        r"not counted\); lower it or give more text, its documents separated by blank lines \(`\.txt`\) or rows; documents are "
+        "held out whole$"
+    )
+    with pytest.raises(AtlasError, match=line):
+        write(tmp_path / "a.zarr", text)
+    file.write_text("a line of text\n \n" * 2000)  # as WikiText's own files are
+    assert len(np.unique(write(tmp_path / "b.zarr", text).document[:])) > 10
+
+
+def test_a_short_text_says_how_many_rows_were_skipped(tmp_path):
+    file = tmp_path / "text.jsonl"
+    file.write_text('{"text": "abc abc abc abc abc abc"}\n' * 3 + "{\n" * 2)
+    text = {"source": "local", "path": str(file), "bad_rows": "skip"}
+    with pytest.raises(
+        AtlasError, match=r"held_out_tokens: .*, not 300 \(3 documents read, 2 rows skipped\); lower it or"
+    ):
+        write(tmp_path / "a.zarr", text)
+
+
+@pytest.mark.parametrize(
+    ("document", "line"),
+    [
+        ("", r"corpus\.field: the first 10,000 documents are empty; name the column that holds the text"),
+        ("aaaa", r"corpus\.exclude: leaves no token of the first 10,000 documents; exclude fewer"),
+    ],
+)
+def test_a_text_of_which_no_token_counts_ends_soon(tmp_path, document, line):
+    """A stream of the hub would be read for days."""
+    file = tmp_path / "text.jsonl"
+    file.write_text((json.dumps({"text": document}) + "\n") * 10_050)
+    with pytest.raises(AtlasError, match=line):
+        write(tmp_path / "a.zarr", {"source": "local", "path": str(file), "exclude": ["a"]})
+
+
+def test_a_stream_without_the_column_ends_soon_where_bad_rows_are_skipped(tmp_path):
+    """The folder of a data set is read as one of the hub is."""
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text('{"id": 1, "body": "x"}\n' * 30_000)
+    text = {"source": "hub", "id": str(tmp_path / "set"), "field": "txt", "bad_rows": "skip"}
+    line = (
+        r"corpus\.field: no column 'txt'; there is id, body \(.*set\); it is the last of 10,000 rows, and none of them is a "
+        r"document; corpus\.field asks for `txt`, this row has `id`, `body`: name the column that holds the text"
+    )
+    with pytest.raises(AtlasError, match=line):
+        write(tmp_path / "a.zarr", text)

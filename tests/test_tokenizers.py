@@ -5,11 +5,7 @@ import json
 
 import numpy as np
 import pytest
-<<<<<<< HEAD
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-=======
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
->>>>>>> 71cc1bb18e3e89ea4df018651fc8e41ccc1f955d
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from models import random_model, write_tokenizer
@@ -92,10 +88,7 @@ def test_ids_beyond_holes_have_their_text_and_holes_have_none(tmp_path):
     holed = backend(vocabulary={**VOCABULARY, "c": 9}, decoder=decoders.ByteLevel())
     found = load_tokenizer(written(tmp_path, holed, bos_token="<s>"))
     assert start_token(found) == 0
-<<<<<<< HEAD
     assert token_strings(found, 12)[2:] == ["a", "b", "ab", " ", "<6>", "<7>", "<8>", "c", "<10>", "<11>"]
-=======
-    assert token_strings(found, 12)[2:] == ["a", "b", "ab", "Ġ", "<6>", "<7>", "<8>", "c", "<10>", "<11>"]
 
 
 # As Gemma 3 has it: a mark of images, which the model of text alone has no embedding of.
@@ -164,4 +157,3 @@ def test_a_line_end_is_left_out_as_it_stands_in_the_vocabulary(tmp_path):
         AtlasError, match=r"^corpus\.exclude: the tokenizer has no token '\\n\\t\\t'; did you mean `\\n\\t`\?$"
     ):
         excluded_ids(load_tokenizer(tmp_path / "provenance.json"), ["\n\t\t"])
->>>>>>> 71cc1bb18e3e89ea4df018651fc8e41ccc1f955d

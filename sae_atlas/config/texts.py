@@ -38,7 +38,7 @@ class Source(Section):
     )  # fmt: skip
     bad_rows: Literal["refuse", "skip"] = later(
         "what becomes of rows that hold no text: the run ends with the first one's place (`refuse`), or they are counted and "
-        "left out (`skip`)", "refuse", used_by=["hub", "local"],
+        "left out (`skip`), unless none of the first 10,000 holds any", "refuse", used_by=["hub", "local"],
     )  # fmt: skip
     package: Text = key("name of an embedded text, such as `wikipedia-introductions`", needed_by=["package"])
     topic: Text = key("documents of this topic alone, such as `Mathematics`", otherwise="all", used_by=["package"])

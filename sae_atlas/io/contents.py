@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,6 +45,15 @@ class Contents:
                     self.files[path] = {"state": state, "sha256": found[path]}
         return [found[path] for path in paths]
 
+    def remembered(self, file: Path, name: str, look: Callable[[Path], bool]) -> bool:
+        """What `look` says of the content of a file, kept under `name` beside its hash."""
+        path = str(file.absolute())
+        known = self.files.get(path, {})
+        about = known if known.get("state") == _state(path) else {}
+        if name not in about:
+            about[name] = look(file)
+        return about[name]
+
     def keep(self) -> None:
         """Write what was learned, if anything was and the folder can be written to."""
         if self._plain() != self.before:
@@ -63,6 +72,9 @@ class Present:
 
     def sha256(self, files: Sequence[Path], what: str) -> list[str]:
         return [""] * len(files)
+
+    def remembered(self, file: Path, name: str, look: Callable[[Path], bool]) -> bool:
+        return False
 
     def keep(self) -> None:
         pass

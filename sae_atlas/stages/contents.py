@@ -24,7 +24,8 @@ from sae_atlas.own_arrays.files import KEY, files_of, find_layers
 from sae_atlas.saes.archive import pickled, read_arrays
 from sae_atlas.stages.atlas import ROW_TEXTS, SAVED, Atlas, job_name
 from sae_atlas.stages.corpus import row_texts_of
-from sae_atlas.texts.files import text_files
+from sae_atlas.texts.files import kind, text_files
+from sae_atlas.texts.rows import has_white_space_lines
 
 RECORDS = (
     "results/base_model/**/provenance.json",
@@ -33,6 +34,8 @@ RECORDS = (
     "results/starts/*/*.pt",
 )  # of the stages that read them
 MEMORY = "results/contents.json"
+# Joins the hash of a `.txt` with lines of white space: they separate documents, and in older corpora they did not.
+SEPARATED = " separated by white space"
 
 
 def local_contents(
@@ -83,7 +86,7 @@ def _of_saved_activations(config: dict, contents: Contents) -> dict[str, str]:
     }
     found = {"prepare_model": f"{shape.rows} x {shape.width}", **hashes}
     if row_texts := row_texts_of(config["corpus"]):
-        content = _hashed(contents, text_files(row_texts["path"], "corpus.path"), "corpus.path")[0]
+        content = _hashed(contents, text_files(row_texts["path"], "corpus.path"), "corpus.path", are_texts=True)[0]
         found[ROW_TEXTS] = f"{content} {row_texts.get('field')}"
     return found
 
@@ -104,14 +107,14 @@ def _sources(config: dict) -> Iterator[tuple[str, str, dict]]:
 
 def _content(contents: Contents, stage: str, key: str, section: dict, path: Path | None, record: dict) -> str | None:
     """path, record: of what the stage made with these settings; None and {} if nothing is there."""
-    recorded = record.get("inputs", {}).get("content")
+    recorded, are_texts = record.get("inputs", {}).get("content"), "tokenize" in stage
     try:
-        files = text_files(section["path"], key) if "tokenize" in stage else model_files(section["path"], key)
+        files = text_files(section["path"], key) if are_texts else model_files(section["path"], key)
     except AtlasError:
         if path is None:
             raise
         return recorded  # what was made of it is still there
-    content, hashes = _hashed(contents, files, key)
+    content, hashes = _hashed(contents, files, key, are_texts)
     if path is None or recorded:
         return content
     if record["identity"] not in contents.first_seen and not _told_otherwise(path, hashes):
@@ -187,9 +190,14 @@ def _content_of_sae(
     return None if contents.first_seen.get(before) == content else content
 
 
-def _hashed(contents: Contents, files: dict[str, Path], key: str) -> tuple[str, dict[str, str]]:
+def _hashed(
+    contents: Contents, files: dict[str, Path], key: str, are_texts: bool = False
+) -> tuple[str, dict[str, str]]:
     """The hash of all, and that of each. files: by name; key: of the config that names them."""
     hashes = dict(zip(files, contents.sha256(list(files.values()), key), strict=True))
+    for name, file in files.items() if are_texts else ():
+        if kind(file) == ".txt" and contents.remembered(file, "white_space_lines", has_white_space_lines):
+            hashes[name] += SEPARATED
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16], hashes
 
 

@@ -3,22 +3,23 @@
 import json
 import mmap
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from sae_atlas.io.errors import AtlasError, nearest, reason
+from sae_atlas.io.errors import AtlasError, listed, nearest, reason
 from sae_atlas.io.hub import hub_text, refuse
 from sae_atlas.io.log import DISK_ERRORS, logger, progress
 from sae_atlas.texts.chat import chat_format
-from sae_atlas.texts.files import text_files
-from sae_atlas.texts.rows import Bad, plain_text, read_rows, value_of
+from sae_atlas.texts.files import other_files, text_files
+from sae_atlas.texts.rows import Bad, columns_of, plain_text, read_rows, value_of
 
 SHUFFLE_BUFFER = 10_000  # documents of a stream that are shuffled together
 DOCUMENTS_PER_BATCH = 512  # written together
 ROWS_IN_MEMORY = 128  # of a local text before their pages are given back: the system reads up to 64 kB with each
 LOGGED = 5  # skipped rows whose reason is logged
+TRIED = 10_000  # first rows and documents of a text: where none of them is any good, the others are not either
 
 
 def refuse_row(line: str) -> None:
@@ -56,14 +57,14 @@ def read_documents(
     try:
         if text["source"] == "hub":
             rows = hub_text(text).shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
-            values = ((text["id"], value_of(row, _field(text))) for row in rows)
+            values = ((text["id"], value_of(row, _field(text)), columns_of(row)) for row in rows)
             documents = _checked(values, _field(text), as_text, bad_row)
         else:
             rows = _checked(_local_values(text, scratch), _field(text), as_text, bad_row)
             documents = _shuffled(rows, seed, scratch)
         yield from ((document, None) for document in documents)
     except Exception as error:  # datasets, pyarrow and the hub's client raise errors of many libraries
-        if isinstance(error, AtlasError) or getattr(error, "errno", None) in DISK_ERRORS:
+        if _is_told_elsewhere(error):
             raise
         if text["source"] == "hub":
             refuse(error, "corpus.id", text["id"], text.get("revision"), kind="dataset")
@@ -93,30 +94,58 @@ def _field(text: dict) -> str:
     return text.get("field", "messages" if text.get("chat") else "text")
 
 
-def _local_values(text: dict, scratch: Path | None) -> Iterator[tuple[str, object]]:
-    """(file and row, value or Bad) of all files of a text."""
+def _is_told_elsewhere(error: Exception) -> bool:
+    """Is it a line already, or an error of the machine, which the job tells?"""
+    return isinstance(error, AtlasError | MemoryError) or getattr(error, "errno", None) in DISK_ERRORS
+
+
+def _local_values(text: dict, scratch: Path | None) -> Iterator[tuple[str, object, Collection[str]]]:
+    """(file and row, value or Bad, names of all columns) of all files of a text."""
+    if others := other_files(text["path"], "corpus.path"):
+        logger.info("corpus.path: also holds files that are not read: %s", others)
     for file in text_files(text["path"], "corpus.path").values():
         row = 0
         try:
-            for row, value in read_rows(file, _field(text), scratch):
-                yield f"{file}, row {row}", value
-        except (OSError, ValueError, EOFError) as error:  # pyarrow's own are among them
-            if getattr(error, "errno", None) in DISK_ERRORS:
+            for row, value, columns in read_rows(file, _field(text), scratch):
+                yield f"{file}, row {row}", value, columns
+        except Exception as error:  # of csv and pyarrow, which have classes of their own
+            if _is_told_elsewhere(error):
                 raise
             raise AtlasError(
                 f"corpus.path: {file} cannot be read after row {row} ({reason(error)}); check it"
             ) from error
 
 
-def _checked(values: Iterable[tuple[str, object]], field: str, as_text: Callable, bad_row: Callable) -> Iterator[str]:
-    for where, value in values:
+def _checked(
+    values: Iterable[tuple[str, object, Collection[str]]], field: str, as_text: Callable, bad_row: Callable
+) -> Iterator[str]:
+    """The documents among the values. Raises AtlasError where none of the first `TRIED`, or of all, is one."""
+    read, documents, line, names = 0, 0, "", ()
+    for read, (where, value, columns) in enumerate(values, 1):
         try:
-            if isinstance(value, Bad):
-                bad_row(f"{value.why} ({where})")
-            else:
-                yield as_text(value)
+            document = _document(value, field, as_text)
         except ValueError as error:
-            bad_row(f"corpus.field: column {field!r} {error} ({where})")
+            line, names = f"{error} ({where})", columns
+            bad_row(line)
+            if read == TRIED and not documents:
+                break
+        else:
+            documents += 1
+            yield document
+    if read and not documents:
+        asked = f"corpus.field asks for `{field}`, this row has {listed(names)}: name the column that holds the text"
+        remedy = asked if names else "check the text"
+        raise AtlasError(f"{line}; it is the last of {read:,} rows, and none of them is a document; {remedy}")
+
+
+def _document(value: object, field: str, as_text: Callable) -> str:
+    """Raises ValueError, with the key of the config, for a value that is none."""
+    if isinstance(value, Bad):
+        raise ValueError(value.why)
+    try:
+        return as_text(value)
+    except ValueError as error:
+        raise ValueError(f"corpus.field: column {field!r} {error}") from error
 
 
 def _shuffled(documents: Iterable[str], seed: int, scratch: Path | None) -> Iterator[str]:

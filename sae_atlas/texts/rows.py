@@ -1,20 +1,22 @@
 """The wanted column of every row of a file, row by row; other columns are not checked.
 
 A row is a line of `.jsonl`, the last line of a record of `.csv`, the first line of a paragraph of `.txt` (paragraphs are
-separated by blank lines), and a row of `.parquet`, all from 1. A row that cannot be read is given as `Bad`.
+separated by blank lines, be they empty or of white space), and a row of `.parquet`, all from 1. A row that cannot be read is
+given as `Bad`.
 """
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sae_atlas.io.errors import AtlasError, reason
-from sae_atlas.texts.files import kind, open_seekable, open_text
+from sae_atlas.texts.files import kind, open_seekable, open_text, refuse_what_is_no_text
 
 ROWS_AT_ONCE = 256  # of a .parquet
 LONGEST_FIELD = 2**31 - 1  # of a .csv
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of other programs' .csv
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,19 @@ class Bad:
     why: str
 
 
-def read_rows(file: Path, field: str, scratch: Path | None = None) -> Iterator[tuple[int, object]]:
-    """(row, value or Bad) of a file. field: the column, or a path of keys in it (`data.text`)."""
+Row = tuple[int, object, Collection[str]]  # number, value or Bad, names of all columns
+
+
+def read_rows(file: Path, field: str, scratch: Path | None = None) -> Iterator[Row]:
+    """The rows of a file. field: the column of the value, or a path of keys in it (`data.text`)."""
     if kind(file) == ".parquet":
         return _parquet(file, field, scratch)
+    refuse_what_is_no_text(file)
     return {".txt": _txt, ".jsonl": _jsonl, ".csv": _csv}[kind(file)](file, field)
+
+
+def columns_of(row: object) -> Collection[str]:
+    return row.keys() if isinstance(row, dict) else ()
 
 
 def value_of(row: object, field: str) -> object:
@@ -47,21 +57,30 @@ def no_column(name: str, columns) -> Bad:
     return Bad(f"corpus.field: no column {name!r}; there is {', '.join(map(str, columns)) or 'none'}")
 
 
-def _txt(file: Path, _: str) -> Iterator[tuple[int, object]]:
+def has_white_space_lines(file: Path) -> bool:
+    """Does a `.txt` hold lines of white space that are not empty? Finished atlases read them as part of a paragraph."""
+    try:
+        with open_text(file, newline=None) as opened:
+            return any(line.isspace() and line != "\n" for line in opened)
+    except (OSError, ValueError, EOFError):  # the job that reads its rows tells what is wrong
+        return False
+
+
+def _txt(file: Path, _: str) -> Iterator[Row]:
     lines, first = [], 1
     with open_text(file, newline=None) as opened:
         for number, line in enumerate(opened, 1):
-            if line != "\n" or not lines:
-                lines.append(line)
+            if not line.isspace() or not lines:
+                lines.append("\n" if line.isspace() else line)
                 continue
             if paragraph := "".join(lines)[:-1]:
-                yield first, paragraph
+                yield first, paragraph, ()
             lines, first = [], number + 1
     if lines:
-        yield first, "".join(lines)
+        yield first, "".join(lines), ()
 
 
-def _jsonl(file: Path, field: str) -> Iterator[tuple[int, object]]:
+def _jsonl(file: Path, field: str) -> Iterator[Row]:
     with open_text(file, newline="\n") as opened:
         for number, line in enumerate(opened, 1):
             if not line.strip():
@@ -69,20 +88,24 @@ def _jsonl(file: Path, field: str) -> Iterator[tuple[int, object]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield number, Bad(f"corpus.path: no JSON ({reason(error)})")
+                yield number, Bad(f"corpus.path: no JSON ({reason(error)})"), ()
             else:
-                yield number, value_of(row, field)
+                yield number, value_of(row, field), columns_of(row)
 
 
-def _csv(file: Path, field: str) -> Iterator[tuple[int, object]]:
+def _csv(file: Path, field: str) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_FIELD)
     with open_text(file, newline="") as opened:
         rows = csv.reader(opened, strict=True)
-        header = next(rows, [])
+        try:
+            header = next(rows, [])
+        except csv.Error as error:
+            raise AtlasError(
+                f"corpus.path: {file}: its first row is no CSV ({error}); cells are separated by commas"
+            ) from error
         if field not in header:
-            raise AtlasError(f"{no_column(field, header).why} ({file})")
-        if header.count(field) > 1:
-            raise AtlasError(f"corpus.field: {file} has {header.count(field)} columns {field!r}; rename one of them")
+            raise AtlasError(f"{no_column(field, header).why} ({file}){_other_separator(field, header)}")
+        _refuse_repeated(field, header, file)
         column = header.index(field)
         while True:
             before = rows.line_num
@@ -95,15 +118,27 @@ def _csv(file: Path, field: str) -> Iterator[tuple[int, object]]:
                     raise AtlasError(
                         f"corpus.path: {file}: {error} in what begins in row {before + 1}; mend it"
                     ) from error
-                yield rows.line_num, Bad(f"corpus.path: no CSV ({error})")
+                yield rows.line_num, Bad(f"corpus.path: no CSV ({error})"), header
                 continue
             if len(cells) == len(header):
-                yield rows.line_num, cells[column]
+                yield rows.line_num, cells[column], header
             elif cells:
-                yield rows.line_num, Bad(f"corpus.path: {len(cells)} cells, the header has {len(header)}")
+                yield rows.line_num, Bad(f"corpus.path: {len(cells)} cells, the header has {len(header)}"), header
 
 
-def _parquet(file: Path, field: str, scratch: Path | None) -> Iterator[tuple[int, object]]:
+def _other_separator(field: str, header: list[str]) -> str:
+    """The remedy where the column is there and the commas are not."""
+    cells = {separator: ",".join(header).split(separator) for separator in SEPARATORS}
+    names = (SEPARATORS[each] for each in cells if field in (cell.strip(' "') for cell in cells[each]))
+    return next((f"; its cells are separated by {name}, write it with commas" for name in names), "")
+
+
+def _refuse_repeated(field: str, columns: list[str], file: Path) -> None:
+    if columns.count(field) > 1:
+        raise AtlasError(f"corpus.field: {file} has {columns.count(field)} columns {field!r}; rename one of them")
+
+
+def _parquet(file: Path, field: str, scratch: Path | None) -> Iterator[Row]:
     import pyarrow.compute
     import pyarrow.parquet
 
@@ -113,6 +148,7 @@ def _parquet(file: Path, field: str, scratch: Path | None) -> Iterator[tuple[int
         top, *below = [field] if field in columns else field.split(".")
         if top not in columns:
             raise AtlasError(f"{no_column(top, columns).why} ({file})")
+        _refuse_repeated(top, columns, file)
         number = 0
         for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=[field]):
             if not batch.num_columns:
@@ -121,9 +157,9 @@ def _parquet(file: Path, field: str, scratch: Path | None) -> Iterator[tuple[int
             for value in pyarrow.compute.struct_field(column, below) if below else column:
                 number += 1
                 try:
-                    yield number, value.as_py()
+                    yield number, value.as_py(), columns
                 except UnicodeDecodeError as error:
-                    yield number, Bad(f"corpus.path: no UTF-8 ({reason(error)})")
+                    yield number, Bad(f"corpus.path: no UTF-8 ({reason(error)})"), columns
 
 
 def _short(value: object) -> str:
