@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.saes.sae import Sae
-from sae_atlas.sites import NORMALISED, hooks
+from sae_atlas.sites import NORMALISED, hooks, own_path
+from sae_atlas.sites.measure import measure
 from sae_atlas.sites.starts import context_starts
 
 Latents = Mapping[int, float]  # latent -> value
@@ -163,10 +164,17 @@ def _use(model: nn.Module, sae: Sae, site: str | None, layer: int | None, target
             "this transcoder reads what the norm gives before its weights, where no site of a model is; a recipe with "
             "`pretrained` turns it into one that reads mlp_in"
         )
+    if trained.get("folded"):
+        raise AtlasError(
+            "this SAE reads the heads without the biases of their values, which no site of a model holds; a recipe with "
+            "`pretrained` turns it into one that reads them as they are"
+        )
     if not sae.is_transcoder:
         target = site
     elif (target := target or trained.get("target")) is None:
         raise AtlasError("this transcoder does not say what it predicts; give its target")
+    blocks = measure(model).path
+    site, target = own_path(site, blocks), own_path(target, blocks)
     return _Use(sae, site, target, layer, hooks.patch_order(model, target, layer))
 
 

@@ -283,7 +283,7 @@ def test_module_paths():
     assert module_path(None, "resid_post", 2) is None  # prepared before sites were measured
     assert parse_hook("blocks.3.hook_mlp_in") != ("mlp_in", 3)  # TransformerLens' is the stream before the norm
     assert parse_hook("gpt_neox.layers.3") == ("resid_post", 3)
-    assert parse_hook("layers.3.mlp") == ("mlp_out", 3)
+    assert parse_hook("layers.3.mlp") == ("layers.{layer}.mlp", 3)  # whether that is mlp_out is the model's affair
     assert parse_hook("model.layers.3.mlp.up_proj") == ("model.layers.{layer}.mlp.up_proj", 3)
     assert parse_hook("in:gpt_neox.layers.3.mlp") == ("in:gpt_neox.layers.{layer}.mlp", 3)
     assert parse_hook("embedding") is None

@@ -206,7 +206,7 @@ def test_tensors_that_a_format_gained_later_are_optional(tmp_path):
         ("blocks.3.resid_pre", "resid_pre"),
         ("resid_post", "resid_post"),
         ("model.layers.3", "resid_post"),
-        ("transformer.h.3.mlp", "mlp_out"),
+        ("transformer.h.3.mlp", "transformer.h.{layer}.mlp"),
         ("mine", "mine"),  # no site of a config
         (None, None),
     ],

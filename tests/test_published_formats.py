@@ -19,11 +19,12 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, write_json
 from sae_atlas.metrics.active import through_latents
 from sae_atlas.publish.formats import dictionary_learning, one_file, saelens, sparsify
-from sae_atlas.publish.formats.hooks import HEADS, is_same_site
+from sae_atlas.publish.formats.hooks import is_same_site
 from sae_atlas.publish.formats.import_sae import import_sae
 from sae_atlas.publish.formats.load import FORMATS, READERS, format_of, load_sae, read
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors, save_tensors
 from sae_atlas.saes.sae import Sae
+from sae_atlas.sites import HEADS
 
 FORGED = {  # format -> what writes one
     "gemma_scope": forged.gemma_scope,
@@ -215,9 +216,9 @@ def test_all_of_a_folder_of_circuit_tracer_are_read(tmp_path):
 
 def test_the_values_of_all_heads_are_what_goes_into_attentions_output_projection():
     for ours in ("in:model.layers.{layer}.self_attn.o_proj", "in:transformer.h.{layer}.attn.c_proj", HEADS):
-        assert is_same_site(HEADS, ours)
+        assert is_same_site(HEADS, ours, 3, None)
     for ours in ("in:transformer.h.{layer}.mlp.c_proj", "in:model.layers.{layer}.self_attn.q_proj", "attn_out"):
-        assert not is_same_site(HEADS, ours)
+        assert not is_same_site(HEADS, ours, 3, None)
 
 
 MODEL = {"source": "hub Qwen/Qwen3-1.7B-Base", "d_model": D_IN}

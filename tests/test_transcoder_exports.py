@@ -71,7 +71,7 @@ def test_a_transcoder_that_a_library_has_not_is_refused(tmp_path, kind, architec
 @pytest.mark.parametrize(
     ("hookpoint", "sites"),
     [
-        ("layers.3.mlp", ("mlp_in", "mlp_out", 3)),
+        ("layers.3.mlp", ("in:layers.{layer}.mlp", "layers.{layer}.mlp", 3)),
         ("layers.3", ("resid_pre", "resid_post", 3)),
         ("h.3.mlp.c_proj", ("in:h.{layer}.mlp.c_proj", "h.{layer}.mlp.c_proj", 3)),
         ("renamed", (None, None, None)),

@@ -240,7 +240,7 @@ class Jobs:
         return work | {"matmul_flops": work["matmul_flops"] + flops, "written": written, "memory": memory}
 
     def import_sae(self, recipe: str, layer: int, snapshot: str) -> dict:
-        """And the base model in float32, whose norm is measured for transcoders that read before its weights."""
+        """And the base model in float32, on which the norm or the biases are measured that some read without."""
         work = self.import_start(recipe, layer)
         if "reads" not in self.atlas.settings("import_sae", recipe=recipe, layer=layer, snapshot=snapshot):
             return work

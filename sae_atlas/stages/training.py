@@ -1,7 +1,7 @@
 """An SAE depends on its recipe, on the window's store, and on the snapshot before it; a published one on its files."""
 
 from sae_atlas.config.published import of_layer, path_in_release
-from sae_atlas.sites import NORMALISED
+from sae_atlas.sites import HEADS, NORMALISED
 from sae_atlas.stages.activations import target_of
 from sae_atlas.stages.declare import stage
 
@@ -62,7 +62,14 @@ def import_start(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     return settings, atlas.content("import_start", recipe=recipe, layer=layer)
 
 
-@stage("publish/formats", "saes/checkpoint.py", "sites/norms.py", runs="publish.formats.import_sae:import_sae")
+@stage(
+    "publish/formats",
+    "saes/checkpoint.py",
+    "sites/norms.py",
+    "sites/values.py",
+    runs="publish.formats.import_sae:import_sae",
+    version=2,
+)
 def import_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dict]:
     values = atlas.config["recipes"][recipe]
     settings = {
@@ -74,7 +81,11 @@ def import_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, dic
         "site": atlas.config["activations"]["site"],
         **target_of(atlas),
     }
+    if revision := atlas.config["base_model"].get("revision"):
+        settings["revision"] = revision
     if "target" in settings and values["pretrained"]["format"] == "gemma_scope":
         settings["reads"] = NORMALISED
+    if values["pretrained"]["format"] == "connor_rob_hook_z":
+        settings["reads"] = HEADS
     content = atlas.content("import_sae", recipe=recipe, layer=layer, snapshot=snapshot)
     return settings, {"base_model": atlas.identity("prepare_model"), **content}

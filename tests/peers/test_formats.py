@@ -105,7 +105,8 @@ def test_what_saelens_saves_is_read(tmp_path, kind):
     sae, x = load_sae(tmp_path), activations()
     torch.testing.assert_close(sae.encode(x), theirs.encode(x), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(sae(x), theirs(x), atol=1e-3, rtol=1e-4)
-    assert sae.config["activations"]["site"] == "mlp_out" and sae.config["activations"]["layer"] == 2
+    said = sae.config["activations"]
+    assert (said["site"], said["layer"]) == ("layers.{layer}.mlp", 2)
 
 
 @pytest.mark.parametrize("kind", ["Transcoder", "SkipTranscoder", "JumpReLUTranscoder", "JumpReLUSkipTranscoder"])
@@ -142,7 +143,7 @@ def test_transcoders_that_sparsify_saves_are_read(tmp_path, skip):
     torch.testing.assert_close(sae.encode(x), Dense(theirs).encode(x), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(sae(x), theirs(x).sae_out, atol=1e-3, rtol=1e-4)
     said = sae.config["activations"]
-    assert (said["site"], said["target"], said["layer"]) == ("mlp_in", "mlp_out", 2)
+    assert (said["site"], said["target"], said["layer"]) == ("in:layers.{layer}.mlp", "layers.{layer}.mlp", 2)
 
 
 def test_what_sparsify_saves_is_read(tmp_path):

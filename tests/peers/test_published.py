@@ -143,7 +143,7 @@ def test_saes_of_attention_heads(tmp_path, theirs):
     other, sae = theirs("connor_rob_hook_z", file.name), load_sae(file)
     assert_agree(sae, OnHeads(other))
     assert sae.config["activations"] | {"base_model": {}} == {
-        "base_model": {}, "site": "blocks.{layer}.attn.hook_z", "layer": LAYER
+        "base_model": {}, "site": "blocks.{layer}.attn.hook_z", "layer": LAYER, "folded": ["fold_ln", "fold_value_biases"]
     }  # fmt: skip
 
 

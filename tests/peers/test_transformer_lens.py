@@ -16,6 +16,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import write_json
 from sae_atlas.publish.formats.transformer_lens import convert_transformer_lens, load_transformer_lens, verify
 from sae_atlas.sites.hooks import capture
+from sae_atlas.sites.values import value_bias
 
 SHARED = {"n_layers": 3, "d_model": 32, "n_heads": 2, "d_head": 16, "d_vocab": 64, "n_ctx": 64, "dtype": torch.float64}
 FAMILIES = {
@@ -104,3 +105,37 @@ def test_the_first_layer_that_differs_is_named_and_nothing_is_written(tmp_path):
     with pytest.raises(AtlasError, match="differs"):
         convert_transformer_lens(provenance, tmp_path / "other.pt", tolerance=-1)
     assert not (tmp_path / "other.pt").exists()
+
+
+HEADS = {
+    "gpt_neox": "in:gpt_neox.layers.{layer}.attention.dense",
+    "gpt2": "in:transformer.h.{layer}.attn.c_proj",
+    "llama": "in:model.layers.{layer}.self_attn.o_proj",
+}
+
+
+@pytest.mark.parametrize("fold_ln", [False, True])
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_heads_with_folded_biases_are_ours_less_what_is_measured(architecture, fold_ln):
+    model = random_model(architecture)
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            weight.normal_()
+    convert, sizes = FAMILIES[architecture]
+    config = HookedTransformerConfig(**SHARED, **sizes, device="cpu")
+    theirs = HookedTransformer(config)
+    settings = {
+        "fold_ln": fold_ln,
+        "fold_value_biases": True,
+        "center_writing_weights": fold_ln,
+        "center_unembed": False,
+    }
+    theirs.load_and_process_state_dict(convert(model, config), **settings)
+    _, cache = theirs.run_with_cache(TOKENS)
+    site = HEADS[architecture]
+    with capture(model, site, [0, 1, 2]) as found:
+        model(TOKENS)
+    for layer in range(3):
+        bias = value_bias(model, site, layer, fold_ln)
+        heads = cache[f"blocks.{layer}.attn.hook_z"].flatten(-2)
+        torch.testing.assert_close(found[layer] - bias, heads, atol=1e-5, rtol=1e-5)

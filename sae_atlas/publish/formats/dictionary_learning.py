@@ -14,7 +14,7 @@ from sae_atlas.publish.formats.foreign import (
     checked,
     checkpoint,
     read_config,
-    refuse_token_norm,
+    refuse_beyond_weights,
     require,
     site_and_layer,
 )
@@ -55,7 +55,7 @@ def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
         raise AtlasError(
             "dictionary_learning has SAEs only, this is a transcoder; choose saelens, sparsify or safetensors"
         )
-    refuse_token_norm(sae, "dictionary_learning")
+    refuse_beyond_weights(sae, "dictionary_learning")
     folder = Path(folder)
     bias = (sae.b_enc.double() - sae.b_dec.double() @ sae.W_enc.double()).float()
     if sae.inference == "topk":

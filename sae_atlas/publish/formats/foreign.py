@@ -19,6 +19,9 @@ from sae_atlas.saes.sae import Sae
 Shapes = Mapping[str, tuple[str, ...]]
 OFF = (None, False, "none", "", [], {})  # values with which a key has no effect
 FIRST = {"W_enc": "d_sae", "W_dec": "d_sae", "W_skip": "d_out"}  # side of our matrices that comes first
+# TransformerLens' settings that take biases out of what the heads give (sites.values): those of their values, and with
+# `fold_ln` what the norm before attention adds to them.
+FOLDS = ("fold_ln", "fold_value_biases")
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -83,11 +86,18 @@ def refuse_unknown(path: Path, config: dict, known: Collection[str]) -> None:
             )
 
 
-def refuse_token_norm(sae: Sae, library: str) -> None:
-    """Raise AtlasError where the SAE normalises every token, which the weights alone cannot say."""
+def refuse_beyond_weights(sae: Sae, library: str) -> None:
+    """Raise AtlasError where the weights alone cannot say what the SAE computes.
+
+    It normalises every token, or reads heads without the biases of their values.
+    """
     if sae.token_norm is not None:
         raise AtlasError(
             f"{library} has no SAEs that normalise every token ({sae.token_norm}); choose saelens or safetensors"
+        )
+    if sae.config.get("activations", {}).get("folded"):
+        raise AtlasError(
+            f"{library} cannot say that an SAE reads heads without the biases of their values; choose saelens or safetensors"
         )
 
 
@@ -187,7 +197,8 @@ def checkpoint(
 
     centred: does the encoder of an SAE read x - b_dec? If not, its bias is moved so that it does; that of a transcoder, with
     W_dec [d_sae, d_out] and W_skip [d_out, d_in] or None, reads x. token_norm: of saes/token_norm.py. activations: site,
-    target of a transcoder, layer and base model as far as the file says; stated: what else it says of itself.
+    target of a transcoder, layer, base model and which of FOLDS were set (`folded`) as far as the file says; stated: what else
+    it says of itself.
     """
     d_sae, d_in = W_enc.shape
     if not (centred or is_transcoder):

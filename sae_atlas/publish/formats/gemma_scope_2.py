@@ -19,7 +19,8 @@ from sae_atlas.publish.formats.foreign import (
     weights,
     with_target,
 )
-from sae_atlas.publish.formats.hooks import HEADS, hook_name
+from sae_atlas.publish.formats.hooks import hook_name
+from sae_atlas.sites import HEADS
 
 FILES = PAIRS["gemma_scope_2"]
 SKIP: Layout = {"W_skip": ("affine_skip_connection", ("d_in", "d_out"))}

@@ -3,19 +3,17 @@
 import re
 
 from sae_atlas.own_arrays.files import SITE
-from sae_atlas.sites import MODULE_INPUT, SITES
+from sae_atlas.sites import HEADS, MODULE_INPUT, SITES, own_path
 
 # TransformerLens' own `hook_mlp_in` is the stream before the norm, and its norms' hooks lack their weights: the site mlp_in
 # has no hook there, so it gets a name that TransformerLens refuses; so do activations that were saved elsewhere.
 NO_HOOK = ("mlp_in", SITE)
 HOOKS = tuple(site for site in SITES if site not in NO_HOOK)
 HOOK = re.compile(rf"blocks\.(\d+)\.(?:hook_({'|'.join(HOOKS)})|({'|'.join(NO_HOOK)}))")
-PARTS = {"mlp": "mlp_out", "attn": "attn_out", "attention": "attn_out", "self_attn": "attn_out"}
-# What all heads of a layer give, side by side: the input of attention's output projection, which these names have.
-HEADS = "blocks.{layer}.attn.hook_z"
-ATTENTION = "|".join([*(part for part, site in PARTS.items() if site == "attn_out"), "self_attention"])
-INTO_PROJECTION = re.compile(rf"{MODULE_INPUT}.*\.({ATTENTION})\.(o_proj|out_proj|c_proj|dense|wo)")
-READ_BY = {"mlp_out": "mlp_in", "resid_post": "resid_pre"}  # site of a module's output -> that of its input
+# Names of attention and of its output projection, whose input is what HEADS names.
+INTO_PROJECTION = re.compile(
+    rf"{MODULE_INPUT}.*\.(attn|attention|self_attn|self_attention)\.(o_proj|out_proj|c_proj|dense|wo)"
+)
 
 
 def module_path(sites: dict | None, site: str, layer: int) -> str | None:
@@ -42,6 +40,9 @@ def hook_name(site: str, layer: int) -> str:
 def parse_hook(name: str) -> tuple[str, int] | None:
     """(site, layer) of a TransformerLens hook or a module path (`gpt_neox.layers.3.mlp`), before which `in:` may stand for what
     goes into the module; None where it is neither.
+
+    A module path stays one but for a block's own, whose output is the stream in every model: whether what another module gives
+    is what the block adds differs from model to model (measured_site).
     """
     match = HOOK.fullmatch(name)
     if match:
@@ -51,18 +52,35 @@ def parse_hook(name: str) -> tuple[str, int] | None:
     if not number:
         return None
     inside = parts[number + 1 :]
-    is_output = not name.startswith(MODULE_INPUT)
-    if is_output and (not inside or (inside[0] in PARTS and len(inside) == 1)):
-        return (PARTS[inside[0]] if inside else "resid_post"), int(parts[number])
+    if not inside and not name.startswith(MODULE_INPUT):
+        return "resid_post", int(parts[number])
     return ".".join([*parts[:number], "{layer}", *inside]), int(parts[number])
 
 
 def input_of(hook: str) -> str:
     """The hook of what goes into the module whose output is named by `hook`, a module path with a layer in it."""
     site, layer = parse_hook(hook)
-    return hook_name(READ_BY[site], layer) if site in READ_BY else f"{MODULE_INPUT}{hook}"
+    return hook_name("resid_pre", layer) if site == "resid_post" else f"{MODULE_INPUT}{hook}"
 
 
-def is_same_site(theirs: str, ours: str) -> bool:
-    """Whether a site that a file states is the config's: the same, or both are the values of all attention heads."""
-    return theirs == ours or (theirs == HEADS and INTO_PROJECTION.fullmatch(ours) is not None)
+def measured_site(site: str, layer: int, sites: dict | None) -> str:
+    """The named site that a module path is in a model; else the path as the model has it. A named site stays one.
+
+    sites: as measured, from the model's provenance; without it a path stands for itself.
+    """
+    if sites is None or "{layer}" not in site:
+        return site
+    path, of_layer = own_path(site, sites["blocks"]), sites["layers"][layer]
+    holders = of_layer["sites"] if path.startswith(MODULE_INPUT) else of_layer["gives"]
+    where = path.replace("{layer}", str(layer))
+    return next((name for name, holder in holders.items() if holder == where), path)
+
+
+def is_same_site(theirs: str, ours: str, layer: int, sites: dict | None) -> bool:
+    """Whether a site that a file states is the config's: the same in the model, or both are the values of all attention heads.
+
+    sites: as for measured_site.
+    """
+    if measured_site(theirs, layer, sites) == measured_site(ours, layer, sites):
+        return True
+    return theirs == HEADS and INTO_PROJECTION.fullmatch(ours) is not None

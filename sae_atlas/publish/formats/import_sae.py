@@ -10,11 +10,13 @@ from sae_atlas.io.files import read_json, sha256
 from sae_atlas.io.log import logger
 from sae_atlas.io.provenance import current_record
 from sae_atlas.own_arrays.files import SITE
-from sae_atlas.publish.formats.hooks import is_same_site
+from sae_atlas.publish.formats.hooks import is_same_site, measured_site
 from sae_atlas.publish.formats.load import read
+from sae_atlas.publish.formats.trained_on import check_model
 from sae_atlas.saes.checkpoint import save
-from sae_atlas.sites import NORMALISED, SITES
+from sae_atlas.sites import HEADS, MODULE_INPUT, NORMALISED, SITES
 from sae_atlas.sites.norms import norm_weights
+from sae_atlas.sites.values import value_bias
 
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -29,13 +31,15 @@ def import_sae(
     base: str,
     site: str,
     target: str | None = None,
+    revision: str | None = None,
 ) -> None:
     """Write the `checkpoint` of an SAE of a recipe with `pretrained`; with a `target` that of a transcoder.
 
-    where: its file or folder, in the repository or on disk (config.published). tokens: those of the SAE's name; base: name
-    of the base model. A transcoder that reads what the norm gives before its weights gets weights of its own for `mlp_in`, so
-    that it computes the same there. Raises AtlasError if the SAE cannot be had, is damaged, or states anything else than the
-    config does.
+    where: its file or folder, in the repository or on disk (config.published). tokens: those of the SAE's name; base, revision:
+    of the base model, as the config has them. A transcoder that reads what the norm gives before its weights gets weights of
+    its own for `mlp_in`, so that it computes the same there; an SAE that reads heads without the biases of their values gets
+    these. Raises AtlasError if the SAE cannot be had, is damaged, states anything else than the config does, or was trained
+    on other weights.
     """
     model = read_json(base_model)
     pretrained = recipe["pretrained"]
@@ -46,7 +50,10 @@ def import_sae(
     if "d_out" in config and (config["activations"]["site"], site) == (NORMALISED, "mlp_in"):
         _read_after_weights(sae, base_model, layer)
     trained_on = {"site": site, **({"target": target} if target else {}), "layer": layer}
-    _check(path, config, recipe, trained_on, {base, model["source"].split()[-1]}, model["d_model"])
+    _check(path, config, recipe, trained_on, model)
+    check_model(path, config["activations"]["base_model"] or {}, model, base, revision)
+    if config["activations"].get("folded"):
+        _read_with_biases(sae, base_model, path, site, layer)
     said = config.get("tokens")
     logger.info("%s: %d -> %d latents, says it saw %s tokens", path, config["d_in"], config["d_sae"], said or "?")
     stated = {key: value for key, value in config.get("stated", {}).items() if isinstance(value, (str, int, float))}
@@ -74,6 +81,20 @@ def _read_after_weights(sae: dict, base_model: str | Path, layer: int) -> None:
             state[name] = state[name] / scale
             state[bias] = state[bias] - state[name] @ shift
     sae["config"]["activations"]["site"] = "mlp_in"
+
+
+def _read_with_biases(sae: dict, base_model: str | Path, path: Path, site: str, layer: int) -> None:
+    """Turn an SAE that reads heads without the biases of their values into one that reads what the model gives."""
+    folded = sae["config"]["activations"]["folded"]
+    if not is_same_site(HEADS, site, layer, None):  # its renamed file may not say what it reads
+        raise AtlasError(f"{path}: its site is {HEADS}, the config's {site}; correct the config")
+    bias = value_bias(load(base_model, "float32", "cpu")[0], site, layer, with_norm="fold_ln" in folded)
+    if len(bias) != sae["config"]["d_in"]:
+        raise AtlasError(
+            f"{path}: its input dimension is {sae['config']['d_in']}, that of {site} is {len(bias)}; correct the config or "
+            "the file"
+        )
+    sae["model_state"]["b_pre"] += bias
 
 
 def _fetch(pretrained: dict, where: str) -> tuple[Path, dict[str, str]]:
@@ -123,14 +144,13 @@ def _check_listed_sum(file: Path, digest: str, name: str) -> None:
         )
 
 
-def _check(path: Path, config: dict, recipe: dict, trained_on: dict, names: set[str], d_model: int) -> None:
-    """trained_on: site, layer and, of transcoders, target, as the config has them."""
-    own, activations = config["recipe"], config["activations"]
+def _check(path: Path, config: dict, recipe: dict, trained_on: dict, model: dict) -> None:
+    """trained_on: site, layer and, of transcoders, target, as the config has them; model: the base model's provenance."""
+    own, activations, d_model, sites = config["recipe"], config["activations"], model["d_model"], model.get("sites")
     if "d_out" in config and "target" not in trained_on:
         raise AtlasError(f"{path}: is a transcoder, the config's are SAEs; name what it predicts as activations.target")
     if "d_out" not in config and "target" in trained_on:
         raise AtlasError(f"{path}: is an SAE, the config's are transcoders; remove activations.target")
-    source = (activations["base_model"] or {}).get("source")
     said = {
         "architecture": (own["architecture"], recipe["architecture"]),
         "k": (k := own.get("k", config.get("stated", {}).get("k")), recipe.get("k", k)),
@@ -145,9 +165,12 @@ def _check(path: Path, config: dict, recipe: dict, trained_on: dict, names: set[
             raise AtlasError(f"{path}: its {key} is {theirs}, the config's {ours}; correct the config or the file")
     for key in ("site", "target"):
         theirs, ours = activations.get(key), trained_on.get(key)
-        if None not in (theirs, ours) and not is_same_site(theirs, ours):
-            remedy = "write mlp_in" if theirs == NORMALISED else "correct the config or the file"
-            raise AtlasError(f"{path}: its {key} is {theirs}, the config's {ours}; {remedy}")
-    bare = {name.rsplit("/", 1)[-1].lower() for name in names}
-    if source and source.split()[-1].rsplit("/", 1)[-1].lower() not in bare:
-        raise AtlasError(f"{path}: says it is of {source}, the config's base model is {sorted(names)[0]}; correct one")
+        if None in (theirs, ours) or is_same_site(theirs, ours, trained_on["layer"], sites):
+            continue
+        theirs = measured_site(theirs, trained_on["layer"], sites)
+        remedy = "correct the config or the file"
+        if theirs == NORMALISED:
+            remedy = "write mlp_in"
+        elif sites and theirs.removeprefix(MODULE_INPUT).startswith(f"{sites['blocks']}.{{layer}}."):
+            remedy = f"the model does not have the same at both: write that path as activations.{key}"
+        raise AtlasError(f"{path}: its {key} is {theirs}, the config's {ours}; {remedy}")

@@ -27,6 +27,7 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
         "training_tokens": config.get("tokens"),
         "normalize_activations": config.get("token_norm") or "none: centring and scaling are folded into the weights",
         "prepend_bos": None if site == SITE else True,
+        "model_from_pretrained_kwargs": dict.fromkeys(activations.get("folded", ()), True) or None,
     }
     if origin is not None and origin.of_rows:
         values |= {"model_name": origin.base}

@@ -9,6 +9,7 @@ from sae_atlas.config.layouts import OURS, THRESHOLD, Layout, of_transcoder, pro
 from sae_atlas.config.published import stated_sizes
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.publish.formats.foreign import (
+    FOLDS,
     active,
     check_stated,
     checkpoint,
@@ -21,6 +22,7 @@ from sae_atlas.publish.formats.foreign import (
     weights,
     with_target,
 )
+from sae_atlas.publish.formats.revisions import stated_revision
 from sae_atlas.publish.formats.saelens_config import HARMLESS, ONLY_READ, READ, as_in_6
 from sae_atlas.publish.formats.saelens_pair import FILES, TRANSCODERS, write_pair
 from sae_atlas.saes.sae import Sae
@@ -95,6 +97,8 @@ def read(folder: str | Path, registered: dict | None = None) -> dict:
         found |= both_signs(found)
     about = config["metadata"]
     activations = site_and_layer(path, "hook_name", about.get("hook_name"), about.get("hook_layer"))
+    if folded := _folded(path, about, is_transcoder):
+        activations |= {"folded": folded}
     if is_transcoder:
         activations = with_target(path, "hook_name_out", about.get("hook_name_out"), activations)
     return checkpoint(
@@ -104,7 +108,7 @@ def read(folder: str | Path, registered: dict | None = None) -> dict:
         centred=centred,
         is_transcoder=is_transcoder,
         token_norm=token_norm,
-        activations=activations | {"base_model": {"source": about.get("model_name")}},
+        activations=activations | {"base_model": _base_model(about)},
         tokens=about.get("training_tokens"),
         stated=about,
     )
@@ -114,10 +118,10 @@ def _understood(path: Path, config: dict, kind: str, is_transcoder: bool) -> tup
     """(does the encoder read x - b_dec, token_norm, was it trained on activations of an average norm?) of a config that holds
     nothing else that changes what is computed. Raises AtlasError for one that does.
     """
-    about, model = config["metadata"], config["metadata"].get("model_from_pretrained_kwargs") or {}
+    about, model = config["metadata"], _loaded_with(config["metadata"])
     function = "topk" if "topk" in kind else "relu"
     only_read = ONLY_READ | ({} if is_transcoder else {"hook_name_out": (None, about.get("hook_name"))})
-    on_heads = str(about.get("hook_name")).endswith("hook_z")  # flattened, they are what the site of all heads is
+    on_heads = _reads_heads(about)  # flattened, they are what the site of all heads is
     only = {
         **{key: (function, None) for key in ("activation_fn", "activation_fn_str")},
         "reshape_activations": ("none", None, *(["hook_z"] if on_heads else [])),
@@ -136,7 +140,35 @@ def _understood(path: Path, config: dict, kind: str, is_transcoder: bool) -> tup
     refuse_unknown(path, config, (*READ, *only, *HARMLESS, *(["d_out"] if is_transcoder else [])))
     if norm in ("layer_norm", "constant_norm_rescale"):
         return centred, norm, False
-    return centred, "centre" if centre else None, norm in (True, AVERAGE)
+    # The heads are not of the stream: they are the same in a model whose stream has no mean.
+    return centred, "centre" if centre and not on_heads else None, norm in (True, AVERAGE)
+
+
+def _loaded_with(about: dict) -> dict:
+    """The settings with which the model was loaded."""
+    return about.get("model_from_pretrained_kwargs") or {}
+
+
+def _reads_heads(about: dict) -> bool:
+    return str(about.get("hook_name")).endswith("hook_z")
+
+
+def _folded(path: Path, about: dict, is_transcoder: bool) -> list[str]:
+    """Which of FOLDS took biases out of the heads that it reads. Raises AtlasError for heads that were changed otherwise."""
+    if not _reads_heads(about):
+        return []
+    model = _loaded_with(about)
+    require(path, model, "refactor_factored_attn_matrices", (False, None))
+    require(path, model, "fold_value_biases", (False, None) if is_transcoder else (False, True, None))
+    return [name for name in FOLDS if model.get(name)] if model.get("fold_value_biases") else []
+
+
+def _base_model(about: dict) -> dict:
+    """What the file says of it: its name, and revision and hashes of weights where they are stated."""
+    name, weights = about.get("model_name"), about.get("model_weights_sha256")
+    revision = stated_revision(name, _loaded_with(about)) or about.get("model_revision")
+    stated = {"revision": str(revision)} if revision else {}
+    return {"source": name, **stated} | ({"weights_sha256": weights} if isinstance(weights, dict) else {})
 
 
 def _sizes(found: dict[str, Tensor], kind: str) -> tuple[int, int]:

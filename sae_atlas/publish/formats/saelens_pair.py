@@ -73,7 +73,8 @@ def write_pair(
     if kind == "topk":
         config |= {"k": k, "rescale_acts_by_decoder_norm": False}
     if token_norm == "centre":
-        metadata = {**metadata, "model_from_pretrained_kwargs": {"center_writing_weights": True}}
+        settings = metadata.get("model_from_pretrained_kwargs") or {}
+        metadata = {**metadata, "model_from_pretrained_kwargs": {**settings, "center_writing_weights": True}}
     config["metadata"] = {"sae_lens_version": VERSION, "sae_lens_training_version": None, **metadata}
     with atomic(folder / FILES[1]) as partial:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)

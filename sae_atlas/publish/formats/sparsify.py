@@ -15,7 +15,7 @@ from sae_atlas.publish.formats.foreign import (
     checkpoint,
     read_config,
     read_safetensors,
-    refuse_token_norm,
+    refuse_beyond_weights,
     refuse_unknown,
     require,
     site_and_layer,
@@ -47,7 +47,7 @@ def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
             f"sparsify's transcoders predict as many dimensions as they read, this one reads {sae.d_in} and predicts "
             f"{sae.d_out}; choose safetensors"
         )
-    refuse_token_norm(sae, "sparsify")
+    refuse_beyond_weights(sae, "sparsify")
     folder = Path(folder)
     tensors = {"encoder.weight": sae.W_enc.T, "encoder.bias": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     if sae.W_skip is not None:
