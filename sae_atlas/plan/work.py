@@ -241,10 +241,9 @@ class Jobs:
 
     def import_sae(self, recipe: str, layer: int, snapshot: str) -> dict:
         """And the base model in float32, on which the norm or the biases are measured that some read without."""
-        work = self.import_start(recipe, layer)
-        if "reads" not in self.atlas.settings("import_sae", recipe=recipe, layer=layer, snapshot=snapshot):
-            return work
-        return work | {"memory": work["memory"] + self.shape.parameters * (SINGLE + self.shape.value_bytes)}
+        work, model = self.import_start(recipe, layer), self.shape.parameters * (SINGLE + self.shape.value_bytes)
+        reads = "reads" in self.atlas.settings("import_sae", recipe=recipe, layer=layer, snapshot=snapshot)
+        return work | {"memory": work["memory"] + reads * model}
 
     def import_start(self, recipe: str, layer: int) -> dict:
         return {"written": SINGLE * self.weights(recipe), "memory": LIBRARIES + 3 * SINGLE * self.weights(recipe)}
