@@ -85,7 +85,7 @@ def test_outliers_are_never_peaks_but_stay_in_the_text():
 
 
 def test_tokens_of_zeros_make_no_outliers_of_the_others():
-    text = one_hot_text(np.array([[0, 1, 2, 3, 1, 2, 3]]), np.array([[0, 1, 1, 0, 0, 0, 500]]), 4)
+    text = one_hot_text(np.array([[0, 1, 2, 3, 1, 2, 3, 1]]), np.array([[0, 1, 1, 0, 0, 0, 500, 0]]), 4)
     assert set(contexts(text, token_sae(4), outlier_norm=10).latent) == {1, 2}
 
 
