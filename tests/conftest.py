@@ -30,15 +30,26 @@ if workers := os.getenv("PYTEST_XDIST_WORKER_COUNT"):
 # Files that take minutes, the longest first: begun last, one of them would keep a worker after all others have ended.
 LONGEST = (
     "slurm",
-    "families",
     "survives",
-    "workflow",
-    "features_workflow",
-    "lifecycle",
-    "pretrained",
     "golden",
     "interruption",
+    "start_from",
+    "transcoder_workflow",
+    "workflow",
     "full_disk",
+    "tiny_neox",
+    "hub_access",
+    "pretrained",
+    "pretrained_transcoders",
+    "families",
+    "tasks_workflow",
+    "synthetic_workflow",
+    "features_workflow",
+    "lifecycle_workflow",
+    "own_arrays_workflow",
+    "sweeps",
+    "finetune",
+    "plan_config",
 )
 
 
