@@ -1,6 +1,5 @@
 """SAEs that others published are measured as ours are, or refused with one line."""
 
-import copy
 import shutil
 from pathlib import Path
 
@@ -12,16 +11,14 @@ from safetensors.torch import load_file, save_file
 
 import sae_atlas
 from sae_atlas.__main__ import main
-from sae_atlas.config.read import complete_config, complete_recipe, read_config
+from sae_atlas.config.read import complete_recipe, read_config
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
-from sae_atlas.io.provenance import make_record
 from sae_atlas.plan.disk import disk
 from sae_atlas.plan.shape import read_shape
 from sae_atlas.plan.work import count
-from sae_atlas.saes.checkpoint import load_checkpoint, save, save_tensors
-from sae_atlas.stages.atlas import Atlas, job_name
-from sae_atlas.stages.contents import local_contents
+from sae_atlas.saes.checkpoint import load_checkpoint, save_tensors
+from sae_atlas.stages.atlas import Atlas
 from workflow import kinds, planned, small, snakemake, take
 
 LAYERS = (0, 1)
@@ -169,28 +166,6 @@ def test_a_file_that_is_not_there_is_refused_before_any_job(measured, tmp_path):
     done = snakemake(tmp_path, config, "--dry-run", check=False)
     assert done.returncode != 0 and "Traceback" not in done.stdout and "Job 0" not in done.stdout
     assert "recipes.theirs.pretrained" in done.stdout and "cfg.json is not there; check" in done.stdout
-
-
-def test_what_was_taken_over_before_contents_is_kept_until_its_files_are_edited(measured, tmp_path):
-    folder, config = measured
-    complete = complete_config(copy.deepcopy(config), "config.yaml")
-    atlas, cell = Atlas(complete), {"recipe": "saelens", "layer": 1, "snapshot": "3k"}
-    name = "saelens/sae_layer01_3k.pt"
-    made = load_checkpoint(folder / "results" / "checkpoints" / name)
-    record = make_record("import_sae", atlas.settings("import_sae", **cell), "1", atlas.inputs("import_sae", **cell))
-    assert "content" in made["config"]["record"]["inputs"] and "content" not in record["inputs"]
-    job, file = job_name("import_sae", **cell), tmp_path / name
-
-    def found():
-        return local_contents(complete, "config.yaml", [file], tmp_path / "contents.json")
-
-    assert found()[job] == made["config"]["record"]["inputs"]["content"]
-    save(file, made["model_state"], made["config"] | {"record": record}, made["stats"])
-    assert job not in found() and job not in found()
-    other = made["config"] | {"record": record, "files_sha256": {"cfg.json": "0", "sae_weights.safetensors": "0"}}
-    (tmp_path / "contents.json").unlink()
-    save(file, made["model_state"], other, made["stats"])
-    assert job in found()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json
 from sae_atlas.io.provenance import read_record
 from sae_atlas.own_arrays.files import KEY, files_of, find_layers
-from sae_atlas.saes.archive import pickled, read_arrays
+from sae_atlas.saes.archive import read_arrays
 from sae_atlas.stages.atlas import ROW_TEXTS, SAVED, Atlas, job_name
 from sae_atlas.stages.corpus import row_texts_of
 from sae_atlas.texts.files import kind, text_files
@@ -138,9 +138,8 @@ def _of_saes(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[str,
             files = {Path(file).name: Path(file) for file in there if file not in lacking}
             cell = {"recipe": recipe, "layer": layer, "snapshot": snapshot}
             checkpoint = checkpoints.get((recipe, f"sae_layer{layer:02d}_{snapshot}.pt"))
-            content = _content_of_sae(atlas, cell, contents, files, checkpoint)
-            if content:
-                found[job_name("import_sae", **cell)] = content
+            content = _content_of_sae(contents, files, f"recipes.{recipe}.pretrained", checkpoint)
+            found[job_name("import_sae", **cell)] = content
     return found
 
 
@@ -171,23 +170,14 @@ def _of_starts(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[st
     return found
 
 
-def _content_of_sae(
-    atlas: Atlas, cell: dict, contents: Contents, files: dict[str, Path], checkpoint: Path | None
-) -> str | None:
-    """files: by name. checkpoint: what was made of them, if it is there."""
-    key = f"recipes.{cell['recipe']}.pretrained"
+def _content_of_sae(contents: Contents, files: dict[str, Path], key: str, checkpoint: Path | None) -> str:
+    """files: by name; key: of the config that names them. checkpoint: what was made of them, if it is there."""
     missing = [file for file in files.values() if not file.is_file()]
     if missing:
         if checkpoint is None:
             raise AtlasError(f"{key}: {missing[0]} is not there; check pretrained.path and pretrained.file")
         return _recorded(checkpoint)
-    content, hashes = _hashed(contents, files, key)
-    before = atlas.identity("import_sae", **cell)
-    if checkpoint is None or before.encode() not in pickled(checkpoint):
-        return content
-    if before not in contents.first_seen and read_arrays(checkpoint)["config"]["files_sha256"] == hashes:
-        contents.first_seen[before] = content
-    return None if contents.first_seen.get(before) == content else content
+    return _hashed(contents, files, key)[0]
 
 
 def _hashed(
