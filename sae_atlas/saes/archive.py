@@ -78,15 +78,6 @@ def read_npz(path: str | Path, remedy: str) -> dict[str, np.ndarray]:
     return read_checked(path, read, remedy)
 
 
-def pickled(path: str | Path) -> bytes:
-    """The part of an archive in which its plain values lie as text, without the tensors; empty if it is not readable."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return b"".join(_pickles(archive))
-    except (OSError, zipfile.BadZipFile, EOFError):
-        return b""
-
-
 def _damaged(path: Path, what: str, remedy: str) -> AtlasError:
     """For what is certain: the same bytes will never load. An error of the disk or of memory may pass."""
     return Damaged(path, what) if remedy == REMAKE else AtlasError(f"{path}: {what}. {remedy}")
