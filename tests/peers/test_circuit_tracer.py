@@ -1,6 +1,9 @@
 """circuit-tracer loads what we export and reads the model where we do; its graphs tell trained transcoders from random."""
 
+import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -171,6 +174,25 @@ def test_a_graph_holds_our_latents_and_is_the_same_twice(embedded, tmp_path, ski
     layers, positions, latents = first["active"].T
     torch.testing.assert_close(first["activations"], ours[layers, positions, latents], atol=1e-4, rtol=1e-4)
     assert len(layers) == ours.count_nonzero() > 30 * 4  # about 8 latents of each of 5 tokens in 30 layers
+
+
+def test_the_command_of_the_docs_draws_a_graph(embedded, tmp_path):
+    """docs/circuits.md from the export on, with the folders of here; its server would not end."""
+    release, circuits = save_random(tmp_path / "random", embedded, 1152), tmp_path / "circuits"
+    export_release(release, circuits)
+    text = (ROOT / "docs" / "circuits.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"```\n(\S+/circuit-tracer attribute .*?)```", text, re.DOTALL)
+    places = {"runs/transcoders/results/base_model/model": embedded.provenance.parent / "model"}
+    places |= {"$PWD/runs/circuits": circuits, "runs/circuits": circuits, "--server": "", "\\\n": ""}
+    for shown, here in places.items():
+        assert shown in command
+        command = command.replace(shown, str(here))
+    subprocess.run(shlex.split(command), cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=True)
+    graph = json.loads((circuits / "france.json").read_text(encoding="utf-8"))
+    assert graph["metadata"]["prompt_tokens"] == ["<|endoftext|>", "The", " capital", " of", " France", " is"]
+    assert len(graph["nodes"]) > 100 and any("Paris" in node["clerp"] for node in graph["nodes"])
+    (listed,) = json.loads((circuits / "graph-metadata.json").read_text(encoding="utf-8"))["graphs"]
+    assert listed["slug"] == "france"
 
 
 def train_release(embedded: Embedded, release: Path, tokens: int, expansion: int, k: int) -> Path:
