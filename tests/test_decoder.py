@@ -22,6 +22,7 @@ from sae_atlas.features.name_patterns import PatternFrequency, Window
 from sae_atlas.features.offline_namer import offline_name
 from sae_atlas.features.top_contexts import contexts_of
 from sae_atlas.io.tables import write_table
+from sae_atlas.tasks.words import ids_inside
 
 TEXT = "The cat sat on the mat"
 SPECIAL = ["<s>", "</s>", "<unk>"]
@@ -160,3 +161,11 @@ def test_every_export_holds_the_spaces(tmp_path):
     traced = json.loads((tmp_path / f"traced/{number(0, cat)}.json").read_text())
     (example,) = traced["examples_quantiles"][0]["examples"]
     assert example["tokens"] == words
+
+
+def test_parts_of_a_prompt_are_tokens_as_they_stand_inside_it():
+    tokenizer = llama()
+    assert tokenizer(".", add_special_tokens=False)["input_ids"] == ids("▁.").tolist()
+    assert ids_inside(tokenizer, ".") == ids(".").tolist()
+    assert ids_inside(tokenizer, " cat sat") == ids("▁cat", "▁sat").tolist()
+    assert ids_inside(gpt2(), " cat") == gpt2()(" cat", add_special_tokens=False)["input_ids"]

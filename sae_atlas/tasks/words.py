@@ -92,8 +92,8 @@ def in_prompts(tokenizer, ids: np.ndarray, room: int) -> tuple[np.ndarray, np.nd
 
     room: positions of the model. Raises AtlasError where not one word more than the examples fits in.
     """
-    start, tails = start_token(tokenizer), {letter: _ids(tokenizer, _tail(letter)) for letter in LETTERS}
-    line_break = _ids(tokenizer, "\n")
+    start, tails = start_token(tokenizer), {letter: ids_inside(tokenizer, _tail(letter)) for letter in LETTERS}
+    line_break = ids_inside(tokenizer, "\n")
     line = len(line_break) + 1 + max(map(len, tails.values()))
     lines = min(LINES, (room - 1) // line)
     if lines <= EXAMPLES:
@@ -136,8 +136,10 @@ def _tail(letter: str) -> str:
     return f" has the first letter: {letter}"
 
 
-def _ids(tokenizer, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def ids_inside(tokenizer, text: str) -> list[int]:
+    """Of a text behind others: many tokenizers, as Llama 2's, put a space before whatever begins one."""
+    alone, behind, first = (tokenizer(each, add_special_tokens=False)["input_ids"] for each in ("a", f"a{text}", text))
+    return behind[len(alone) :] if behind[: len(alone)] == alone else first
 
 
 def _positions(model) -> int:
