@@ -106,7 +106,7 @@ def test_what_saelens_saves_is_read(tmp_path, kind):
     torch.testing.assert_close(sae.encode(x), theirs.encode(x), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(sae(x), theirs(x), atol=1e-3, rtol=1e-4)
     said = sae.config["activations"]
-    assert (said["site"], said["layer"]) == ("layers.{layer}.mlp", 2)
+    assert (said["site"], said["layer"]) == ("mlp_out", 2)
 
 
 @pytest.mark.parametrize("kind", ["Transcoder", "SkipTranscoder", "JumpReLUTranscoder", "JumpReLUSkipTranscoder"])
@@ -153,7 +153,7 @@ def test_what_sparsify_saves_is_read(tmp_path):
     theirs.save_to_disk(tmp_path / "layers.2.mlp")
     sae, x = load_sae(tmp_path / "layers.2.mlp"), activations()
     torch.testing.assert_close(sae(x), theirs(x).sae_out, **TOLERANCE)
-    assert sae.config["activations"]["site"] == "mlp_out" and sae.config["activations"]["layer"] == 2
+    assert sae.config["activations"]["site"] == "layers.{layer}.mlp" and sae.config["activations"]["layer"] == 2
 
 
 @pytest.mark.parametrize(
