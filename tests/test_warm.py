@@ -57,3 +57,20 @@ def test_a_job_that_fails_fails_the_run(script, told, tmp_path):
     assert done.returncode != 0
     assert told in done.stdout
     assert not (tmp_path / "a.json").exists()
+
+
+KILLED = """
+import os, signal
+from sae_atlas.io.forks import fork_server
+
+def killed():
+    os.kill(os.getppid(), signal.SIGKILL)  # what waits for this one, to answer
+    os._exit(0)
+
+print(fork_server(killed)())
+"""
+
+
+def test_a_call_whose_answer_is_lost_ends_all_the_same():
+    done = subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == str(-int(signal.SIGKILL)), done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.errors import AtlasError, escaped, reason
 from sae_atlas.io.sizes import LARGEST
 
 BYTES = 2**18  # the parser needs seconds for more
@@ -125,5 +125,5 @@ def _letters_problem(text: str, any_character: bool = False) -> str | None:
 
 def within(where: str, key: object) -> str:
     """The dotted path of a key, in one line."""
-    key = repr(str(key)[:40])[1:-1]
+    key = escaped(str(key)[:40])
     return f"{where}.{key}" if where else key

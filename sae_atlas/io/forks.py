@@ -18,6 +18,7 @@ def fork_server(function: Callable[..., NoReturn]) -> Callable[..., int]:
 
     To be called before this process has threads, whose locks a fork would find held; any thread may then ask the server.
     Every call has the folder and the environment that this process has at the time. The server ends with this process.
+    multiprocessing's own server is a new interpreter, which has to import everything again.
     """
     asking, asked = socket.socketpair()
     if os.fork() == 0:
@@ -27,17 +28,21 @@ def fork_server(function: Callable[..., NoReturn]) -> Callable[..., int]:
 
     def call(*arguments: object) -> int:
         ours, theirs = multiprocessing.Pipe()
-        with ours, theirs:
-            socket.send_fds(asking, [b"."], [theirs.fileno()])
-            ours.send((os.getcwd(), dict(os.environ), arguments))
-            return ours.recv()
+        with ours:
+            with theirs:  # the server has a copy; were this one left open, the end of the other would not be seen
+                socket.send_fds(asking, [b"."], [theirs.fileno()])
+            try:
+                ours.send((os.getcwd(), dict(os.environ), arguments))
+                return ours.recv()
+            except (EOFError, ConnectionError):  # it was killed
+                return -signal.SIGKILL
 
     return call
 
 
 def _serve(asked: socket.socket, function: Callable[..., NoReturn]) -> NoReturn:
-    for reported, handler in ((signal.SIGINT, signal.SIG_IGN), (signal.SIGCHLD, signal.SIG_IGN)):
-        signal.signal(reported, handler)
+    for each in (signal.SIGINT, signal.SIGCHLD):
+        signal.signal(each, signal.SIG_IGN)
     while True:
         _, descriptors, *_ = socket.recv_fds(asked, 1, 1)
         if not descriptors:  # the other side is gone
