@@ -64,15 +64,15 @@ def read_atlas(values, lies):
     Raises AtlasError for a mistake, which names the config's file.
     """
     file = str((workflow.configfiles or ["config"])[-1])
-    is_checked = workflow.remote_exec  # a job of a run that was checked
-    if not is_checked and not workflow.modifier.skip_configfile:  # a module's config is a part of another workflow's
+    is_remote = workflow.remote_exec  # a job of a run that was checked
+    if not is_remote and not workflow.modifier.skip_configfile:  # a module's config is a part of another workflow's
         check_misread(workflow.configfiles)
     kept_dtype = Path(lies(SETTLED))
     checked = complete_config(values, file, kept_dtype)
-    if not is_checked:
+    if not is_remote:
         check_config(checked, file)
     if values["base_model"].get("dtype") == "auto":
-        if workflow.remote_exec and not begun_in(kept_dtype):
+        if is_remote and not begun_in(kept_dtype):
             raise AtlasError(
                 f"{file}: base_model.dtype: auto is not settled for the nodes of a cluster; write the dtype"
             )
