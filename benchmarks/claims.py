@@ -17,9 +17,8 @@ from benchmarks import claim_trainers as trainers
 from benchmarks.claims_report import FAR, L0_ALIKE, chosen_row, markdown, mean, rows_of, without_sparsity
 from benchmarks.contestants import LAYERS
 from benchmarks.real import Real, default, default_recipe, options, toy
-from benchmarks.report import about, write
+from benchmarks.report import about, earlier, write
 from sae_atlas.base_models.load import load
-from sae_atlas.io.files import read_json
 from sae_atlas.metrics.evaluate import add_up
 from sae_atlas.metrics.held_out import open_held_out
 from sae_atlas.metrics.layer_data import LayerData
@@ -149,14 +148,6 @@ def measure(reals: dict[int, Real], of_all: list[Claim], seeds: int, rows: list[
                     break
 
 
-def earlier(out: Path | None, found: dict) -> list[dict]:
-    """Rows of an earlier claims.json of the same versions and as many tokens."""
-    if out is None or not (out / "claims.json").exists():
-        return []
-    before = read_json(out / "claims.json")
-    return before["rows"] if all(before[key] == found[key] for key in ("versions", "tokens")) else []
-
-
 def main() -> None:
     parser = options(__doc__.splitlines()[0], "claims")
     parser.add_argument("--tokens", type=int, default=120_000, help="of the text, one epoch")
@@ -174,7 +165,7 @@ def main() -> None:
             "rows": [],
         }
         found |= {"chosen_on": next(iter(reals)), "patched_tokens": config["evaluation"]["patched_tokens"]}
-        rows = earlier(out, found)
+        rows = earlier(out, "claims", found, ("versions", "tokens"))
         of_all = [each for each in claims(chosen.toy) if not chosen.only or each.name in chosen.only]
         for found["rows"] in measure(reals, of_all, chosen.seeds, rows):
             write(out, "claims", found, markdown(found))

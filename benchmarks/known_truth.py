@@ -2,7 +2,8 @@
 
 A world in the manner of SAELens' SynthSAEBench at an eighth of its features: Zipf's law, correlation, trees with exclusive
 children, as many latents as features. The same rows in the same order for both libraries. Every checkpoint is measured by
-sae_atlas.metrics.truth and by SAELens' own functions (sae_lens.synthetic.evals).
+sae_atlas.metrics.truth and by SAELens' own functions (sae_lens.synthetic.evals). Rows that are in known_truth.json stay as they
+are; delete it to measure anew. Writes KNOWN_TRUTH.md and known_truth.json.
 """
 
 import json
@@ -15,7 +16,7 @@ import torch
 from benchmarks import contestants
 from benchmarks.contestants import L0, Contestant
 from benchmarks.real import Real, config_of, options
-from benchmarks.report import about, spread, write
+from benchmarks.report import about, earlier, spread, write
 from benchmarks.stubs import put_in_place
 from sae_atlas.activations.save_rows import save_rows
 from sae_atlas.base_models.prepare import prepare_rows
@@ -99,19 +100,26 @@ def trainers(batch: int) -> list[Contestant]:
     ]
 
 
-def rows_of(real: World, contestant: Contestant, seeds: int) -> list[dict]:
-    """Every setting on seed 0; the one of the lowest FVU, which needs no truth, on the other seeds."""
+def rows_of(real: World, contestant: Contestant, seeds: int, there: list[dict]) -> list[dict]:
+    """Every setting on seed 0; the one of the lowest FVU, which needs no truth, on the other seeds.
+
+    there: rows that were measured before, which are not measured again.
+    """
+    names = ("library", "architecture", "setting", "seed")
+    known = [(row, {name: row[name] for name in names}) for row in there]
 
     def trained(setting: dict, seed: int) -> dict:
-        path = real.folder / f"{contestant.name.replace(' ', '_')}.pt"
-        speed = contestant.train(real, real.store(), contestant.architecture, setting, seed, path)
-        print(contestant.name, setting, "seed", seed, f"{speed:.0f} tokens/s", flush=True)
         about = {
             "library": contestant.library,
             "architecture": contestant.architecture,
             "setting": setting,
             "seed": seed,
         }
+        if before := [row for row, told in known if told == about]:
+            return before[0]
+        path = real.folder / f"{contestant.name.replace(' ', '_')}.pt"
+        speed = contestant.train(real, real.store(), contestant.architecture, setting, seed, path)
+        print(contestant.name, setting, "seed", seed, f"{speed:.0f} tokens/s", flush=True)
         return about | {"tokens": real.tokens} | real.evaluate({"": path})[""]
 
     tried = [trained(setting, 0) for setting in contestant.settings]
@@ -154,16 +162,17 @@ def markdown(found: dict) -> str:
 
 def main() -> None:
     parser = options(__doc__.splitlines()[0], "known_truth")
-    parser.add_argument("--tokens", type=int, help="rows, one epoch; default 1,000,000")
+    parser.add_argument("--tokens", type=int, help="rows, one epoch; default 500,000")
     chosen = parser.parse_args()
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
     with tempfile.TemporaryDirectory() as temporary:
-        config = world(chosen.tokens or (4_000 if chosen.toy else 1_000_000), chosen.toy)
+        config = world(chosen.tokens or (4_000 if chosen.toy else 500_000), chosen.toy)
         real = World(chosen.data or Path(temporary), config)
         found = about(chosen.seeds, 2) | {"unit": "one row per trained SAE", "world": config["base_model"]["generator"]}
-        found["rows"] = []
+        found |= {"tokens": real.tokens, "rows": []}
+        there = earlier(out, "known_truth", found, ("versions", "world", "tokens"))
         for trainer in trainers(128 if chosen.toy else 512):
-            found["rows"] += rows_of(real, trainer, chosen.seeds)
+            found["rows"] += rows_of(real, trainer, chosen.seeds, there)
             write(out, "known_truth", found, markdown(found))
     print(json.dumps(found["rows"], indent=1) if chosen.toy else markdown(found))
 

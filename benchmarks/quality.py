@@ -16,8 +16,7 @@ from pathlib import Path
 from benchmarks.contestants import ALIKE, L0, LAYERS, SLACK, Contestant, contestants
 from benchmarks.quality_report import markdown
 from benchmarks.real import Real, default, options, toy
-from benchmarks.report import about, write
-from sae_atlas.io.files import read_json
+from benchmarks.report import about, earlier, write
 
 
 def run(reals: dict[int, Real], contestant: Contestant, seeds: int, rows: list[dict]) -> Iterator[list[dict]]:
@@ -78,17 +77,6 @@ def measure(
             yield list(itertools.chain(*rows.values()))
 
 
-def earlier(out: Path | None, name: str, found: dict) -> dict[tuple, list[dict]]:
-    """Rows by (tokens, library, architecture) of an earlier `name`.json of the same versions."""
-    if out is None or not (out / f"{name}.json").exists():
-        return {}
-    before, rows = read_json(out / f"{name}.json"), {}
-    if before["versions"] == found["versions"]:
-        for row in before["rows"]:
-            rows.setdefault((row["tokens"], row["library"], row["architecture"]), []).append(row)
-    return rows
-
-
 def main() -> None:
     parser = options(__doc__.splitlines()[0], "quality")
     parser.add_argument("--tokens", type=int, default=500_000, help="of the text, one epoch")
@@ -100,7 +88,9 @@ def main() -> None:
         config = toy(folder, (1, 0)) if chosen.toy else default(chosen.tokens, LAYERS)
         reals = {layer: Real(folder, config, layer) for layer in config["activations"]["layers"]}
         found = about(chosen.seeds, 2) | {"unit": "one row per trained SAE", "rows": []}
-        rows = earlier(out, "quality", found)
+        rows = {}
+        for row in earlier(out, "quality", found):
+            rows.setdefault((row["tokens"], row["library"], row["architecture"]), []).append(row)
         trainers = contestants(128 if chosen.toy else 512)
         trainers = [each for each in trainers if not chosen.only or each.name in chosen.only]
         for found["rows"] in measure(reals, trainers, chosen.seeds, rows):

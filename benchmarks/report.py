@@ -8,7 +8,7 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sae_atlas.io.files import write_json
+from sae_atlas.io.files import read_json, write_json
 
 PACKAGES = ("sae-atlas", "sae-lens", "dictionary-learning", "eai-sparsify", "torch", "numba", "numpy")
 # Measured once on such a machine, interleaved with the step as it is; by hand, so not part of the run.
@@ -31,6 +31,14 @@ def about(rounds: int, threads: int) -> dict:
         "unit": "ms per training step, median of the rounds; low and high are the fastest and the slowest round",
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
     }
+
+
+def earlier(out: Path | None, name: str, found: dict, alike: tuple[str, ...] = ("versions",)) -> list[dict]:
+    """Rows of an earlier `name`.json in `out` that says under each of `alike` what `found` does."""
+    if out is None or not (out / f"{name}.json").exists():
+        return []
+    before = read_json(out / f"{name}.json")
+    return before["rows"] if all(before.get(key) == found[key] for key in alike) else []
 
 
 def markdown(results: dict) -> str:

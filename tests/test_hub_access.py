@@ -112,8 +112,38 @@ def test_a_start_asks_for_the_models_sizes_once_and_then_needs_no_network(hub, t
         command = [sys.executable, "-m", "sae_atlas", "check", str(tmp_path / "config.yaml")]
         done = subprocess.run(command, env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0 and "Retrying" not in done.stdout, done.stdout
-    assert {path.rsplit("/", 1)[-1] for _, path, _ in hub.requests if "/resolve/" in path} == {"config.json"}
+    fetched = [path.rsplit("/", 1)[-1] for method, path, _ in hub.requests if method == "GET" and "/resolve/" in path]
+    assert {"config.json", "tokenizer.json"} <= set(fetched) and len(fetched) == len(set(fetched))
+    assert not [name for name in fetched if "safetensors" in name]
     assert len(list((tmp_path / "b").rglob("*.json"))) == 1
+
+
+def test_a_tokenizer_of_another_model_is_told_before_the_weights_are_fetched(hub, tmp_path, monkeypatch):
+    """And one that cannot be had with the config is left to the job that fetches the model."""
+    words = json.loads(hub.files["tokenizer.json"])
+    words["model"]["vocab"]["beyond"] = 5000
+    monkeypatch.setitem(hub.files, "tokenizer.json", json.dumps(words).encode())
+    config = small(base_model={"name": "theirs", "source": "hub", "id": NAME})
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def checked(home: str) -> tuple[int, str]:
+        known = environment(tmp_path / home, hub.url, XDG_CACHE_HOME=str(tmp_path / home))
+        command = [sys.executable, "-m", "sae_atlas", "check", str(tmp_path / "config.yaml")]
+        done = subprocess.run(command, env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return done.returncode, done.stdout
+
+    hub.requests.clear()
+    code, said = checked("a")
+    assert code != 0 and "its tokenizer has ids up to 5000, its embedding" in said.splitlines()[-1], said
+    assert not [path for _, path, _ in hub.requests if "safetensors" in path]
+    monkeypatch.delitem(hub.files, "tokenizer.json")
+    monkeypatch.setitem(hub.files, "tokenizer_config.json", b"{")
+    code, said = checked("b")
+    assert code != 0 and "its config.json or its tokenizer does not load" in said.splitlines()[-1], said
+    monkeypatch.setitem(hub.faults, "tree", True)
+    code, said = checked("c")
+    hub.refuse = None  # which the fault set
+    assert code == 0, said
 
 
 def test_what_takes_no_locks_and_no_links_takes_what_is_fetched(hub, there, tmp_path):

@@ -98,6 +98,20 @@ def test_every_trainer_is_measured_or_says_why_not(tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("sae_lens") is None, reason="SAELens is not installed here")
+def test_every_trainer_is_measured_against_the_truth_by_both_codes_and_once(tmp_path):
+    rows = run("known_truth", tmp_path, "--seeds", "2")["rows"]
+    assert {(row["library"], row["architecture"]) for row in rows} == set(
+        itertools.product(("sae_atlas", "sae_lens"), ("topk", "batch_topk", "matryoshka"))
+    )
+    assert [row["seed"] for row in rows if row["chosen"]] == [0, 1] * 6
+    for row in rows:
+        assert row["sae_lens"] == pytest.approx({name: row[name] for name in row["sae_lens"]}, abs=1e-5)
+    assert len({row["fvu"] for row in rows}) == len(rows)
+    assert run("known_truth", tmp_path, "--seeds", "2")["rows"] == rows
+
+
+@pytest.mark.long
 def test_all_that_a_gpu_is_asked_runs_at_toy_size_without_one(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu_check", "--toy", "--out", tmp_path]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)

@@ -226,7 +226,7 @@ def checked_sizes(folder: Path) -> dict:
     if start in missing or missing.keys() - special:
         raise AtlasError(
             f"base_model: its tokenizer has ids up to {max(missing)}, its embedding {text.vocab_size} rows; give the folder "
-            "the tokenizer that the model was trained with"
+            "the tokenizer that the model was trained with (of a model on the hub: a copy of it, with source `local`)"
         )
     if missing:
         logger.info(

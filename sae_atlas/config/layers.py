@@ -2,9 +2,11 @@
 
 import json
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from sae_atlas.base_models.from_hub import TEXTS
 from sae_atlas.base_models.from_scratch import model_sizes
 from sae_atlas.config.own_models import base_of
 from sae_atlas.config.without_model import OF_ROWS
@@ -145,15 +147,18 @@ def read_config_file(file: Path) -> dict:
 
 @cache  # several sections need it, each by a call of the hub's client
 def _hub_config(name: str, revision: str | None, also: str, at_hand: bool) -> dict:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
 
     # Every start of a run asks; where the hub cannot be reached, its client tries for half a minute before it gives up.
     if isinstance(cached := try_to_load_from_cache(name, "config.json", revision=revision), str):
         return read_config_file(Path(cached))
     try:
-        return read_config_file(Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=at_hand)))
+        file = hf_hub_download(name, "config.json", revision=revision, local_files_only=at_hand)
     except Exception as error:  # the hub's client raises errors of many libraries
         refuse(error, "base_model.id", name, revision, "config.json", also=also)
+    with suppress(Exception):  # what does not come now comes with the weights, whose job then tells
+        snapshot_download(name, revision=revision, allow_patterns=TEXTS)  # the tokenizer, for site_check
+    return read_config_file(Path(file))
 
 
 if __name__ == "__main__":  # asked by count_layers

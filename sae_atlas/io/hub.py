@@ -82,6 +82,16 @@ def is_away(error: Exception) -> bool:
 
 
 def cached_snapshot(repository: str, revision: str | None, kind: str, patterns: list[str] | None = None) -> Path | None:
+    """complete_snapshot, of a hub that was not reached, which is said."""
+    folder = complete_snapshot(repository, revision, kind, patterns)
+    if folder is not None:
+        logger.warning("%s: the hub is not reached; taken from the cache, commit %s", repository, folder.name)
+    return folder
+
+
+def complete_snapshot(
+    repository: str, revision: str | None, kind: str, patterns: list[str] | None = None
+) -> Path | None:
     """The folder of a repository in the cache of the hub's client, as `hf download` leaves it; None unless it is complete.
 
     revision: branch, tag or commit (`main`); of a branch what it was when it was fetched. The folder is called by the
@@ -95,7 +105,6 @@ def cached_snapshot(repository: str, revision: str | None, kind: str, patterns: 
         get_cached_repo_tree(repository, **where)  # without the list of its files nobody knows whether all are there
     except Exception:  # the hub's client raises errors of many libraries
         return None
-    logger.warning("%s: the hub is not reached; taken from the cache, commit %s", repository, folder.name)
     return folder
 
 

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 from sae_atlas.base_models.adapters import model_files
+from sae_atlas.base_models.from_hub import TEXTS
 from sae_atlas.config.layers import model_config, transformers_config
 from sae_atlas.config.own_models import base_of
 from sae_atlas.io.asking import ask
 from sae_atlas.io.errors import AtlasError, nearest, reason
+from sae_atlas.io.hub import complete_snapshot
 from sae_atlas.io.log import logger
 from sae_atlas.own_arrays.files import find_layers
 from sae_atlas.training.recipe import contradictions
@@ -116,11 +118,24 @@ def model_answer(base_model: dict, sites: list[str], layers: list[int], context:
 
 
 def _state(section: dict) -> list:
-    """Sizes and times of a local model's files, whose tokenizer may be another when one changes."""
+    """Sizes and times of a local model's files, whose tokenizer may be another when one changes; of one of the hub where its
+    tokenizer is, if that was fetched with its config.
+    """
+    if section["source"] == "hub":
+        return [str(_folder(section))]
     if section["source"] != "local":
         return []
     files = model_files(section["path"], "base_model.path")
     return [[name, file.stat().st_size, file.stat().st_mtime_ns] for name, file in files.items()]
+
+
+def _folder(section: dict) -> Path | None:
+    """Where a model's config and tokenizer lie; of one on the hub they came into its client's cache, or None if not whole."""
+    if section["source"] == "local":
+        return Path(section["path"]).expanduser()
+    if section["source"] == "hub":
+        return complete_snapshot(section["id"], section.get("revision"), "model", TEXTS)
+    return None
 
 
 def random_layers(config, layers: list[int]):
@@ -162,8 +177,7 @@ def _answer(base_model: dict, sites: list[str], layers: list[int], context: int,
 
     section = base_of(base_model)
     try:
-        if section["source"] == "local":
-            folder = Path(section["path"]).expanduser()
+        if folder := _folder(section):
             checked_sizes(folder)
             _check_excluded(folder, exclude)
         config = transformers_config(base_model)
