@@ -93,7 +93,13 @@ class JumpReLU(Section):
 
     target_l0: Real = key("latents per token", 32.0, gt=0)
     coefficient: Real = key("weight of the penalty", 1.0, gt=0)
-    bandwidth: Real = key("width of the kernel, in units of pre-activations where E||x||^2 = 1", 1e-3, gt=0)
+    bandwidth: Real = key(
+        "width of the kernel, in units of pre-activations where E||x||^2 = 1. The default is for long runs: with 0.1 here and "
+        "as `threshold`, 120k tokens of three layers of the embedded model left a tenth of the dead latents, at an FVU 0.01 "
+        "higher",
+        1e-3,
+        gt=0,
+    )
     threshold: Real = key("where every threshold starts, in the same unit", 1e-3, gt=0)
 
 
