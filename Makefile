@@ -11,6 +11,9 @@ export CONFIG DIRECTORY
 # The GPU that `make plan` compares with: L4, RTX4090, A100, H100, H200
 GPU ?= H200
 
+# Processes that run tests: one more than there are cores, for some tests wait for SLURM or for the network.
+WORKERS = $(shell $(BIN)/python -c "import os; print(min(os.cpu_count(), 4) + 1)")
+
 .PHONY: run lifecycle plan report test test-long fuzz licences audit test-peers slurm lint format golden tables releases bench bench-load bench-starts bench-claims bench-run bench-gpu gpu-check browser
 
 # In a terminal one bar per rule; plain lines where the output goes into a file or a pipe, and in CI.
@@ -38,14 +41,14 @@ plan: .venv/ready
 report: .venv/ready
 	$(BIN)/snakemake --snakefile Snakefile --configfile "$$CONFIG" --directory "$$DIRECTORY" --report results/report.html
 
-# What every change runs: every kind of fault once or a few times; two files of tests at a time, in the order of tests/conftest.py.
+# What every change runs: every kind of fault once or a few times; whole files at a time, in the order of tests/conftest.py.
 test: .venv/ready browser slurm
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=25
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder --durations=25
 
 # The long forms of some of them: all of tiny-neox, here and on SLURM, the disk full at every stage, 20 kills, fuzzing for a
 # minute a kind, every Triton kernel at every precision, the benchmarks at toy size, also beside the peers (1.7 GB).
 test-long: .venv/ready .bench-venv/ready .circuit-tracer/ready browser slurm
-	SLURM_WHOLE=1 $(BIN)/python -m pytest -m long --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=25
+	SLURM_WHOLE=1 $(BIN)/python -m pytest -m long --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder --durations=25
 	.bench-venv/bin/python -m pytest -m long -k "gradients_agree or saelens or trainer" tests/test_benchmarks.py tests/test_quality.py
 	.bench-venv/bin/python -m pytest -m long tests/peers
 
