@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sae_atlas.io.errors import AtlasError, reason
+from sae_atlas.io.log import progress
 from sae_atlas.texts.files import kind, open_seekable, open_text, refuse_what_is_no_text
 
 ROWS_AT_ONCE = 256  # of a .parquet
+LINES_AT_ONCE = 2**20  # characters
 LONGEST_FIELD = 2**31 - 1  # of a .csv
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of other programs' .csv
 
@@ -60,8 +62,13 @@ def no_column(name: str, columns) -> Bad:
 def has_white_space_lines(file: Path) -> bool:
     """Does a `.txt` hold lines of white space that are not empty? Finished atlases read them as part of a paragraph."""
     try:
-        with open_text(file, newline=None) as opened:
-            return any(line.isspace() and line != "\n" for line in opened)
+        size = file.stat().st_size if file.suffix.lower() == ".txt" else None  # of a compressed one nobody knows it
+        with open_text(file, newline=None) as opened, progress(size, "B", f"lines of {file.name}", delay=1) as bar:
+            while lines := opened.readlines(LINES_AT_ONCE):
+                if any(line.isspace() and line != "\n" for line in lines):
+                    return True
+                bar.update(sum(map(len, lines)))
+            return False
     except (OSError, ValueError, EOFError):  # the job that reads its rows tells what is wrong
         return False
 
