@@ -100,7 +100,7 @@ audit: .tools-venv/ready
 # What we export, loaded by SAELens, sparsify and dictionary_learning themselves, in the benchmark's environment (1.7 GB), by
 # transformers 4, by circuit-tracer in one of its own (1.6 GB), and what we measure beside sae-bench in another (1.7 GB).
 test-peers: .venv/ready .bench-venv/ready .transformers4/ready .circuit-tracer/ready .saebench/ready
-	.bench-venv/bin/python -m pytest tests/peers
+	.bench-venv/bin/python -m pytest tests/peers --numprocesses=$(WORKERS) --dist=loadfile
 	$(BIN)/python -m pytest tests/peers/test_saebench_parts.py
 
 lint: .venv/ready
