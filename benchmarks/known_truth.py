@@ -1,11 +1,12 @@
-"""Which SAEs find known features, beside SAELens': `python -m benchmarks.known_truth [--toy]`.
+"""Which SAEs find known features, beside SAELens': `python -m benchmarks.known_truth [--toy] [--tokens N] [--only NAME ...]`.
 
 A world in the manner of SAELens' SynthSAEBench at an eighth of its features: Zipf's law, correlation, trees with exclusive
 children, as many latents as features. The same rows in the same order for both libraries. Every checkpoint is measured by
-sae_atlas.metrics.truth and by SAELens' own functions (sae_lens.synthetic.evals). Rows that are in known_truth.json stay as they
-are; delete it to measure anew. Writes KNOWN_TRUTH.md and known_truth.json.
+sae_atlas.metrics.truth and by SAELens' own functions (sae_lens.synthetic.evals). What is in known_truth.json stays as it
+is, so that it can be made in portions and for several numbers of rows; delete it to measure anew.
 """
 
+import itertools
 import json
 import tempfile
 from functools import partial
@@ -105,11 +106,12 @@ def rows_of(real: World, contestant: Contestant, seeds: int, there: list[dict]) 
 
     there: rows that were measured before, which are not measured again.
     """
-    names = ("library", "architecture", "setting", "seed")
+    names = ("tokens", "library", "architecture", "setting", "seed")
     known = [(row, {name: row[name] for name in names}) for row in there]
 
     def trained(setting: dict, seed: int) -> dict:
         about = {
+            "tokens": real.tokens,
             "library": contestant.library,
             "architecture": contestant.architecture,
             "setting": setting,
@@ -120,12 +122,26 @@ def rows_of(real: World, contestant: Contestant, seeds: int, there: list[dict]) 
         path = real.folder / f"{contestant.name.replace(' ', '_')}.pt"
         speed = contestant.train(real, real.store(), contestant.architecture, setting, seed, path)
         print(contestant.name, setting, "seed", seed, f"{speed:.0f} tokens/s", flush=True)
-        return about | {"tokens": real.tokens} | real.evaluate({"": path})[""]
+        return about | real.evaluate({"": path})[""]
 
     tried = [trained(setting, 0) for setting in contestant.settings]
     best = min(tried, key=lambda row: row["fvu"])["setting"]
     rows = tried + [trained(best, seed) for seed in range(1, seeds)]
     return [row | {"chosen": row["setting"] == best} for row in rows]
+
+
+def _table(rows: list[dict]) -> list[str]:
+    """A line per trainer, over its seeds."""
+    lines = [
+        "| architecture | library | " + " | ".join(COLUMNS.values()) + " | seeds |",
+        "|---|---|" + "---|" * (len(COLUMNS) + 1),
+    ]
+    forms = {"l0": "{:.1f}", "dead": "{:.0f}"}
+    for library, architecture in dict.fromkeys((row["library"], row["architecture"]) for row in rows):
+        of_trainer = [row for row in rows if (row["library"], row["architecture"]) == (library, architecture)]
+        cells = [spread([row[name] for row in of_trainer], forms.get(name, "{:.3f}")) for name in COLUMNS]
+        lines.append(f"| {architecture} | {library} | {' | '.join(cells)} | {len(of_trainer)} |")
+    return lines
 
 
 def markdown(found: dict) -> str:
@@ -136,10 +152,11 @@ def markdown(found: dict) -> str:
         "",
         f"Synthetic rows of {about['features']:,} features in {about['d']} dimensions, {about['l0']} of them active in a row:",
         f"Zipf exponent {about['zipf']}, correlation {about['correlation']}, trees with exclusive children, in the manner of",
-        f"SAELens' SynthSAEBench at an eighth of its features. As many latents as features, k {L0}, {rows[0]['tokens']:,}",
-        "rows once, in the same order for both libraries. Median over the seeds (lowest to highest). Of learning rates",
+        f"SAELens' SynthSAEBench at an eighth of its features. As many latents as features, k {L0}, the rows",
+        "once, in the same order for both libraries. Median over the seeds (lowest to highest). Of learning rates",
         f"{' and '.join(map(str, RATES))} the one of the lower FVU on seed 0 goes on. What the metrics mean:",
-        "[docs/known-truth.md](../docs/known-truth.md). `python -m benchmarks.known_truth` makes this page.",
+        "[docs/known-truth.md](../docs/known-truth.md). `python -m benchmarks.known_truth` makes this page; `--tokens`",
+        "sets the rows.",
         "",
         f"Each SAE was measured by both codes, in {', '.join(COLUMNS[name] for name in BY_BOTH)}:",
         f"they differ by {difference:.1e} at most.",
@@ -148,17 +165,14 @@ def markdown(found: dict) -> str:
         "are by default 100 million rows long.",
         "",
         f"{found['machine']}, {found['date']}.",
-        "",
-        "| architecture | library | " + " | ".join(COLUMNS.values()) + " | seeds |",
-        "|---|---|" + "---|" * (len(COLUMNS) + 1),
     ]
-    for library, architecture in dict.fromkeys((row["library"], row["architecture"]) for row in rows):
-        of_trainer = [
-            row for row in rows if (row["library"], row["architecture"], row["chosen"]) == (library, architecture, True)
+    for tokens in sorted({row["tokens"] for row in rows}):
+        lines += [
+            "",
+            f"## {tokens:,} rows",
+            "",
+            *_table([row for row in rows if row["tokens"] == tokens and row["chosen"]]),
         ]
-        forms = {"l0": "{:.1f}", "dead": "{:.0f}"}
-        cells = [spread([row[name] for row in of_trainer], forms.get(name, "{:.3f}")) for name in COLUMNS]
-        lines.append(f"| {architecture} | {library} | {' | '.join(cells)} | {len(of_trainer)} |")
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
     return "\n".join([*lines, "", f"Versions: {versions}."]) + "\n"
 
@@ -166,16 +180,21 @@ def markdown(found: dict) -> str:
 def main() -> None:
     parser = options(__doc__.splitlines()[0], "known_truth")
     parser.add_argument("--tokens", type=int, help="rows, one epoch; default 500,000")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="trainers, as 'sae_lens topk'; default all")
     chosen = parser.parse_args()
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
     with tempfile.TemporaryDirectory() as temporary:
         config = world(chosen.tokens or (4_000 if chosen.toy else 500_000), chosen.toy)
         real = World(chosen.data or Path(temporary), config)
         found = about(chosen.seeds, 2) | {"unit": "one row per trained SAE", "world": config["base_model"]["generator"]}
-        found |= {"tokens": real.tokens, "rows": []}
-        there = earlier(out, "known_truth", found, ("versions", "world", "tokens"))
-        for trainer in trainers(128 if chosen.toy else 512):
-            found["rows"] += rows_of(real, trainer, chosen.seeds, there)
+        rows = {}
+        for row in earlier(out, "known_truth", found, ("versions", "world")):
+            rows.setdefault((row["tokens"], row["library"], row["architecture"]), []).append(row)
+        all_trainers = trainers(128 if chosen.toy else 512)
+        for trainer in [each for each in all_trainers if not chosen.only or each.name in chosen.only]:
+            key = (real.tokens, trainer.library, trainer.architecture)
+            rows[key] = rows_of(real, trainer, chosen.seeds, rows.get(key, []))
+            found["rows"] = list(itertools.chain(*rows.values()))
             write(out, "known_truth", found, markdown(found))
     print(json.dumps(found["rows"], indent=1) if chosen.toy else markdown(found))
 
