@@ -28,7 +28,6 @@ from sae_atlas.training.train import StoreSource
 from sae_atlas.training.window import Window
 
 CPU = torch.device("cpu")
-P_STEPS = 10  # values of p in p-annealing, as in dictionary_learning
 
 
 class Rows(StoreSource):
@@ -217,43 +216,12 @@ def _by_autograd(module, window: Window) -> None:
     window.backend = _backend(gradients)
 
 
-# p-annealing (arXiv 2408.00113; dictionary_learning's PAnnealTrainer): the penalty sum_j f_j^p with p from 1 down.
+# p-annealing (arXiv 2408.00113; dictionary_learning's PAnnealTrainer), which came in as `l1.anneal_to`.
 
 
-def annealed(real: Real, values: dict, p_end: float, begin: float) -> Sae:
-    """ReLU whose penalty is sum_j f_j^p; p falls from 1 to `p_end` in `P_STEPS` values between `begin` of the steps and the
-    end. The recipe's controller keeps the L0, where theirs keeps the size of the penalty.
-    """
-    levels = np.linspace(1, p_end, P_STEPS)
-
-    def change(window: Window, progress: float) -> None:
-        passed = max(0.0, progress - begin) / (1 - begin)
-        window.architecture = Annealed(float(levels[min(P_STEPS - 1, int(passed * P_STEPS))]))
-
-    window = carried(real, values, lambda window: setattr(window, "change", change))
-    return sae_of(window, window.state.weights, None, values)
-
-
-class Annealed:
-    """||x - x_hat||^2 + lambda sum_j f_j^p for decoder rows of norm 1."""
-
-    def __init__(self, p: float):
-        self.p = p
-
-    def loss(self, weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
-        latents = pre_activations(weights, x, control).relu()
-        rebuilt = reconstruct(weights, x, latents)
-        reconstruction = squared_error(x, rebuilt, control)
-        sparsity = control.penalty * latents.pow(self.p).sum(1).mean()
-        return Loss(reconstruction + sparsity, reconstruction, sparsity, latents, rebuilt)
-
-    def sparse_gradients(self, step, weights: Weights, recipe, control: Control):
-        entries = step.above(0.0)
-        decoded = step.decode(entries, entries.values)
-        slope = self.p * entries.values.pow(self.p - 1) * (control.penalty / step.rows)
-        grads = step.accumulate(entries, decoded, entries.values, decoded.dots * (2 / step.rows) + slope, 2 / step.rows)
-        sparsity = control.penalty * entries.values.pow(self.p).sum().double() / step.rows
-        return grads, step.measured(entries, None, decoded.squared_error, sparsity)
+def annealed(real: Real, values: dict, p_end: float) -> Sae:
+    """The recipe's controller keeps the L0, where theirs keeps the size of the penalty."""
+    return plain(real, values | {"l1": values["l1"] | {"anneal_to": p_end}})
 
 
 # JumpReLU with a tanh penalty and a pre-activation loss (Anthropic, Circuits Updates, January 2025; SAELens' `tanh`).

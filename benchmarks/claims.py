@@ -67,7 +67,7 @@ def claims(small: bool = False) -> list[Claim]:
         Claim("AbsTopK", "BatchTopK", per_token, trainers.of_either_sign),
         Claim("AbsTopK of a batch", "BatchTopK", default, trainers.of_either_sign),
         Claim("matching pursuit", "BatchTopK", per_token, trainers.pursuing),
-        Claim("p-annealing", "ReLU", relu, trainers.annealed, tuple({"p_end": p, "begin": 0.1} for p in (0.5, 0.2))),
+        Claim("p-annealing", "ReLU", relu, trainers.annealed, ({"p_end": 0.5}, {"p_end": 0.2})),
         Claim("tanh penalty", "JumpReLU", tanh, trainers.with_tanh,
               ({"scale": 96.0, "pre_act": 1.25e-7},)),
     ]  # fmt: skip

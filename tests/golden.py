@@ -33,6 +33,7 @@ TOPK = FIT | {"k": 4, "dead_after": 500}
 OTHERS = {
     "relu": L1 | {"l1": {"coefficient": 0.02}},
     "adaptive": L1 | {"architecture": "relu", "l1": {"coefficient": 0.02, "target_l0": 30}},
+    "annealed": L1 | {"architecture": "relu", "l1": {"coefficient": 0.02, "anneal_to": 0.3}},
     "batch_topk": TOPK,
     "jumprelu": L1 | {"jumprelu": {"target_l0": 8, "bandwidth": 0.1}},
     "gated": L1,

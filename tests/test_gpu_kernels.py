@@ -96,6 +96,17 @@ def test_equals_autograd(architecture, entry_capacity, dtype):
     assert torch.equal(measured.fired, told.fired) and not told.fired[SILENT] and told.fired.any()
 
 
+def test_an_annealed_penalty_equals_autograd():
+    """In buffers with room that stays unused, too, where the slope of a power is infinite."""
+    recipe, weights, x = problem("relu", torch.float64)
+    asked = control(entry_capacity=8.0, power=0.3)
+    expected, told = reference.gradients(module_of("relu"), weights, x, recipe, asked)
+    found, measured = gpu.gradients(module_of("relu"), weights, x, recipe, asked)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-13)
+    assert measured.plain().sparsity == pytest.approx(told.plain().sparsity, rel=1e-11)
+
+
 @pytest.mark.parametrize("architecture", cases(ARCHITECTURES))
 def test_a_further_loss_equals_autograd_at_any_density(architecture):
     recipe, weights, x = problem(architecture)

@@ -70,6 +70,32 @@ def test_equals_autograd(architecture, density, dead):
     assert torch.equal(measured.fired, told.fired)
 
 
+@pytest.mark.parametrize("density", [SPARSE, DENSE])
+def test_an_annealed_penalty_equals_autograd(density):
+    """Also where nothing is active, at which the slope of a power is infinite."""
+    recipe, weights, x, _ = problem("relu")
+    for bias, penalties in ((0, (1e-3, 10)), (100, (0, 0))):
+        weights["b_enc"] -= bias
+        for power in (0.2, 0.7):
+            control = Control(penalty=0.1, density=density, power=power)
+            expected, told = reference.gradients(module_of("relu"), weights, x, recipe, control)
+            told, (found, measured) = told.plain(), gradients(recipe, weights, x, control)
+            for name in expected:
+                assert expected[name].isfinite().all()
+                torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-14)
+            assert measured.sparsity == pytest.approx(told.sparsity, rel=1e-12)
+            assert penalties[0] <= told.sparsity <= penalties[1]
+
+
+def test_a_power_of_one_is_the_plain_penalty():
+    recipe, weights, x, _ = problem("relu")
+    plain, near = (
+        gradients(recipe, weights, x, Control(penalty=0.1, density=SPARSE, power=p))[0] for p in (1, 1 - 1e-9)
+    )
+    for name in plain:
+        torch.testing.assert_close(plain[name], near[name], rtol=1e-6, atol=1e-9)
+
+
 def pull_to(x, matrix):
     """The gradient, as Control.pull, of a loss of the reconstruction that is no squared error; and that loss."""
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sae_atlas.training import controller
-from sae_atlas.training.schedule import decayed, warmed_up
+from sae_atlas.training.schedule import annealed, decayed, warmed_up
 
 
 def test_warm_up_rises_to_1_and_stays():
@@ -16,6 +16,16 @@ def test_warm_up_rises_to_1_and_stays():
 def test_decay_is_linear_over_the_last_part():
     assert [decayed(tokens, 100, 0.2) for tokens in (0, 80, 90, 100)] == pytest.approx([1, 1, 0.5, 0])
     assert decayed(99, None, 0.2) == decayed(99, 100, 0.0) == 1
+
+
+def test_an_annealed_power_is_1_for_a_tenth_and_falls_in_equal_steps():
+    powers = [annealed(tokens, 100, 0.1) for tokens in range(100)]
+    assert powers[:19] == [1] * 19 and powers == sorted(
+        powers, reverse=True
+    )  # the first of ten values, of 9 tokens each, is 1
+    assert sorted(set(powers), reverse=True) == pytest.approx([1 - step / 10 for step in range(10)])
+    assert annealed(100, 100, 0.1) == pytest.approx(0.1)
+    assert annealed(50, 100, None) == annealed(50, None, 0.1) == 1
 
 
 def test_a_longer_run_is_the_same_before_its_decay():

@@ -77,6 +77,11 @@ class L1(Section):
     target_l0: Annotated[Real, Field(gt=0)] | None = key(
         "latents per token that lambda is steered to", None, otherwise="none: lambda is fixed"
     )
+    anneal_to: Annotated[Real, Field(gt=0, lt=1)] | None = later(
+        "of `relu`: power p of the penalty sum of f^p at the end of training. For a tenth of the tokens it is 1, then it falls "
+        "(arXiv 2408.00113)",
+        None,
+    )
 
 
 class AuxK(Section):
@@ -250,6 +255,8 @@ def with_source(recipe: dict) -> dict:
 def trained_problems(recipe: Recipe, where: str):
     if recipe.auxk.coefficient == 0 and recipe.auxk.latents is not None:
         yield f"{where}.auxk.latents: does nothing where auxk.coefficient is 0; remove it"
+    if recipe.architecture != "relu" and recipe.l1.anneal_to is not None:
+        yield f"{where}.l1.anneal_to: does nothing with {recipe.architecture}; remove it, or take architecture relu"
 
 
 def published_problems(recipe: Published, where: str):

@@ -27,6 +27,7 @@ class Control:
     # A further loss of the reconstruction, by its gradient: from x_hat - x (of a transcoder y_hat - y) to d loss / d x_hat,
     # both [batch, d_out] and scaled. Called once a step, and not seen by AuxK; None: the squared error is all.
     pull: Callable[[Tensor], Tensor] | None = None
+    power: float = 1.0  # p of ReLU's penalty on the sum of f^p; below 1 where it is annealed
 
 
 def encoder_input(weights: Weights, x: Tensor, control: Control) -> Tensor:

@@ -45,7 +45,8 @@ def sparsity_words(recipe: dict) -> str:
     if "l1" in kind.keys:
         l1 = recipe["l1"]
         start = f"L1 coefficient {l1['coefficient']:g} ({l1['convention']})"
-        return f"{start}, fixed" if l1["target_l0"] is None else f"{start}, adapted to L0 {l1['target_l0']:g}"
+        steered = "fixed" if l1["target_l0"] is None else f"adapted to L0 {l1['target_l0']:g}"
+        return f"{start}, {steered}" + (f", power annealed to {l1['anneal_to']:g}" if "anneal_to" in l1 else "")
     if "jumprelu" in kind.keys:
         return f"L0 penalty with target {recipe['jumprelu']['target_l0']:g}"
     return f"k = {recipe['k']} latents per token" + ("" if kind.inference == "topk" else " on average")

@@ -4,6 +4,7 @@ from sae_atlas.config.published import of_layer, path_in_release
 from sae_atlas.sites import HEADS, NORMALISED
 from sae_atlas.stages.activations import target_of
 from sae_atlas.stages.declare import stage
+from sae_atlas.training.schedule import ANNEALED_FROM
 
 
 @stage("saes", "kernels", "training", runs="training.train:train")
@@ -49,9 +50,15 @@ def finetune_sae(atlas, recipe: str, layer: int, snapshot: str) -> tuple[dict, d
 
 def _window(atlas, recipe: dict, start: int, stop: int) -> dict:
     """Settings of the training over the tokens start:stop."""
-    # Where the decay does not reach the window, the total does not matter: a longer run leaves it alone.
+    # Where no schedule over all tokens reaches the window, the total does not matter: a longer run leaves it alone.
     decaying = stop > (1 - recipe["decay"]) * atlas.tokens
-    settings = {"recipe": recipe, "start": start, "stop": stop, "total": atlas.tokens if decaying else None}
+    annealing = "anneal_to" in recipe.get("l1", {}) and stop > ANNEALED_FROM * atlas.tokens
+    settings = {
+        "recipe": recipe,
+        "start": start,
+        "stop": stop,
+        "total": atlas.tokens if decaying or annealing else None,
+    }
     return settings | {"gpu_products": atlas.config["training"]["gpu_products"]}
 
 

@@ -12,6 +12,7 @@ class L1:
     coefficient: float = 0.0
     convention: str = "canonical"
     target_l0: float | None = None
+    anneal_to: float | None = None
 
 
 @dataclass(frozen=True)

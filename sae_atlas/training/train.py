@@ -42,10 +42,10 @@ def train(
 
     start_from: a checkpoint whose weights a new one begins at, in place of random directions.
     recipe: plain values, complete (config.read.complete_recipe). total: tokens of the whole run where the learning rate's
-    decay reaches this window, else None. watch: told every new row of the curve. device: auto, cpu or cuda; gpu_products:
-    arithmetic of matrix products on a GPU, bfloat16 or float32. Any number of threads gives the same bits. A job of the
-    workflow keeps its state beside `resume` on SIGTERM and ends with exit code interruption.EXIT_CODE; the same job goes on
-    from there. store_stop: where the store's window ends, if that is beyond `stop`; then its first rows are read.
+    decay or an annealed penalty reaches this window, else None. watch: told every new row of the curve. device: auto, cpu or
+    cuda; gpu_products: arithmetic of matrix products on a GPU, bfloat16 or float32. Any number of threads gives the same bits.
+    A job of the workflow keeps its state beside `resume` on SIGTERM and ends with exit code interruption.EXIT_CODE; the same
+    job goes on from there. store_stop: where the store's window ends, if that is beyond `stop`; then its first rows are read.
 
     Raises AtlasError for damaged or wrong inputs, a store smaller than a batch, a loss or gradient that is not finite.
     """

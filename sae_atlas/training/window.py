@@ -17,7 +17,7 @@ from sae_atlas.training import controller
 from sae_atlas.training.curve import MOST_ROWS, Curve
 from sae_atlas.training.interruption import Interruption
 from sae_atlas.training.recipe import Recipe
-from sae_atlas.training.schedule import decayed, warmed_up
+from sae_atlas.training.schedule import annealed, decayed, warmed_up
 from sae_atlas.training.state import State, initial_penalty
 
 ENTRY_CAPACITY = (
@@ -152,8 +152,9 @@ class Window:
         penalty = state.penalty * warmed_up(state.steps, recipe.sparsity_warmup)
         dead = state.since_fired >= recipe.dead_after
         density, capacity = (self.known, self.entry_capacity) if ahead else (state.density, None)
+        power = annealed(position, self.total, recipe.l1.anneal_to)
         about = (penalty, target, dead, state.smallest, density, capacity, self.dead_capacity, self.products)
-        control = Control(*about, pull=self.source.pull(state))
+        control = Control(*about, pull=self.source.pull(state), power=power)
         self.dense += control.pull is None and density > self.dense_above
         grads, measured = self.backend.gradients(self.architecture, state.weights, x, recipe, control)
         measured = measured.on_device() if ahead else measured.plain()
