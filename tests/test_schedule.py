@@ -4,8 +4,11 @@ import math
 
 import pytest
 
+from sae_atlas.config.read import complete_config
+from sae_atlas.stages.atlas import Atlas
 from sae_atlas.training import controller
 from sae_atlas.training.schedule import annealed, decayed, warmed_up
+from workflow import small
 
 
 def test_warm_up_rises_to_1_and_stays():
@@ -20,9 +23,8 @@ def test_decay_is_linear_over_the_last_part():
 
 def test_an_annealed_power_is_1_for_a_tenth_and_falls_in_equal_steps():
     powers = [annealed(tokens, 100, 0.1) for tokens in range(100)]
-    assert powers[:19] == [1] * 19 and powers == sorted(
-        powers, reverse=True
-    )  # the first of ten values, of 9 tokens each, is 1
+    assert powers[:19] == [1] * 19  # the first of ten values, of 9 tokens each, is 1, too
+    assert powers == sorted(powers, reverse=True)
     assert sorted(set(powers), reverse=True) == pytest.approx([1 - step / 10 for step in range(10)])
     assert annealed(100, 100, 0.1) == pytest.approx(0.1)
     assert annealed(50, 100, None) == annealed(50, None, 0.1) == 1
@@ -31,6 +33,14 @@ def test_an_annealed_power_is_1_for_a_tenth_and_falls_in_equal_steps():
 def test_a_longer_run_is_the_same_before_its_decay():
     """What lets a run be extended without training its windows again."""
     assert decayed(40, None, 0.2) == decayed(40, 100, 0.2) == decayed(40, 1000, 0.2)
+
+
+def test_windows_that_an_annealed_penalty_reaches_depend_on_the_length_of_the_run():
+    annealing = {"architecture": "relu", "batch": 128, "decay": 0, "l1": {"coefficient": 0.1, "anneal_to": 0.3}}
+    config = small(**{"recipes": {"annealed": annealing}, "training": {"tokens": "4k", "snapshots": ["400", "2k"]}})
+    atlas = Atlas(complete_config(config, "config.yaml"))
+    windows = [atlas.settings("train_sae", recipe="annealed", layer=0, snapshot=name) for name in ("400", "2k", "4k")]
+    assert [window["total"] for window in windows] == [None, 4000, 4000]
 
 
 def test_lambda_rises_above_the_target_and_falls_below():
