@@ -18,7 +18,7 @@ from sae_atlas.io.forks import to_its_end
 WARM = str(Path(__file__).resolve().parents[1] / "workflow" / "warm.py")
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["snakemake.cli", "yaml", *runpy.run_path(WARM)["LIBRARIES"]])
-# Tests are as many processes as there are cores. Read by what is preloaded.
+# Tests are more processes than there are cores. Read by what is preloaded.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 BEGAN_WITH = dict(os.environ)
 READ_LATE = {

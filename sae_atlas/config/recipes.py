@@ -77,10 +77,12 @@ class L1(Section):
     target_l0: Annotated[Real, Field(gt=0)] | None = key(
         "latents per token that lambda is steered to", None, otherwise="none: lambda is fixed"
     )
-    anneal_to: Annotated[Real, Field(gt=0, lt=1)] | None = later(
+    anneal_to: Real = key(
         "of `relu`: power p of the penalty sum of f^p at the end of training. For a tenth of the tokens it is 1, then it falls "
         "(arXiv 2408.00113)",
-        None,
+        otherwise="p stays 1",
+        gt=0,
+        lt=1,
     )
 
 

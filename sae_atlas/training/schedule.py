@@ -2,10 +2,8 @@
 
 import math
 
-ANNEALED_FROM, POWERS = (
-    0.1,
-    10,
-)  # of all tokens, and how many values the power of a penalty has, as in dictionary_learning
+# Of all tokens, and how many values the power of a penalty has: as dictionary_learning has them.
+ANNEALED_FROM, POWERS = 0.1, 10
 
 
 def warmed_up(step: int, steps: int) -> float:
