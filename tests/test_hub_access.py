@@ -115,7 +115,7 @@ def test_a_start_asks_for_the_models_sizes_once_and_then_needs_no_network(hub, t
     fetched = [path.rsplit("/", 1)[-1] for method, path, _ in hub.requests if method == "GET" and "/resolve/" in path]
     assert {"config.json", "tokenizer.json"} <= set(fetched) and len(fetched) == len(set(fetched))
     assert not [name for name in fetched if "safetensors" in name]
-    assert len(list((tmp_path / "b").rglob("*.json"))) == 1
+    assert [len(list((tmp_path / cache).rglob("*.json"))) for cache in "ab"] == [1, 1]  # asked once each
 
 
 def test_a_tokenizer_of_another_model_is_told_before_the_weights_are_fetched(hub, tmp_path, monkeypatch):
@@ -136,6 +136,12 @@ def test_a_tokenizer_of_another_model_is_told_before_the_weights_are_fetched(hub
     code, said = checked("a")
     assert code != 0 and "its tokenizer has ids up to 5000, its embedding" in said.splitlines()[-1], said
     assert not [path for _, path, _ in hub.requests if "safetensors" in path]
+    alone = (
+        "import sys, huggingface_hub; huggingface_hub.hf_hub_download(sys.argv[1], 'config.json')"  # as others leave it
+    )
+    subprocess.run([sys.executable, "-c", alone, NAME], env=environment(tmp_path / "there", hub.url), check=True)
+    code, said = checked("there")
+    assert code != 0 and "its tokenizer has ids up to 5000, its embedding" in said.splitlines()[-1], said
     monkeypatch.delitem(hub.files, "tokenizer.json")
     monkeypatch.setitem(hub.files, "tokenizer_config.json", b"{")
     code, said = checked("b")

@@ -2,11 +2,9 @@
 
 import json
 import sys
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from sae_atlas.base_models.from_hub import TEXTS
 from sae_atlas.base_models.from_scratch import model_sizes
 from sae_atlas.config.own_models import base_of
 from sae_atlas.config.without_model import OF_ROWS
@@ -57,7 +55,10 @@ def count_layers(base_model: dict) -> int:
     config = text_part(model_config(base_model, also=", or list activations.layers (`0-23`)"))
     key, count = next(((name, config[name]) for name in COUNTED if name in config), (None, None))
     if key is None:
-        key, count = "num_hidden_layers", ask("sae_atlas.config.layers", base_model, config, ("config/layers.py",))
+        key, count = (
+            "num_hidden_layers",
+            ask("sae_atlas.config.layers", base_model, lambda: config, ("config/layers.py",)),
+        )
     if type(count) is int and 0 < count <= MOST:
         return count
     raise AtlasError(f"activations.layers: the model's config says {key} {str(count)[:40]!r}; list them")
@@ -147,18 +148,15 @@ def read_config_file(file: Path) -> dict:
 
 @cache  # several sections need it, each by a call of the hub's client
 def _hub_config(name: str, revision: str | None, also: str, at_hand: bool) -> dict:
-    from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     # Every start of a run asks; where the hub cannot be reached, its client tries for half a minute before it gives up.
     if isinstance(cached := try_to_load_from_cache(name, "config.json", revision=revision), str):
         return read_config_file(Path(cached))
     try:
-        file = hf_hub_download(name, "config.json", revision=revision, local_files_only=at_hand)
+        return read_config_file(Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=at_hand)))
     except Exception as error:  # the hub's client raises errors of many libraries
         refuse(error, "base_model.id", name, revision, "config.json", also=also)
-    with suppress(Exception):  # what does not come now comes with the weights, whose job then tells
-        snapshot_download(name, revision=revision, allow_patterns=TEXTS)  # the tokenizer, for site_check
-    return read_config_file(Path(file))
 
 
 if __name__ == "__main__":  # asked by count_layers

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -19,16 +20,20 @@ from sae_atlas.io.provenance import code_identity
 PATIENCE = 120  # s
 
 
-def ask(module: str, question: object, depends_on: object, rooms: tuple[str, ...]) -> object:
+def ask(module: str, question: object, depends_on: Callable[[], object], rooms: tuple[str, ...]) -> object:
     """What `python -m MODULE QUESTION` prints as JSON; None if it fails or takes longer than a start can wait.
 
-    depends_on: what else the answer depends on, beside the release of transformers and the code in `rooms` of sae_atlas.
+    depends_on: gives what else the answer depends on, beside the release of transformers and the code in `rooms` of sae_atlas.
+    It is called again once there is an answer, which may have fetched something.
     """
-    key = json.dumps([module, question, depends_on, version("transformers"), code_identity(*rooms)])
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sae-atlas"
-    file = cache / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+    def kept() -> Path:
+        key = json.dumps([module, question, depends_on(), version("transformers"), code_identity(*rooms)])
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sae-atlas"
+        return cache / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["answer"]
+        return json.loads(kept().read_text(encoding="utf-8"))["answer"]
     except (OSError, ValueError, LookupError, TypeError):
         pass
     ours = [str(Path(sae_atlas.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -40,6 +45,7 @@ def ask(module: str, question: object, depends_on: object, rooms: tuple[str, ...
         return None
     answer = json.loads(done.stdout)
     with suppress(OSError):  # a home that cannot be written: it is asked again the next time
+        file = kept()
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"answer": answer})
     return answer

@@ -82,7 +82,7 @@ def is_away(error: Exception) -> bool:
 
 
 def cached_snapshot(repository: str, revision: str | None, kind: str, patterns: list[str] | None = None) -> Path | None:
-    """complete_snapshot, of a hub that was not reached, which is said."""
+    """As complete_snapshot, where the hub was not reached; the log says what is taken."""
     folder = complete_snapshot(repository, revision, kind, patterns)
     if folder is not None:
         logger.warning("%s: the hub is not reached; taken from the cache, commit %s", repository, folder.name)

@@ -6,6 +6,7 @@ Measured on a few random layers made from its config.json; measured again on the
 import copy
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from sae_atlas.base_models.adapters import model_files
@@ -112,30 +113,43 @@ def model_answer(base_model: dict, sites: list[str], layers: list[int], context:
         sizes = model_config(base_model)
     except AtlasError:
         return UNKNOWN
-    depends_on = [sizes, _state(base_of(base_model))]
-    answer = ask("sae_atlas.plan.site_check", [base_model, sites, layers, context, exclude], depends_on, ROOMS)
+    question = [base_model, sites, layers, context, exclude]
+    answer = ask("sae_atlas.plan.site_check", question, lambda: [sizes, _state(base_of(base_model))], ROOMS)
     return UNKNOWN | (answer or {"unmeasured": "that failed, or took too long"})
 
 
 def _state(section: dict) -> list:
-    """Sizes and times of a local model's files, whose tokenizer may be another when one changes; of one of the hub where its
-    tokenizer is, if that was fetched with its config.
+    """Sizes and times of a local model's files, whose tokenizer may be another when one changes; of one on the hub where its
+    tokenizer lies, if that was fetched.
     """
     if section["source"] == "hub":
-        return [str(_folder(section))]
+        return [str(_cached(section))]
     if section["source"] != "local":
         return []
     files = model_files(section["path"], "base_model.path")
     return [[name, file.stat().st_size, file.stat().st_mtime_ns] for name, file in files.items()]
 
 
+def _cached(section: dict) -> Path | None:
+    """The folder of a hub's model in the cache of the hub's client; None unless its config and tokenizer are there, whole."""
+    return complete_snapshot(section["id"], section.get("revision"), "model", TEXTS)
+
+
 def _folder(section: dict) -> Path | None:
-    """Where a model's config and tokenizer lie; of one on the hub they came into its client's cache, or None if not whole."""
+    """Where a model's config and tokenizer lie, fetched if need be; None of models that are made, and where they cannot be had:
+    the jobs that fetch the weights fetch them, too, and tell.
+    """
     if section["source"] == "local":
         return Path(section["path"]).expanduser()
-    if section["source"] == "hub":
-        return complete_snapshot(section["id"], section.get("revision"), "model", TEXTS)
-    return None
+    if section["source"] != "hub":
+        return None
+    if found := _cached(section):
+        return found
+    from huggingface_hub import snapshot_download
+
+    with suppress(Exception):  # the hub's client raises errors of many libraries
+        snapshot_download(section["id"], revision=section.get("revision"), allow_patterns=TEXTS)
+    return _cached(section)
 
 
 def random_layers(config, layers: list[int]):
