@@ -126,7 +126,8 @@ format: .venv/ready
 # A training step beside other libraries' (minutes): benchmarks/RESULTS.md; what its int8 product misses: SCREENING.md
 # (5 minutes); what the precision of stores costs: STORES.md, and of passes: PRECISION.md (10 minutes each);
 # whether one learning rate suits all layers: RATES.md (20 minutes); what fine-tuning on the KL gains: FINETUNE.md (a quarter of
-# an hour); how good the SAEs are: QUALITY.md (some eight hours; stopped, it goes on with the rows that are missing).
+# an hour); which SAEs find known features: KNOWN_TRUTH.md (an hour); how good the SAEs are: QUALITY.md (some eight hours). The
+# last two go on with the rows that are missing.
 # TOY=--toy does it all in a minute, at toy size.
 bench: .bench-venv/ready
 	.bench-venv/bin/python -m benchmarks.steps $(TOY)

@@ -151,7 +151,8 @@ def measure(reals: dict[int, Real], of_all: list[Claim], seeds: int, rows: list[
 def main() -> None:
     parser = options(__doc__.splitlines()[0], "claims")
     parser.add_argument("--tokens", type=int, default=120_000, help="of the text, one epoch")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="claims, as 'k-decay'; default all")
+    names = [each.name for each in claims()]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="as 'k-decay'; default all")
     parser.set_defaults(seeds=2)
     chosen = parser.parse_args()
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)

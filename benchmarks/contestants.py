@@ -48,6 +48,14 @@ class Contestant:
         return f"{self.library} {self.architecture}"
 
 
+def by_trainer(rows: list[dict]) -> dict[tuple, list[dict]]:
+    """Rows of trained SAEs by tokens, library and architecture."""
+    found = {}
+    for row in rows:
+        found.setdefault((row["tokens"], row["library"], row["architecture"]), []).append(row)
+    return found
+
+
 def ours(real: Real, store: Path, architecture: str, setting: dict, seed: int, checkpoint: Path) -> float:
     recipe = {"architecture": architecture, "expansion": 8, "seed": seed, "warmup": WARMUP, "dead_after": DEAD_AFTER}
     recipe |= {

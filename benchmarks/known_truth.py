@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import contestants
-from benchmarks.contestants import L0, Contestant
+from benchmarks.contestants import L0, Contestant, by_trainer
 from benchmarks.real import Real, config_of, options
 from benchmarks.report import about, earlier, spread, write
 from benchmarks.stubs import put_in_place
@@ -106,8 +106,6 @@ def rows_of(real: World, contestant: Contestant, seeds: int, there: list[dict]) 
 
     there: rows that were measured before, which are not measured again.
     """
-    names = ("tokens", "library", "architecture", "setting", "seed")
-    known = [(row, {name: row[name] for name in names}) for row in there]
 
     def trained(setting: dict, seed: int) -> dict:
         about = {
@@ -117,7 +115,7 @@ def rows_of(real: World, contestant: Contestant, seeds: int, there: list[dict]) 
             "setting": setting,
             "seed": seed,
         }
-        if before := [row for row, told in known if told == about]:
+        if before := [row for row in there if row | about == row]:
             return before[0]
         path = real.folder / f"{contestant.name.replace(' ', '_')}.pt"
         speed = contestant.train(real, real.store(), contestant.architecture, setting, seed, path)
@@ -180,18 +178,17 @@ def markdown(found: dict) -> str:
 def main() -> None:
     parser = options(__doc__.splitlines()[0], "known_truth")
     parser.add_argument("--tokens", type=int, help="rows, one epoch; default 500,000")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="trainers, as 'sae_lens topk'; default all")
+    names = [each.name for each in trainers(512)]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="as 'sae_lens topk'; default all")
     chosen = parser.parse_args()
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
     with tempfile.TemporaryDirectory() as temporary:
         config = world(chosen.tokens or (4_000 if chosen.toy else 500_000), chosen.toy)
         real = World(chosen.data or Path(temporary), config)
         found = about(chosen.seeds, 2) | {"unit": "one row per trained SAE", "world": config["base_model"]["generator"]}
-        rows = {}
-        for row in earlier(out, "known_truth", found, ("versions", "world")):
-            rows.setdefault((row["tokens"], row["library"], row["architecture"]), []).append(row)
-        all_trainers = trainers(128 if chosen.toy else 512)
-        for trainer in [each for each in all_trainers if not chosen.only or each.name in chosen.only]:
+        rows = by_trainer(earlier(out, "known_truth", found, ("versions", "world")))
+        everyone = trainers(128 if chosen.toy else 512)
+        for trainer in [each for each in everyone if not chosen.only or each.name in chosen.only]:
             key = (real.tokens, trainer.library, trainer.architecture)
             rows[key] = rows_of(real, trainer, chosen.seeds, rows.get(key, []))
             found["rows"] = list(itertools.chain(*rows.values()))

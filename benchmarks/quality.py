@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.contestants import ALIKE, L0, LAYERS, SLACK, Contestant, contestants
+from benchmarks.contestants import ALIKE, L0, LAYERS, SLACK, Contestant, by_trainer, contestants
 from benchmarks.quality_report import markdown
 from benchmarks.real import Real, default, options, toy
 from benchmarks.report import about, earlier, write
@@ -80,7 +80,8 @@ def measure(
 def main() -> None:
     parser = options(__doc__.splitlines()[0], "quality")
     parser.add_argument("--tokens", type=int, default=500_000, help="of the text, one epoch")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="contestants, as 'sae_lens topk'; default all")
+    names = [each.name for each in contestants(512)]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="as 'sae_lens topk'; default all")
     chosen = parser.parse_args()
     out = chosen.out or (None if chosen.toy else Path(__file__).parent)
     with tempfile.TemporaryDirectory() as temporary:
@@ -88,9 +89,7 @@ def main() -> None:
         config = toy(folder, (1, 0)) if chosen.toy else default(chosen.tokens, LAYERS)
         reals = {layer: Real(folder, config, layer) for layer in config["activations"]["layers"]}
         found = about(chosen.seeds, 2) | {"unit": "one row per trained SAE", "rows": []}
-        rows = {}
-        for row in earlier(out, "quality", found):
-            rows.setdefault((row["tokens"], row["library"], row["architecture"]), []).append(row)
+        rows = by_trainer(earlier(out, "quality", found))
         trainers = contestants(128 if chosen.toy else 512)
         trainers = [each for each in trainers if not chosen.only or each.name in chosen.only]
         for found["rows"] in measure(reals, trainers, chosen.seeds, rows):

@@ -16,7 +16,7 @@ from sae_atlas.io.log import progress
 from sae_atlas.texts.files import kind, open_seekable, open_text, refuse_what_is_no_text
 
 ROWS_AT_ONCE = 256  # of a .parquet
-LINES_AT_ONCE = 2**20  # characters
+LINES_AT_ONCE = 2**20  # characters of them
 LONGEST_FIELD = 2**31 - 1  # of a .csv
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of other programs' .csv
 
@@ -67,7 +67,7 @@ def has_white_space_lines(file: Path) -> bool:
             while lines := opened.readlines(LINES_AT_ONCE):
                 if any(line.isspace() and line != "\n" for line in lines):
                     return True
-                bar.update(sum(map(len, lines)))
+                bar.update(opened.buffer.tell() - bar.n)
             return False
     except (OSError, ValueError, EOFError):  # the job that reads its rows tells what is wrong
         return False
