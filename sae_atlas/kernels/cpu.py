@@ -42,7 +42,7 @@ def gradients(
 ) -> tuple[Weights, Measured]:
     """Gradient of the loss of `architecture` (a module of sae_atlas/saes) on the scaled batch x [batch, d_in]."""
     if control.pull is None and control.density > dense_above(architecture, x.shape[1]):  # a base model takes longer
-        if hasattr(architecture, "dense_gradients") and control.power == 1:  # one slope for all rows
+        if hasattr(architecture, "dense_gradients") and control.power == 1:  # its pass has one slope per latent
             return architecture.dense_gradients(dense.DenseStep(weights, x, control), weights, recipe, control)
         grads, measured = reference.gradients(architecture, weights, x, recipe, control)
         return grads, measured.plain()
