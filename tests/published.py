@@ -25,6 +25,7 @@ RECIPES = {
     "topk": {"architecture": "topk", "expansion": 4, "k": 3},
     "fixed": {"architecture": "relu", "expansion": 4, "l1": {"coefficient": 3e-4, "convention": "mean-sum"}},
     "adaptive": {"architecture": "relu", "expansion": 4, "l1": {"coefficient": 5e-4, "target_l0": 6}},
+    "annealed": {"architecture": "relu", "expansion": 4, "l1": {"coefficient": 5e-4, "anneal_to": 0.2}},
     "jumprelu": {"architecture": "jumprelu", "expansion": 4},
     "transcoder": {"architecture": "topk", "expansion": 4, "k": 3, "skip": True},
 }

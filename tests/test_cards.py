@@ -86,6 +86,14 @@ def test_an_adaptive_run_that_missed_its_target_says_so(tmp_path):
     assert "did not reach its L0 target" in card
 
 
+def test_an_annealed_penalty_is_told(tmp_path):
+    run = Run(tmp_path, "annealed")
+    card = (run.card() / "model_card.md").read_text()
+    assert "canonical, fixed; of the latents to a power that falls from 1 to 0.2 over the training" in card
+    page = (run.publish() / "README.md").read_text()
+    assert "Each term of the sum is to a power, which falls from 1 to 0.2 over the training" in page
+
+
 def test_a_random_base_model_is_called_what_it_is(tmp_path):
     card = (Run(tmp_path, source="random gpt_neox, seed 0").card() / "model_card.md").read_text()
     assert "weights are random" in card

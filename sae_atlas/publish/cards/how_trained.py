@@ -99,11 +99,16 @@ def _l1(measured: Measured) -> str:
         recipe = measured.config["recipe"]
         return f"none ({ARCHITECTURES[recipe['architecture']].label}, {sparsity_words(recipe)})"
     words = f"{penalty['stated']:g} in the convention {penalty['convention']}, {number(penalty['canonical'])} canonical"
-    target = measured.config["recipe"]["l1"]["target_l0"]
+    l1 = measured.config["recipe"]["l1"]
+    target, powered = l1["target_l0"], ""
+    if "anneal_to" in l1:
+        powered = (
+            f"; of the latents to a power that falls from 1 to {l1['anneal_to']:g} over the training (arXiv 2408.00113)"
+        )
     if target is None:
-        return f"{words}, fixed"
+        return f"{words}, fixed{powered}"
     stats = measured.last["stats"]
     reached = "reached" if stats["converged"] else "NOT reached"
     l0 = f"at the end {number(stats['settled_l0'])} on the training stream"
     last = number(penalty["last"])
-    return f"starts at {words}; steered to an L0 of {target:g}, which was {reached} ({l0}); ends at {last} canonical"
+    return f"starts at {words}; steered to an L0 of {target:g}, which was {reached} ({l0}); ends at {last} canonical{powered}"

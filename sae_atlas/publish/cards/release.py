@@ -185,8 +185,10 @@ def _penalty(measured: list[Measured]) -> dict | None:
     found = [each.config["lambda"] for each in measured if "lambda" in each.config]
     if not found:
         return None
-    adapted = measured[0].config["recipe"]["l1"]["target_l0"] is not None
+    l1 = measured[0].config["recipe"]["l1"]
+    adapted = l1["target_l0"] is not None
     return {
+        "anneal_to": l1.get("anneal_to"),
         **{key: found[0][key] for key in ("stated", "convention")},
         "canonical": _spread([each["canonical"] for each in found]),
         "last": _spread([each["last"] for each in found]) if adapted else None,
