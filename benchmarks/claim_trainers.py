@@ -71,19 +71,13 @@ def carried(
     values: dict,
     prepare: Callable[[Window], None] = lambda window: None,
     whitened: "Whitening | None" = None,
-    weights: Callable[[Weights], Weights] = lambda weights: weights,
 ) -> Window:
-    """The window after one epoch of the layer's store. values: the recipe's keys; prepare: what is other than usual;
-    weights: what an architecture makes of the initial ones.
-    """
+    """The window after one epoch of the layer's store. values: the recipe's keys; prepare: what is other than usual."""
     recipe, reader = Recipe.from_dict(complete_recipe(values)), open_store(real.store())
     source, read = StoreSource(reader, reader.rows, recipe.batch, CPU), reader.input
     if whitened:
         source, read = Rows(reader, recipe.batch, whitened), whitened.normaliser(reader.input)
     state = initial_state(recipe, read, real.layer)
-    kept = weights(state.weights)
-    zeros = [{name: torch.zeros_like(weight) for name, weight in kept.items()} for _ in range(2)]
-    state = replace(state, weights=kept, first=zeros[0], second=zeros[1])
     window = Scheduled(recipe, source, state, 0, real.tokens, real.tokens, 1, None, "float32")
     prepare(window)
     with Interruption(real.folder / "claim.resume") as interruption:
@@ -269,51 +263,3 @@ class Tanh:
         sparsity = control.penalty * (self.scale * latents).tanh().sum(1).mean()
         below = self.pre_act * (weights["threshold"] - z).relu().sum(1).mean()
         return Loss(reconstruction + sparsity + below, reconstruction, sparsity, latents, rebuilt)
-
-
-# Matching pursuit (arXiv 2506.03093; SAELens' `matching_pursuit`): latents one after the other, each of what is left.
-
-
-def pursue(x: Tensor, decoder: Tensor, k: int) -> Tensor:
-    """Latents [rows, d_sae] of x - b_dec [rows, d_in] in k steps: the decoder row of norm 1 with the largest product with
-    what is left takes its part away. Gradients go through the values, as SAELens' do.
-    """
-    with torch.no_grad():
-        gram, z = decoder @ decoder.T, x @ decoder.T
-    latents = x.new_zeros(len(x), len(decoder))
-    for _ in range(k):
-        with torch.no_grad():
-            chosen = z.argmax(1)
-        rows = decoder[chosen]
-        values = (x * rows).sum(1, keepdim=True).relu()
-        latents = latents.scatter_add(1, chosen[:, None], values)
-        x = x - values * rows
-        with torch.no_grad():
-            z.sub_(values * gram[chosen])
-    return latents
-
-
-class Pursuit:
-    """The loss of SAELens' matching pursuit; the encoder is the decoder."""
-
-    def loss(self, weights: Weights, x: Tensor, recipe, control: Control) -> Loss:
-        latents = pursue(x - weights["b_dec"], weights["W_dec"], recipe.k)
-        rebuilt = reconstruct(weights, x, latents)
-        reconstruction = squared_error(x, rebuilt, control)
-        return Loss(reconstruction, reconstruction, x.new_zeros(()), latents, rebuilt)
-
-
-class PursuitSae(Sae):
-    def encode(self, x: Tensor) -> Tensor:
-        return pursue(x - self.b_dec, self.W_dec, self.config["recipe"]["k"])
-
-
-def pursuing(real: Real, values: dict) -> Sae:
-    def tied(weights: Weights) -> Weights:
-        return {name: weights[name] for name in ("W_dec", "b_dec")}
-
-    window = carried(real, values, lambda window: _by_autograd(Pursuit(), window), weights=tied)
-    decoder = window.state.weights["W_dec"]
-    weights = window.state.weights | {"W_enc": decoder, "b_enc": torch.zeros(len(decoder))}
-    sae = sae_of(window, weights, None, values)
-    return PursuitSae(checkpoint.fold(weights, None, window.state.mean, window.state.scale), sae.config)

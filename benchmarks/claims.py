@@ -47,6 +47,7 @@ def claims(small: bool = False) -> list[Claim]:
     default = default_recipe(small)[1]
     k, sizes = default["k"], {name: default[name] for name in ("expansion", "batch", "warmup")}
     per_token = default | {"architecture": "topk"}
+    in_turn = {key: value for key, value in default.items() if key != "auxk"} | {"architecture": "matching_pursuit"}
     steered = {"expansion": 8, "learning_rate": 2e-3, "clip": 0.1, "warmup": 20, "sparsity_warmup": 20}
     relu = steered | {"architecture": "relu", "batch": sizes["batch"] // 2, "dead_after": 10_000}
     relu |= {"l1": {"coefficient": 0.1, "target_l0": 1.5 * k}}
@@ -66,7 +67,7 @@ def claims(small: bool = False) -> list[Claim]:
         Claim("k-decay", "BatchTopK", default, trainers.decaying, decays),
         Claim("AbsTopK", "BatchTopK", per_token, trainers.of_either_sign),
         Claim("AbsTopK of a batch", "BatchTopK", default, trainers.of_either_sign),
-        Claim("matching pursuit", "BatchTopK", per_token, trainers.pursuing),
+        Claim("matching pursuit", "BatchTopK", in_turn, trainers.plain),
         Claim("p-annealing", "ReLU", relu, trainers.annealed, ({"p_end": 0.5}, {"p_end": 0.2})),
         Claim("tanh penalty", "JumpReLU", tanh, trainers.with_tanh,
               ({"scale": 96.0, "pre_act": 1.25e-7},)),

@@ -14,7 +14,7 @@ CLAIMS = {  # what is other than in the recipe beside it
     "AbsTopK": "TopK by magnitude, latents of either sign (arXiv 2510.00404; SAELens)",
     "AbsTopK of a batch": "the same for the k x batch largest of a batch, with a threshold at inference",
     "matching pursuit": "k latents one after the other, each of what those before leave; the encoder is the decoder "
-    "(arXiv 2506.03093; SAELens)",
+    "(arXiv 2506.03093; SAELens). It came in as the architecture `matching_pursuit`",
     "p-annealing": "ReLU with the penalty sum of f^p, p from 1 to `p end` (arXiv 2408.00113; dictionary_learning); lambda is "
     "steered to the L0, as for ReLU. It came in as `l1.anneal_to`",
     "tanh penalty": "JumpReLU with the penalty sum of tanh(scale f) and a pre-activation loss (Anthropic, Circuits Updates, "

@@ -38,6 +38,7 @@ OTHERS = {
     "jumprelu": L1 | {"jumprelu": {"target_l0": 8, "bandwidth": 0.1}},
     "gated": L1,
     "matryoshka": TOPK,
+    "matching_pursuit": TOPK,
 }
 ATLAS = small(
     **{

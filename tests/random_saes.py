@@ -10,11 +10,15 @@ from sae_atlas.saes.sae import Sae
 
 D_IN, D_SAE, D_OUT = 16, 64, 12
 STATS = {"steps": 3, "trained_tokens": 119_808}
+WITH_ENCODER = [
+    name for name, kind in ARCHITECTURES.items() if kind.inference != "pursuit"
+]  # transcoders have these alone
 __all__ = [
     "ARCHITECTURES",
     "D_IN",
     "D_OUT",
     "D_SAE",
+    "WITH_ENCODER",
     "activations",
     "random_checkpoint",
     "random_sae",

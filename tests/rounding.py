@@ -32,6 +32,8 @@ def assert_same_function(other, sae: Sae, x: Tensor) -> None:
     latents, eps = sae.encode(x), torch.finfo(torch.float32).eps
     read = x.abs() if sae.is_transcoder else x.abs() + sae.b_dec.abs()
     of_latents = (sae.d_in + 2) * eps * (read @ sae.W_enc.abs() + sae.b_enc.abs())
+    if sae.inference == "pursuit":
+        of_latents *= sae.k  # each latent reads what those before leave
     summed = latents @ sae.W_dec.abs() + sae.b_dec.abs()
     if sae.W_skip is not None:
         summed += x.abs() @ sae.W_skip.abs().T
@@ -49,10 +51,22 @@ def decided(sae: Sae, x: Tensor, within: float = 1e-4) -> Tensor:
     activation, which is right either way. A ReLU has no such edge: it starts from 0.
     """
     z = sae.pre_activations(x)
-    if sae.k is not None:
+    if sae.inference == "pursuit":
+        clear = _decided_in_turn(z, x - sae.b_dec, sae, within)
+    elif sae.k is not None:
         first = z.topk(sae.k + 1, dim=-1).values.relu()
         clear = (first[..., -2] == 0) | (first[..., -2] - first[..., -1] > within)
     else:
         clear = ((sae.threshold <= 0) | ((z - sae.threshold).abs() > within)).all(dim=-1)
     assert clear.float().mean() > 0.9, "too few tokens are left to compare"
+    return clear
+
+
+def _decided_in_turn(products: Tensor, left: Tensor, sae: Sae, within: float) -> Tensor:
+    clear = torch.ones(left.shape[:-1], dtype=torch.bool)
+    for _ in range(sae.k):
+        (value, second), chosen = products.topk(2, dim=-1).values.unbind(-1), products.argmax(-1)
+        clear &= (value < 0) | (value - second > within)
+        left = left - value.relu()[..., None] * sae.W_dec[chosen]
+        products = left @ sae.W_dec.T
     return clear

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import yaml
-from random_saes import ARCHITECTURES, D_IN, D_SAE, activations
+from random_saes import D_IN, D_SAE, WITH_ENCODER, activations
 from random_transcoders import save_release, save_transcoder
 from safetensors.torch import load_file
 
@@ -23,7 +23,7 @@ def theirs(tensors, x):
 
 
 @pytest.mark.parametrize("skip", [False, True])
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "topk"])
+@pytest.mark.parametrize("architecture", [name for name in WITH_ENCODER if name != "topk"])
 def test_every_layer_computes_the_same(tmp_path, architecture, skip):
     transcoders = save_release(tmp_path / "name", architecture, skip=skip)
     export_release(tmp_path / "name", tmp_path / "out")

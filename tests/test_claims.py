@@ -8,7 +8,6 @@ import torch
 from benchmarks import claim_trainers as trainers
 from benchmarks import claims
 from benchmarks.claims_report import beats
-from benchmarks.stubs import put_in_place
 from sae_atlas.config.read import complete_recipe
 from sae_atlas.kernels import reference
 from sae_atlas.kernels.measured import Control
@@ -85,34 +84,6 @@ def test_whitening_that_is_folded_computes_the_same(weights, x):
     rebuilt = inside.decode(f) @ whitening.inverse.float() + whitening.mean.float()
     torch.testing.assert_close(outside.decode(g), rebuilt, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(outside.W_dec.norm(dim=1), torch.ones(LATENTS))
-
-
-def test_matching_pursuit_takes_the_largest_part_of_what_is_left(weights, x):
-    latents = trainers.pursue(x, weights["W_dec"], K)
-    left = x.clone()
-    for _ in range(K):
-        part, latent = (left @ weights["W_dec"].T).max(1)
-        left -= part[:, None] * weights["W_dec"][latent]
-    torch.testing.assert_close(x - latents @ weights["W_dec"], left, rtol=1e-4, atol=1e-5)
-    assert (latents > 0).sum(1).max() <= K
-
-
-def test_matching_pursuit_is_that_of_saelens(weights, x):
-    """Latents and gradient, where it stops after k steps alone."""
-    put_in_place()
-    library = pytest.importorskip(
-        "sae_lens.saes.matching_pursuit_sae", reason="SAELens is in the environment of `make bench`"
-    )
-    found = []
-    for encode in (
-        lambda decoder: trainers.pursue(x, decoder, K),
-        lambda decoder: library._encode_matching_pursuit(x, decoder, 0, K, False),
-    ):
-        decoder = weights["W_dec"].clone().requires_grad_()
-        latents = encode(decoder)
-        (x - latents @ decoder).square().sum().backward()
-        found.append((latents.detach(), decoder.grad))
-    torch.testing.assert_close(*found)
 
 
 def test_a_claim_beats_ours_with_every_seed_at_an_equal_l0():

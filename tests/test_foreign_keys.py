@@ -36,7 +36,13 @@ def written(folder, kind, architecture, changes):
         *(("saelens", "topk", {"normalize_activations": value}, f"normalize_activations '{value}' is not supported")
           for value in ("expected_average_only_in", "covariance_whitening")),
         ("saelens", "relu", {"reshape_activations": "hook_z"}, "reshape_activations 'hook_z' is not supported"),
-        ("saelens", "relu", {"architecture": "matching_pursuit"}, "'matching_pursuit' is not supported: its latents are found"),
+        ("saelens", "relu", {"architecture": "matching_pursuit"}, "residual_threshold 0.01 is not supported"),
+        *(("saelens", "matching_pursuit", {key: value}, f"{key} {value} is not supported")
+          for key, value in (("residual_threshold", 0.5), ("stop_on_duplicate_support", True), ("apply_b_dec_to_input", False),
+                             ("finetuning_scaling_factor", True))),
+        ("saelens", "matching_pursuit", {"stop_on_duplicate_support": None}, "stop_on_duplicate_support True is not supported"),
+        ("saelens", "matching_pursuit", {"normalize_activations": "expected_average_only_in"}, "average_only_in' is not supp"),
+        ("saelens", "matching_pursuit", {"max_iterations": None}, "max_iterations is None, not a whole number from 1 to"),
         ("saelens", "relu", {"architecture": "temporal"}, "'temporal' .*: its latents depend on the tokens"),
         ("saelens", "relu", {"architecture": "crosscoder"}, "architecture 'crosscoder' is not supported"),
         ("saelens", "relu", {"architecture": "transcoder", "d_out": D_IN}, "apply_b_dec_to_input True is not supported"),

@@ -23,6 +23,7 @@ KEYS = {
     "topk": {"k": 5},
     "batch_topk": {"k": 5},
     "matryoshka": {"k": 5},
+    "matching_pursuit": {"k": 5},
     "jumprelu": {"jumprelu": {"threshold": 0.3, "bandwidth": 0.1, "target_l0": 5}},
 }
 

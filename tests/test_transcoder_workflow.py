@@ -169,6 +169,10 @@ def test_what_does_not_fit_is_refused_before_any_job(tmp_path):
         ({"activations.site": "mlp_out", "activations.target": "attn_out"}, "attn_out is computed before mlp_out"),
         ({**base, "floors": {"widths": [8, 16]}}, "floors: are predicted from the latents of SAEs"),
         ({"recipes": {"a": {"architecture": "topk", "skip": True, **SIZES}}}, "only a transcoder has a skip"),
+        (
+            {**base, "recipes": {"a": {"architecture": "matching_pursuit", **SIZES}}},
+            "its decoder, which a transcoder's is not",
+        ),
     ):
         with pytest.raises(AssertionError, match=line):
             planned(tmp_path, small(**changes))

@@ -237,7 +237,11 @@ class Published(Section):
     expansion: Annotated[Whole, Field(ge=1)] | None = key(
         "latents per input dimension, as the published SAEs have them", otherwise="as the SAEs' own files say"
     )
-    k: Whole = key("active latents per token, as the published SAEs have them", needed_by=["topk"], ge=1)
+    k: Whole = key(
+        "active latents per token, as the published SAEs have them",
+        needed_by=[name for name, kind in ARCHITECTURES.items() if kind.has_k],
+        ge=1,
+    )
     pretrained: Pretrained = key()
 
     def plain(self) -> dict:
@@ -361,7 +365,12 @@ def width_problems(recipes: dict, base_model: Model, activations: Activations):
 
 
 def transcoder_problems(recipes: dict, activations: Activations):
-    """Lines for what only transcoders have."""
+    """Lines for what only transcoders have, and for what they cannot be."""
     for name, recipe in recipes.items():
         if activations.target is None and getattr(recipe, "skip", False):
             yield f"recipes.{name}.skip: only a transcoder has a skip connection; remove it or name activations.target"
+        if activations.target is not None and ARCHITECTURES[recipe.architecture].inference == "pursuit":
+            yield (
+                f"recipes.{name}.architecture: the encoder of {recipe.architecture} is its decoder, which a transcoder's is "
+                "not; take another or remove activations.target"
+            )

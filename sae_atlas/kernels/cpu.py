@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_atlas.kernels import adam, dense, loops, reference, screen
+from sae_atlas.kernels import adam, dense, loops, pursuit, reference, screen
 from sae_atlas.kernels.measured import Control, Measured, Weights, decoder_target, encoder_input, floats
 from sae_atlas.kernels.pull import pulled
 from sae_atlas.kernels.threads import MICRO_BATCH, own_buffer, parts_of, run, shared_buffer
@@ -200,6 +200,19 @@ class Step:
             grads["W_skip"] = self._skip_gradient(decoded.residuals[:, 0], float(scale))
         return grads
 
+    def pursue(self, k: int) -> tuple[Weights, Measured]:
+        """Gradient and measurements of matching pursuit with k latents a row (pursuit.py)."""
+        found = pursuit.Pursued(self.x, self.weights["W_dec"], k)
+        error = found.residuals
+        squared = float(np.square(error.numpy(), dtype=np.float64).sum() / self.rows)
+        slopes = error * (2 / self.rows)
+        if self.control.pull is not None:
+            slopes -= self.control.pull(-error)
+        grads = found.gradients(slopes)
+        columns = torch.from_numpy(found.columns[found.is_new])
+        entries = Entries(np.empty(0), columns, torch.from_numpy(found.values[found.is_new]))
+        return grads, self.measured(entries, None, squared)
+
     def _skip_gradient(self, residuals: Tensor, scale: float) -> Tensor:
         """scale * residuals^T x [d_out, d_in]; residuals [rows, d_out]."""
         gradient = shared_buffer("gradient of W_skip", (self.d_out, self.d_in), self.x.dtype)
@@ -288,5 +301,7 @@ def _ranges(weight: Tensor) -> int:
 
 def compiled() -> bool:
     """Whether this process had to compile a kernel, which takes seconds, and is done once per machine and version."""
-    kernels = [each for room in (loops, screen, dense, adam) for each in vars(room).values() if hasattr(each, "stats")]
+    kernels = [
+        each for room in (loops, screen, dense, adam, pursuit) for each in vars(room).values() if hasattr(each, "stats")
+    ]
     return any(sum(each.stats.cache_misses.values()) for each in kernels)

@@ -41,6 +41,8 @@ def gradients(
     architecture: ModuleType, weights: Weights, x: Tensor, recipe, control: Control
 ) -> tuple[Weights, Measured]:
     """Gradient of the loss of `architecture` (a module of sae_atlas/saes) on the scaled batch x [batch, d_in]."""
+    if getattr(architecture, "BY_AUTOGRAD_ON_GPU", False):
+        return reference.gradients(architecture, weights, x, recipe, control)
     products = PRODUCTS[control.products]
     if control.pull is None and control.density > DENSE_ABOVE:
         lower = torch.autocast(x.device.type, products) if products else nullcontext()

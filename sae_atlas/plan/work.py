@@ -11,7 +11,7 @@ from sae_atlas.config.without_model import rows_needed
 from sae_atlas.own_arrays.files import BYTES_AT_ONCE
 from sae_atlas.plan.jobs import job_cells
 from sae_atlas.plan.shape import Shape
-from sae_atlas.saes.architectures import uses
+from sae_atlas.saes.architectures import ARCHITECTURES, uses
 from sae_atlas.stages.activations import saved_dtype
 from sae_atlas.stages.sisters import other_seeds
 from sae_atlas.stages.tasks import WORDS, on_documents, on_words, task_tokens
@@ -22,12 +22,8 @@ FITTED = 16  # bytes of a parameter in training: value, gradient, two averages
 LIBRARIES = 0.5e9  # bytes: torch, transformers and numba with what they set up
 DENSITY = 0.05  # share of the latents taken as active where the config does not say
 MEDIAN_ROWS = 8192  # sampled of every store for its geometric median
-ROWS_AT_ONCE = {
-    "saved": 4096,
-    "step": 256,
-    "measured": 1024,
-    "contexts": 512,
-}  # tokens worked on at once, as the stages have it
+# Tokens worked on at once, as the stages have it.
+ROWS_AT_ONCE = {"saved": 4096, "step": 256, "measured": 1024, "contexts": 512}
 # In memory, of a token and latent: z or the int8 product, columns, values; z, the positive, the largest, their positions.
 TRAINED, ENCODED = 12, 20
 DRAWN = 8  # bytes that a random number of a synthetic row moves
@@ -90,6 +86,15 @@ class Jobs:
     def weights(self, recipe: str) -> int:
         """Of encoder and decoder: as many FLOPs as a token takes in one of them."""
         return 2 * self.latents(recipe) * self.d_in
+
+    def gram(self, recipe: str) -> int:
+        """Products of all latents with each other, which matching pursuit keeps."""
+        pursues = ARCHITECTURES[self.config["recipes"][recipe]["architecture"]].inference == "pursuit"
+        return pursues * self.latents(recipe) ** 2
+
+    def encoding(self, recipe: str, rows: str, saes: int = 1) -> float:
+        """Memory of encoding ROWS_AT_ONCE[rows] tokens by SAEs in turn, beside their weights."""
+        return ENCODED * ROWS_AT_ONCE[rows] * self.latents(recipe) + saes * SINGLE * self.gram(recipe)
 
     def active(self, recipe: str) -> float:
         """Latents active per token, as far as the recipe says."""
@@ -216,14 +221,15 @@ class Jobs:
         return work | {"read": self.stored(tokens), "written": 4 * SINGLE * self.weights(recipe), "memory": memory}
 
     def steps(self, recipe: str, tokens: int) -> dict:
-        weights, said = self.weights(recipe), self.config["recipes"][recipe]
+        weights, latents, said = self.weights(recipe), self.latents(recipe), self.config["recipes"][recipe]
         copies = (4 if uses(said["architecture"], "k") else 8) + 1 / 8
-        step = TRAINED * ROWS_AT_ONCE["step"] * self.latents(recipe)
+        step, steps, gram = TRAINED * ROWS_AT_ONCE["step"], tokens / said["batch"], self.gram(recipe)
+        moved = SINGLE * tokens * said["k"] * latents if gram else 0  # a row of `gram` for every latent that is taken
         return {
             "tokens": tokens,
-            "matmul_flops": tokens * (weights + 3 * 2 * self.active(recipe) * self.d_in),
-            "bytes_moved": tokens / said["batch"] * 28 * weights,
-            "memory": copies * SINGLE * weights + step,
+            "matmul_flops": tokens * (weights + 3 * 2 * self.active(recipe) * self.d_in) + steps * 2 * gram * self.d_in,
+            "bytes_moved": steps * 28 * weights + moved,
+            "memory": copies * SINGLE * weights + step * latents + SINGLE * gram,
         }
 
     def finetune_sae(self, recipe: str, layer: int, snapshot: str) -> dict:
@@ -269,11 +275,11 @@ class Jobs:
 
         Memory: all snapshots, and the directions of two of them, as they are and of unit length.
         """
-        snapshots, weights, latents = len(self.atlas.snapshots_of(recipe)), self.weights(recipe), self.latents(recipe)
+        snapshots, weights = len(self.atlas.snapshots_of(recipe)), self.weights(recipe)
         flops = self.patched * self.forward(0)
         flops += snapshots * (self.above(layer) + 2 * weights * self.held_out)
         compared = self.compared(recipe, 2 * snapshots)["matmul_flops"]
-        measured = (snapshots + 2) * SINGLE * weights + ENCODED * ROWS_AT_ONCE["measured"] * latents
+        measured = (snapshots + 2) * SINGLE * weights + self.encoding(recipe, "measured", snapshots)
         read = SINGLE * (self.row * self.held_out + self.d_in * self.patched)
         memory = self.save_held_out()["memory"] + measured
         return {"tokens": self.held_out * snapshots, "matmul_flops": flops + compared, "read": read, "memory": memory}
@@ -285,7 +291,7 @@ class Jobs:
         flops = snapshots * (self.weights(recipe) * self.held_out + 2 * features * latents * self.d_in)
         cosines = 3 * 2 * SINGLE * features * latents + SINGLE * self.weights(recipe)
         entries = 6 * 16 * self.held_out * (self.active(recipe) + self.config["base_model"]["generator"]["l0"])
-        memory = LIBRARIES + cosines + entries + ENCODED * ROWS_AT_ONCE["measured"] * latents
+        memory = LIBRARIES + cosines + entries + self.encoding(recipe, "measured")
         return {"tokens": self.held_out * snapshots, "matmul_flops": flops, "memory": memory}
 
     def replace_layers(self, recipe: str) -> dict:
@@ -308,13 +314,9 @@ class Jobs:
     def measure_tasks(self, recipe: str, layer: int) -> dict:
         """All snapshots and random directions. Memory: latents of documents of 50 tokens and of words, copied thrice."""
         words, text = WORDS * on_words(self.atlas), task_tokens(self.atlas) * on_documents(self.atlas)
-        encoders, weights, latents = (
-            len(self.atlas.snapshots_of(recipe)) + 1,
-            self.weights(recipe),
-            self.latents(recipe),
-        )
-        memory = LIBRARIES + SINGLE * (encoders * weights + 4 * latents * (text / 50 + words))
-        tokens, memory = encoders * (text + words), memory + ENCODED * ROWS_AT_ONCE["measured"] * latents
+        encoders, weights = len(self.atlas.snapshots_of(recipe)) + 1, self.weights(recipe)
+        memory = SINGLE * (encoders * weights + 4 * self.latents(recipe) * (text / 50 + words))
+        memory, tokens = LIBRARIES + memory + self.encoding(recipe, "measured", encoders), encoders * (text + words)
         return {"tokens": tokens, "matmul_flops": tokens * weights, "memory": memory}
 
     def compared(self, recipe: str, times: int) -> dict:
@@ -382,19 +384,19 @@ class Jobs:
         written += tokens * (6.3 * self.active(recipe) + 18 + SINGLE * self.d_in / 64)
         kept = (
             contexts * (5 * 22 + 5 * SINGLE * window) + 8 * 128 + 40
-        )  # of a latent; and a histogram of its activations
+        )  # of a latent, and a histogram of its activations
         return {
             "tokens": tokens,
             "matmul_flops": tokens * weights + latents * self.forward(0),
             "read": read,
             "written": written,
-            "memory": self.model + 1.5 * SINGLE * weights + latents * (kept + ENCODED * ROWS_AT_ONCE["contexts"]),
+            "memory": self.model + 1.5 * SINGLE * weights + latents * kept + self.encoding(recipe, "contexts"),
         }
 
     def contexts_of_matches(self, recipe: str, layer: int) -> dict:
         """The encoders of the earlier snapshots and of the layers beside, over the text that top_contexts reads."""
         (tokens, read), weights = self.text(), self.weights(recipe)
         encoders = len(self.atlas.snapshots_of(recipe)) - 1 + len(self.atlas.neighbour_layers(layer))
-        memory = LIBRARIES + 3 * SINGLE * weights + ENCODED * ROWS_AT_ONCE["contexts"] * self.latents(recipe)
+        memory = LIBRARIES + 3 * SINGLE * weights + self.encoding(recipe, "contexts")
         flops = tokens * encoders * weights
         return {"tokens": tokens * encoders, "matmul_flops": flops, "read": encoders * read, "memory": memory}

@@ -10,11 +10,17 @@ from typing import NamedTuple
 class Architecture(NamedTuple):
     label: str  # in cards, tables and figures
     keys: tuple[str, ...]  # keys of a recipe that only some architectures use
-    # Which pre-activations are latents: `topk`: the k largest; `relu`: above 0; `threshold`: above the latent's threshold.
+    # Which pre-activations are latents: `topk`: the k largest; `relu`: above 0; `threshold`: above the latent's threshold;
+    # `pursuit`: k one after the other, each of what those before leave, read by the decoder itself.
     inference: str
     # Norm of an encoder row at the start. Adam moves a weight by the learning rate whatever its size: rows that start shorter
     # turn sooner, and fewer latents die. JumpReLU's thresholds are tied to the size of pre-activations.
     encoder_norm: float = 0.3
+
+    @property
+    def has_k(self) -> bool:
+        """Whether a token has k latents at inference, too."""
+        return self.inference in ("topk", "pursuit")
 
 
 ARCHITECTURES = {
@@ -24,6 +30,7 @@ ARCHITECTURES = {
     "jumprelu": Architecture("JumpReLU", ("jumprelu", "sparsity_warmup"), "threshold", encoder_norm=1.0),
     "gated": Architecture("Gated", ("l1", "sparsity_warmup"), "threshold"),
     "matryoshka": Architecture("Matryoshka BatchTopK", ("k", "auxk", "groups"), "threshold"),
+    "matching_pursuit": Architecture("Matching pursuit", ("k",), "pursuit"),
 }
 
 
@@ -41,7 +48,7 @@ def sparsity_words(recipe: dict) -> str:
     """What makes a recipe sparse, in a few words."""
     kind = ARCHITECTURES[recipe["architecture"]]
     if "pretrained" in recipe:
-        return f"k = {recipe['k']} latents per token" if kind.inference == "topk" else "as its source trained it"
+        return f"k = {recipe['k']} latents per token" if kind.has_k else "as its source trained it"
     if "l1" in kind.keys:
         l1 = recipe["l1"]
         start = f"L1 coefficient {l1['coefficient']:g} ({l1['convention']})"
@@ -49,4 +56,4 @@ def sparsity_words(recipe: dict) -> str:
         return f"{start}, {steered}" + (f", power annealed to {l1['anneal_to']:g}" if "anneal_to" in l1 else "")
     if "jumprelu" in kind.keys:
         return f"L0 penalty with target {recipe['jumprelu']['target_l0']:g}"
-    return f"k = {recipe['k']} latents per token" + ("" if kind.inference == "topk" else " on average")
+    return f"k = {recipe['k']} latents per token" + ("" if kind.has_k else " on average")

@@ -180,7 +180,7 @@ def check_parts(path: str | Path, value: dict, remedy: str) -> None:
     recipe = config["recipe"]
     d_in, d_sae = config.get("d_in"), config.get("d_sae")
     kind = ARCHITECTURES.get(recipe.get("architecture"))
-    k = recipe.get("k") if kind and kind.inference == "topk" else 1
+    k = recipe.get("k") if kind and kind.has_k else 1
     sizes = {"d_in": d_in, "d_sae": d_sae, "d_out": config.get("d_out", d_in)}
     if not kind or not all(type(number) is int and number > 0 for number in (*sizes.values(), k)):
         raise AtlasError(f"{path}: no checkpoint, its config lacks d_in, d_sae, a known architecture or k. {remedy}")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sae_atlas.io.errors import AtlasError
+from sae_atlas.saes import matching_pursuit
 from sae_atlas.saes.architectures import ARCHITECTURES
 from sae_atlas.saes.checkpoint import load_checkpoint
 from sae_atlas.saes.parts import keep_largest
@@ -16,7 +17,8 @@ class Sae:
     """W_enc [d_in, d_sae], b_enc [d_sae], W_dec [d_sae, d_in], b_dec [d_in] on every architecture.
 
     Latents are z = (x - b_dec) W_enc + b_enc, then: the `k` largest positive of a token (TopK), or z where it is above
-    `threshold` [d_sae] (zeros for ReLU; BatchTopK, Matryoshka, JumpReLU and Gated have learnt ones).
+    `threshold` [d_sae] (zeros for ReLU; BatchTopK, Matryoshka, JumpReLU and Gated have learnt ones). Matching pursuit takes `k`
+    of x - b_dec one after the other (matching_pursuit.py); its W_enc is its decoder.
 
     A transcoder reads x [d_in] and predicts the activation of another site [d_out]: its latents are those of
     z = x W_enc + b_enc, W_dec is [d_sae, d_out], b_dec [d_out], and W_skip [d_out, d_in] where it has a skip connection.
@@ -38,10 +40,11 @@ class Sae:
         self.config, self.stats = config, stats or {}
         self.token_norm = config.get("token_norm")
         self.architecture = config["recipe"]["architecture"]
-        self.inference = ARCHITECTURES[self.architecture].inference
-        self.k = config["recipe"]["k"] if self.inference == "topk" else None
+        kind = ARCHITECTURES[self.architecture]
+        self.inference, self.k = kind.inference, config["recipe"]["k"] if kind.has_k else None
         self.d_in, self.d_sae = self.W_enc.shape
         self.d_out = len(self.b_dec)
+        self._gram_of = self._products = None
 
     @property
     def kind(self) -> str:
@@ -54,6 +57,7 @@ class Sae:
 
     def to(self, target: torch.device | str | torch.dtype) -> "Sae":
         """Move to a device or dtype, in place."""
+        self._gram_of = self._products = None
         for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"):
             if getattr(self, name) is not None:
                 setattr(self, name, getattr(self, name).to(target))
@@ -61,10 +65,20 @@ class Sae:
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """z [..., d_sae]."""
+        return self._read(x) @ self.W_enc + self.b_enc
+
+    def _read(self, x: Tensor) -> Tensor:
         x = x.to(self.W_enc)
         if self.token_norm is not None:
             x = TOKEN_NORMS[self.token_norm](x).read(x)
-        return (x if self.is_transcoder else x - self.b_dec) @ self.W_enc + self.b_enc
+        return x if self.is_transcoder else x - self.b_dec
+
+    def _gram(self) -> Tensor:
+        """W_dec W_dec^T [d_sae, d_sae], kept for as long as the decoder is the same tensor."""
+        if self._gram_of is not self.W_dec:
+            with torch.no_grad():
+                self._gram_of, self._products = self.W_dec, self.W_dec @ self.W_dec.T
+        return self._products
 
     def encode(self, x: Tensor) -> Tensor:
         """Latents [..., d_sae] of raw activations x [..., d_in]. Raises AtlasError for activations of another width."""
@@ -72,6 +86,10 @@ class Sae:
             raise AtlasError(
                 f"this {self.kind} reads {self.d_in} dimensions, the activations have {x.shape[-1]}; give it its own site's"
             )
+        if self.inference == "pursuit":
+            rows = self._read(x).reshape(-1, self.d_in)
+            gram = self._gram() if len(rows) * self.k > self.d_sae else None
+            return matching_pursuit.encode(rows, self.W_dec, self.k, gram).reshape(*x.shape[:-1], self.d_sae)
         z = self.pre_activations(x)
         if self.k is not None:
             return keep_largest(z.reshape(-1, self.d_sae), self.k).reshape(z.shape)

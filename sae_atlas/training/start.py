@@ -18,7 +18,8 @@ def begin_at(state: State, path: str | Path, recipe: Recipe) -> State:
     """The initial state with the weights of a checkpoint, in the scaled space of its own normaliser.
 
     Decoder rows get norm 1, which training keeps, and encoder, bias and threshold the norm they had: reconstructions stay,
-    except that TopK then chooses by what a latent adds. Raises AtlasError for an SAE of other sizes or another kind.
+    except that TopK then chooses by what a latent adds, and that matching pursuit takes the decoder alone. Raises AtlasError
+    for an SAE of other sizes or another kind.
     """
     checkpoint = load_checkpoint(path)
     said, d_in = checkpoint["config"], len(state.mean)
@@ -50,6 +51,6 @@ def begin_at(state: State, path: str | Path, recipe: Recipe) -> State:
     module = architecture(recipe.architecture)
     if hasattr(module, "extra_weights") and threshold is not None:
         weights |= module.extra_of_inference(weights, threshold)
-    state.weights |= {name: weight.float().contiguous() for name, weight in weights.items()}
+    state.weights |= {name: weight.float().contiguous() for name, weight in weights.items() if name in state.weights}
     logger.info("begins at the weights of %s, %s", path, said["recipe"]["architecture"])
     return state

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from random_saes import ARCHITECTURES, activations
+from random_saes import WITH_ENCODER, activations
 from random_transcoders import save_release
 
 from benchmarks.real import default
@@ -73,7 +73,7 @@ def circuit_tracer(folder: Path, **request) -> dict:
 
 
 @pytest.mark.parametrize("skip", [False, True])
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "topk"])
+@pytest.mark.parametrize("architecture", [name for name in WITH_ENCODER if name != "topk"])
 def test_the_same_function(tmp_path, architecture, skip):
     release = save_release(tmp_path / "name", architecture, skip=skip)
     export_release(tmp_path / "name", tmp_path / "out")

@@ -4,7 +4,16 @@ from importlib import import_module
 
 import pytest
 import torch
-from random_saes import ARCHITECTURES, D_IN, D_OUT, activations, random_sae, random_transcoder, transcoder_checkpoint
+from random_saes import (
+    ARCHITECTURES,
+    D_IN,
+    D_OUT,
+    WITH_ENCODER,
+    activations,
+    random_sae,
+    random_transcoder,
+    transcoder_checkpoint,
+)
 from rounding import assert_same_function
 
 from benchmarks.stubs import put_in_place
@@ -32,7 +41,7 @@ def test_saelens(tmp_path, architecture):
 
 
 @pytest.mark.parametrize("skip", [False, True])
-@pytest.mark.parametrize("architecture", [each for each in ARCHITECTURES if each != "topk"])
+@pytest.mark.parametrize("architecture", [each for each in WITH_ENCODER if each != "topk"])
 def test_transcoders_of_saelens(tmp_path, architecture, skip):
     from sae_lens import SAE
 
@@ -57,7 +66,7 @@ def test_saelens_refuses_the_pair_of_a_topk_transcoder_by_its_name(tmp_path):
         SAE.load_from_disk(tmp_path)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", WITH_ENCODER)
 def test_dictionary_learning(tmp_path, architecture):
     from dictionary_learning.utils import load_dictionary
 
@@ -91,12 +100,13 @@ def test_sparsify(tmp_path, sae):
     assert_same_function(Dense(SparseCoder.load_from_disk(tmp_path)), sae, activations())
 
 
-@pytest.mark.parametrize("kind", ["StandardSAE", "TopKSAE", "JumpReLUSAE", "GatedSAE"])
+@pytest.mark.parametrize("kind", ["StandardSAE", "TopKSAE", "JumpReLUSAE", "GatedSAE", "MatchingPursuitSAE"])
 def test_what_saelens_saves_is_read(tmp_path, kind):
     import sae_lens
 
     torch.manual_seed(0)
-    more = {"k": 5} if kind == "TopKSAE" else {}
+    never_early = {"residual_threshold": 0.0, "stop_on_duplicate_support": False}
+    more = {"TopKSAE": {"k": 5}, "MatchingPursuitSAE": {"max_iterations": 5, **never_early}}.get(kind, {})
     theirs = getattr(sae_lens, kind)(getattr(sae_lens, f"{kind}Config")(d_in=D_IN, d_sae=48, **more))
     for parameter in theirs.parameters():
         parameter.data = torch.randn_like(parameter)

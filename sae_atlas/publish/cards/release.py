@@ -110,7 +110,7 @@ def _page(
         snapshot_words=", ".join(f"{s} ({number(first.checkpoints[s]['config']['tokens'])} tokens)" for s in snapshots),
         snapshot_list=Plain(", ".join(map(code, snapshots))),
         examples=list(dict.fromkeys(examples)),
-        activation=_activation(values),
+        encode=_encode(values, first.target is not None),
         architecture=ARCHITECTURES[values["architecture"]].label,
         sparsity=sparsity_words(values),
         quality=[_quality(metric, measured) for metric in QUALITY if metric in first.metrics()],
@@ -150,17 +150,29 @@ def _front_matter(origin: Origin, licence: str, recipe: dict, kind: str) -> dict
     return matter | ({"sae_atlas_identity": record["identity"]} if record else {})
 
 
-def _activation(recipe: dict) -> str:
-    """The line of Python that turns pre-activations into latents (saes/sae.py)."""
+def _encode(recipe: dict, is_transcoder: bool) -> str:
+    """The lines of Python that turn activations into latents (saes/sae.py)."""
     inference = ARCHITECTURES[recipe["architecture"]].inference
+    if inference == "pursuit":
+        return (
+            'decoder, left = weights["decoder.weight"].T, x - bias\n'
+            "latents = torch.zeros(len(x), len(decoder))\n"
+            f"for _ in range({recipe['k']}):\n"
+            "    chosen = (left @ decoder.T).argmax(1)\n"
+            "    values = (left * decoder[chosen]).sum(1, keepdim=True).relu()\n"
+            "    latents.scatter_add_(1, chosen[:, None], values)\n"
+            "    left = left - values * decoder[chosen]"
+        )
+    centred = "x" if is_transcoder else "(x - bias)"
+    pre_activations = f'latents = {centred} @ weights["encoder.weight"].T + weights["encoder.bias"]\n'
     if inference == "topk":
         return (
-            f"values, kept = latents.relu().topk({recipe['k']})\n"
+            f"{pre_activations}values, kept = latents.relu().topk({recipe['k']})\n"
             "latents = torch.zeros_like(latents).scatter(-1, kept, values)"
         )
     if inference == "relu":
-        return "latents = latents.relu()"
-    return 'latents = torch.where(latents > weights["threshold"], latents, 0).relu()'
+        return f"{pre_activations}latents = latents.relu()"
+    return f'{pre_activations}latents = torch.where(latents > weights["threshold"], latents, 0).relu()'
 
 
 def _quality(metric: str, measured: list[Measured]) -> dict:

@@ -56,6 +56,8 @@ def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
             "dictionary_learning has SAEs only, this is a transcoder; choose saelens, sparsify or safetensors"
         )
     refuse_beyond_weights(sae, "dictionary_learning")
+    if sae.inference == "pursuit":
+        raise AtlasError("dictionary_learning has no matching pursuit; choose saelens or safetensors")
     folder = Path(folder)
     bias = (sae.b_enc.double() - sae.b_dec.double() @ sae.W_enc.double()).float()
     if sae.inference == "topk":

@@ -24,7 +24,7 @@ from sae_atlas.publish.formats.foreign import (
 )
 from sae_atlas.publish.formats.revisions import stated_revision
 from sae_atlas.publish.formats.saelens_config import HARMLESS, ONLY_READ, READ, as_in_6
-from sae_atlas.publish.formats.saelens_pair import FILES, TRANSCODERS, write_pair
+from sae_atlas.publish.formats.saelens_pair import FILES, NEVER_EARLY, PURSUIT, TRANSCODERS, write_pair
 from sae_atlas.saes.sae import Sae
 
 PLAIN = products(*OURS)
@@ -33,12 +33,13 @@ GATES: Layout = {name: (name, ("d_sae",)) for name in ("b_gate", "b_mag", "r_mag
 SKIP: Layout = {"W_skip": ("W_skip", ("d_out", "d_in"))}
 FACTOR: Layout = {"factor": ("scaling_factor", ("d_sae",))}  # of latents before they are decoded, learnt afterwards
 AVERAGE = "expected_average_only_in"
-NORMS = ("none", False, None, True, AVERAGE, "layer_norm", "constant_norm_rescale")  # True: AVERAGE, before version 3
+PER_TOKEN = ("none", False, None, "layer_norm", "constant_norm_rescale")
+NORMS = (*PER_TOKEN, True, AVERAGE)  # True: AVERAGE, before version 3
 # architecture -> why its latents are not computed here
 REFUSED = {
     "temporal": "its latents depend on the tokens before; an SAE here reads one token alone",
-    "matching_pursuit": "its latents are found one after the other, each in what the ones before leave",
 }
+USUAL = {"residual_threshold": 1e-2, "stop_on_duplicate_support": True}  # of its matching pursuit
 
 
 def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
@@ -64,7 +65,11 @@ def read(folder: str | Path, registered: dict | None = None) -> dict:
     name = config.get("architecture")
     if name in REFUSED:
         raise AtlasError(f"{path}: architecture {name!r} is not supported: {REFUSED[name]}")
-    name = require(path, config, "architecture", ("standard", "topk", "abstopk", "jumprelu", "gated", *TRANSCODERS))
+    name = require(
+        path, config, "architecture", ("standard", "topk", "abstopk", "jumprelu", "gated", PURSUIT, *TRANSCODERS)
+    )
+    if name == PURSUIT:
+        config = USUAL | config
     is_transcoder, (kind, has_skip) = name in TRANSCODERS, TRANSCODERS.get(name, (name, False))
     centred, token_norm, average = _understood(path, config, kind, is_transcoder)
     layout = dict(of_transcoder(PLAIN) if is_transcoder else PLAIN)
@@ -75,8 +80,12 @@ def read(folder: str | Path, registered: dict | None = None) -> dict:
     if kind == "gated":
         del layout["b_enc"]
         layout |= GATES
+    if kind == PURSUIT:
+        del layout["W_enc"], layout["b_enc"]
     has_factor = bool(config.get("finetuning_scaling_factor"))
     found = weights(file, read_safetensors(file), {**layout, **(FACTOR if has_factor else {})}, later=FACTOR)
+    if kind == PURSUIT:
+        found |= {"W_enc": found["W_dec"], "b_enc": torch.zeros(len(found["W_dec"]))}
     check_stated(path, stated_sizes("saelens", config), _sizes(found, kind))
     check_stated(path, {"d_out": config.get("d_out")}, found["b_dec"].shape)
     _decode_with(file, found, found.pop("factor", None), has_factor)
@@ -85,7 +94,8 @@ def read(folder: str | Path, registered: dict | None = None) -> dict:
     if kind == "gated":
         gates = (found.pop(each) for each in ("r_mag", "b_mag", "b_gate"))
         found |= dict(zip(("W_enc", "b_enc", "threshold"), ungated(found["W_enc"], *gates), strict=True))
-    k = active(path, config, "k", len(found["W_dec"])) if "topk" in kind else None
+    of_k = "max_iterations" if kind == PURSUIT else "k" if "topk" in kind else None
+    k = active(path, config, of_k, len(found["W_dec"])) if of_k else None
     if "topk" in kind and config.get("rescale_acts_by_decoder_norm"):
         norms = found["W_dec"].norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
         found |= {
@@ -125,18 +135,21 @@ def _understood(path: Path, config: dict, kind: str, is_transcoder: bool) -> tup
     only = {
         **{key: (function, None) for key in ("activation_fn", "activation_fn_str")},
         "reshape_activations": ("none", None, *(["hook_z"] if on_heads else [])),
-        "finetuning_scaling_factor": (False, None, True),
+        "finetuning_scaling_factor": (False, None) if kind == PURSUIT else (False, None, True),
         "rescale_acts_by_decoder_norm": (False, True, None) if "topk" in kind else (False, None),
+        **({key: (value,) for key, value in NEVER_EARLY.items()} if kind == PURSUIT else {}),
     }
     for said, keys in ((config, only), (about, only_read)):
         for key, allowed in keys.items():
             require(path, said, key, allowed)
-    norm = require(path, config, "normalize_activations", NORMS[:3] if is_transcoder else NORMS)
+    norms = NORMS[:3] if is_transcoder else PER_TOKEN if kind == PURSUIT else NORMS
+    norm = require(path, config, "normalize_activations", norms)
     # TransformerLens can take the mean out of all that is written to the stream; transformers has the stream as it is.
     centre = require(path, model, "center_writing_weights", (False, None) if is_transcoder else (False, True, None))
     if centre and norm == "constant_norm_rescale":
         raise AtlasError(f"{path}: normalize_activations {norm!r} is not supported with center_writing_weights")
-    centred = require(path, config, "apply_b_dec_to_input", (False,) if is_transcoder else (True, False))
+    reads = (False,) if is_transcoder else (True,) if kind == PURSUIT else (True, False)
+    centred = require(path, config, "apply_b_dec_to_input", reads)
     refuse_unknown(path, config, (*READ, *only, *HARMLESS, *(["d_out"] if is_transcoder else [])))
     if norm in ("layer_norm", "constant_norm_rescale"):
         return centred, norm, False

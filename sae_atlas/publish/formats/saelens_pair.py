@@ -11,6 +11,8 @@ from sae_atlas.saes.architectures import ARCHITECTURES
 
 FILES = PAIRS["saelens"]
 VERSION = "6.0.0"  # of the format
+PURSUIT = "matching_pursuit"
+NEVER_EARLY = {"residual_threshold": 0.0, "stop_on_duplicate_support": False}  # it takes all its latents
 # architecture of a transcoder -> (that of the SAE with its activation function, has it a skip connection?). SAELens has none
 # with TopK: a pair is written all the same, for every published folder has one, and SAELens refuses it by its name.
 TRANSCODERS = {
@@ -48,16 +50,17 @@ def write_pair(
     is_transcoder: bool,
     token_norm: str | None = None,
 ) -> None:
-    """ReLU as `standard`, TopK as `topk`, all with a threshold as `jumprelu`; transcoders as in TRANSCODERS.
+    """ReLU as `standard`, TopK as `topk`, matching pursuit by its name, all with a threshold as `jumprelu`; transcoders as in
+    TRANSCODERS.
 
     arrays: W_enc [d_in, d_sae], b_enc, ... as `saes.sae.Sae` has them; W_skip where there is one. token_norm: of
     saes/token_norm.py; SAELens centres activations by its model, of which the metadata then says so.
     """
     folder = Path(folder)
-    kind = {"topk": "topk", "relu": "standard", "threshold": "jumprelu"}[inference]
-    if kind != "jumprelu":
-        arrays = {name: array for name, array in arrays.items() if name != "threshold"}
+    kind = {"topk": "topk", "relu": "standard", "threshold": "jumprelu", "pursuit": PURSUIT}[inference]
     d_in, d_sae = arrays["W_enc"].shape
+    not_in_it = {"jumprelu": (), PURSUIT: ("W_enc", "b_enc", "threshold")}.get(kind, ("threshold",))
+    arrays = {name: array for name, array in arrays.items() if name not in not_in_it}
     names = {of_transcoder: name for name, of_transcoder in TRANSCODERS.items()}
     config = {
         "architecture": names[kind, "W_skip" in arrays] if is_transcoder else kind,
@@ -72,6 +75,8 @@ def write_pair(
     }
     if kind == "topk":
         config |= {"k": k, "rescale_acts_by_decoder_norm": False}
+    if kind == PURSUIT:
+        config |= {"max_iterations": k, **NEVER_EARLY}
     if token_norm == "centre":
         settings = metadata.get("model_from_pretrained_kwargs") or {}
         metadata = {**metadata, "model_from_pretrained_kwargs": {**settings, "center_writing_weights": True}}

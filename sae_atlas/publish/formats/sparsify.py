@@ -40,7 +40,7 @@ HARMLESS = ("normalize_decoder", "multi_topk", "dtype", "metadata")
 
 def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
     """Raises AtlasError for other architectures than TopK, as the library has no thresholds, and where d_out is not d_in."""
-    if sae.k is None:
+    if sae.inference != "topk":
         raise AtlasError(f"sparsify has TopK only, this {sae.kind} is {sae.architecture}; choose another format")
     if sae.d_out != sae.d_in:
         raise AtlasError(

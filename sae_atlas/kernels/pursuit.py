@@ -1,0 +1,139 @@
+"""Matching pursuit on CPU: k latents of a row one after the other, and the gradient back through all of them.
+
+A row stays in cache from its first latent to its last. What every latent of every row moves in the decoder is written down and
+then summed by latent, each by one thread, so any number of threads gives the same bits.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_atlas.kernels import loops
+from sae_atlas.kernels.loops import kernel
+from sae_atlas.kernels.threads import own_buffer, parts_of, run, shared_buffer
+
+ROWS = 64  # whose products with all latents stay in cache
+RANGES = 16  # of latents, shared out over the threads
+
+
+@kernel
+def pursue(left, products, decoder, gram, columns, values, is_new):
+    """Take k latents from every row of left [rows, d_in], which becomes what they leave. products [rows, d_sae]: of left with
+    the decoder's rows, used up. columns, values, is_new [rows, k]: the latents in order, and which of them is active and was
+    not before in its row.
+    """
+    zero = left.dtype.type(0)
+    for row in range(len(left)):
+        rest, line = left[row], products[row]
+        for step in range(columns.shape[1]):
+            largest = line[0]
+            for i in range(len(line)):
+                largest = max(largest, line[i])
+            best = 0
+            while line[best] != largest and best < len(line) - 1:
+                best += 1
+            direction, others = decoder[best], gram[best]
+            value = zero
+            for i in range(len(rest)):
+                value += rest[i] * direction[i]
+            value = max(value, zero)
+            for i in range(len(rest)):
+                rest[i] -= value * direction[i]
+            for i in range(len(line)):
+                line[i] -= value * others[i]
+            columns[row, step], values[row, step], is_new[row, step] = best, value, value > zero
+            for before in range(step):
+                if columns[row, before] == best and values[row, before] > zero:
+                    is_new[row, step] = False
+
+
+@kernel
+def go_back(left, slopes, decoder, columns, values, moves):
+    """Undo the steps of `pursue`. slopes [rows, d_in]: of the loss by left, at the end by the rows that pursue began with.
+    moves [rows * k, d_in]: what every step adds to the gradient of its latent's decoder row.
+    """
+    zero, k = left.dtype.type(0), columns.shape[1]
+    for row in range(len(left)):
+        rest, slope = left[row], slopes[row]
+        for step in range(k - 1, -1, -1):
+            direction, move, value = decoder[columns[row, step]], moves[row * k + step], values[row, step]
+            of_value = zero
+            if value > zero:
+                for i in range(len(rest)):
+                    of_value -= slope[i] * direction[i]
+            for i in range(len(rest)):
+                before = rest[i] + value * direction[i]
+                move[i] = of_value * before - value * slope[i]
+                slope[i] += of_value * direction[i]
+                rest[i] = before
+
+
+@kernel
+def sum_moves(ends, order, moves, sums, first, last):
+    """sums [first:last, d_in] of the moves of each latent; ends, order: as loops.transpose gives them."""
+    zero = moves.dtype.type(0)
+    for latent in range(first, last):
+        line = sums[latent]
+        for i in range(len(line)):
+            line[i] = zero
+        for at in range(ends[latent], ends[latent + 1]):
+            move = moves[order[at]]
+            for i in range(len(line)):
+                line[i] += move[i]
+
+
+class Pursued:
+    """What the steps of a batch found. columns, values, is_new [rows, k]; residuals [rows, d_in]: x - x_hat."""
+
+    def __init__(self, x: Tensor, decoder: Tensor, k: int):
+        """x [rows, d_in], without b_dec; decoder [d_sae, d_in], rows of unit norm."""
+        self.decoder, self.k, self.d_sae = decoder, k, len(decoder)
+        rows = len(x)
+        self.parts = parts_of(rows, ROWS)
+        self.residuals = shared_buffer("pursuit's residuals", x.shape, x.dtype).copy_(x)
+        self.columns, self.values = np.empty((rows, k), np.int32), np.empty((rows, k), x.numpy().dtype)
+        self.is_new = np.empty((rows, k), np.bool_)
+        gram = self._gram().numpy()
+
+        def work(part: tuple[int, int]) -> None:
+            at = slice(*part)
+            left = self.residuals[at]
+            products = own_buffer("pursuit's products", (ROWS, self.d_sae), x.dtype)[: len(left)]
+            torch.mm(left, decoder.T, out=products)
+            found = (self.columns[at], self.values[at], self.is_new[at])
+            pursue(left.numpy(), products.numpy(), decoder.numpy(), gram, *found)
+
+        run(work, self.parts)
+
+    def _gram(self) -> Tensor:
+        gram = shared_buffer("Gram matrix of the decoder", (self.d_sae, self.d_sae), self.decoder.dtype)
+
+        def work(part: tuple[int, int]) -> None:
+            torch.mm(self.decoder[slice(*part)], self.decoder.T, out=gram[slice(*part)])
+
+        run(work, parts_of(self.d_sae, -(-self.d_sae // RANGES)))
+        return gram
+
+    def gradients(self, slopes: Tensor) -> dict[str, Tensor]:
+        """Of W_dec and b_dec. slopes [rows, d_in]: of the loss by the residuals; used up, as those are."""
+        rows, d_in = self.residuals.shape
+        moves = shared_buffer("pursuit's moves", (rows * self.k, d_in), slopes.dtype)
+        left, decoder = self.residuals.numpy(), self.decoder.numpy()
+
+        def undo(part: tuple[int, int]) -> None:
+            at, of_steps = slice(*part), slice(part[0] * self.k, part[1] * self.k)
+            go_back(left[at], slopes[at].numpy(), decoder, self.columns[at], self.values[at], moves[of_steps].numpy())
+
+        run(undo, self.parts)
+        ends, order = np.zeros(self.d_sae + 1, np.int64), np.empty(rows * self.k, np.int32)
+        loops.transpose(np.arange(rows + 1) * self.k, self.columns.reshape(-1), ends, order, np.empty_like(order))
+        sums = shared_buffer("gradient of W_dec", self.decoder.shape, slopes.dtype)
+
+        def add_up(part: tuple[int, int]) -> None:
+            sum_moves(ends, order, moves.numpy(), sums.numpy(), *part)
+
+        cuts = np.searchsorted(ends, np.linspace(0, len(order), RANGES + 1)[1:-1])
+        run(add_up, pairwise([0, *np.minimum(cuts, self.d_sae).tolist(), self.d_sae]))
+        return {"W_dec": sums, "b_dec": -slopes.sum(0)}
