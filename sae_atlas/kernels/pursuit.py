@@ -11,11 +11,32 @@ import torch
 from torch import Tensor
 
 from sae_atlas.kernels import loops
-from sae_atlas.kernels.loops import kernel
+from sae_atlas.kernels.loops import LANES, kernel
 from sae_atlas.kernels.threads import own_buffer, parts_of, run, shared_buffer
 
 ROWS = 64  # whose products with all latents stay in cache
 RANGES = 16  # of latents, shared out over the threads
+
+
+@kernel
+def take(line, others, value):
+    """line [d_sae] -= value * others; returns where it is largest now, of equal ones the first, or 0 if nothing is above 0."""
+    largest, best = line.dtype.type(0), 0
+    whole = len(line) // LANES * LANES
+    for start in range(0, whole, LANES):
+        hits = np.int32(0)
+        for i in range(start, start + LANES):
+            line[i] -= value * others[i]
+            hits += np.int32(line[i] > largest)
+        if hits > 0:
+            for i in range(start, start + LANES):
+                if line[i] > largest:
+                    largest, best = line[i], i
+    for i in range(whole, len(line)):
+        line[i] -= value * others[i]
+        if line[i] > largest:
+            largest, best = line[i], i
+    return best
 
 
 @kernel
@@ -27,26 +48,20 @@ def pursue(left, products, decoder, gram, columns, values, is_new):
     zero = left.dtype.type(0)
     for row in range(len(left)):
         rest, line = left[row], products[row]
+        best = take(line, gram[0], zero)
         for step in range(columns.shape[1]):
-            largest = line[0]
-            for i in range(len(line)):
-                largest = max(largest, line[i])
-            best = 0
-            while line[best] != largest and best < len(line) - 1:
-                best += 1
-            direction, others = decoder[best], gram[best]
+            direction, now = decoder[best], best
             value = zero
             for i in range(len(rest)):
                 value += rest[i] * direction[i]
             value = max(value, zero)
             for i in range(len(rest)):
                 rest[i] -= value * direction[i]
-            for i in range(len(line)):
-                line[i] -= value * others[i]
-            columns[row, step], values[row, step], is_new[row, step] = best, value, value > zero
+            columns[row, step], values[row, step], is_new[row, step] = now, value, value > zero
             for before in range(step):
-                if columns[row, before] == best and values[row, before] > zero:
+                if columns[row, before] == now and values[row, before] > zero:
                     is_new[row, step] = False
+            best = take(line, gram[now], value)
 
 
 @kernel
@@ -110,8 +125,10 @@ class Pursued:
     def _gram(self) -> Tensor:
         gram = shared_buffer("Gram matrix of the decoder", (self.d_sae, self.d_sae), self.decoder.dtype)
 
-        def work(part: tuple[int, int]) -> None:
-            torch.mm(self.decoder[slice(*part)], self.decoder.T, out=gram[slice(*part)])
+        def work(part: tuple[int, int]) -> None:  # half of it, and the other half from that
+            rows, others = slice(*part), slice(part[0], None)
+            torch.mm(self.decoder[rows], self.decoder[others].T, out=gram[rows, others])
+            gram[part[1] :, rows] = gram[rows, part[1] :].T
 
         run(work, parts_of(self.d_sae, -(-self.d_sae // RANGES)))
         return gram

@@ -88,9 +88,9 @@ class Jobs:
         return 2 * self.latents(recipe) * self.d_in
 
     def gram(self, recipe: str) -> int:
-        """Products of all latents with each other, which matching pursuit keeps."""
-        pursues = ARCHITECTURES[self.config["recipes"][recipe]["architecture"]].inference == "pursuit"
-        return pursues * self.latents(recipe) ** 2
+        """Numbers of the products of all latents with each other, which matching pursuit keeps."""
+        kind = ARCHITECTURES[self.config["recipes"][recipe]["architecture"]]
+        return self.latents(recipe) ** 2 if kind.inference == "pursuit" else 0
 
     def encoding(self, recipe: str, rows: str, saes: int = 1) -> float:
         """Memory of encoding ROWS_AT_ONCE[rows] tokens by SAEs in turn, beside their weights."""
@@ -177,9 +177,7 @@ class Jobs:
     def one_pass(self, tokens: int, layers: list[int], width: int) -> dict:
         """width: values of a token that are saved of a layer."""
         contexts = self.config["activations"]["contexts_per_batch"]
-        waiting = width * (
-            ROWS_AT_ONCE["saved"] * self.saved_value + contexts * self.context * SINGLE
-        )  # bytes of a layer
+        waiting = width * (ROWS_AT_ONCE["saved"] * self.saved_value + contexts * self.context * SINGLE)
         memory = self.model + self.pass_memory(contexts, logits=False) + len(layers) * waiting
         flops = tokens * self.forward(layers[-1] + 1, head=False)
         written = tokens * len(layers) * width * self.saved_value
@@ -216,20 +214,19 @@ class Jobs:
         """
         tokens = self.window(snapshot)
         chunks = 5 * self.config["activations"]["chunk_rows"] * self.row * SINGLE
-        work = self.steps(recipe, tokens)
-        memory = LIBRARIES + work["memory"] + chunks
-        return work | {"read": self.stored(tokens), "written": 4 * SINGLE * self.weights(recipe), "memory": memory}
+        work, written = self.steps(recipe, tokens), 4 * SINGLE * self.weights(recipe)
+        return work | {"read": self.stored(tokens), "written": written, "memory": LIBRARIES + work["memory"] + chunks}
 
     def steps(self, recipe: str, tokens: int) -> dict:
         weights, latents, said = self.weights(recipe), self.latents(recipe), self.config["recipes"][recipe]
         copies = (4 if uses(said["architecture"], "k") else 8) + 1 / 8
         step, steps, gram = TRAINED * ROWS_AT_ONCE["step"], tokens / said["batch"], self.gram(recipe)
-        moved = SINGLE * tokens * said["k"] * latents if gram else 0  # a row of `gram` for every latent that is taken
+        taken = said["k"] if gram else 0  # one after the other: a row of `gram` each, and what it moves in the decoder
         return {
             "tokens": tokens,
             "matmul_flops": tokens * (weights + 3 * 2 * self.active(recipe) * self.d_in) + steps * 2 * gram * self.d_in,
-            "bytes_moved": steps * 28 * weights + moved,
-            "memory": copies * SINGLE * weights + step * latents + SINGLE * gram,
+            "bytes_moved": steps * 28 * weights + SINGLE * tokens * taken * latents,
+            "memory": copies * SINGLE * weights + step * latents + SINGLE * (gram + said["batch"] * taken * self.d_in),
         }
 
     def finetune_sae(self, recipe: str, layer: int, snapshot: str) -> dict:
