@@ -27,6 +27,7 @@ RECIPES = {
     "adaptive": {"architecture": "relu", "expansion": 4, "l1": {"coefficient": 5e-4, "target_l0": 6}},
     "annealed": {"architecture": "relu", "expansion": 4, "l1": {"coefficient": 5e-4, "anneal_to": 0.2}},
     "jumprelu": {"architecture": "jumprelu", "expansion": 4},
+    "pursuit": {"architecture": "matching_pursuit", "expansion": 4, "k": 3},
     "transcoder": {"architecture": "topk", "expansion": 4, "k": 3, "skip": True},
 }
 DAY = datetime(2026, 3, 14, 15, 9, tzinfo=UTC).timestamp()

@@ -111,6 +111,16 @@ def test_an_annealed_penalty_equals_autograd():
     assert measured.plain().sparsity == pytest.approx(told.plain().sparsity, rel=1e-11)
 
 
+def test_matching_pursuit_is_in_full_precision_at_any_density():
+    recipe, weights, x = problem("matching_pursuit", torch.float32)
+    module, asked = module_of("matching_pursuit"), control(products="bfloat16", density=0.9)
+    expected, told = reference.gradients(module, weights, x, recipe, asked)
+    found, measured = gpu.gradients(module, weights, x, recipe, asked)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], **EXACT[torch.float32])
+    assert measured.plain().l0 == told.plain().l0 > 0
+
+
 @pytest.mark.parametrize("architecture", cases(WITH_ENCODER))
 def test_a_further_loss_equals_autograd_at_any_density(architecture):
     recipe, weights, x = problem(architecture)

@@ -108,6 +108,10 @@ def test_the_memory_of_a_wide_sae_by_hand():
     assert needed["train_sae"] == pytest.approx(4 * 2**32 + 2**29 + 12 * 256 * 131072, rel=0.03)
     assert needed["evaluate_sae"] > 5 * 2**32  # three snapshots, and two of them compared
     assert memory(wide, relu=relu)["train_sae"] > 8 * 2**32  # while many latents are active
+    pursuit = memory(wide, pursuit=topk | {"architecture": "matching_pursuit"})
+    of_all = 4 * 131072**2  # products of all latents with each other, and what 32 latents a token move in the decoder
+    assert pursuit["train_sae"] - needed["train_sae"] == pytest.approx(of_all + 128 * 32 * 4 * 4096, rel=1e-6)
+    assert pursuit["evaluate_sae"] - needed["evaluate_sae"] == pytest.approx(3 * of_all)
     assert asked(atlas(recipes={"topk": topk}), wide)["train_sae"][0] > needed["train_sae"] / 1e6
     assert asked(atlas(), SHAPE)["train_sae"] < (1100, 15)
 

@@ -155,7 +155,7 @@ def test_lambda_is_stated_in_both_conventions_over_the_layers(tmp_path):
     assert "lambda 0.0003 in the convention mean-sum. That is 0.0012 to 1.001 (by layer) in the canonical one." in text
 
 
-@pytest.mark.parametrize("recipe", ["topk", "fixed", "jumprelu", "transcoder"])
+@pytest.mark.parametrize("recipe", ["topk", "fixed", "jumprelu", "pursuit", "transcoder"])
 def test_the_loading_snippet_gives_what_the_library_gives(tmp_path, monkeypatch, recipe):
     folder = Run(tmp_path, recipe).publish()
     monkeypatch.chdir(folder)
