@@ -15,12 +15,17 @@ from sae_atlas.io.forks import fork_server, to_its_end
 LIBRARIES = [
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
-    "numba",
+    "matplotlib.figure",
     "pandas",
+    "pyarrow.dataset",
     "pyarrow.parquet",
+    "sae_atlas.kernels.registries",
+    "scipy.optimize",
     "torch",
     "transformers.generation.utils",
+    "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
     "zarr",
 ]
 

@@ -188,9 +188,7 @@ class _Page:
         centre, half = self.columns[2], 0.38
         steps = np.linspace(0, 1, 64)
         edges = np.linspace(centre - half, centre + half, len(steps) + 1)
-        for left, right, step in zip(edges, edges[1:], steps, strict=False):
-            box = Rectangle((left, y + 0.07), right - left, CELL_HEIGHT - 0.14, facecolor=colours(step), linewidth=0)
-            self.axes.add_patch(box)
+        self.axes.pcolormesh(edges, [y + 0.07, y + CELL_HEIGHT - 0.07], steps[None], cmap=colours, vmin=0, vmax=1)
         for x, where, value in zip(
             (centre - half - 0.06, centre + half + 0.06), ("right", "left"), scale.ends, strict=True
         ):
