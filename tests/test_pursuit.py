@@ -85,3 +85,13 @@ def test_an_sae_takes_the_same_of_a_few_tokens_as_of_many_and_of_a_decoder_that_
     sae.W_dec = sae.W_dec.flip(0)
     torch.testing.assert_close(sae.encode(x), many.flip(1), rtol=1e-4, atol=1e-4)
     assert sae.encode(x.reshape(2, -1, x.shape[1])).shape == (2, len(x) // 2, sae.d_sae)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_an_sae_encodes_in_every_precision_and_with_a_gradient(dtype):
+    sae, x = random_sae("matching_pursuit").to(dtype), activations().requires_grad_()
+    latents = sae.encode(x)
+    latents.sum().backward()
+    assert x.grad.abs().max() > 0 and latents.dtype == dtype
+    with torch.inference_mode():
+        assert ((sae.encode(x) > 0) == (latents > 0)).float().mean() > 0.99

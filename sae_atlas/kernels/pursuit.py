@@ -99,6 +99,18 @@ def sum_moves(ends, order, moves, sums, first, last):
                 line[i] += move[i]
 
 
+def latents(x: Tensor, decoder: Tensor, k: int, gram: Tensor) -> Tensor:
+    """[rows, d_sae] of x [rows, d_in], without b_dec; gram: decoder @ decoder.T. Without gradients, and on one thread."""
+    left, rows = x.numpy().copy(), len(x)
+    columns, values, is_new = (
+        np.empty((rows, k), np.int32),
+        np.empty((rows, k), left.dtype),
+        np.empty((rows, k), np.bool_),
+    )
+    pursue(left, (x @ decoder.T).numpy(), decoder.numpy(), gram.numpy(), columns, values, is_new)
+    return x.new_zeros(rows, len(decoder)).scatter_add_(1, torch.from_numpy(columns).long(), torch.from_numpy(values))
+
+
 class Pursued:
     """What the steps of a batch found. columns, values, is_new [rows, k]; residuals [rows, d_in]: x - x_hat."""
 

@@ -224,7 +224,7 @@ class Jobs:
         taken = said["k"] if gram else 0  # one after the other: a row of `gram` each, and what it moves in the decoder
         return {
             "tokens": tokens,
-            "matmul_flops": tokens * (weights + 3 * 2 * self.active(recipe) * self.d_in) + steps * 2 * gram * self.d_in,
+            "matmul_flops": tokens * (weights + 3 * 2 * self.active(recipe) * self.d_in) + steps * gram * self.d_in,
             "bytes_moved": steps * 28 * weights + SINGLE * tokens * taken * latents,
             "memory": copies * SINGLE * weights + step * latents + SINGLE * (gram + said["batch"] * taken * self.d_in),
         }

@@ -13,6 +13,7 @@ from sae_atlas.saes.parts import Loss, reconstruct, squared_error
 
 # A latent of every row at a time leaves a kernel little to save there; and in lower precision the choices would be others.
 BY_AUTOGRAD_ON_GPU = True
+KERNEL = (torch.float32, torch.float64)  # what numba reads
 
 
 def encode(x: Tensor, decoder: Tensor, k: int, gram: Tensor | None = None) -> Tensor:
@@ -21,6 +22,11 @@ def encode(x: Tensor, decoder: Tensor, k: int, gram: Tensor | None = None) -> Te
     gram: decoder @ decoder.T, from which follows what a latent takes from all products; without it they are computed anew for
     every latent, which is cheaper where there are fewer of them than the decoder has rows.
     """
+    differentiates = torch.is_grad_enabled() and (x.requires_grad or decoder.requires_grad)
+    if gram is not None and x.device.type == "cpu" and x.dtype in KERNEL and not differentiates:
+        from sae_atlas.kernels import pursuit  # numba, which who reads SAEs of other architectures does not need
+
+        return pursuit.latents(x.detach(), decoder.detach(), k, gram)
     latents, left = x.new_zeros(len(x), len(decoder)), x
     with torch.no_grad():
         products = x @ decoder.T
