@@ -133,7 +133,17 @@ def test_the_benchmark_of_starts_compares_them_on_the_second_layer(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["load_report", "precision", "quality_report", "transcoders", "starts", "claims_report", "run", "known_truth"],
+    [
+        "load_report",
+        "precision",
+        "quality_report",
+        "transcoders",
+        "starts",
+        "claims_report",
+        "run",
+        "known_truth",
+        "rates",
+    ],
 )
 def test_a_table_is_that_of_its_numbers(name):
     folder, file = ROOT / "benchmarks", name.removesuffix("_report")
