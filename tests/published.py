@@ -17,6 +17,7 @@ from sae_atlas.publish.cards.names import release_name, sae_name
 from sae_atlas.publish.cards.release import write_release
 from sae_atlas.publish.formats.published import publish_sae
 from sae_atlas.saes import checkpoint as checkpoints
+from sae_atlas.saes import matching_pursuit
 from sae_atlas.saes.sae import Sae
 from workflow import ROOT, small
 
@@ -69,6 +70,8 @@ class Run:
             "W_dec": torch.randn(d_sae, d_out, generator=generator),
             "b_dec": torch.randn(d_out, generator=generator),
         }
+        if self.recipe == "pursuit":
+            weights, _ = matching_pursuit.inference(weights, 0.0)
         threshold = torch.rand(d_sae, generator=generator) if self.recipe == "jumprelu" else None
         config = {
             "recipe": self.values,

@@ -84,14 +84,19 @@ def test_an_sae_takes_the_same_of_a_few_tokens_as_of_many_and_of_a_decoder_that_
     torch.testing.assert_close(many, few, rtol=1e-4, atol=1e-4)
     sae.W_dec = sae.W_dec.flip(0)
     torch.testing.assert_close(sae.encode(x), many.flip(1), rtol=1e-4, atol=1e-4)
+    sae.W_dec.copy_(sae.W_dec.flip(0))
+    torch.testing.assert_close(sae.encode(x), many, rtol=1e-4, atol=1e-4)
     assert sae.encode(x.reshape(2, -1, x.shape[1])).shape == (2, len(x) // 2, sae.d_sae)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_an_sae_encodes_in_every_precision_and_with_a_gradient(dtype):
-    sae, x = random_sae("matching_pursuit").to(dtype), activations().requires_grad_()
-    latents = sae.encode(x)
-    latents.sum().backward()
-    assert x.grad.abs().max() > 0 and latents.dtype == dtype
-    with torch.inference_mode():
-        assert ((sae.encode(x) > 0) == (latents > 0)).float().mean() > 0.99
+def test_an_sae_encodes_in_lower_precision_and_with_a_gradient():
+    sae, x = random_sae("matching_pursuit"), activations()
+    with torch.no_grad():
+        latents, error = sae.encode(x), (sae(x) - x).square().sum()
+    leaf = x.clone().requires_grad_()
+    torch.testing.assert_close(sae.encode(leaf), latents, rtol=1e-4, atol=1e-4)
+    sae.encode(leaf).sum().backward()
+    assert leaf.grad.abs().max() > 0
+    low = sae.to(torch.bfloat16)(x)
+    assert low.dtype == torch.bfloat16  # near ties it takes other latents, which serve as well
+    assert (low.float() - x).square().sum().item() == pytest.approx(error.item(), rel=0.05)

@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_refused_before_any_job(tmp_path):
         ({"recipes": {"a": {"architecture": "topk", "skip": True, **SIZES}}}, "only a transcoder has a skip"),
         (
             {**base, "recipes": {"a": {"architecture": "matching_pursuit", **SIZES}}},
-            "its decoder, which a transcoder's is not",
+            "encodes with its decoder, and so cannot predict",
         ),
     ):
         with pytest.raises(AssertionError, match=line):

@@ -371,6 +371,6 @@ def transcoder_problems(recipes: dict, activations: Activations):
             yield f"recipes.{name}.skip: only a transcoder has a skip connection; remove it or name activations.target"
         if activations.target is not None and ARCHITECTURES[recipe.architecture].inference == "pursuit":
             yield (
-                f"recipes.{name}.architecture: the encoder of {recipe.architecture} is its decoder, which a transcoder's is "
-                "not; take another or remove activations.target"
+                f"recipes.{name}.architecture: an SAE of {recipe.architecture} encodes with its decoder, and so cannot predict "
+                "another site; choose another architecture or remove activations.target"
             )

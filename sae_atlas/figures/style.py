@@ -160,6 +160,6 @@ def save(figure: Figure, png: str | Path, svg: str | Path, title: str) -> None:
     with atomic(png) as partial:
         metadata = {"Title": title, "Source": about, "Comment": settings}
         figure.savefig(partial, format="png", dpi=RESOLUTION, metadata=metadata)
-    figure.set_layout_engine("none")  # the places that were found for the first file serve the second
+    figure.set_layout_engine("none")  # the SVG has the layout that the PNG got
     with atomic(svg) as partial:
         figure.savefig(partial, format="svg", dpi=RESOLUTION, metadata={"Title": title, "Source": about, "Date": None})

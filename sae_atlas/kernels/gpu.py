@@ -6,6 +6,7 @@ gathered values are in `products`, bfloat16 unless a caller says float32; weight
 Entries are sorted by latent (stable), each latent is summed by one program: no float atomics.
 """
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,8 +34,8 @@ PRODUCTS = {"bfloat16": torch.bfloat16, "float32": None}  # None: the weights' o
 
 
 def dense_above(architecture: ModuleType, d_in: int) -> float:
-    """As cpu.dense_above; here it is the same for all."""
-    return DENSE_ABOVE
+    """As cpu.dense_above; here it is the same for all that have a sparse step."""
+    return math.inf if getattr(architecture, "BY_AUTOGRAD_ON_GPU", False) else DENSE_ABOVE
 
 
 def gradients(

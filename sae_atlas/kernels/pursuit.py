@@ -1,7 +1,7 @@
 """Matching pursuit on CPU: k latents of a row one after the other, and the gradient back through all of them.
 
-A row stays in cache from its first latent to its last. What every latent of every row moves in the decoder is written down and
-then summed by latent, each by one thread, so any number of threads gives the same bits.
+A row stays in cache from its first latent to its last. What every latent of every row adds to the decoder's gradient is kept,
+and then summed by latent, each by one thread, so any number of threads gives the same bits.
 """
 
 from itertools import pairwise

@@ -1,4 +1,7 @@
-"""Importing this has numba set up what the first call of a process needs, which takes longer than to train a small SAE."""
+"""Importing this fills numba's registries of types and their code, which the first call of a compiled function does otherwise.
+
+It takes longer than to train a small SAE.
+"""
 
 import numba
 

@@ -313,7 +313,7 @@ class Jobs:
         words, text = WORDS * on_words(self.atlas), task_tokens(self.atlas) * on_documents(self.atlas)
         encoders, weights = len(self.atlas.snapshots_of(recipe)) + 1, self.weights(recipe)
         memory = SINGLE * (encoders * weights + 4 * self.latents(recipe) * (text / 50 + words))
-        memory, tokens = LIBRARIES + memory + self.encoding(recipe, "measured", encoders), encoders * (text + words)
+        memory, tokens = LIBRARIES + memory + self.encoding(recipe, "measured", 2), encoders * (text + words)
         return {"tokens": tokens, "matmul_flops": tokens * weights, "memory": memory}
 
     def compared(self, recipe: str, times: int) -> dict:

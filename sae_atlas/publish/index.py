@@ -127,7 +127,7 @@ def _weights(folder: Path, config: dict) -> Iterator[str]:
 
 def _same_weights(pair: Sae, sae: Sae) -> bool:
     names = ["W_enc", "b_enc", "W_dec", "b_dec", "threshold"] + ["W_skip"] * (sae.W_skip is not None)
-    kinds = [(each.is_transcoder, each.W_skip is None, each.k, each.token_norm) for each in (pair, sae)]
+    kinds = [(each.inference, each.k, each.is_transcoder, each.W_skip is None, each.token_norm) for each in (pair, sae)]
     return kinds[0] == kinds[1] and all(torch.equal(getattr(pair, name), getattr(sae, name)) for name in names)
 
 

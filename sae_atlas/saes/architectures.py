@@ -11,7 +11,7 @@ class Architecture(NamedTuple):
     label: str  # in cards, tables and figures
     keys: tuple[str, ...]  # keys of a recipe that only some architectures use
     # Which pre-activations are latents: `topk`: the k largest; `relu`: above 0; `threshold`: above the latent's threshold;
-    # `pursuit`: k one after the other, each of what those before leave, read by the decoder itself.
+    # `pursuit`: k one after the other, each with the largest product of its decoder row and what those before leave.
     inference: str
     # Norm of an encoder row at the start. Adam moves a weight by the learning rate whatever its size: rows that start shorter
     # turn sooner, and fewer latents die. JumpReLU's thresholds are tied to the size of pre-activations.
@@ -19,7 +19,7 @@ class Architecture(NamedTuple):
 
     @property
     def has_k(self) -> bool:
-        """Whether a token has k latents at inference, too."""
+        """Whether `k` limits the latents of a token at inference, too."""
         return self.inference in ("topk", "pursuit")
 
 

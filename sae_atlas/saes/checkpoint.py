@@ -184,6 +184,8 @@ def check_parts(path: str | Path, value: dict, remedy: str) -> None:
     sizes = {"d_in": d_in, "d_sae": d_sae, "d_out": config.get("d_out", d_in)}
     if not kind or not all(type(number) is int and number > 0 for number in (*sizes.values(), k)):
         raise AtlasError(f"{path}: no checkpoint, its config lacks d_in, d_sae, a known architecture or k. {remedy}")
+    if kind.inference == "pursuit" and "d_out" in config:
+        raise AtlasError(f"{path}: no checkpoint, a transcoder of {recipe['architecture']} cannot be. {remedy}")
     norm = config.get("token_norm")
     if norm not in (None, *TOKEN_NORMS):
         raise AtlasError(f"{path}: token_norm {norm!r} is not known here; {nearest(norm, TOKEN_NORMS)}")

@@ -11,7 +11,7 @@ from torch import Tensor
 from sae_atlas.kernels.measured import Control, Weights
 from sae_atlas.saes.parts import Loss, reconstruct, squared_error
 
-# A latent of every row at a time leaves a kernel little to save there; and in lower precision the choices would be others.
+# On a GPU every latent of a batch is a few large operations already; in lower precision the choices would be others.
 BY_AUTOGRAD_ON_GPU = True
 KERNEL = (torch.float32, torch.float64)  # what numba reads
 
@@ -24,7 +24,7 @@ def encode(x: Tensor, decoder: Tensor, k: int, gram: Tensor | None = None) -> Te
     """
     differentiates = torch.is_grad_enabled() and (x.requires_grad or decoder.requires_grad)
     if gram is not None and x.device.type == "cpu" and x.dtype in KERNEL and not differentiates:
-        from sae_atlas.kernels import pursuit  # numba, which who reads SAEs of other architectures does not need
+        from sae_atlas.kernels import pursuit  # here: other architectures encode without numba
 
         return pursuit.latents(x.detach(), decoder.detach(), k, gram)
     latents, left = x.new_zeros(len(x), len(decoder)), x
@@ -60,6 +60,6 @@ def sparse_gradients(step, weights: Weights, recipe, control: Control):
 
 
 def inference(weights: Weights, smallest: float) -> tuple[Weights, None]:
-    """With the encoder that every checkpoint has: the decoder."""
+    """Checkpoints hold an encoder; here it is a copy of the decoder."""
     decoder = weights["W_dec"]
     return {**weights, "W_enc": decoder, "b_enc": torch.zeros(len(decoder)).to(decoder)}, None

@@ -74,10 +74,11 @@ class Sae:
         return x if self.is_transcoder else x - self.b_dec
 
     def _gram(self) -> Tensor:
-        """W_dec W_dec^T [d_sae, d_sae], kept for as long as the decoder is the same tensor."""
-        if self._gram_of is not self.W_dec:
+        """W_dec W_dec^T [d_sae, d_sae], kept for as long as the decoder is the same tensor, and not changed in place."""
+        version = None if self.W_dec.is_inference() else self.W_dec._version
+        if self._gram_of is None or self._gram_of[0] is not self.W_dec or self._gram_of[1] != version:
             with torch.no_grad():
-                self._gram_of, self._products = self.W_dec, self.W_dec @ self.W_dec.T
+                self._gram_of, self._products = (self.W_dec, version), self.W_dec @ self.W_dec.T
         return self._products
 
     def encode(self, x: Tensor) -> Tensor:

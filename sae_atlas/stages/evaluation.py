@@ -33,7 +33,15 @@ def save_held_out(atlas) -> tuple[dict, dict]:
     return settings, read
 
 
-@stage("metrics", "activations/outliers.py", "saes", "io/arrays.py", "sites", runs="metrics.evaluate:evaluate")
+@stage(
+    "metrics",
+    "activations/outliers.py",
+    "saes",
+    "kernels/pursuit.py",
+    "io/arrays.py",
+    "sites",
+    runs="metrics.evaluate:evaluate",
+)
 def evaluate_sae(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     evaluation = atlas.config["evaluation"]
     settings = {
@@ -68,6 +76,7 @@ def snapshot_checkpoints(atlas, recipe: str, layer: int) -> dict:
     "metrics/directions.py",
     "synthetic/truth.py",
     "saes",
+    "kernels/pursuit.py",
     runs="metrics.truth:known_truth",
     version=2,
     measures=lambda atlas: atlas.has_truth,

@@ -13,7 +13,8 @@ def save_text(atlas) -> tuple[dict, dict]:
     return pass_over(atlas, stop - atlas.config["features"]["tokens"], stop, atlas.text_layers)
 
 
-OF_SAES = ("activations/outliers.py", "saes/sae.py", "saes/parts.py", "metrics/active.py")
+ENCODING = ("saes/sae.py", "saes/parts.py", "saes/matching_pursuit.py", "kernels/pursuit.py")
+OF_SAES = ("activations/outliers.py", *ENCODING, "metrics/active.py")
 OF_MATCHES = ("text.py", "top_activations.py", "bands.py", "top_contexts.py", "matches.py")
 CONTEXTS = (
     "text.py",

@@ -113,7 +113,7 @@ def _declare(name: str, figure: Figure) -> None:
         return look | figure.settings(atlas, recipe), {key: value for each in read for key, value in each.items()}
 
     depends_on.__name__ = f"plot_{name}"
-    stage(f"figures/{name}.py", *shared, runs=f"figures.{name}:plot_{name}")(depends_on)
+    stage(f"figures/{name}.py", *shared, runs=f"figures.{name}:plot_{name}", version=2)(depends_on)
 
 
 for _name, _figure in FIGURES.items():

@@ -54,6 +54,8 @@ def save_words(atlas) -> tuple[dict, dict]:
     "features/text.py",
     "saes/sae.py",
     "saes/parts.py",
+    "saes/matching_pursuit.py",
+    "kernels/pursuit.py",
     runs="tasks.measure:measure_tasks",
     version=2,
     measures=tasks_of,

@@ -84,6 +84,8 @@ def initial_state(recipe: Recipe, read: Normaliser, layer: int = 0, target: Norm
     b_dec = torch.from_numpy(rebuilt.geometric_median - rebuilt.mean) * rebuilt.scale
     weights = initial_weights(d_in, d_sae, b_dec, _seed(recipe.seed, layer), kind.encoder_norm, target is not None)
     if kind.inference == "pursuit":  # the encoder is the decoder
+        if target is not None:
+            raise AtlasError(f"{recipe.architecture}: encodes with its decoder, and so cannot predict another site")
         weights = {name: weights[name] for name in ("W_dec", "b_dec")}
     if recipe.skip:
         weights["W_skip"] = torch.zeros(len(b_dec), d_in)

@@ -39,7 +39,8 @@ NORMS = (*PER_TOKEN, True, AVERAGE)  # True: AVERAGE, before version 3
 REFUSED = {
     "temporal": "its latents depend on the tokens before; an SAE here reads one token alone",
 }
-USUAL = {"residual_threshold": 1e-2, "stop_on_duplicate_support": True}  # of its matching pursuit
+# SAELens' defaults for matching pursuit.
+USUAL = {"residual_threshold": 1e-2, "stop_on_duplicate_support": True, "max_iterations": None}
 
 
 def write(folder: str | Path, sae: Sae, metadata: dict) -> None:
@@ -69,7 +70,7 @@ def read(folder: str | Path, registered: dict | None = None) -> dict:
         path, config, "architecture", ("standard", "topk", "abstopk", "jumprelu", "gated", PURSUIT, *TRANSCODERS)
     )
     if name == PURSUIT:
-        config = USUAL | config
+        config = _without_stops(path, USUAL | config)
     is_transcoder, (kind, has_skip) = name in TRANSCODERS, TRANSCODERS.get(name, (name, False))
     centred, token_norm, average = _understood(path, config, kind, is_transcoder)
     layout = dict(of_transcoder(PLAIN) if is_transcoder else PLAIN)
@@ -94,6 +95,8 @@ def read(folder: str | Path, registered: dict | None = None) -> dict:
     if kind == "gated":
         gates = (found.pop(each) for each in ("r_mag", "b_mag", "b_gate"))
         found |= dict(zip(("W_enc", "b_enc", "threshold"), ungated(found["W_enc"], *gates), strict=True))
+    if kind == PURSUIT and config["max_iterations"] is None:
+        config["max_iterations"] = found["W_dec"].shape[1]
     of_k = "max_iterations" if kind == PURSUIT else "k" if "topk" in kind else None
     k = active(path, config, of_k, len(found["W_dec"])) if of_k else None
     if "topk" in kind and config.get("rescale_acts_by_decoder_norm"):
@@ -155,6 +158,16 @@ def _understood(path: Path, config: dict, kind: str, is_transcoder: bool) -> tup
         return centred, norm, False
     # The heads are not of the stream: they are the same in a model whose stream has no mean.
     return centred, "centre" if centre and not on_heads else None, norm in (True, AVERAGE)
+
+
+def _without_stops(path: Path, config: dict) -> dict:
+    """The config. Raises AtlasError for a matching pursuit that may take fewer latents than its max_iterations."""
+    if stops := [f"{key} {config[key]}" for key, never in NEVER_EARLY.items() if config[key] != never]:
+        raise AtlasError(
+            f"{path}: may stop before its max_iterations latents ({', '.join(stops)}); of matching pursuit only such SAEs are "
+            "read that always take them all"
+        )
+    return config
 
 
 def _loaded_with(about: dict) -> dict:

@@ -12,7 +12,10 @@ from sae_atlas.saes.architectures import ARCHITECTURES
 FILES = PAIRS["saelens"]
 VERSION = "6.0.0"  # of the format
 PURSUIT = "matching_pursuit"
-NEVER_EARLY = {"residual_threshold": 0.0, "stop_on_duplicate_support": False}  # it takes all its latents
+NEVER_EARLY = {
+    "residual_threshold": 0.0,
+    "stop_on_duplicate_support": False,
+}  # a token always gets max_iterations latents
 # architecture of a transcoder -> (that of the SAE with its activation function, has it a skip connection?). SAELens has none
 # with TopK: a pair is written all the same, for every published folder has one, and SAELens refuses it by its name.
 TRANSCODERS = {
