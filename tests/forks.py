@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
 
@@ -29,11 +30,15 @@ READ_LATE = {
 }  # by nothing that is preloaded
 
 
+# Set by scikit-learn and torch when a test imports them; what runs imports them itself, if it does.
+SET_BY_LIBRARIES = {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR"}
+
+
 def run(*program: str, cwd: Path | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
     """As subprocess.run([python, *program]) would, stdout and stderr together as text. program: a file, or `-m`, a module."""
-    program, env = list(map(str, program)), dict(env or os.environ) | ONE_THREAD
+    program, env = list(map(str, program)), without_libraries(env or os.environ) | ONE_THREAD
     with tempfile.NamedTemporaryFile() as output:
-        if _read_early(env) == _read_early(BEGAN_WITH | ONE_THREAD):
+        if read_early(env) == read_early(BEGAN_WITH | ONE_THREAD):
             with mock.patch.dict(os.environ, BEGAN_WITH | ONE_THREAD, clear=True):  # which the server begins with
                 process = FORKS.Process(target=_run, args=(program, output.name, str(cwd or Path.cwd()), env))
                 process.start()
@@ -45,7 +50,11 @@ def run(*program: str, cwd: Path | None = None, env: dict | None = None) -> subp
         return subprocess.CompletedProcess(program, code, Path(output.name).read_text(errors="replace"))
 
 
-def _read_early(variables: dict) -> dict:
+def without_libraries(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name not in SET_BY_LIBRARIES}
+
+
+def read_early(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if name not in READ_LATE}
 
 

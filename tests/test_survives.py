@@ -44,8 +44,8 @@ class Workflow:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.place / "Snakefile"), "--cores", "2"]
         return [*command, "--configfile", str(file), "--directory", str(folder), *arguments]
 
-    def run(self, folder: Path, config: dict, *arguments: str, check: bool = True, warm: bool = False) -> str:
-        done = run(*self.command(folder, config, *arguments)[1:], cwd=folder, warm=warm)
+    def run(self, folder: Path, config: dict, *arguments: str, check: bool = True) -> str:
+        done = run(*self.command(folder, config, *arguments)[1:], cwd=folder, warm=True)
         assert not check or done.returncode == 0, done.stdout
         return done.stdout
 
@@ -69,7 +69,7 @@ def atlas(finished) -> Path:
 def one(workflow, tmp_path_factory) -> Path:
     """One layer, one recipe, two snapshots, finished."""
     folder = tmp_path_factory.mktemp("one") / "atlas"
-    workflow.run(folder, ONE, warm=True)
+    workflow.run(folder, ONE)
     return folder
 
 

@@ -1,10 +1,12 @@
 """Jobs that are forks of a process with the libraries (workflow/warm.py) are jobs as any others."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 
+import forks
 import pytest
 
 from workflow import ROOT, WARM
@@ -74,3 +76,9 @@ print(fork_server(killed)())
 def test_a_call_whose_answer_is_lost_ends_all_the_same():
     done = subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == str(-int(signal.SIGKILL)), done.stderr
+
+
+def test_no_test_changes_the_environment_that_programs_are_started_with():
+    """Else every one of them is an interpreter of its own, which takes longer than most of what the tests run."""
+    now = forks.read_early(forks.without_libraries(os.environ))
+    assert now == forks.read_early(forks.without_libraries(forks.BEGAN_WITH))
