@@ -30,13 +30,19 @@ READ_LATE = {
 }  # by nothing that is preloaded
 
 
-# Set by scikit-learn and torch when a test imports them; what runs imports them itself, if it does.
-SET_BY_LIBRARIES = {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR"}
+# Set in this process by what tests import (scikit-learn, torch) and call (a job, io.devices); what runs sets them itself.
+SET_BY_TESTS = {
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
+    "OMP_WAIT_POLICY",
+    "THP_MEM_ALLOC_ENABLE",
+    "TORCHINDUCTOR_CACHE_DIR",
+}
 
 
 def run(*program: str, cwd: Path | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
     """As subprocess.run([python, *program]) would, stdout and stderr together as text. program: a file, or `-m`, a module."""
-    program, env = list(map(str, program)), without_libraries(env or os.environ) | ONE_THREAD
+    program, env = list(map(str, program)), dict(env or untouched(os.environ)) | ONE_THREAD
     with tempfile.NamedTemporaryFile() as output:
         if read_early(env) == read_early(BEGAN_WITH | ONE_THREAD):
             with mock.patch.dict(os.environ, BEGAN_WITH | ONE_THREAD, clear=True):  # which the server begins with
@@ -50,8 +56,8 @@ def run(*program: str, cwd: Path | None = None, env: dict | None = None) -> subp
         return subprocess.CompletedProcess(program, code, Path(output.name).read_text(errors="replace"))
 
 
-def without_libraries(variables: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in variables.items() if name not in SET_BY_LIBRARIES}
+def untouched(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name not in SET_BY_TESTS}
 
 
 def read_early(variables: Mapping[str, str]) -> dict[str, str]:

@@ -80,5 +80,5 @@ def test_a_call_whose_answer_is_lost_ends_all_the_same():
 
 def test_no_test_changes_the_environment_that_programs_are_started_with():
     """Else every one of them is an interpreter of its own, which takes longer than most of what the tests run."""
-    now = forks.read_early(forks.without_libraries(os.environ))
-    assert now == forks.read_early(forks.without_libraries(forks.BEGAN_WITH))
+    now = forks.read_early(forks.untouched(os.environ))
+    assert now == forks.read_early(forks.untouched(forks.BEGAN_WITH))
