@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 import forks
 import pytest
@@ -78,7 +79,10 @@ def test_a_call_whose_answer_is_lost_ends_all_the_same():
     assert done.stdout.strip() == str(-int(signal.SIGKILL)), done.stderr
 
 
-def test_no_test_changes_the_environment_that_programs_are_started_with():
-    """Else every one of them is an interpreter of its own, which takes longer than most of what the tests run."""
-    now = forks.read_early(forks.untouched(os.environ))
-    assert now == forks.read_early(forks.untouched(forks.BEGAN_WITH))
+def test_a_program_of_a_test_is_a_fork_whatever_a_job_or_scikit_learn_set_in_this_process(tmp_path):
+    """An interpreter takes longer to start than most of what the tests run; for an environment of its own it is one."""
+    program = tmp_path / "program.py"
+    program.write_text("import sys; print('torch' in sys.modules)")
+    with mock.patch.dict(os.environ, forks.BEGAN_WITH | dict.fromkeys(forks.SET_BY_TESTS, "1"), clear=True):
+        assert forks.run(program).stdout == "True\n"
+        assert forks.run(program, env=os.environ | {"OMP_WAIT_POLICY": "ACTIVE"}).stdout == "False\n"
