@@ -43,6 +43,7 @@ def written(folder, kind, architecture, changes):
         ("saelens", "matching_pursuit", {"apply_b_dec_to_input": False}, "apply_b_dec_to_input False is not supported"),
         ("saelens", "matching_pursuit", {"finetuning_scaling_factor": True}, "finetuning_scaling_factor True is not supported"),
         ("saelens", "matching_pursuit", {"normalize_activations": "expected_average_only_in"}, "average_only_in' is not supp"),
+        ("saelens", "topk", {"max_iterations": 5}, "key `max_iterations` .5. is not known here"),
         ("saelens", "matching_pursuit", {"max_iterations": 65}, "max_iterations is 65, not a whole number from 1 to the 64"),
         ("saelens", "relu", {"architecture": "temporal"}, "'temporal' .*: its latents depend on the tokens"),
         ("saelens", "relu", {"architecture": "crosscoder"}, "architecture 'crosscoder' is not supported"),

@@ -44,7 +44,7 @@ class Sae:
         self.inference, self.k = kind.inference, config["recipe"]["k"] if kind.has_k else None
         self.d_in, self.d_sae = self.W_enc.shape
         self.d_out = len(self.b_dec)
-        self._gram_of = self._products = None
+        self._kept_gram = None
 
     @property
     def kind(self) -> str:
@@ -57,7 +57,7 @@ class Sae:
 
     def to(self, target: torch.device | str | torch.dtype) -> "Sae":
         """Move to a device or dtype, in place."""
-        self._gram_of = self._products = None
+        self._kept_gram = None
         for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"):
             if getattr(self, name) is not None:
                 setattr(self, name, getattr(self, name).to(target))
@@ -75,11 +75,12 @@ class Sae:
 
     def _gram(self) -> Tensor:
         """W_dec W_dec^T [d_sae, d_sae], kept for as long as the decoder is the same tensor, and not changed in place."""
-        version = None if self.W_dec.is_inference() else self.W_dec._version
-        if self._gram_of is None or self._gram_of[0] is not self.W_dec or self._gram_of[1] != version:
+        decoder = self.W_dec
+        version = None if decoder.is_inference() else decoder._version
+        if self._kept_gram is None or self._kept_gram[0] is not decoder or self._kept_gram[1] != version:
             with torch.no_grad():
-                self._gram_of, self._products = (self.W_dec, version), self.W_dec @ self.W_dec.T
-        return self._products
+                self._kept_gram = decoder, version, decoder @ decoder.T
+        return self._kept_gram[2]
 
     def encode(self, x: Tensor) -> Tensor:
         """Latents [..., d_sae] of raw activations x [..., d_in]. Raises AtlasError for activations of another width."""

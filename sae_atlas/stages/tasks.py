@@ -4,6 +4,7 @@ from sae_atlas.config.task_names import FIRST_LETTER, OF_TOPICS, TASK_TOKENS
 from sae_atlas.stages.activations import FUNCTIONS, PASS, pass_over, saved_dtype
 from sae_atlas.stages.declare import stage
 from sae_atlas.stages.evaluation import snapshot_checkpoints
+from sae_atlas.stages.features import ENCODING
 
 WORDS = 2000  # of the vocabulary, of which a fifth is for the test
 
@@ -52,10 +53,7 @@ def save_words(atlas) -> tuple[dict, dict]:
     "features/probes.py",
     "features/decoder.py",
     "features/text.py",
-    "saes/sae.py",
-    "saes/parts.py",
-    "saes/matching_pursuit.py",
-    "kernels/pursuit.py",
+    *ENCODING,
     runs="tasks.measure:measure_tasks",
     version=2,
     measures=tasks_of,

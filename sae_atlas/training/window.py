@@ -67,12 +67,9 @@ class Window:
         self.start, self.stop, self.total, self.watch = start, stop, total, watch
         self.done = 0  # steps of this window
         self.dense = 0  # of those done by this process, how many took the dense path
-        self.backend, self.architecture = (
-            backend_for(threads, state.mean.device.type),
-            architecture(recipe.architecture),
-        )
-        by_autograd = getattr(self.architecture, "BY_AUTOGRAD_ON_GPU", False)
-        self.device, self.products = state.mean.device, "float32" if by_autograd else products
+        self.device, self.architecture = state.mean.device, architecture(recipe.architecture)
+        self.backend = backend_for(threads, self.device.type)
+        self.products = "float32" if getattr(self.architecture, "BY_AUTOGRAD_ON_GPU", False) else products
         self.dense_above = self.backend.dense_above(self.architecture, len(state.mean))
         self.known: float | None = None  # while running ahead: density at the last look
         self.one_by_one = 0  # steps up to this one are waited for

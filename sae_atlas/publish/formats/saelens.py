@@ -140,7 +140,6 @@ def _understood(path: Path, config: dict, kind: str, is_transcoder: bool) -> tup
         "reshape_activations": ("none", None, *(["hook_z"] if on_heads else [])),
         "finetuning_scaling_factor": (False, None) if kind == PURSUIT else (False, None, True),
         "rescale_acts_by_decoder_norm": (False, True, None) if "topk" in kind else (False, None),
-        **({key: (value,) for key, value in NEVER_EARLY.items()} if kind == PURSUIT else {}),
     }
     for said, keys in ((config, only), (about, only_read)):
         for key, allowed in keys.items():
@@ -153,7 +152,8 @@ def _understood(path: Path, config: dict, kind: str, is_transcoder: bool) -> tup
         raise AtlasError(f"{path}: normalize_activations {norm!r} is not supported with center_writing_weights")
     reads = (False,) if is_transcoder else (True,) if kind == PURSUIT else (True, False)
     centred = require(path, config, "apply_b_dec_to_input", reads)
-    refuse_unknown(path, config, (*READ, *only, *HARMLESS, *(["d_out"] if is_transcoder else [])))
+    of_kind = ["d_out"] if is_transcoder else USUAL if kind == PURSUIT else ()
+    refuse_unknown(path, config, (*READ, *only, *HARMLESS, *of_kind))
     if norm in ("layer_norm", "constant_norm_rescale"):
         return centred, norm, False
     # The heads are not of the stream: they are the same in a model whose stream has no mean.

@@ -12,7 +12,7 @@ NAMES = {  # since version 3 -> before
     "activation_fn": "activation_fn_str",
 }
 READ = (
-    "architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input", "rescale_acts_by_decoder_norm", "max_iterations", "metadata",
+    "architecture", "d_in", "d_sae", "k", "apply_b_dec_to_input", "rescale_acts_by_decoder_norm", "metadata",
     "normalize_activations", "reshape_activations", "finetuning_scaling_factor",
 )  # fmt: skip
 # The values of `metadata` that we compute: it says what was read, and may say one of several heads.
