@@ -10,7 +10,6 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
 
@@ -42,9 +41,9 @@ SET_BY_TESTS = {
 
 def run(*program: str, cwd: Path | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
     """As subprocess.run([python, *program]) would, stdout and stderr together as text. program: a file, or `-m`, a module."""
-    program, env = list(map(str, program)), dict(env or untouched(os.environ)) | ONE_THREAD
+    program, env = list(map(str, program)), dict(env or _untouched()) | ONE_THREAD
     with tempfile.NamedTemporaryFile() as output:
-        if read_early(env) == read_early(BEGAN_WITH | ONE_THREAD):
+        if _read_early(env) == _read_early(BEGAN_WITH | ONE_THREAD):
             with mock.patch.dict(os.environ, BEGAN_WITH | ONE_THREAD, clear=True):  # which the server begins with
                 process = FORKS.Process(target=_run, args=(program, output.name, str(cwd or Path.cwd()), env))
                 process.start()
@@ -56,11 +55,11 @@ def run(*program: str, cwd: Path | None = None, env: dict | None = None) -> subp
         return subprocess.CompletedProcess(program, code, Path(output.name).read_text(errors="replace"))
 
 
-def untouched(variables: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in variables.items() if name not in SET_BY_TESTS}
+def _untouched() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in SET_BY_TESTS}
 
 
-def read_early(variables: Mapping[str, str]) -> dict[str, str]:
+def _read_early(variables: dict) -> dict:
     return {name: value for name, value in variables.items() if name not in READ_LATE}
 
 

@@ -102,13 +102,14 @@ def sum_moves(ends, order, moves, sums, first, last):
 def latents(x: Tensor, decoder: Tensor, k: int, gram: Tensor) -> Tensor:
     """[rows, d_sae] of x [rows, d_in], without b_dec; gram: decoder @ decoder.T. Without gradients, and on one thread."""
     left, rows = x.numpy().copy(), len(x)
-    columns, values, is_new = (
-        np.empty((rows, k), np.int32),
-        np.empty((rows, k), left.dtype),
-        np.empty((rows, k), np.bool_),
-    )
+    columns, values, is_new = _room((rows, k), left.dtype)
     pursue(left, (x @ decoder.T).numpy(), decoder.numpy(), gram.numpy(), columns, values, is_new)
     return x.new_zeros(rows, len(decoder)).scatter_add_(1, torch.from_numpy(columns).long(), torch.from_numpy(values))
+
+
+def _room(shape: tuple[int, int], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For what `pursue` finds."""
+    return np.empty(shape, np.int32), np.empty(shape, dtype), np.empty(shape, np.bool_)
 
 
 class Pursued:
@@ -120,8 +121,7 @@ class Pursued:
         rows = len(x)
         self.parts = parts_of(rows, ROWS)
         self.residuals = shared_buffer("pursuit's residuals", x.shape, x.dtype).copy_(x)
-        self.columns, self.values = np.empty((rows, k), np.int32), np.empty((rows, k), x.numpy().dtype)
-        self.is_new = np.empty((rows, k), np.bool_)
+        self.columns, self.values, self.is_new = _room((rows, k), x.numpy().dtype)
         gram = self._gram().numpy()
 
         def work(part: tuple[int, int]) -> None:
