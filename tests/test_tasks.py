@@ -71,6 +71,18 @@ def test_sparse_probing_is_the_definition_of_sae_bench():
         assert (said == plain.predict(test[:, best])).mean() > 0.999
 
 
+def test_what_probes_say_does_not_hang_on_the_rounding_of_activations():
+    """Fitted in float32, some hundreds of these predictions did, and differed from one kind of CPU to another."""
+    drawn = np.random.default_rng(0)
+    labels = np.arange(40) % 3 == 0
+    for _ in range(40):
+        train, test, *nudges = (drawn.standard_normal((size, 5)).astype(np.float32) for size in (40, 2000, 40, 40))
+        said = k_sparse_predictions(0.03 * train, labels, 0.03 * test)
+        for nudge in nudges:
+            other = k_sparse_predictions(0.03 * train * (1 + 2e-7 * nudge), labels, 0.03 * test)
+            assert all((other[count] == each).all() for count, each in said.items())
+
+
 def test_ablating_the_topics_latent_takes_its_probe_to_chance_and_no_other(planted):
     code, data, counts = planted
     found = topics.perturbation(code, topics.DenseProbes(data), counts)

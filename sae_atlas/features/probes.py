@@ -52,13 +52,21 @@ def predictions(latents, raw, topics: np.ndarray, names: Sequence[str], seed: in
             best = most_different(f[train], labels)
             for count in (*LATENTS, 0):
                 inputs = f[:, best[:count]] if count else x
-                predicted[name, count][test] = probe().fit(inputs[train], labels).predict(inputs[test])
+                predicted[name, count][test] = fit(probe(), inputs[train], labels).predict(inputs[test])
     return predicted
 
 
 def probe() -> LogisticRegression:
     """Both classes have equal weight; the penalty is for more dimensions than documents (576 raw ones, a few hundred)."""
     return LogisticRegression(class_weight="balanced", C=0.1, max_iter=1000)
+
+
+def fit(model: LogisticRegression, x: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None):
+    """The model, fitted to x [items, units], labels [items] and weights [items] in float64.
+
+    In float32 it is the rounding of x that says where the minimiser stops, and so what is predicted of items near the boundary.
+    """
+    return model.fit(x.astype(np.float64), labels, weights)
 
 
 def standardised(train: np.ndarray, values: np.ndarray) -> np.ndarray:

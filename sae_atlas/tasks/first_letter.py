@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from sae_atlas.features import probes
 from sae_atlas.tasks.linear_probe import LinearProbe, fit
 
 MOST = 10  # latents of a k-sparse probe
@@ -69,7 +70,8 @@ def split(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.nda
     best, chosen, predicted = -np.inf, order[:0], {}
     for count in range(1, len(order) + 1):
         latents = order[:count]
-        probe = LogisticRegression(class_weight="balanced", max_iter=500).fit(train[:, latents], labels)
+        unfitted = LogisticRegression(class_weight="balanced", max_iter=500)
+        probe = probes.fit(unfitted, train[:, latents], labels)
         predicted[count] = probe.predict(test[:, latents])
         reached = float(f1(predicted[count], truth, np.ones((1, len(truth))))[0])
         if reached <= best + JUMP:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sae_atlas.features.probes import probe
+from sae_atlas.features import probes
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ def fit(x: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> LinearProbe:
     x, labels, groups = x[read], labels[read], groups[:, read]
     mean, spread = x.mean(axis=0), x.std(axis=0)
     scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
-    fitted = probe().set_params(class_weight=None).fit((x - mean) * scale, labels, group_weights(groups))
+    probe = probes.probe().set_params(class_weight=None)
+    fitted = probes.fit(probe, (x - mean) * scale, labels, group_weights(groups))
     weights = fitted.coef_[0] * scale
     return LinearProbe(weights, float(fitted.intercept_[0] - mean @ weights))
 

@@ -7,7 +7,7 @@ class means, as they stand, and a logistic regression with its default penalty. 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from sae_atlas.features.probes import LATENTS, most_different
+from sae_atlas.features.probes import LATENTS, fit, most_different
 
 
 def k_sparse_predictions(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> dict[int, np.ndarray]:
@@ -19,7 +19,7 @@ def k_sparse_predictions(train: np.ndarray, labels: np.ndarray, test: np.ndarray
     """
     best = most_different(train, labels)
     counts = [count for count in LATENTS if count <= len(best)]
-    return {count: _probe().fit(train[:, best[:count]], labels).predict(test[:, best[:count]]) for count in counts}
+    return {count: fit(_probe(), train[:, best[:count]], labels).predict(test[:, best[:count]]) for count in counts}
 
 
 def _probe() -> LogisticRegression:
