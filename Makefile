@@ -19,7 +19,8 @@ WORKERS = $(shell $(BIN)/python -c "import os; print(min(os.cpu_count(), 4) + 1)
 # In a terminal one bar per rule; plain lines where the output goes into a file or a pipe, and in CI.
 BARS := $(if $(and $(MAKE_TERMOUT),$(MAKE_TERMERR)),$(if $(CI),,--logger rich))
 
-# WARM=1: jobs are forks of a process that has imported the libraries once.
+# On Linux jobs are forks of a process that has imported the libraries once; with an empty WARM each is an interpreter.
+WARM ?= $(filter Linux,$(shell uname))
 SNAKEMAKE := $(if $(WARM),$(BIN)/python workflow/warm.py,$(BIN)/snakemake)
 
 # The config is read twice: Snakemake would follow a bomb of aliases to its end, and run code that a config may hold.

@@ -17,7 +17,20 @@ from sae_atlas.io.forks import to_its_end
 
 WARM = str(Path(__file__).resolve().parents[1] / "workflow" / "warm.py")
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["snakemake.cli", "yaml", *runpy.run_path(WARM)["LIBRARIES"]])
+OF_SNAKEMAKE = [
+    "nbformat",
+    "smart_open",
+    "snakemake.cli",
+    "snakemake.report.html_reporter",
+    "snakemake_logger_plugin_rich",
+]
+OF_RULES = [
+    "sae_atlas.config.read",
+    "sae_atlas.plan.estimate",
+    "sae_atlas.plan.site_check",
+    "sae_atlas.stages.contents",
+]
+FORKS.set_forkserver_preload([*OF_SNAKEMAKE, *OF_RULES, *runpy.run_path(WARM)["PRELOADED"]])
 # Tests are more processes than there are cores. Read by what is preloaded.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 BEGAN_WITH = dict(os.environ)

@@ -8,7 +8,7 @@ import time
 
 import yaml
 
-from workflow import command, small, snakemake, take
+from workflow import WARM, command, small, snakemake, take
 
 LONG = "results/checkpoints/topk/sae_layer00_2k.resume.pt"
 MOMENTS = {  # what is there when the run is killed
@@ -35,7 +35,7 @@ def test_killed_three_times_and_equal_bit_for_bit(finished, tmp_path):
         for recipe in ("topk", "l1")
         for layer in range(2)
     ]
-    same_command = command(tmp_path, config, *last)
+    same_command = forking(command(tmp_path, config, *last))
     results = take(finished.folder, tmp_path, "base_model", "corpus") / "results"
     for moment in MOMENTS.values():
         process = subprocess.Popen(
@@ -53,7 +53,7 @@ def test_killed_three_times_and_equal_bit_for_bit(finished, tmp_path):
 
 
 def test_stopped_by_either_signal_and_equal_bit_for_bit(finished, tmp_path):
-    """As a cluster's preemption (SIGTERM) and Ctrl-C (SIGINT) do it: the whole group of processes is told."""
+    """As a cluster's preemption (SIGTERM) and Ctrl-C of `make run` (SIGINT) do it: the whole group of processes is told."""
     config = small(**{"activations.layers": [0], "training": {"tokens": "2k", "snapshots": ["1k"]}})
     config["recipes"] = {"topk": config["recipes"]["topk"] | {"expansion": 128, "batch": 8}}  # long enough to be hit
     take(finished.folder, tmp_path / "run", "base_model", "corpus")
@@ -73,11 +73,17 @@ def test_stopped_by_either_signal_and_equal_bit_for_bit(finished, tmp_path):
     assert checkpoints(tmp_path / "run" / "results") == expected and len(expected) == 2
 
 
+def forking(program: list[str]) -> list[str]:
+    """The same command with jobs that are forks, as `make run` has them; on a cluster they are interpreters."""
+    return [program[0], WARM, *program[3:]]
+
+
 def stop_in_training(folder, snapshot: str, number: int) -> str:
     """Start or go on, and send the signal to all processes once the SAE is trained to this snapshot; what was printed."""
     log = folder / "run" / "results" / "logs" / "train_sae" / "topk" / f"layer00_{snapshot}.log"
+    program = command(folder / "run", folder / "config.yaml", LONG)
     process = subprocess.Popen(
-        command(folder / "run", folder / "config.yaml", LONG),
+        forking(program) if number == signal.SIGINT else program,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what a shell runs in the background
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

@@ -28,8 +28,9 @@ with open(snakemake.output[0], "w") as file:
 """
 
 
-def run(folder, script: str, *arguments: str) -> subprocess.CompletedProcess:
-    (folder / "Snakefile").write_text(SNAKEFILE)
+def run(folder, script: str, *arguments: str, begins: str = "") -> subprocess.CompletedProcess:
+    """Make the targets with jobs of the script, by a Snakefile that begins with `begins`."""
+    (folder / "Snakefile").write_text(begins + SNAKEFILE)
     (folder / "job.py").write_text(script)
     where = ["--snakefile", folder / "Snakefile", "--directory", folder]
     profile = ["--workflow-profile", ROOT / "workflow" / "profiles" / "default"]
@@ -44,6 +45,26 @@ def test_a_job_is_a_process_of_its_own_that_has_the_libraries(tmp_path):
     assert one["torch"] and other["torch"]
     assert one["process"] != other["process"]
     assert (one["name"], one["folder"], other["name"]) == ("a", str(tmp_path), "b")
+
+
+WHOSE = """
+import json, sae_atlas
+with open(snakemake.output[0], "w") as file:
+    json.dump(sae_atlas.__file__, file)
+"""
+
+
+def test_a_job_imports_the_copy_of_the_library_that_its_workflow_names(tmp_path):
+    copy = tmp_path / "copy" / "sae_atlas" / "__init__.py"
+    copy.parent.mkdir(parents=True)
+    copy.touch()
+    for begins, file in (
+        ("", ROOT / "sae_atlas" / "__init__.py"),
+        (f"import os; os.environ['PYTHONPATH'] = {str(copy.parents[1])!r}", copy),
+    ):
+        done = run(tmp_path, WHOSE, "a.json", "--forceall", begins=begins)
+        assert done.returncode == 0, done.stdout
+        assert json.loads((tmp_path / "a.json").read_text()) == str(file)
 
 
 @pytest.mark.parametrize(

@@ -11,23 +11,26 @@ from importlib import import_module
 
 from sae_atlas.io.devices import let_threads_sleep
 from sae_atlas.io.forks import fork_server, to_its_end
+from sae_atlas.stages import STAGES
 
+# What the functions of the stages import when they are called, and the scripts of Snakemake's jobs.
 LIBRARIES = [
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
-    "matplotlib.figure",
-    "pandas",
     "pyarrow.dataset",
     "pyarrow.parquet",
+    "sae_atlas.kernels.cpu",
     "sae_atlas.kernels.registries",
     "scipy.optimize",
-    "torch",
+    "snakemake.iocontainers",
+    "snakemake.logging",
     "transformers.generation.utils",
     "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
-    "zarr",
 ]
+FUNCTIONS = {function for stage in STAGES.values() for function in (stage.runs, stage.on_rows) if function}
+PRELOADED = LIBRARIES + sorted({f"sae_atlas.{function.partition(':')[0]}" for function in FUNCTIONS})
 
 
 def script(path: str) -> None:
@@ -36,8 +39,8 @@ def script(path: str) -> None:
 
 def main() -> None:
     let_threads_sleep()
-    for library in LIBRARIES:
-        import_module(library)
+    for module in PRELOADED:
+        import_module(module)
     call = fork_server(script)
 
     from snakemake import cli  # not by the jobs

@@ -9,8 +9,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from multiprocessing.connection import Connection
 from typing import NoReturn
+
+import sae_atlas
 
 
 def fork_server(function: Callable[..., NoReturn]) -> Callable[..., int]:
@@ -62,6 +65,7 @@ def _answer(connection: Connection, function: Callable[..., NoReturn]) -> NoRetu
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(variables)
+        sys.path[:0] = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))  # as an interpreter would
         function(*arguments)
     connection.send(os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]))
     os._exit(0)
@@ -70,10 +74,12 @@ def _answer(connection: Connection, function: Callable[..., NoReturn]) -> NoRetu
 def to_its_end(program: Callable[[], object]) -> NoReturn:
     """Run it and end the process as an interpreter would, but for taking apart what was imported: that takes seconds.
 
-    The program imports this library from its own path: a copy of the workflow has its own.
+    A program whose path has another copy of this library, as that of a copy of the workflow, imports that one.
     """
-    for name in [each for each in sys.modules if each.partition(".")[0] == "sae_atlas"]:
-        del sys.modules[name]
+    found = PathFinder.find_spec("sae_atlas")
+    if found and found.origin != sae_atlas.__file__:
+        for name in [each for each in sys.modules if each.partition(".")[0] == "sae_atlas"]:
+            del sys.modules[name]
     code: object = 1
     try:
         program()
