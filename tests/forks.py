@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-from sae_atlas.io.forks import to_its_end
+from sae_atlas.io.forks import forget_library, to_its_end
 
-WARM = str(Path(__file__).resolve().parents[1] / "workflow" / "warm.py")
+ROOT = Path(__file__).resolve().parents[1]
+WARM = str(ROOT / "workflow" / "warm.py")
 FORKS = multiprocessing.get_context("forkserver")
 OF_SNAKEMAKE = [
     "nbformat",
@@ -83,6 +84,8 @@ def _run(program: list[str], output: str, cwd: str, env: dict) -> None:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    if str(ROOT / "Snakefile") not in program:  # a workflow elsewhere has a library of its own beside it
+        forget_library()
     if program[0] == "-m":
         sys.argv = program[1:]
         sys.path[:0] = [cwd]

@@ -78,8 +78,7 @@ def to_its_end(program: Callable[[], object]) -> NoReturn:
     """
     found = PathFinder.find_spec("sae_atlas")
     if found and found.origin != sae_atlas.__file__:
-        for name in [each for each in sys.modules if each.partition(".")[0] == "sae_atlas"]:
-            del sys.modules[name]
+        forget_library()
     code: object = 1
     try:
         program()
@@ -96,3 +95,9 @@ def to_its_end(program: Callable[[], object]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def forget_library() -> None:
+    """From here on this library is imported from where the path has it then."""
+    for name in [each for each in sys.modules if each.partition(".")[0] == "sae_atlas"]:
+        del sys.modules[name]
