@@ -11,9 +11,7 @@ from pathlib import Path
 
 import forks
 import yaml
-from forks import WARM
-
-ROOT = Path(__file__).resolve().parents[1]
+from forks import ROOT, WARM
 
 SMALL = {
     "base_model": {

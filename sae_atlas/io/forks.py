@@ -98,6 +98,6 @@ def to_its_end(program: Callable[[], object]) -> NoReturn:
 
 
 def forget_library() -> None:
-    """From here on this library is imported from where the path has it then."""
+    """Take this library out of what is imported; whoever imports it again gets the copy that the path names then."""
     for name in [each for each in sys.modules if each.partition(".")[0] == "sae_atlas"]:
         del sys.modules[name]
