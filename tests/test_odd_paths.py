@@ -13,15 +13,15 @@ ODD = "Größe 東 [ab]*{layer}'\"$HOME`id`;&|<>#%20\\~=,:(x) -d"
 SHOWS = '#!/bin/sh\nfor each in "$@"; do echo "<$each>"; done\n'
 
 
-@pytest.mark.parametrize("target", ["run", "plan", "report"])
+@pytest.mark.parametrize("target", ["run", "run WARM=", "plan", "report"])
 def test_make_hands_on_a_path_as_it_is(target, tmp_path):
-    for name in ("sae-atlas", "snakemake"):
+    for name in ("python", "sae-atlas", "snakemake"):
         program = tmp_path / name
         program.write_text(SHOWS)
         program.chmod(0o755)
     odd = ODD.replace("$", "$$")  # make's own sign
     paths = [f"CONFIG={odd}.yaml", f"DIRECTORY={odd}", f"BIN={tmp_path}"]
-    command = ["make", "--silent", "-o", ".venv/ready", *paths, target]
+    command = ["make", "--silent", "-o", ".venv/ready", *paths, *target.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert {f"<{ODD}.yaml>", f"<{ODD}>"} <= set(done.stdout.splitlines()) and done.stderr == ""
 

@@ -92,7 +92,7 @@ def test_what_is_piped_is_plain(command):
 @pytest.mark.parametrize("target", ["run", "lifecycle"])
 def test_make_asks_for_bars_in_a_terminal_alone(target, tmp_path):
     command = ["make", "--no-print-directory", "--dry-run", target]
-    snakemake = re.compile(r"/snakemake --snakefile .*")
+    snakemake = re.compile(r"/(snakemake|python workflow/warm.py) --snakefile .*")
     assert snakemake.search(in_terminal(command))[0].rstrip().endswith("--logger rich")
     assert "--logger" not in snakemake.search(in_terminal(command, CI="true"))[0]
     for redirected in ("> {file}", "2> {file}", "| cat > {file}"):

@@ -83,6 +83,14 @@ def test_a_job_that_fails_fails_the_run(script, told, tmp_path):
     assert not (tmp_path / "a.json").exists()
 
 
+@pytest.mark.parametrize(("asked", "program"), [([], "/python workflow/warm.py "), (["WARM="], "/snakemake ")])
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere jobs are interpreters")
+def test_make_runs_jobs_as_forks_unless_told_otherwise(asked, program):
+    command = ["make", "--dry-run", "-o", ".venv/ready", "run", *asked]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"{program}--snakefile Snakefile " in shown
+
+
 KILLED = """
 import os, signal
 from sae_atlas.io.forks import fork_server
