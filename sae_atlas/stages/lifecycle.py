@@ -1,6 +1,6 @@
 """Base models of our own making depend on their tokenizer, their text and how they are trained."""
 
-from sae_atlas.config.own_models import TUNED, adapter_name, base_of, pretraining
+from sae_atlas.config.own_models import adapter_name, base_of, pretraining
 from sae_atlas.stages.base_model import prepared, tokenizer_stage
 from sae_atlas.stages.corpus import corpus_settings
 from sae_atlas.stages.declare import stage
@@ -12,15 +12,6 @@ TRAINING = (
     "training/learner.py",
     "training/schedule.py",
 )
-
-
-def rules_of(atlas) -> list[str]:
-    """Rules of this file that a config needs."""
-    base_model = atlas.config["base_model"]
-    found = ["make_tokenizer", "pretrain"] if pretraining(base_model) else []
-    if base_model["source"] in TUNED:
-        found += ["prepare_base", "tokenize_domain", "fine_tune_lora"]
-    return found + ["merge_lora"] * (base_model["source"] == "merged")
 
 
 @stage(
