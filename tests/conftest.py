@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -15,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from forks import WARM
 
 from workflow import command, small
 
@@ -91,7 +89,7 @@ def finish(folder: Path) -> dict:
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(small(), sort_keys=False))
     process = subprocess.Popen(
-        [sys.executable, WARM, *command(folder, config)[3:]],
+        command(folder, config, warm=True),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -8,7 +8,7 @@ import time
 
 import yaml
 
-from workflow import WARM, command, small, snakemake, take
+from workflow import command, small, snakemake, take
 
 LONG = "results/checkpoints/topk/sae_layer00_2k.resume.pt"
 MOMENTS = {  # what is there when the run is killed
@@ -35,7 +35,7 @@ def test_killed_three_times_and_equal_bit_for_bit(finished, tmp_path):
         for recipe in ("topk", "l1")
         for layer in range(2)
     ]
-    same_command = forking(command(tmp_path, config, *last))
+    same_command = command(tmp_path, config, *last, warm=True)
     results = take(finished.folder, tmp_path, "base_model", "corpus") / "results"
     for moment in MOMENTS.values():
         process = subprocess.Popen(
@@ -73,17 +73,11 @@ def test_stopped_by_either_signal_and_equal_bit_for_bit(finished, tmp_path):
     assert checkpoints(tmp_path / "run" / "results") == expected and len(expected) == 2
 
 
-def forking(program: list[str]) -> list[str]:
-    """The same command with jobs that are forks, as `make run` has them; on a cluster they are interpreters."""
-    return [program[0], WARM, *program[3:]]
-
-
 def stop_in_training(folder, snapshot: str, number: int) -> str:
     """Start or go on, and send the signal to all processes once the SAE is trained to this snapshot; what was printed."""
     log = folder / "run" / "results" / "logs" / "train_sae" / "topk" / f"layer00_{snapshot}.log"
-    program = command(folder / "run", folder / "config.yaml", LONG)
     process = subprocess.Popen(
-        forking(program) if number == signal.SIGINT else program,
+        command(folder / "run", folder / "config.yaml", LONG, warm=number == signal.SIGINT),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what a shell runs in the background
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

@@ -108,6 +108,18 @@ def test_a_call_whose_answer_is_lost_ends_all_the_same():
     assert done.stdout.strip() == str(-int(signal.SIGKILL)), done.stderr
 
 
+UNPREPARED = """
+from sae_atlas.io.forks import fork_server
+
+print(fork_server(print, lambda: 1 / 0)())
+"""
+
+
+def test_a_server_that_cannot_import_what_it_should_fails_the_calls():
+    done = subprocess.run([sys.executable, "-c", UNPREPARED], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == str(-int(signal.SIGKILL)) and "ZeroDivisionError" in done.stderr
+
+
 def test_a_program_of_a_test_is_a_fork_whatever_a_job_or_scikit_learn_set_in_this_process(tmp_path):
     """An interpreter takes longer to start than most of what the tests run; for an environment of its own it is one."""
     program = tmp_path / "program.py"

@@ -126,9 +126,11 @@ def run(*program: str, warm: bool = False, **options) -> subprocess.CompletedPro
     return subprocess.run([sys.executable, *program], **together, **options)
 
 
-def command(folder: Path, config: Path, *arguments: str) -> list[str]:
+def command(folder: Path, config: Path, *arguments: str, warm: bool = False) -> list[str]:
+    """warm: with jobs that are forks, as `make run` has them; on a cluster they are interpreters."""
     workflow = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--configfile", str(config)]
-    return [sys.executable, "-m", "snakemake", *workflow, "--cores", "2", *arguments]
+    program = [WARM] if warm else ["-m", "snakemake"]
+    return [sys.executable, *program, *workflow, "--cores", "2", *arguments]
 
 
 def planned(folder: Path, config: dict | Path, *arguments: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Snakemake whose jobs on this machine do not import the libraries again: `python workflow/warm.py ARGUMENTS`.
 
-It imports them once, and every job is a fork: a process of its own, with the rule's own script. Jobs that run in another
-environment (conda, containers, modules) or are sent to a cluster start as they do without this.
+A process beside it imports them once, and every job is a fork of that: a process of its own, with the rule's own script.
+Jobs that run in another environment (conda, containers, modules) or are sent to a cluster start as they do without this.
 """
 
 import runpy
@@ -37,11 +37,14 @@ def script(path: str) -> None:
     to_its_end(lambda: runpy.run_path(path, run_name="__main__"))
 
 
-def main() -> None:
-    let_threads_sleep()
+def preload() -> None:
     for module in PRELOADED:
         import_module(module)
-    call = fork_server(script)
+
+
+def main() -> None:
+    let_threads_sleep()
+    call = fork_server(script, preload)  # it imports while Snakemake reads the workflow
 
     from snakemake import cli  # not by the jobs
     from snakemake.script import PythonScript

@@ -61,7 +61,9 @@ def probe() -> LogisticRegression:
     return LogisticRegression(class_weight="balanced", C=0.1, max_iter=1000)
 
 
-def fit(model: LogisticRegression, x: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None):
+def fit(
+    model: LogisticRegression, x: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> LogisticRegression:
     """The model, fitted to x [items, units], labels [items] and weights [items] in float64.
 
     In float32 it is the rounding of x that says where the minimiser stops, and so what is predicted of items near the boundary.

@@ -16,25 +16,29 @@ from typing import NoReturn
 import sae_atlas
 
 
-def fork_server(function: Callable[..., NoReturn]) -> Callable[..., int]:
+def fork_server(function: Callable[..., NoReturn], prepare: Callable[[], object] | None = None) -> Callable[..., int]:
     """Fork a server, now; what is returned calls `function` in a fork of that server, and returns its exit code.
+
+    prepare: what the server does first, while this process goes on; calls wait for it.
 
     To be called before this process has threads, whose locks a fork would find held; any thread may then ask the server.
     Every call has the folder and the environment that this process has at the time. The server ends with this process.
     multiprocessing's own server is a new interpreter, which has to import everything again.
     """
     asking, asked = socket.socketpair()
-    if os.fork() == 0:
+    server = os.fork()
+    if server == 0:
         asking.close()
-        _serve(asked, function)
+        _serve(asked, function, prepare)
     asked.close()
+    atexit.register(os.kill, server, signal.SIGTERM)  # it may not have seen yet that this process is gone
 
     def call(*arguments: object) -> int:
         ours, theirs = multiprocessing.Pipe()
         with ours:
-            with theirs:  # the server has a copy; were this one left open, the end of the other would not be seen
-                socket.send_fds(asking, [b"."], [theirs.fileno()])
             try:
+                with theirs:  # the server has a copy; were this one left open, the end of the other would not be seen
+                    socket.send_fds(asking, [b"."], [theirs.fileno()])
                 ours.send((os.getcwd(), dict(os.environ), arguments))
                 return ours.recv()
             except (EOFError, ConnectionError):  # it was killed
@@ -43,9 +47,11 @@ def fork_server(function: Callable[..., NoReturn]) -> Callable[..., int]:
     return call
 
 
-def _serve(asked: socket.socket, function: Callable[..., NoReturn]) -> NoReturn:
-    for each in (signal.SIGINT, signal.SIGCHLD):
-        signal.signal(each, signal.SIG_IGN)
+def _serve(asked: socket.socket, function: Callable[..., NoReturn], prepare: Callable[[], object] | None) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if prepare:
+        prepare()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         _, descriptors, *_ = socket.recv_fds(asked, 1, 1)
         if not descriptors:  # the other side is gone
