@@ -67,9 +67,9 @@ def _latents(chosen: argparse.Namespace) -> None:
             raise AtlasError("--latent: which layer? Add --layer")
         print(describe(chosen.folder, chosen.layer, chosen.latent))
     else:
-        found = clearest(chosen.folder, chosen.by, chosen.layer, chosen.rows)
+        latents = clearest(chosen.folder, chosen.by, chosen.layer, chosen.rows)
         print(f"The first by {ORDERS[chosen.by]}.")
-        print(found.to_string(index=False, float_format="{:.3f}".format))
+        print(latents.to_string(index=False, float_format="{:.3f}".format))
 
 
 def _export(chosen: argparse.Namespace) -> None:

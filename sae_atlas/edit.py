@@ -103,8 +103,8 @@ def attribute(
 
         def watch(use: _Use, x: Tensor, y: Tensor) -> Tensor:
             inputs_of[use] = x.detach()
-            found = use.sae.encode(inputs_of[use])
-            latents[use] = torch.where(at_start(found), 0, found)
+            encoded = use.sae.encode(inputs_of[use])
+            latents[use] = torch.where(at_start(encoded), 0, encoded)
             changes[use] = torch.zeros_like(y, requires_grad=True)
             return y + changes[use]
 

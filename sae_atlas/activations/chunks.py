@@ -39,11 +39,11 @@ class Chunks:
 
     def read(self, number: int) -> np.ndarray:
         """Chunk `number` as stored, [rows, d_in]; the last one is as long as the array leaves it."""
-        shard, place = divmod(number, self.per_shard)
+        shard, index = divmod(number, self.per_shard)
         try:
             file = os.open(self._file(shard), os.O_RDONLY)
             try:
-                content = self._content(file, place)
+                content = self._content(file, index)
             finally:
                 os.close(file)
             if self.compressed:
@@ -60,10 +60,10 @@ class Chunks:
     def _file(self, shard: int) -> Path:
         return self.path / "c" / str(shard) / "0"
 
-    def _content(self, file: int, place: int) -> np.ndarray:
+    def _content(self, file: int, index: int) -> np.ndarray:
         length = self.per_shard * ENTRY_BYTES + SUM_BYTES
-        index = _summed(file, os.fstat(file).st_size - length, length).view("<u8").reshape(-1, 2)
-        offset, length = map(int, index[place])
+        entries = _summed(file, os.fstat(file).st_size - length, length).view("<u8").reshape(-1, 2)
+        offset, length = map(int, entries[index])
         return _summed(file, offset, length)
 
 

@@ -62,10 +62,10 @@ def save_activations(
             last = min(first + contexts_per_batch, window.stop)
             keep = torch.from_numpy(source.mask[first:last])
             tokens = torch.from_numpy(source.tokens[first:last].astype(np.int64)).to(model.device)
-            with torch.inference_mode(), capture_sites(model, sites, layers) as found:
+            with torch.inference_mode(), capture_sites(model, sites, layers) as captured:
                 forward_pass(model, tokens)
             for layer in layers:
-                values = [_stored(found[each][layer].cpu()[keep], dtype, layer) for each in sites]
+                values = [_stored(captured[each][layer].cpu()[keep], dtype, layer) for each in sites]
                 if layer not in columns:
                     columns[layer] = _Column(group, layer, rows, values)
                 columns[layer].append(values)

@@ -28,12 +28,12 @@ def save_rows(
     Raises AtlasError for a file that cannot be read, a value that `dtype` cannot hold, or NaN.
     """
     origin, source = read_json(base_model), open_corpus(corpus)
-    window, places = source.window(start, stop), find_layers(path)
+    window, locations = source.window(start, stop), find_layers(path)
     rows = source.tokens[window.start : window.stop].astype("int64").ravel()
     with atomic(activations) as partial, progress(len(layers), "layers", "activations") as bar:
         group = zarr.create_group(partial, zarr_format=3)
         for layer in layers:
-            append_layer(group, layer, InOrder(open_array(places[layer]), rows, layer), dtype)
+            append_layer(group, layer, InOrder(open_array(locations[layer]), rows, layer), dtype)
             bar.update()
         group.attrs.update(
             {

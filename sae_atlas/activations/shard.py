@@ -50,35 +50,35 @@ def shard_activations(
     parts = _parts(source[name])
     norms = _norms(rows, parts)
     medians = np.array([[median_norm(each)] for each in norms])
-    kept = np.flatnonzero((norms <= outlier_norm * medians).all(axis=0))
+    inside = np.flatnonzero((norms <= outlier_norm * medians).all(axis=0))
     sample = np.zeros(norms.shape[1], bool)
-    sample[np.random.default_rng(seed).choice(kept, min(SAMPLE, len(kept)), replace=False)] = True
+    sample[np.random.default_rng(seed).choice(inside, min(SAMPLE, len(inside)), replace=False)] = True
     sampled, total, squared = [], np.zeros(rows.shape[1]), np.zeros(len(parts))
-    grid = Grid.over(*_range(rows, kept)) if dtype == "int8" else None
-    with atomic(store) as partial, progress(len(kept), "tokens", name) as bar:
+    grid = Grid.over(*_range(rows, inside)) if dtype == "int8" else None
+    with atomic(store) as partial, progress(len(inside), "tokens", name) as bar:
         array = zarr.create_array(
             partial,
-            shape=(len(kept), rows.shape[1]),
+            shape=(len(inside), rows.shape[1]),
             shards=(shard_rows, rows.shape[1]),
             chunks=(chunk_rows, rows.shape[1]),
             dtype=dtype,
             compressors=[*COMPRESSORS[compression], Crc32cCodec()],
             config={"write_empty_chunks": True},  # a missing chunk is damage, never zeros
         )
-        for number, first in enumerate(range(0, len(kept), shard_rows)):
-            chosen = kept[first : first + shard_rows]
-            places = np.argsort(np.random.default_rng([seed, number]).permutation(len(chosen)))
+        for number, first in enumerate(range(0, len(inside), shard_rows)):
+            chosen = inside[first : first + shard_rows]
+            positions = np.argsort(np.random.default_rng([seed, number]).permutation(len(chosen)))
             shard = np.empty((len(chosen), rows.shape[1]), dtype)
             for first_taken, taken, values in _blocks(rows, chosen):
-                shard[places[first_taken : first_taken + len(taken)]] = encode(values, grid)
+                shard[positions[first_taken : first_taken + len(taken)]] = encode(values, grid)
                 total += values.astype(np.float32).sum(axis=0, dtype=np.float64)
                 squared += np.square(norms[:, taken], dtype=np.float64).sum(axis=1)
                 sampled.append(values[sample[taken]].astype(np.float64))
             array[first : first + len(chosen)] = shard
             bar.update(len(chosen))
-        points, mean = np.concatenate(sampled), total / len(kept)
+        points, mean = np.concatenate(sampled), total / len(inside)
         about = [
-            _about(norms[number], points[:, part], mean[part], squared[number] / len(kept))
+            _about(norms[number], points[:, part], mean[part], squared[number] / len(inside))
             for number, part in enumerate(parts)
         ]
         target = {"target": {"site": source.attrs["target"], **about[1]}} if len(about) > 1 else {}
@@ -88,7 +88,7 @@ def shard_activations(
                 "layer": layer,
                 "coding": {"dtype": dtype, "grid": grid and grid.to_dict()},
                 "compression": compression,
-                "dropped": {"mask": source.attrs["masked"], "outlier": len(sample) - len(kept)},
+                "dropped": {"mask": source.attrs["masked"], "outlier": len(sample) - len(inside)},
                 "outlier_norm": outlier_norm,
                 **about[0],
                 **target,
@@ -97,8 +97,8 @@ def shard_activations(
         )
         array.attrs["seal"] = seal(array)
     seconds, size = time.monotonic() - started, _size(Path(store))
-    logger.info("%d tokens kept, %d outliers dropped, in %.1f s", len(kept), len(sample) - len(kept), seconds)
-    logger.info("%.1f bytes per token, %.1f MB/s", size / len(kept), size / seconds / 1e6)
+    logger.info("%d tokens kept, %d outliers dropped, in %.1f s", len(inside), len(sample) - len(inside), seconds)
+    logger.info("%.1f bytes per token, %.1f MB/s", size / len(inside), size / seconds / 1e6)
 
 
 def geometric_median(points: np.ndarray, steps: int = 100, tolerance: float = 1e-6) -> np.ndarray:
@@ -149,10 +149,10 @@ def _norms(rows: Rows, parts: list[slice]) -> np.ndarray:
     return norms
 
 
-def _range(rows: Rows, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _range(rows: Rows, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest value of every dimension over the rows that are kept, [d_in] each."""
     low, high = np.full(rows.shape[1], np.inf), np.full(rows.shape[1], -np.inf)
-    for _, _, values in _blocks(rows, kept):
+    for _, _, values in _blocks(rows, inside):
         low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
     return low, high
 

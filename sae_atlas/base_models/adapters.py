@@ -34,9 +34,9 @@ def read_meta(folder: str | Path) -> dict:
     for file, expected in sums.items():
         if not (folder / file).is_file():
             raise AtlasError(f"{folder / file}: is not there; copy the whole folder again or make it anew")
-        if (found := sha256(folder / file)) != expected:
+        if (actual := sha256(folder / file)) != expected:
             raise AtlasError(
-                f"{folder / file}: sha256 is {found}, {META} says {expected}; copy it again or make it anew"
+                f"{folder / file}: sha256 is {actual}, {META} says {expected}; copy it again or make it anew"
             )
     if folder.name != name:
         raise AtlasError(f"{folder}: {META} says that it is {name}; give it that name again")

@@ -23,12 +23,12 @@ def fetch(settings: dict, folder: Path) -> dict:
     try:
         fetched, about = _from_hub(name, revision, folder)
     except Exception as error:  # the hub's client raises errors of many libraries
-        found = _from_cache(name, revision, folder) if is_away(error) else None
-        if found is None:
+        cached = _from_cache(name, revision, folder) if is_away(error) else None
+        if cached is None:
             refuse(
                 error, "base_model.id", name, revision, also=", or use source `local`. Files that came whole are kept."
             )
-        fetched, about = found
+        fetched, about = cached
     hashes = _checked(fetched, about["listed"], name)
     remove(fetched / ".cache")  # the hub client's notes
     remove(folder)

@@ -22,21 +22,21 @@ def is_model(provenance: str | Path) -> bool:
 
 def _prepared(provenance: str | Path) -> tuple[Path, dict]:
     """(the prepared folder, provenance). Raises AtlasError where there is none."""
-    found = read_json(provenance)
-    if "rows" in found:
+    origin = read_json(provenance)
+    if "rows" in origin:
         raise AtlasError(f"{provenance}: is of rows of activations; there is no model here to load")
-    return Path(provenance).parent / found["path"], found
+    return Path(provenance).parent / origin["path"], origin
 
 
 def load(provenance: str | Path, dtype: str, device: str = "auto"):
     """(model in evaluation mode, provenance). device: as `read_model` takes it. Code from the folder is never run."""
-    folder, found = _prepared(provenance)
+    folder, origin = _prepared(provenance)
     model = read_model(folder, dtype, device)
-    if "adapter" in found:
+    if "adapter" in origin:
         from sae_atlas.base_models.adapters import put_on
 
-        model = put_on(model, Path(provenance).parent / found["adapter"]).get_base_model()
-    return model.requires_grad_(False), found
+        model = put_on(model, Path(provenance).parent / origin["adapter"]).get_base_model()
+    return model.requires_grad_(False), origin
 
 
 def read_model(folder: Path, dtype: str, device: str | dict = "auto"):
@@ -222,7 +222,7 @@ def _check_sizes(folder: Path) -> None:
 
 
 def _size(config: dict, names: tuple[str, ...]) -> int:
-    found = next((config[name] for name in names if config.get(name) is not None), 1)
-    if type(found) is not int or found < 0:
-        raise ValueError(f"{names[0]} is {str(found)[:40]!r}")
-    return found
+    size = next((config[name] for name in names if config.get(name) is not None), 1)
+    if type(size) is not int or size < 0:
+        raise ValueError(f"{names[0]} is {str(size)[:40]!r}")
+    return size

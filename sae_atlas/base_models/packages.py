@@ -32,10 +32,10 @@ class Embedded:
         file = Path(spec.origin).parent / self.file
         if not file.is_file():
             raise AtlasError(f"{file}: not there; install {self.package}=={self.version} again")
-        found = sha256(file)
-        if found != self.sha256:
+        actual = sha256(file)
+        if actual != self.sha256:
             raise AtlasError(
-                f"{file}: sha256 is {found}, expected {self.sha256}; install {self.package}=={self.version} again"
+                f"{file}: sha256 is {actual}, expected {self.sha256}; install {self.package}=={self.version} again"
             )
         return file
 

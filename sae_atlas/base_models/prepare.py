@@ -71,8 +71,8 @@ def prepare_rows(
 
         named += f" rows of {generator['features']} features, seed {generator['seed']}"
         path = write_worlds(Path(provenance).parent, rows, generator)
-    places = find_layers(path)
-    shape = common_shape({layer: places[layer] for layer in layers})
+    locations = find_layers(path)
+    shape = common_shape({layer: locations[layer] for layer in layers})
     about = {
         "path": None,
         "source": named,
@@ -83,7 +83,7 @@ def prepare_rows(
         "d_model": shape.width,
         "rows": shape.rows,
         "dtype": shape.dtype,
-        "n_layers": len(places),
+        "n_layers": len(locations),
         "sites": None,
         **({"generator": generator} if generator else {}),
     }

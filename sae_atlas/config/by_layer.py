@@ -58,11 +58,11 @@ def _of_release(pretrained: dict, key: str, on: Measured) -> dict:
         if problem := _disagreement(sae, layer, on):
             raise AtlasError(f"{key}.sae: {ids[layer]!r} of {release.name} {problem}")
         files[layer] = "/".join(filter(None, [sae["path"], release.reader.file]))
-    kept = {name: pretrained[name] for name in ("revision", "tokens") if name in pretrained}
+    as_given = {name: pretrained[name] for name in ("revision", "tokens") if name in pretrained}
     where = {"source": "hub", "id": release.repository, "format": release.reader.format, "file": _as_map(files)}
     if release.reader.format == "saelens":  # whose files do not say it all
         where["registered"] = _as_map({layer: release.registered(name) for layer, name in ids.items()})
-    return where | {"release": release.name, "sae": _as_map(ids)} | kept
+    return where | {"release": release.name, "sae": _as_map(ids)} | as_given
 
 
 def _disagreement(sae: dict, layer: int, on: Measured) -> str:

@@ -13,41 +13,41 @@ SETTLED = "results/dtype.json"  # of an atlas that was begun with `auto`
 HELD_OUT = "held_out.zarr/zarr.json"  # beside it, of every atlas that has got so far
 
 
-def settled(dtype: str, device: str, kept: Path | None) -> str:
-    """The dtype itself. device: where the passes run (training.device); kept: SETTLED where the atlas lies, if it has a place.
+def settled(dtype: str, device: str, file: Path | None) -> str:
+    """The dtype itself. device: where the passes run (training.device); file: SETTLED where the atlas lies, if anywhere.
 
     What the atlas there was begun with wins over what this machine would choose.
     """
     if dtype != "auto":
         return dtype
-    begun = begun_in(kept) if kept else None
+    begun = begun_in(file) if file else None
     return begun or ("bfloat16" if multiplies_bfloat16(device) else "float32")
 
 
-def begun_in(kept: Path) -> str | None:
-    """The dtype of the atlas that lies around `kept`; None if it has not got so far. Raises AtlasError if that is damaged."""
-    return _kept(kept) or read_record(kept.parent / HELD_OUT).get("settings", {}).get("model_dtype")
+def begun_in(file: Path) -> str | None:
+    """The dtype of the atlas that lies around `file`; None if it has not got so far. Raises AtlasError if that is damaged."""
+    return _read(file) or read_record(file.parent / HELD_OUT).get("settings", {}).get("model_dtype")
 
 
-def keep(dtype: str, kept: Path) -> None:
+def keep(dtype: str, file: Path) -> None:
     """Write what `auto` stands for, because nodes of a cluster, or a machine that the atlas is copied to, may differ.
 
     Raises AtlasError if another dtype was kept since the config was read.
     """
-    found = _kept(kept)
-    if found is None:
-        write_json(kept, {"model_dtype": dtype})
-    elif found != dtype:
-        raise AtlasError(f"{kept}: another run has just begun this atlas in another dtype; run again")
+    current = _read(file)
+    if current is None:
+        write_json(file, {"model_dtype": dtype})
+    elif current != dtype:
+        raise AtlasError(f"{file}: another run has just begun this atlas in another dtype; run again")
 
 
-def _kept(kept: Path) -> str | None:
-    if not kept.is_file():
+def _read(file: Path) -> str | None:
+    if not file.is_file():
         return None
     try:
-        found = read_json(kept)["model_dtype"]
-        if found in DTYPES:
-            return found
+        dtype = read_json(file)["model_dtype"]
+        if dtype in DTYPES:
+            return dtype
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         pass
-    raise AtlasError(f"{kept}: damaged; write the dtype that this atlas was begun with as base_model.dtype")
+    raise AtlasError(f"{file}: damaged; write the dtype that this atlas was begun with as base_model.dtype")

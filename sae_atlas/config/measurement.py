@@ -99,9 +99,9 @@ def task_problems(evaluation: Evaluation, base_model: Model, corpus: Corpus, act
         yield f"evaluation.tasks: {of_topics[0]} compares topics, and corpus.topic leaves one; remove one of them"
     if "task_tokens" in evaluation.model_fields_set and evaluation.task_tokens > corpus.tokens:
         yield f"evaluation.task_tokens: {evaluation.task_tokens} is beyond the corpus ({corpus.tokens}); lower it"
-    made = base_model.base or base_model
-    if FIRST_LETTER in tasks and (made.source == "restoration" or made.tokenizer == "bytes"):
-        yield f"evaluation.tasks: first_letter reads words, and {made.name} characters; leave it out"
+    tokenized_by = base_model.base or base_model
+    if FIRST_LETTER in tasks and (tokenized_by.source == "restoration" or tokenized_by.tokenizer == "bytes"):
+        yield f"evaluation.tasks: first_letter reads words, and {tokenized_by.name} characters; leave it out"
 
 
 def floors_target_problems(floors: Floors, activations: Activations):

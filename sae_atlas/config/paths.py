@@ -22,9 +22,9 @@ def resolved(config: dict, folder: Path) -> tuple[dict, list[str]]:
         return [path(each, where) for each in given] if isinstance(given, list) else path(given, where)
 
     def path(given: object, where: str) -> object:
-        if not isinstance(given, str) or not given or given[0] == "~" or not (beside := _found(str(folder / given))):
+        if not isinstance(given, str) or not given or given[0] == "~" or not (beside := _existing(str(folder / given))):
             return given
-        if not (here := _found(given)):
+        if not (here := _existing(given)):
             return os.path.relpath(folder / given)
         if not Path(here).samefile(beside):
             problems.append(
@@ -35,7 +35,7 @@ def resolved(config: dict, folder: Path) -> tuple[dict, list[str]]:
     return value(config, ""), problems
 
 
-def _found(path: str) -> str | None:
+def _existing(path: str) -> str | None:
     """What lies at a path; of one with `{layer}` in it the first that does; None if nothing does."""
     if FIELD in path and not os.path.exists(path):
         return next((str(match) for _, match in paths_matching(path)), None)

@@ -192,8 +192,8 @@ def as_written(recipe: dict) -> dict:
     recipe = {key: value for key, value in recipe.items() if "d_sae" not in recipe or key not in ("d_sae", "expansion")}
     if "release" not in recipe.get("pretrained", {}):
         return recipe
-    told = ("source", "id", "format", "file", "registered")
-    return recipe | {"pretrained": {key: value for key, value in recipe["pretrained"].items() if key not in told}}
+    derived = ("source", "id", "format", "file", "registered")
+    return recipe | {"pretrained": {key: value for key, value in recipe["pretrained"].items() if key not in derived}}
 
 
 def stated_sizes(kind: str, config: dict) -> dict[str, int | None]:

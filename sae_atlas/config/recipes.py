@@ -317,8 +317,8 @@ def _name_problems(by_layer: str | dict[str, str], where: str, fields: tuple[str
 
 def _pattern_problems(pattern: str, where: str, fields: tuple[str, ...]):
     try:
-        found = [field for _, *field, _ in Formatter().parse(pattern) if field[0] is not None]
-        if any(name not in fields or not SPECIFICATION.fullmatch(said) for name, said in found):
+        parsed = [field for _, *field, _ in Formatter().parse(pattern) if field[0] is not None]
+        if any(name not in fields or not SPECIFICATION.fullmatch(said) for name, said in parsed):
             raise ValueError
         names = {pattern.format(layer=layer, snapshot="final") for layer in (0, 1)}
     except ValueError:  # a brace alone, another name, or a number's format for the snapshot
@@ -329,7 +329,7 @@ def _pattern_problems(pattern: str, where: str, fields: tuple[str, ...]):
         yield f"{where}: {pattern!r} leads out of the release; name a file inside it, and its folder as `path`"
     elif len(names) == 1:
         yield f"{where}: {pattern!r} names the same SAE for every layer; write {{layer}} in it"
-    elif ANY in pattern and any(name == "snapshot" for name, _ in found):
+    elif ANY in pattern and any(name == "snapshot" for name, _ in parsed):
         yield f"{where}: {pattern!r} has both `*` and {{snapshot}}; name the files of all snapshots without `*`"
 
 

@@ -84,7 +84,7 @@ class Rule:
         return word.startswith(self.value) if self.kind == "stem" else word.endswith(self.value)
 
     def __str__(self) -> str:
-        quoted = ", ".join(f"“{_shown(value)}”" for value in self.value.split("\0"))
+        quoted = ", ".join(f"“{_visible(value)}”" for value in self.value.split("\0"))
         return {
             "token": quoted,
             "stem": f"“{self.value}…”",
@@ -96,7 +96,7 @@ class Rule:
         }[self.kind]
 
 
-def _shown(value: str) -> str:
+def _visible(value: str) -> str:
     return value if value.strip() else repr(value)[1:-1].replace(" ", "␣")
 
 

@@ -127,18 +127,19 @@ def _ask(
 def _row(named: Named, judge: OfflineJudge | ModelJudge, trials: Trials) -> dict:
     """A score is NaN where there was no trial, or no answer that could be read."""
     of_name = {"detection": judge.detects, "fuzzing": judge.fits_marks}
-    answers = {
+    verdicts_of = {
         score: ask(named, windows) if windows else None
         for (score, ask), windows in zip(of_name.items(), (trials.windows, trials.marked), strict=True)
     }
     shares = [
-        float(found[~each.fires].sum())
+        float(verdicts[~each.fires].sum())
         for each in trials.intruders
-        if (found := judge.intruders(each.windows)) is not None
+        if (verdicts := judge.intruders(each.windows)) is not None
     ]
     scored = {
-        score: math.nan if found is None else balanced_accuracy(found, trials.fires) for score, found in answers.items()
+        score: math.nan if verdicts is None else balanced_accuracy(verdicts, trials.fires)
+        for score, verdicts in verdicts_of.items()
     }
-    tested = 0 if answers["detection"] is None else len(trials.fires)
+    tested = 0 if verdicts_of["detection"] is None else len(trials.fires)
     about = {"name": named.name, "source": judge.source, "confidence": named.confidence, "detection_contexts": tested}
     return about | scored | {"intruder": float(np.mean(shares)) if shares else math.nan, "intruder_trials": len(shares)}

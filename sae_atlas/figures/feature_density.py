@@ -83,10 +83,10 @@ def _heatmap(
     layers = list(shares)
     columns = np.arange(len(layers) + 1) - 0.5
     cells = np.column_stack(list(shares.values()))
-    look = {"cmap": colour_map(map_name), "vmin": 0, "vmax": max(cells.max(), dead.max(), 1e-9), "rasterized": True}
-    drawn = axes.pcolormesh(columns, edges, cells, **look)
+    options = {"cmap": colour_map(map_name), "vmin": 0, "vmax": max(cells.max(), dead.max(), 1e-9), "rasterized": True}
+    drawn = axes.pcolormesh(columns, edges, cells, **options)
     bottom, top = edges[0] / 5, edges[0] / 1.6
-    axes.pcolormesh(columns, [bottom, top], dead[None], **look)
+    axes.pcolormesh(columns, [bottom, top], dead[None], **options)
     axes.set(yscale="log", ylim=(bottom, 1), ylabel="density: share of the tokens (log scale)")
     axes.grid(False)
     axes.text(

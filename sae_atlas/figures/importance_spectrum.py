@@ -55,9 +55,9 @@ def plot_importance_spectrum(
         colours = layer_colours(colour_map, list(spectra))
         for layer, shares in spectra.items():
             ranks = np.arange(1, len(shares) + 1)
-            look = {"color": colours[layer], "linewidth": 1.0, "rasterized": True}
-            sorted_panel.plot(ranks, shares, **look)
-            rest_panel.plot(ranks, 1 - np.cumsum(shares), **look)
+            options = {"color": colours[layer], "linewidth": 1.0, "rasterized": True}
+            sorted_panel.plot(ranks, shares, **options)
+            rest_panel.plot(ranks, 1 - np.cumsum(shares), **options)
         _log(sorted_panel, np.concatenate(list(spectra.values())), LEAST)
         sorted_panel.set_ylabel("importance, share of the layer's total (log scale)")
         sorted_panel.set_title("Importance of the latents, sorted")

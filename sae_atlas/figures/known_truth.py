@@ -57,16 +57,16 @@ def plot_known_truth(
 
 def _draw(axes: Axes, rows: pd.DataFrame, recipes: list[str], colours: dict[int, tuple]) -> None:
     """One metric: a line for each recipe."""
-    for place, recipe in enumerate(recipes):
+    for height, recipe in enumerate(recipes):
         of_recipe = rows[rows["recipe"] == recipe]
         inks = [colours[layer] for layer in of_recipe["layer"]]
-        axes.hlines([place] * len(of_recipe), of_recipe["low"], of_recipe["high"], colors=inks, linewidth=1.4)
+        axes.hlines([height] * len(of_recipe), of_recipe["low"], of_recipe["high"], colors=inks, linewidth=1.4)
         axes.scatter(
-            of_recipe["value"], [place] * len(of_recipe), 26, inks, edgecolors="white", linewidths=0.5, zorder=3
+            of_recipe["value"], [height] * len(of_recipe), 26, inks, edgecolors="white", linewidths=0.5, zorder=3
         )
         if len(colours) > 1:
-            look = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.1, "zorder": 4}
-            axes.scatter([of_recipe["value"].median()], [place], 80, **look)
+            options = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.1, "zorder": 4}
+            axes.scatter([of_recipe["value"].median()], [height], 80, **options)
 
 
 def _axis(axes: Axes, metric: str) -> None:

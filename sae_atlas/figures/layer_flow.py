@@ -36,7 +36,7 @@ def plot_layer_flow(
     cosines = {
         way: [table.loc[table["layer"] == layer, way].dropna().to_numpy() for layer in ways[way]] for way in ways
     }
-    cells = {way: np.column_stack([_shares(each) for each in found]) for way, found in cosines.items()}
+    cells = {way: np.column_stack([_shares(each) for each in of_layers]) for way, of_layers in cosines.items()}
     most = max(each.max() for each in cells.values()) or 1
     dead = sorted(table.loc[table["latent"] < 0, "layer"])
     chances = table.drop_duplicates("layer").set_index("layer")["chance"]
@@ -45,8 +45,8 @@ def plot_layer_flow(
         onward, backward = figure.subplots(2, 1, sharex=True)
         for axes, way in ((onward, "next"), (backward, "previous")):
             columns = np.arange(len(pairs) + 1) - 0.5
-            look = {"cmap": colours(colour_map), "vmin": 0, "vmax": most, "rasterized": True}
-            drawn = axes.pcolormesh(columns, EDGES, cells[way], **look)
+            options = {"cmap": colours(colour_map), "vmin": 0, "vmax": most, "rasterized": True}
+            drawn = axes.pcolormesh(columns, EDGES, cells[way], **options)
             chance = chances.reindex(ways["previous" if way == "next" else "next"])  # of the layer searched
             _lines(axes, columns, cosines[way], chance)
         onward.set_title("Latents of a layer: are they there one layer on? Below the dashed line they vanish")

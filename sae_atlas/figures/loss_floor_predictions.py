@@ -109,8 +109,8 @@ def _corrected(axes: Axes, predictions: pd.DataFrame, table: pd.DataFrame, colou
 
 def _lines(axes: Axes, rows: pd.DataFrame, colours: dict, dashes) -> None:
     for layer, each in rows.sort_values("width").groupby("layer"):
-        look = {"color": colours[layer], "linewidth": 1.2, "linestyle": dashes, "marker": "o", "markersize": 2.8}
-        axes.plot(each["width"], each["floor"] / each["total"], **look)
+        options = {"color": colours[layer], "linewidth": 1.2, "linestyle": dashes, "marker": "o", "markersize": 2.8}
+        axes.plot(each["width"], each["floor"] / each["total"], **options)
         if each["low"].notna().all():
             low, high = each["low"] / each["total"], each["high"] / each["total"]
             axes.fill_between(each["width"], low.clip(lower=LEAST), high, color=colours[layer], alpha=0.12, linewidth=0)
@@ -152,13 +152,13 @@ def _shares_axis(axes: Axes, predictions: pd.DataFrame) -> None:
 
 
 def _widths_axis(axes: Axes, widths: pd.Series) -> None:
-    places = sorted(widths.unique())
-    axes.set(xscale="log", xlim=(places[0] / 1.2, places[-1] * 1.2))
-    shown = []
-    for place in places:
-        if not shown or place > 1.45 * shown[-1]:
-            shown.append(place)
-    axes.xaxis.set_major_locator(FixedLocator(shown))
+    all_widths = sorted(widths.unique())
+    axes.set(xscale="log", xlim=(all_widths[0] / 1.2, all_widths[-1] * 1.2))
+    labelled = []
+    for width in all_widths:
+        if not labelled or width > 1.45 * labelled[-1]:
+            labelled.append(width)
+    axes.xaxis.set_major_locator(FixedLocator(labelled))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(short_number))
     axes.set_xlabel("width of the student, dimensions (log scale)")

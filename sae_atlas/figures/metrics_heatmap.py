@@ -97,12 +97,12 @@ class _Page:
         """Part a: metrics x layers at the last snapshot."""
         self.part("a", "Every metric at the final snapshot")
         for group, metrics in GROUPS.items():
-            found = [metric for metric in metrics if (self.table["metric"] == metric).any()]
-            if not found:
+            measured = [metric for metric in metrics if (self.table["metric"] == metric).any()]
+            if not measured:
                 continue
             self.text(0.15, self.y + 0.12, group, color=GREY, fontsize=8.5, fontstyle="italic")
             self.y += 0.26
-            for metric in found:
+            for metric in measured:
                 self.row(metric, [-1])
             self.y += 0.08
 
@@ -121,8 +121,8 @@ class _Page:
         self.y += 0.27
         self.text(LEFT - 0.1, self.y, "layer", ha="right", color=GREY, fontsize=8)
         most = 60 if self.cell >= 0.24 else 24
-        for place in spread(len(self.layers), most):
-            self.text(LEFT + (place + 0.5) * self.cell, self.y, self.layers[place], ha="center", color=GREY, fontsize=8)
+        for index in spread(len(self.layers), most):
+            self.text(LEFT + (index + 0.5) * self.cell, self.y, self.layers[index], ha="center", color=GREY, fontsize=8)
         for x, head in zip(self.columns, ("median", "±", "scale: worst to best"), strict=True):
             self.text(x, self.y, head, ha="center", color=GREY, fontsize=8)
         self.y += 0.16
@@ -134,11 +134,11 @@ class _Page:
 
     def row(self, metric: str, snapshots: list[int]) -> None:
         """Cells of one metric, one line per snapshot, with its own scale."""
-        shown, values = METRICS[metric], pivot(self.table, metric)
+        about, values = METRICS[metric], pivot(self.table, metric)
         half = (pivot(self.table, metric, "high") - pivot(self.table, metric, "low")) / 2
         chosen = values.iloc[snapshots]
-        scale = scale_of(shown.better, chosen.to_numpy())
-        colours = self.greys if shown.better is None else self.colours
+        scale = scale_of(about.better, chosen.to_numpy())
+        colours = self.greys if about.better is None else self.colours
         self.label(metric, snapshots)
         for name, line in chosen.iterrows():
             if len(snapshots) > 1:
@@ -154,9 +154,9 @@ class _Page:
 
     def label(self, metric: str, snapshots: list[int]) -> None:
         """Name, direction and unit left of the cells; the unit on a line of its own where there is room."""
-        shown = METRICS[metric]
+        about = METRICS[metric]
         unit = self.table.loc[self.table["metric"] == metric, "unit"].iloc[0]
-        name = f"{shown.name} {shown.arrow}".strip()
+        name = f"{about.name} {about.arrow}".strip()
         if len(snapshots) > 1:
             self.text(0.3, self.y + CELL_HEIGHT / 2, name, fontsize=8.5)
             self.text(0.3, self.y + CELL_HEIGHT * 1.35, unit, fontsize=7.5, color=GREY)
@@ -165,11 +165,11 @@ class _Page:
         self.text(LEFT - 0.1, self.y + CELL_HEIGHT / 2, unit, ha="right", fontsize=7.5, color=GREY)
 
     def cells(self, values: np.ndarray, scale: Scale, colours: Colormap) -> None:
-        places = scale(values)
+        positions = scale(values)
         fontsize = min(7.5, 7.0 * self.cell / 0.37)
-        for number, (value, place) in enumerate(zip(values, places, strict=True)):
+        for number, (value, position) in enumerate(zip(values, positions, strict=True)):
             x, known = LEFT + number * self.cell, np.isfinite(value)
-            fill = colours(place) if known else "white"
+            fill = colours(position) if known else "white"
             box = Rectangle((x, self.y), self.cell, CELL_HEIGHT, facecolor=fill, edgecolor="white", linewidth=0.8)
             self.axes.add_patch(box)
             if fontsize >= 5.5:
@@ -194,8 +194,8 @@ class _Page:
         ):
             self.text(x, y + CELL_HEIGHT / 2, value_text(value), ha=where, fontsize=7.5)
 
-    def text(self, x: float, y: float, text: object, **look) -> None:
-        self.axes.text(x, y, str(text), **{"ha": "left", "va": "center_baseline", "color": INK, **look})
+    def text(self, x: float, y: float, text: object, **options) -> None:
+        self.axes.text(x, y, str(text), **{"ha": "left", "va": "center_baseline", "color": INK, **options})
 
     def finish(self, title: str, below: str) -> Figure:
         self.y += 0.12

@@ -103,8 +103,8 @@ def _draw(
     inks = [colours[layer] for layer in l0.index]
     size = 38 if front else 22
     axes.scatter(l0, values, size, inks, marker=marker, edgecolors="white", linewidths=0.5, zorder=order + 0.1)
-    look = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.6 if front else 0.9, "zorder": order + 0.2}
-    axes.scatter([l0.median()], [values.median()], 4 * size, marker=marker, **look)
+    options = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.6 if front else 0.9, "zorder": order + 0.2}
+    axes.scatter([l0.median()], [values.median()], 4 * size, marker=marker, **options)
 
 
 def _join(axes: Axes, final: pd.DataFrame, metric: str, family: list[list[str]]) -> None:
@@ -119,10 +119,16 @@ def _reference(panels: Sequence[Axes], suite: Suite, marker: str, colours: dict[
     """The published points of the layers that are here, those of a layer joined."""
     for layer in sorted(set(suite.points) & set(colours)):
         for axes, value in zip(panels, ("ce_recovered", "fvu"), strict=True):
-            found = [(p.l0, getattr(p, value)) for p in suite.points[layer] if getattr(p, value) is not None]
-            if found:
-                look = {"color": colours[layer], "markersize": 7, "markeredgewidth": 1.4, "linewidth": 0.8, "zorder": 4}
-                axes.plot(*zip(*found, strict=True), ":", marker=marker, **look)
+            points = [(p.l0, getattr(p, value)) for p in suite.points[layer] if getattr(p, value) is not None]
+            if points:
+                options = {
+                    "color": colours[layer],
+                    "markersize": 7,
+                    "markeredgewidth": 1.4,
+                    "linewidth": 0.8,
+                    "zorder": 4,
+                }
+                axes.plot(*zip(*points, strict=True), ":", marker=marker, **options)
 
 
 def _l0_axis(panels: Sequence[Axes]) -> None:

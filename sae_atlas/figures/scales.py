@@ -30,8 +30,8 @@ class Scale:
         ends = np.array([self.low, self.high])
         if self.log:
             values, ends = np.log(np.maximum(values, self.low)), np.log(ends)
-        place = np.clip((values - ends[0]) / (ends[1] - ends[0]), 0, 1)
-        return 1 - place if self.better == "down" else place
+        position = np.clip((values - ends[0]) / (ends[1] - ends[0]), 0, 1)
+        return 1 - position if self.better == "down" else position
 
     @property
     def ends(self) -> tuple[float, float]:

@@ -57,8 +57,8 @@ def plot_seed_consistency(
 
 def _by_layer(axes: Axes, table: pd.DataFrame, layers: list[int]) -> None:
     shares = table.groupby(["other", "layer"])[["same", "by_chance"]].mean().reset_index()
-    places = {layer: place for place, layer in enumerate(layers)}
-    axes.plot(shares["layer"].map(places), shares["same"], "o", color=GREY, markersize=3)
+    index_of = {layer: index for index, layer in enumerate(layers)}
+    axes.plot(shares["layer"].map(index_of), shares["same"], "o", color=GREY, markersize=3)
     of_layer = shares.groupby("layer")[["same", "by_chance"]].median(numeric_only=True).reindex(layers)
     axes.plot(range(len(layers)), of_layer["same"], "o-", color=INK, linewidth=1.4, markersize=4.5)
     axes.plot(range(len(layers)), of_layer["by_chance"], ":", color=GREY)

@@ -55,8 +55,8 @@ def plot_snapshot_convergence(
         for axes, (metric, (name, label)) in zip(grid.flat, panels.items(), strict=False):
             values = pivot(table, metric)
             for layer, line in values.items():
-                look = {"linewidth": 1.1, "marker": "o", "markersize": 2.8, "clip_on": False}
-                axes.plot(tokens[line.index], line, color=colours[layer], zorder=2.5, **look)
+                options = {"linewidth": 1.1, "marker": "o", "markersize": 2.8, "clip_on": False}
+                axes.plot(tokens[line.index], line, color=colours[layer], zorder=2.5, **options)
             if metric == "settled":
                 axes.set_ylim(0, 1.03)  # a share that starts near 0 is no quantity that spans decades
             else:

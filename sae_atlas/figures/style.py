@@ -74,8 +74,8 @@ def layer_bar(figure: Figure, axes, colours: dict[int, tuple]) -> None:
     bar = figure.colorbar(mappable, ax=axes, fraction=0.025, pad=0.015, aspect=45, drawedges=len(layers) <= 40)
     bar.dividers.set(color="white", linewidth=0.6)
     bar.outline.set_visible(False)
-    places = spread(len(layers), 12)
-    bar.set_ticks(places, labels=[str(layers[place]) for place in places])
+    indices = spread(len(layers), 12)
+    bar.set_ticks(indices, labels=[str(layers[index]) for index in indices])
     bar.minorticks_off()
     bar.ax.tick_params(length=0)
     bar.ax.invert_yaxis()  # layer 0 on top, as one reads
@@ -127,8 +127,8 @@ def value_axis(axes: Axes, values: np.ndarray) -> None:
 def layer_axis(axes: Axes, names: Sequence[object], label: str = "layer") -> None:
     """x axis with a place 0, 1, ... for each of `names`, as many of them written as there is room for."""
     axes.set_xlim(-0.5, len(names) - 0.5)
-    places = spread(len(names), 16)
-    axes.set_xticks(places, labels=[str(names[place]) for place in places])
+    indices = spread(len(names), 16)
+    axes.set_xticks(indices, labels=[str(names[index]) for index in indices])
     axes.set_xlabel(label)
 
 

@@ -115,8 +115,8 @@ def _draw(
             axes.plot(rows["tokens"], rows[column], color=colours[layer], **raw)
         axes.plot(rows["tokens"], smooth, color=colours[layer], linewidth=1.1, zorder=2.5)
     values = np.concatenate([rows[column].to_numpy(dtype=float) for rows in whole.values()])
-    shown = values[values > 0] if column == "lambda" else values
-    value_axis(axes, shown if target is None else np.append(shown, target))
+    drawn = values[values > 0] if column == "lambda" else values
+    value_axis(axes, drawn if target is None else np.append(drawn, target))
     if target is not None:
         line = axes.axhline(target, color=INK, linewidth=1.0, linestyle=(0, (5, 3)), zorder=3)
         axes.legend([line], [f"target {target:g}"], loc="upper right", frameon=False, fontsize=8)
@@ -133,7 +133,7 @@ def _mark_snapshots(axes: Axes, snapshots: list[int], labels: bool) -> None:
         axes.axvline(tokens, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     if not labels:
         return
-    from_last = [snapshots[::-1][place] for place in spread(len(snapshots), 8)]
+    from_last = [snapshots[::-1][index] for index in spread(len(snapshots), 8)]
     for tokens in from_last:
         text = "final" if tokens == snapshots[-1] else format_size(tokens)
         at_edge = "right" if tokens == snapshots[-1] else "center"

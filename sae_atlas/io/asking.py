@@ -27,13 +27,13 @@ def ask(module: str, question: object, depends_on: Callable[[], object], rooms: 
     It is called again once there is an answer, which may have fetched something.
     """
 
-    def kept() -> Path:
+    def cache_file() -> Path:
         key = json.dumps([module, question, depends_on(), version("transformers"), code_identity(*rooms)])
         cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sae-atlas"
         return cache / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
 
     try:
-        return json.loads(kept().read_text(encoding="utf-8"))["answer"]
+        return json.loads(cache_file().read_text(encoding="utf-8"))["answer"]
     except (OSError, ValueError, LookupError, TypeError):
         pass
     ours = [str(Path(sae_atlas.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -45,7 +45,7 @@ def ask(module: str, question: object, depends_on: Callable[[], object], rooms: 
         return None
     answer = json.loads(done.stdout)
     with suppress(OSError):  # a home that cannot be written: it is asked again the next time
-        file = kept()
+        file = cache_file()
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"answer": answer})
     return answer

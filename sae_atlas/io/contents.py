@@ -21,8 +21,8 @@ class Contents:
     def __init__(self, memory: Path):
         self.memory = memory
         try:
-            kept = json.loads(memory.read_text(encoding="utf-8"))
-            self.files, self.first_seen = dict(kept["files"]), dict(kept["first_seen"])
+            saved = json.loads(memory.read_text(encoding="utf-8"))
+            self.files, self.first_seen = dict(saved["files"]), dict(saved["first_seen"])
         except (OSError, ValueError, KeyError, TypeError):
             self.files, self.first_seen = {}, {}
         self.before = self._plain()
@@ -31,27 +31,27 @@ class Contents:
         """Of each file. what: the key of the config that names them, for errors and the bar of what has to be read."""
         paths = [str(file.absolute()) for file in files]
         new = [path for path in paths if self.files.get(path, {}).get("state") != _state(path)]
-        found = {path: self.files[path]["sha256"] for path in paths if path not in new}
+        hashes = {path: self.files[path]["sha256"] for path in paths if path not in new}
         with progress(sum(_state(path)[0] for path in new), "B", what, delay=1) as bar:
             for path in new:
                 state = _state(path)
                 try:
-                    found[path] = _hash(path, bar)
+                    hashes[path] = _hash(path, bar)
                 except OSError as error:
                     raise AtlasError(f"{what}: {path} cannot be read ({reason(error)})") from error
                 if _state(path) != state:
                     raise AtlasError(f"{what}: {path} is being written; run again once it is whole")
                 if time.time() - max(state[1:]) / 1e9 > SETTLED:
-                    self.files[path] = {"state": state, "sha256": found[path]}
-        return [found[path] for path in paths]
+                    self.files[path] = {"state": state, "sha256": hashes[path]}
+        return [hashes[path] for path in paths]
 
-    def remembered(self, file: Path, name: str, look: Callable[[Path], bool]) -> bool:
+    def remembered(self, file: Path, name: str, inspect: Callable[[Path], bool]) -> bool:
         """What `look` says of the content of a file, kept under `name` beside its hash."""
         path = str(file.absolute())
         known = self.files.get(path, {})
         about = known if known.get("state") == _state(path) else {}
         if name not in about:
-            about[name] = look(file)
+            about[name] = inspect(file)
         return about[name]
 
     def keep(self) -> None:
@@ -73,7 +73,7 @@ class Present:
     def sha256(self, files: Sequence[Path], what: str) -> list[str]:
         return [""] * len(files)
 
-    def remembered(self, file: Path, name: str, look: Callable[[Path], bool]) -> bool:
+    def remembered(self, file: Path, name: str, inspect: Callable[[Path], bool]) -> bool:
         return False
 
     def keep(self) -> None:

@@ -21,13 +21,13 @@ def resolve(device: str):
     import torch
 
     reserve(device)
-    found = torch.cuda.is_available()
-    if device == "cuda" and not found:
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
         build = "torch finds no GPU" if torch.version.cuda else f"torch {torch.__version__} is a build without CUDA"
         raise AtlasError(
             f"training.device: `cuda` is asked for, but {build}; set `auto` or `cpu`, or see the README for the build of torch"
         )
-    return torch.device("cuda" if found and device != "cpu" else "cpu")
+    return torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
 
 
 def reserve(device: str) -> None:

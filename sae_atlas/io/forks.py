@@ -82,8 +82,8 @@ def to_its_end(program: Callable[[], object]) -> NoReturn:
 
     A program whose path has another copy of this library, as that of a copy of the workflow, imports that one.
     """
-    found = PathFinder.find_spec("sae_atlas")
-    if found and found.origin != sae_atlas.__file__:
+    on_path = PathFinder.find_spec("sae_atlas")
+    if on_path and on_path.origin != sae_atlas.__file__:
         forget_library()
     code: object = 1
     try:

@@ -40,13 +40,13 @@ def visible() -> dict[str, str]:
     there = cards()
     if VISIBLE not in os.environ:
         return {uuid: uuid for uuid in there}
-    found = {}
+    uuids = {}
     for name in map(str.strip, os.environ[VISIBLE].split(",")):
         uuid = _uuid(name, there)
         if uuid is None:  # CUDA, too, reads no further
             break
-        found[name] = uuid
-    return found
+        uuids[name] = uuid
+    return uuids
 
 
 def _uuid(name: str, there: list[str]) -> str | None:

@@ -42,18 +42,18 @@ def _why(error: Exception, repository: str, revision: str | None, kind: str) -> 
 
     causes = list(_causes(error))
 
-    def found(*classes: type) -> bool:
+    def is_among(*classes: type) -> bool:
         return any(isinstance(each, classes) for each in causes)
 
     status = next((each.response.status_code for each in causes if isinstance(each, errors.HfHubHTTPError)), None)
     page = f"{constants.ENDPOINT}/{FOLDERS[kind]}{repository}"
-    if found(errors.GatedRepoError) or "is a gated dataset" in str(error):
+    if is_among(errors.GatedRepoError) or "is a gated dataset" in str(error):
         return "it is gated", f"accept its terms at {page}, {LOG_IN} to a token of that account,"
-    if found(errors.RevisionNotFoundError):
+    if is_among(errors.RevisionNotFoundError):
         return "it has no such revision", "check the revision"
-    if found(errors.RepositoryNotFoundError) or "cannot be accessed" in str(error):
+    if is_among(errors.RepositoryNotFoundError) or "cannot be accessed" in str(error):
         return "there is none of that name, or it is private", f"check the id, or {LOG_IN} to a token that may read it,"
-    if found(errors.RemoteEntryNotFoundError):
+    if is_among(errors.RemoteEntryNotFoundError):
         return "it has no such file", "check the file's name"
     if status in (401, 403):
         return f"status {status}", f"{LOG_IN} to a token that may read it, see {page},"

@@ -60,8 +60,8 @@ def in_job() -> bool:
 
 def _line(error: Exception) -> str | None:
     """What to tell of an error of the machine, which a user can mend; None for a defect of ours."""
-    told = IN_RUST.search(str(error))
-    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    in_rust = IN_RUST.search(str(error))
+    number = error.errno if isinstance(error, OSError) else int(in_rust[1]) if in_rust else None
     if number == errno.ENOMEM or _is_out_of_memory(error):
         return f"out of memory ({reason(error)}). {LARGER}"
     return _of_disk(number, getattr(error, "filename", None)) if number in DISK_ERRORS else None

@@ -202,15 +202,15 @@ class Step:
 
     def pursue(self, k: int) -> tuple[Weights, Measured]:
         """Gradient and measurements of matching pursuit with k latents a row (pursuit.py)."""
-        found = pursuit.Pursued(self.x, self.weights["W_dec"], k)
-        error = found.residuals
+        pursued = pursuit.Pursued(self.x, self.weights["W_dec"], k)
+        error = pursued.residuals
         squared = float(np.square(error.numpy(), dtype=np.float64).sum() / self.rows)
         slopes = error * (2 / self.rows)
         if self.control.pull is not None:
             slopes -= self.control.pull(-error)
-        grads = found.gradients(slopes)
-        columns = torch.from_numpy(found.columns[found.is_new])
-        entries = Entries(np.empty(0), columns, torch.from_numpy(found.values[found.is_new]))
+        grads = pursued.gradients(slopes)
+        columns = torch.from_numpy(pursued.columns[pursued.is_new])
+        entries = Entries(np.empty(0), columns, torch.from_numpy(pursued.values[pursued.is_new]))
         return grads, self.measured(entries, None, squared)
 
     def _skip_gradient(self, residuals: Tensor, scale: float) -> Tensor:

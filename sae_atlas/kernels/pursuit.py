@@ -129,8 +129,8 @@ class Pursued:
             left = self.residuals[at]
             products = own_buffer("pursuit's products", (ROWS, self.d_sae), x.dtype)[: len(left)]
             torch.mm(left, decoder.T, out=products)
-            found = (self.columns[at], self.values[at], self.is_new[at])
-            pursue(left.numpy(), products.numpy(), decoder.numpy(), gram, *found)
+            entries = (self.columns[at], self.values[at], self.is_new[at])
+            pursue(left.numpy(), products.numpy(), decoder.numpy(), gram, *entries)
 
         run(work, self.parts)
 

@@ -59,14 +59,14 @@ def through_latents(sae: Sae, x: Tensor) -> tuple[Active, Tensor]:
     """Active entries and reconstruction of x [tokens, d_in], both on the CPU. What is as wide as the SAE stays on its device,
     and is there for `TOKENS_AT_ONCE` tokens at once.
     """
-    found, decoded = [], []
+    active_parts, decoded = [], []
     for part in x.split(TOKENS_AT_ONCE):
         read = part.to(sae.b_dec.device)
         latents = sae.encode(read)
         active = Active.of(latents)
         decoded.append(sae.with_skip(decode(sae, latents, active, read), read).cpu())
-        found.append(active.cpu())
-    return Active.joined(found), torch.cat(decoded)
+        active_parts.append(active.cpu())
+    return Active.joined(active_parts), torch.cat(decoded)
 
 
 def decode(sae: Sae, latents: Tensor, active: Active, x: Tensor) -> Tensor:

@@ -35,12 +35,12 @@ def match_layers(
             alive = np.flatnonzero(read_table(of_latents)["density"].to_numpy() > 0)
             state = load_checkpoint(path)["model_state"]
             decoder = state["decoder.weight"].T[torch.from_numpy(alive)]
-            found = {"previous": _unknown(decoder), "next": _unknown(decoder)}
+            cosines = {"previous": _unknown(decoder), "next": _unknown(decoder)}
             chance = math.sqrt(2 * math.log(max(len(alive), 1)) / decoder.shape[1])
-            found["chance"] = torch.full((len(alive),), min(chance, 1.0))
+            cosines["chance"] = torch.full((len(alive),), min(chance, 1.0))
             if last is not None:
-                tables[-1]["next"], found["previous"] = best_matches(last, decoder)
-            tables.append({"layer": torch.full((len(alive),), layer), "latent": torch.from_numpy(alive), **found})
+                tables[-1]["next"], cosines["previous"] = best_matches(last, decoder)
+            tables.append({"layer": torch.full((len(alive),), layer), "latent": torch.from_numpy(alive), **cosines})
             last = decoder
             bar.update()
     dead = torch.tensor([layer for layer, part in zip(layers, tables, strict=True) if not len(part["latent"])])

@@ -21,7 +21,7 @@ def save_held_out_rows(
     base_model: str | Path, corpus: str | Path, clean: str | Path, layers: list[int], path: str, tokens: int
 ) -> None:
     """Write the contexts of `tokens` held-out rows of all `layers`. path: where the arrays are; clean: the folder."""
-    source, places = open_corpus(corpus), find_layers(path)
+    source, locations = open_corpus(corpus), find_layers(path)
     contexts = source.held_out_rows(tokens)
     ids, mask = (each[contexts.start : contexts.stop] for each in (source.tokens, source.mask))
     ids = ids.astype(np.int64)
@@ -33,7 +33,7 @@ def save_held_out_rows(
         group.attrs.update({"site": SITE, "patched": 0, "model_dtype": None, "record": current_record()})
         for layer in layers:
             group.create_group(f"layer{layer:02d}").attrs.update({"record": current_record()})
-            rows = InOrder(open_array(places[layer]), ids.ravel(), layer)
+            rows = InOrder(open_array(locations[layer]), ids.ravel(), layer)
             for first in range(0, len(ids), size):
                 part = rows[first * source.context : (first + size) * source.context]
                 values = torch.from_numpy(part.reshape(-1, source.context, part.shape[1]))

@@ -79,5 +79,5 @@ class LayerData(Contexts):
         replaced = replaced[: rows.stop - rows.start].to(model.device, model.dtype)
         with replace_site(model, self.site, layer, stream, replaced):
             logits = forward_pass(model, tokens).logits
-        found = losses(logits, scored(model, tokens), clean)
-        return tuple(self.per_context(each, rows) for each in found)
+        of_tokens = losses(logits, scored(model, tokens), clean)
+        return tuple(self.per_context(each, rows) for each in of_tokens)

@@ -41,12 +41,12 @@ def losses(logits: Tensor, tokens: Tensor, clean: Clean) -> tuple[Tensor, Tensor
         total = torch.logsumexp(z, dim=-1)
         entropies.append(total - z.gather(1, tokens[row, 1:, None])[:, 0])
         divergences.append(clean.negentropy[row] - torch.linalg.vecdot(clean.probabilities[row], z) + total)
-    found = torch.stack(entropies), torch.stack(divergences)
-    if not all(torch.isfinite(each).all() for each in found):
+    of_tokens = torch.stack(entropies), torch.stack(divergences)
+    if not all(torch.isfinite(each).all() for each in of_tokens):
         raise AtlasError(
             "the model gives losses that are NaN or infinite; try base_model.dtype: float32, and check the weights"
         )
-    return found
+    return of_tokens
 
 
 def scored(model, tokens: Tensor) -> Tensor:

@@ -70,12 +70,12 @@ def replace_layers(
 
 def _replaced(model, attrs: dict, layer: int, sae: Sae | None, mask: Tensor):
     """The context in which the target of a layer is what its transcoder says, or zeros."""
-    kept = ~mask[..., None]
+    untouched = ~mask[..., None]
     if sae is None:
-        return patch(model, attrs["target"], layer, lambda y: torch.where(kept, y, 0))
+        return patch(model, attrs["target"], layer, lambda y: torch.where(untouched, y, 0))
 
     def through(x: Tensor, y: Tensor) -> Tensor:
-        return torch.where(kept, y, sae(x).to(y))
+        return torch.where(untouched, y, sae(x).to(y))
 
     return transcode(model, attrs["site"], attrs["target"], layer, through)
 

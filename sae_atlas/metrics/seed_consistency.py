@@ -34,16 +34,16 @@ def match_seeds(
     """
     columns: dict[str, list[np.ndarray]] = {}
     with torch.inference_mode(), progress(len(others), "pairs of SAEs", "seeds") as bar:
-        for place, layer in enumerate(layers):
-            density = read_table(latents[place])["density"].to_numpy()
+        for index, layer in enumerate(layers):
+            density = read_table(latents[index])["density"].to_numpy()
             alive = np.flatnonzero(density > 0)
-            rows = _decoder(checkpoints[place])[torch.from_numpy(alive)]
+            rows = _decoder(checkpoints[index])[torch.from_numpy(alive)]
             random = _random_rows(rows, layer)
             for number, name in enumerate(names):
-                other = _decoder(others[number * len(layers) + place])
-                found = {"cosine": best_matches(rows, other)[0], "chance": best_matches(random, other)[0]}
+                other = _decoder(others[number * len(layers) + index])
+                cosines = {"cosine": best_matches(rows, other)[0], "chance": best_matches(random, other)[0]}
                 about = {"layer": np.full(len(alive), layer), "latent": alive, "density": density[alive]}
-                about |= {"other": np.full(len(alive), name)} | {key: value.numpy() for key, value in found.items()}
+                about |= {"other": np.full(len(alive), name)} | {key: value.numpy() for key, value in cosines.items()}
                 for key, values in about.items():
                     columns.setdefault(key, []).append(values)
                 bar.update()

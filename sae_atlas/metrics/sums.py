@@ -95,22 +95,22 @@ class Sums:
     def _add_block_energy(self, active: Active, energy: Tensor, context: Tensor) -> None:
         """energy: of the active entries. context: of every token."""
         block = torch.from_numpy(self.block)[context][active.token]
-        place = block * self.sae.d_sae + active.latent
-        self.block_energy += torch.bincount(place, energy, minlength=self.block_energy.numel()).view_as(
+        cell = block * self.sae.d_sae + active.latent
+        self.block_energy += torch.bincount(cell, energy, minlength=self.block_energy.numel()).view_as(
             self.block_energy
         )
 
     def add_losses(self, model, layer: int, clean: Clean, replaced: Tensor, batch: slice) -> None:
         """The model's losses on a batch of contexts when it reads `replaced` [contexts, context, d_in]."""
-        found = self.data.patched_losses(model, layer, clean, replaced, batch)
-        for name, each in zip(("ce_sae", "kl_sae"), found, strict=True):
+        of_contexts = self.data.patched_losses(model, layer, clean, replaced, batch)
+        for name, each in zip(("ce_sae", "kl_sae"), of_contexts, strict=True):
             self.losses[name][batch.start : batch.start + len(each)] = each
 
     def rows(self, final: "Sums") -> list[dict]:
         """Rows of the table: every metric with its interval, unit and window. final: the last snapshot of the layer."""
         losses = {**self.data.shared, **self.losses}
         inside, predictions = int(self.sums["tokens_inside"].sum()), int(losses["predictions"].sum())
-        found = []
+        rows = []
         measured = [(OF_TOKENS, self.sums), *([(OF_PREDICTIONS, losses)] if self.data.patched else [])]
         for headlines, sums in measured:
             drawn = resampled(sums)
@@ -118,9 +118,9 @@ class Sums:
                 low, high = confidence_interval(about.of(drawn))
                 value = about.of({name: each.sum() for name, each in sums.items()})
                 window = predictions if sums is losses else inside if metric in INSIDE else self.tokens
-                found.append(_row(metric, value, about.unit, window, low, high))
+                rows.append(_row(metric, value, about.unit, window, low, high))
         whole = self.plain(final)
-        return found + [_row(metric, whole[metric], about.unit, self.tokens) for metric, about in OF_THE_WHOLE.items()]
+        return rows + [_row(metric, whole[metric], about.unit, self.tokens) for metric, about in OF_THE_WHOLE.items()]
 
     def plain(self, final: "Sums") -> dict[str, float]:
         """Metrics of the whole set of tokens, or of the weights."""

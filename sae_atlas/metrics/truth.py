@@ -195,13 +195,13 @@ def absorption_sums(match: Matches, fires: csr_array, firing: csr_array, truth: 
     """What `absorption` is made of, per row: `parents` that are active with a child of theirs, and `absorbed`, those of them
     whose own latent is silent while one that absorbs them is active."""
     children = np.flatnonzero(truth.parent >= 0)
-    parents, place = np.unique(truth.parent[children], return_inverse=True)
+    parents, index = np.unique(truth.parent[children], return_inverse=True)
     true_cosine = np.einsum("cd,cd->c", truth.directions[children], truth.directions[truth.parent[children]])
     latent = match.latent_of[children]
     excess = match.cosine[latent, truth.parent[children]] - true_cosine
     absorbs = (latent >= 0) & (match.cosine[latent, children] >= FOUND) & (excess >= ABSORBED)
     to_parent = csr_array(
-        (np.ones(len(children)), (np.arange(len(children)), place)), shape=(len(children), len(parents))
+        (np.ones(len(children)), (np.arange(len(children)), index)), shape=(len(children), len(parents))
     )
     own = match.latent_of[parents]
     with_child = (firing[:, children] @ to_parent).multiply((own >= 0)[None, :]).astype(bool)

@@ -20,7 +20,7 @@ OF_ZARR = ("zarr.json", ".zarray", ".zgroup")  # one of them is in the folder of
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A file, or the folder of a Zarr array or group, and the name of the array in it; None for the file's own."""
 
     file: Path
@@ -30,17 +30,17 @@ class Place:
         return f"{self.file}" if self.name is None else f"{self.file}, {self.name}"
 
 
-def find_layers(path: str) -> dict[int, Place]:
+def find_layers(path: str) -> dict[int, Location]:
     """Layer -> where its array lies, in ascending order. Nothing but names is read. Raises AtlasError if there is none."""
-    places = _file_per_layer(path) if FIELD in path else _arrays_of(Path(path).expanduser())
-    return dict(sorted(places.items()))
+    locations = _file_per_layer(path) if FIELD in path else _arrays_of(Path(path).expanduser())
+    return dict(sorted(locations.items()))
 
 
-def files_of(place: Place) -> dict[str, Path]:
+def files_of(location: Location) -> dict[str, Path]:
     """The files that hold an array, by name: one, or those of a Zarr array."""
-    if place.file.is_file():
-        return {place.file.name: place.file}
-    folder = place.file / (place.name or "")
+    if location.file.is_file():
+        return {location.file.name: location.file}
+    folder = location.file / (location.name or "")
     return {each.relative_to(folder).as_posix(): each for each in sorted(folder.rglob("*")) if each.is_file()}
 
 
@@ -48,7 +48,7 @@ def paths_matching(path: str) -> list[tuple[int, Path]]:
     """(number, path) of what lies where `{layer}` in `path` stands for a number, which may begin with zeros."""
     whole = Path(path).expanduser()
     parts = whole.parts
-    first = next(place for place, part in enumerate(parts) if FIELD in part)
+    first = next(index for index, part in enumerate(parts) if FIELD in part)
     number, again = "(?P<layer>[0-9]{1,4})", "(?P=layer)"
     pattern = re.escape(str(whole)).replace(re.escape(FIELD), number, 1).replace(re.escape(FIELD), again)
     below = "/".join(escape(part).replace(FIELD, "*") for part in parts[first:])
@@ -56,21 +56,21 @@ def paths_matching(path: str) -> list[tuple[int, Path]]:
     return [(int(match["layer"]), each) for match, each in matches if match]
 
 
-def _file_per_layer(path: str) -> dict[int, Place]:
-    places: dict[int, Place] = {}
+def _file_per_layer(path: str) -> dict[int, Location]:
+    locations: dict[int, Location] = {}
     for layer, file in paths_matching(path):
-        if layer in places:
-            raise AtlasError(f"{KEY}: {places[layer]} and {file} are both of layer {layer}; keep one of them")
+        if layer in locations:
+            raise AtlasError(f"{KEY}: {locations[layer]} and {file} are both of layer {layer}; keep one of them")
         _check_kind(file)
-        places[layer] = Place(file)
-    if not places:
+        locations[layer] = Location(file)
+    if not locations:
         raise AtlasError(
             f"{KEY}: nothing lies at {path}; save an array per layer there, its number in place of {FIELD}"
         )
-    return places
+    return locations
 
 
-def _arrays_of(file: Path) -> dict[int, Place]:
+def _arrays_of(file: Path) -> dict[int, Location]:
     """The arrays of one file or Zarr group."""
     if not file.exists():
         raise AtlasError(f"{KEY}: {file} is not there; give a file or Zarr group, or a path with {FIELD} in it")
@@ -82,21 +82,21 @@ def _arrays_of(file: Path) -> dict[int, Place]:
     except Exception as error:  # damaged files show as errors of many libraries
         raise AtlasError(f"{KEY}: {file} cannot be read ({reason(error)}); save it again") from error
     if len(names) == 1 and not re.search("[0-9]", names[0] or ""):
-        return {0: Place(file, names[0])}
-    places: dict[int, Place] = {}
+        return {0: Location(file, names[0])}
+    locations: dict[int, Location] = {}
     for name in names:
         numbers = re.findall("[0-9]+", name)
         if len(numbers) > 1:
             raise AtlasError(
                 f"{KEY}: {file}: {name!r} holds {len(numbers)} numbers; name arrays by layer, as `layer03`"
             )
-        if numbers and int(numbers[0]) in places:
+        if numbers and int(numbers[0]) in locations:
             raise AtlasError(f"{KEY}: {file}: two arrays of layer {int(numbers[0])}; keep one of them")
         if numbers:
-            places[int(numbers[0])] = Place(file, name)
-    if not places:
+            locations[int(numbers[0])] = Location(file, name)
+    if not locations:
         raise AtlasError(f"{KEY}: {file} holds no array with a layer's number in its name; name them as `layer03`")
-    return places
+    return locations
 
 
 def _check_kind(file: Path) -> None:

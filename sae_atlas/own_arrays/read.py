@@ -9,7 +9,7 @@ import numpy as np
 
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.log import DISK_ERRORS
-from sae_atlas.own_arrays.files import BYTES_AT_ONCE, KEY, Place
+from sae_atlas.own_arrays.files import BYTES_AT_ONCE, KEY, Location
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 OF_SAFETENSORS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
@@ -20,7 +20,7 @@ SAMPLED, ROWS_PER_SAMPLE = 3, 64  # parts of an array that are looked at before 
 class Array:
     """`shape` and `dtype` as stored; `take` gives rows with ascending numbers, each once, [n, d] in any float type."""
 
-    place: Place
+    location: Location
     shape: tuple[int, ...]
     dtype: str
     take: Callable[[np.ndarray], np.ndarray]
@@ -34,12 +34,12 @@ class Array:
         except Exception as error:  # damage shows as errors of many libraries
             if getattr(error, "errno", None) in DISK_ERRORS:
                 raise
-            raise AtlasError(f"{KEY}: {self.place} cannot be read ({reason(error)}); save it again") from error
+            raise AtlasError(f"{KEY}: {self.location} cannot be read ({reason(error)}); save it again") from error
         finite = np.isfinite(values).all(axis=1)
         if not finite.all():
             row = ascending[int(np.argmin(finite))]
             raise AtlasError(
-                f"{KEY}: {self.place}: row {row} of layer {layer} holds NaN or infinity; leave such rows out"
+                f"{KEY}: {self.location}: row {row} of layer {layer} holds NaN or infinity; leave such rows out"
             )
         return values[back]
 
@@ -77,25 +77,25 @@ class InOrder:
         return np.concatenate(parts) if parts else self.part[:0]
 
 
-def open_array(place: Place) -> Array:
+def open_array(location: Location) -> Array:
     """Raises AtlasError for a file that is damaged, holds no array [rows, d], or one of another type."""
     openers = {".npy": _npy, ".safetensors": _safetensors, ".parquet": _parquet}
     try:
-        shape, dtype, take = openers.get(place.file.suffix, _zarr)(place.file, place.name)
+        shape, dtype, take = openers.get(location.file.suffix, _zarr)(location.file, location.name)
     except AtlasError:
         raise
     except Exception as error:  # as above
-        raise AtlasError(f"{KEY}: {place} cannot be read ({reason(error)}); save it again") from error
+        raise AtlasError(f"{KEY}: {location} cannot be read ({reason(error)}); save it again") from error
     if len(shape) != 2 or 0 in shape:
-        raise AtlasError(f"{KEY}: {place} has the shape {list(shape)}; save [rows, d]")
+        raise AtlasError(f"{KEY}: {location} has the shape {list(shape)}; save [rows, d]")
     if dtype not in DTYPES:
-        raise AtlasError(f"{KEY}: {place} holds {dtype}; save one of {', '.join(DTYPES)} (bfloat16 as .safetensors)")
-    return Array(place, tuple(shape), dtype, take)
+        raise AtlasError(f"{KEY}: {location} holds {dtype}; save one of {', '.join(DTYPES)} (bfloat16 as .safetensors)")
+    return Array(location, tuple(shape), dtype, take)
 
 
-def common_shape(places: dict[int, Place]) -> Shape:
+def common_shape(locations: dict[int, Location]) -> Shape:
     """Of the arrays of these layers. Raises AtlasError where one has other rows or another width than the first."""
-    arrays = {layer: open_array(place) for layer, place in places.items()}
+    arrays = {layer: open_array(location) for layer, location in locations.items()}
     (first, one), *others = arrays.items()
     for layer, other in others:
         for what, here, there in zip(("rows", "dimensions"), other.shape, one.shape, strict=True):
@@ -107,10 +107,10 @@ def common_shape(places: dict[int, Place]) -> Shape:
     return Shape(*one.shape, one.dtype)
 
 
-def check_sample(places: dict[int, Place]) -> None:
+def check_sample(locations: dict[int, Location]) -> None:
     """Raise AtlasError if a few rows at the beginning, in the middle or at the end of a layer are not finite."""
-    for layer, place in places.items():
-        array = open_array(place)
+    for layer, location in locations.items():
+        array = open_array(location)
         for first in np.linspace(0, max(array.shape[0] - ROWS_PER_SAMPLE, 0), SAMPLED).astype(int):
             array.read(np.arange(first, min(first + ROWS_PER_SAMPLE, array.shape[0])), layer)
 

@@ -138,11 +138,11 @@ def share(work: Work, cores: int) -> float:
 def asked(atlas, shape: Shape) -> dict[str, tuple[int, int]]:
     """Rule -> the most memory (MB) and minutes that its jobs ask a cluster for, of the rules that ask by what they do."""
     jobs = Jobs(atlas, shape)
-    works = {rule: [jobs.work(rule, cell) for cell in cells] for rule, cells in job_cells(atlas).items()}
+    work_of = {rule: [jobs.work(rule, cell) for cell in cells] for rule, cells in job_cells(atlas).items()}
     on_gpu = gpus_for(atlas.config["device"]) > 0
     return {
         rule: (max(map(memory_mb, each)), max(minutes(work, on_gpu) for work in each))
-        for rule, each in works.items()
+        for rule, each in work_of.items()
         if each[0].memory
     }
 

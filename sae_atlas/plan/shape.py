@@ -49,9 +49,9 @@ def read_shape(base_model: dict, prepared: str | Path, at_hand: bool = False) ->
     if base_model["source"] == "activations":
         from sae_atlas.own_arrays.read import open_array
 
-        places = find_layers(base_model["path"])
-        rows, width = open_array(next(iter(places.values()))).shape
-        return Shape(len(places), width, rows, 0, 0, 0)
+        locations = find_layers(base_model["path"])
+        rows, width = open_array(next(iter(locations.values()))).shape
+        return Shape(len(locations), width, rows, 0, 0, 0)
     file = Path(prepared) / "config.json"
     config = read_config_file(file) if file.is_file() else model_config(base_model, at_hand=at_hand)
     try:

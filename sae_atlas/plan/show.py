@@ -92,9 +92,9 @@ def plan_table(atlas: Atlas, shape: Shape | None, machine: Machine | None, folde
 
 def _below(atlas: Atlas, shape: Shape, machine: Machine, folder: Path, gpu: str) -> list[str]:
     """Lines under the table."""
-    works: dict[str, Work] = {work.rule: work for work in count(atlas, shape)}
-    times = {rule: estimate(work, machine, GPUS[gpu]) for rule, work in works.items()}
-    room, live = disk(atlas, list(works.values())), atlas.config["activations"]["max_live_stores"]
+    work_of: dict[str, Work] = {work.rule: work for work in count(atlas, shape)}
+    times = {rule: estimate(work, machine, GPUS[gpu]) for rule, work in work_of.items()}
+    room, live = disk(atlas, list(work_of.values())), atlas.config["activations"]["max_live_stores"]
     asking = sorted(((*most, rule) for rule, most in asked(atlas, shape).items()), reverse=True)
     each = ", ".join(f"{rule} {_bytes(mb * 1e6)}, {format_seconds(60 * least)}" for mb, least, rule in asking[:LISTED])
     lines = [
@@ -109,7 +109,7 @@ def _below(atlas: Atlas, shape: Shape, machine: Machine, folder: Path, gpu: str)
     costs = [cost for cost in read_costs(folder / "results" / "benchmarks", jobs(atlas)) if cost.measured]
     if costs:
         predicted = sum(times[cost.rule].elapsed * cost.measured / cost.jobs for cost in costs)
-        took = sum(cost.wall * share(works[cost.rule], machine.cores) for cost in costs)
+        took = sum(cost.wall * share(work_of[cost.rule], machine.cores) for cost in costs)
         compared = f"predicted for them: {format_seconds(predicted)}, {predicted / took:.2f} times that"
         lines.append(f"The jobs that ran here took {format_seconds(took)} of it; {compared}.")
     starts = machine.starts.values()

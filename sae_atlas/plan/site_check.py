@@ -79,8 +79,8 @@ def _of_arrays(config: dict) -> dict:
 
     corpus = config["corpus"]
     try:
-        places = find_layers(config["base_model"]["path"])
-        chosen = {layer: places[layer] for layer in config["activations"]["layers"]}
+        locations = find_layers(config["base_model"]["path"])
+        chosen = {layer: locations[layer] for layer in config["activations"]["layers"]}
         shape = common_shape(chosen)
         check_sample(chosen)
         contexts_of(shape.rows, corpus["context"], corpus["held_out_tokens"], corpus["tokens"])
@@ -143,8 +143,8 @@ def _folder(section: dict) -> Path | None:
         return Path(section["path"]).expanduser()
     if section["source"] != "hub":
         return None
-    if found := _cached(section):
-        return found
+    if cached := _cached(section):
+        return cached
     from huggingface_hub import snapshot_download
 
     with suppress(Exception):  # the hub's client raises errors of many libraries
@@ -275,14 +275,14 @@ def _measured(config, sites: list[str], layers: list[int], context: int) -> int 
     except Exception as error:  # of the cut sizes, perhaps: the weights will tell
         raise Unmeasured(reason(error)) from error
     try:
-        with torch.inference_mode(), capture(model, sites[0], [0], stop=False) as found:
+        with torch.inference_mode(), capture(model, sites[0], [0], stop=False) as captured:
             forward_pass(model, tokens, last_only=True)
     except (RuntimeError, IndexError, ValueError) as error:
         raise AtlasError(
             f"corpus.context: the model does not read {context} tokens at once ({reason(error)}); lower it"
         ) from error
     same = model.config.get_text_config().hidden_size == config.get_text_config().hidden_size
-    return found[0].shape[-1] if same else None
+    return captured[0].shape[-1] if same else None
 
 
 def _shortened(config, layers: list[int]):

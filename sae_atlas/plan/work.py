@@ -127,8 +127,8 @@ class Jobs:
             memory, rows = LIBRARIES + 12 * rows * drawn["l0"], rows * drawn["layers"]
             moved, written = DRAWN * rows * drawn["features"], SINGLE * rows * drawn["d"]
             return {"tokens": rows, "bytes_moved": moved, "written": written, "memory": memory}
-        made = self.config["base_model"]["source"] in MADE  # and used in place
-        return {"written": 0 if made else self.shape.parameters * self.shape.value_bytes, "memory": self.model}
+        by_our_rules = self.config["base_model"]["source"] in MADE  # and used in place
+        return {"written": 0 if by_our_rules else self.shape.parameters * self.shape.value_bytes, "memory": self.model}
 
     def prepare_base(self) -> dict:
         return {"memory": self.model}
@@ -379,7 +379,7 @@ class Jobs:
         rows = contexts + 3 * max(1, contexts // 3)  # kept of a latent: the highest, and of three bands below
         written = latents * (rows * (20 + 2 * window) + 226)
         written += tokens * (6.3 * self.active(recipe) + 18 + SINGLE * self.d_in / 64)
-        kept = (
+        per_latent = (
             contexts * (5 * 22 + 5 * SINGLE * window) + 8 * 128 + 40
         )  # of a latent, and a histogram of its activations
         return {
@@ -387,7 +387,7 @@ class Jobs:
             "matmul_flops": tokens * weights + latents * self.forward(0),
             "read": read,
             "written": written,
-            "memory": self.model + 1.5 * SINGLE * weights + latents * kept + self.encoding(recipe, "contexts"),
+            "memory": self.model + 1.5 * SINGLE * weights + latents * per_latent + self.encoding(recipe, "contexts"),
         }
 
     def contexts_of_matches(self, recipe: str, layer: int) -> dict:

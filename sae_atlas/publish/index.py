@@ -36,9 +36,9 @@ def index(models: str | Path) -> str:
     folders = sorted(path for path in Path(models, "sae").glob("*") if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise AtlasError(f"{Path(models, 'sae')}: no SAE is published here; run the workflow first")
-    found = {folder: list(problems(folder)) for folder in folders}
-    if any(found.values()):
-        raise AtlasError("\n".join(f"{folder}: {problem}" for folder, each in found.items() for problem in each))
+    problems_of = {folder: list(problems(folder)) for folder in folders}
+    if any(problems_of.values()):
+        raise AtlasError("\n".join(f"{folder}: {problem}" for folder, each in problems_of.items() for problem in each))
     rows = sorted((_row(read_json(folder / "config.json")) for folder in folders), key=lambda row: row[:5])
     lines = [f"| {' | '.join(INDEX_COLUMNS)} |", "|---" * len(INDEX_COLUMNS) + "|"]
     lines += [f"| {' | '.join(_cell(value) for value in row)} |" for row in rows]
@@ -87,13 +87,13 @@ def _said(config: dict) -> dict:
     }
 
 
-def _disagreements(what: str, where: str, found: dict, said: dict) -> Iterator[str]:
+def _disagreements(what: str, where: str, actual: dict, said: dict) -> Iterator[str]:
     for key, value in said.items():
-        same = found[key] == value
-        if key in ("site", "target") and None not in (found[key], value):
-            same = spelled_site(found[key]) == spelled_site(value)
+        same = actual[key] == value
+        if key in ("site", "target") and None not in (actual[key], value):
+            same = spelled_site(actual[key]) == spelled_site(value)
         if not same:
-            yield f"{what} says {key} {found[key]}, config.json says {value}; rename or rebuild {where}"
+            yield f"{what} says {key} {actual[key]}, config.json says {value}; rename or rebuild {where}"
 
 
 def _wrong_files(folder: Path, hashes: dict) -> Iterator[str]:
@@ -113,14 +113,14 @@ def _wrong_files(folder: Path, hashes: dict) -> Iterator[str]:
 def _weights(folder: Path, config: dict) -> Iterator[str]:
     checkpoint = load_checkpoint(folder / "model.pt", FETCH)
     own = checkpoint["config"]
-    found = {key: own[key] for key in ("tokens", "d_in", "d_sae")} | {
+    actual = {key: own[key] for key in ("tokens", "d_in", "d_sae")} | {
         key: own["activations"].get(key) for key in ("site", "target", "layer")
     }
-    found |= {"record": own["record"], "expansion": expansion(own["d_sae"], own["d_in"]), "d_out": own.get("d_out")}
+    actual |= {"record": own["record"], "expansion": expansion(own["d_sae"], own["d_in"]), "d_out": own.get("d_out")}
     said = {key: config[key] for key in ("tokens", "d_in", "d_sae", "site", "layer")}
     said |= {key: config.get(key) for key in ("target", "d_out")}
     said |= {"record": config["records"]["training"], "expansion": config["recipe"]["expansion"]}
-    yield from _disagreements("model.pt", folder.name, found, said)
+    yield from _disagreements("model.pt", folder.name, actual, said)
     if not _same_weights(Sae(**saelens.read(folder)), Sae(**checkpoint)):
         yield "sae_weights.safetensors and model.pt hold different weights; rebuild it"
 

@@ -52,10 +52,10 @@ def point_of(model: nn.Module, site: str, layer: int) -> Point:
         raise AtlasError(
             f"activations.site: no module {site!r}; sites are {', '.join(SITES)}, module paths {', '.join(near)}"
         )
-    found = sites.slots[is_input][path]
-    if isinstance(found, str):
-        raise AtlasError(f"activations.site: {site.replace('{layer}', str(layer))} {found}")
-    return Point(path, found, is_input)
+    slot = sites.slots[is_input][path]
+    if isinstance(slot, str):
+        raise AtlasError(f"activations.site: {site.replace('{layer}', str(layer))} {slot}")
+    return Point(path, slot, is_input)
 
 
 def module_paths(model: nn.Module, layer: int) -> list[str]:
@@ -101,8 +101,8 @@ def capture(model: nn.Module, site: str, layers: list[int], stop: bool = True) -
     Unless `stop` is False, the pass ends after the last layer needed, and with it the `with` block. Raises AtlasError where
     point_of does.
     """
-    with capture_sites(model, [site], layers, stop) as found:
-        yield found[site]
+    with capture_sites(model, [site], layers, stop) as captured:
+        yield captured[site]
 
 
 @contextmanager
@@ -110,19 +110,19 @@ def capture_sites(
     model: nn.Module, sites: list[str], layers: list[int], stop: bool = True
 ) -> Iterator[dict[str, dict[int, Tensor]]]:
     """As `capture`, of several sites in one pass: site -> layer -> [batch, context, d]."""
-    found: dict[str, dict[int, Tensor]] = {site: {} for site in sites}
-    needed = len(layers) * len(found)
+    captured: dict[str, dict[int, Tensor]] = {site: {} for site in sites}
+    needed = len(layers) * len(captured)
 
     def keep(site: str, layer: int, activation: Tensor) -> None:
-        found[site][layer] = activation.detach().clone()  # some blocks change it in place later
-        if stop and sum(map(len, found.values())) == needed:
+        captured[site][layer] = activation.detach().clone()  # some blocks change it in place later
+        if stop and sum(map(len, captured.values())) == needed:
             raise _Reached
 
     with ExitStack() as stack:
-        for site, layer in product(found, layers):
+        for site, layer in product(captured, layers):
             stack.enter_context(_hooked(model, site, layer, partial(keep, site, layer)))
         with suppress(_Reached):
-            yield found
+            yield captured
 
 
 @contextmanager

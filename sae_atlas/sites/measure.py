@@ -36,13 +36,13 @@ def measure(model: nn.Module) -> Sites:
 def _measure(model: nn.Module, tokens: Tensor) -> Sites:
     with module_slots(model) as of_modules:
         path, slots, streams, logits = _block_list(model, tokens)
-    found: list[Block] = []
+    blocks: list[Block] = []
     final: list[Tensor] = []  # the stream after the last block
     behind: list[Call] = []  # calls after it
 
     def block_ended(trial: Trial) -> None:
-        found.append(parts_of(trial))
-        if len(found) == len(slots):
+        blocks.append(parts_of(trial))
+        if len(blocks) == len(slots):
             final.append(trial.stream(trial.post))
 
     outside = {
@@ -59,7 +59,7 @@ def _measure(model: nn.Module, tokens: Tensor) -> Sites:
     changed[:, -1] = tokens[:, 0]
     after = forward_pass(model, changed).logits
     causal = _missing(logits[:, :-1], after[:, :-1]) <= SAME * torch.finfo(model.dtype).eps
-    sites = Sites(path, tuple(found), _before_logits(model, behind, final[0]), causal, of_modules)
+    sites = Sites(path, tuple(blocks), _before_logits(model, behind, final[0]), causal, of_modules)
     for start, stream in streams.items():
         _check_start(model, sites, tokens, logits, start, stream)
     return sites

@@ -171,4 +171,4 @@ def _given(residual: Tensor, slot: Slot) -> Callable:
     """A forward that gives the stream where the block gave it, and nothing in the place of what else it gave."""
     if slot.outputs is None:
         return lambda *_, **__: residual
-    return lambda *_, **__: tuple(residual if place == slot.key else None for place in range(slot.outputs))
+    return lambda *_, **__: tuple(residual if index == slot.key else None for index in range(slot.outputs))

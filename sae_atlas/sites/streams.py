@@ -27,17 +27,19 @@ def parts_between(trial: Trial, whole: dict[str, Point]) -> Block | None:
     first = _reader(trial, trial.pre)
     if first is None:
         return None
-    kept = trial.again({pre: _move_all, first[1]: lambda _: trial.pre})
-    moved = trial.again({pre: move_first})
+    all_moved = trial.again({pre: _move_all, first[1]: lambda _: trial.pre})
+    first_moved = trial.again({pre: move_first})
     tried: list[Tensor] = []
     for middle in (value for call in trial.calls for _, value in call.inputs):
         if middle.shape != trial.pre.shape or any(torch.equal(middle, other) for other in (trial.pre, *tried)):
             continue
         tried.append(middle)
         reader = _reader(trial, middle)
-        if reader is None or not _same(trial, _read(trial, kept, reader[1]) - _move_all(trial.pre), middle - trial.pre):
+        if reader is None or not _same(
+            trial, _read(trial, all_moved, reader[1]) - _move_all(trial.pre), middle - trial.pre
+        ):
             continue
-        mixes = not _same_later(trial, _read(trial, moved, reader[1]) - move_first(trial.pre), middle - trial.pre)
+        mixes = not _same_later(trial, _read(trial, first_moved, reader[1]) - move_first(trial.pre), middle - trial.pre)
         if mixes and _is_added(trial, whole, reader[1], middle):
             return _block(trial, whole, *reader)
     return None
@@ -71,13 +73,13 @@ def _block(trial: Trial, whole: dict[str, Point], call: Call, reader: Point) -> 
 def _reader(trial: Trial, value: Tensor) -> tuple[Call, Point] | None:
     """The outermost module that reads this value, and where; None where no module of one call does."""
     names = [call.module for call in trial.calls]
-    found = [
+    readers = [
         (call, Point(f"{trial.path}.{call.module}", slot, True))
         for call in trial.calls
         for slot, given in call.inputs
         if names.count(call.module) == 1 and torch.equal(given, value)
     ]
-    return min(found, key=lambda pair: pair[0].depth) if found else None
+    return min(readers, key=lambda pair: pair[0].depth) if readers else None
 
 
 def _read(trial: Trial, calls: list[Call], point: Point) -> Tensor:

@@ -31,8 +31,8 @@ class Slot:
     def replace(self, value: Tensor, args: tuple, named: dict) -> tuple[tuple, dict]:
         if isinstance(self.key, str):
             return args, named | {self.key: value}
-        place = self.key or 0
-        return (*args[:place], value, *args[place + 1 :]), named
+        index = self.key or 0
+        return (*args[:index], value, *args[index + 1 :]), named
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,15 @@ def trial_tokens(model: nn.Module) -> Tensor:
 
 def token_tensors(args: tuple, named: dict | None = None) -> list[tuple[Slot, Tensor]]:
     """Those of the values that hold an activation for every token of the trial, copied as [2, 8, d]."""
-    found = []
+    tensors = []
     for key, value in [*enumerate(args), *(named or {}).items()]:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             continue
         if value.ndim == 3 and value.shape[:2] == (CONTEXTS, TOKENS):
-            found.append((Slot(key), value.clone()))
+            tensors.append((Slot(key), value.clone()))
         elif value.ndim == 2 and len(value) == CONTEXTS * TOKENS:
-            found.append((Slot(key, flat=True), value.clone().unflatten(0, (CONTEXTS, TOKENS))))
-    return found
+            tensors.append((Slot(key, flat=True), value.clone().unflatten(0, (CONTEXTS, TOKENS))))
+    return tensors
 
 
 def output_tensors(output) -> list[tuple[Slot, Tensor]]:
@@ -133,12 +133,12 @@ def module_slots(model: nn.Module) -> Iterator[dict[bool, dict[str, Slot | str]]
 
     def keep(name: str, args: tuple, named: dict, output) -> None:
         outputs = output if isinstance(output, tuple | list) else [output]
-        for is_input, found, values in (
+        for is_input, tensors, values in (
             (True, token_tensors(args, named), [*args, *named.values()]),
             (False, output_tensors(output), outputs),
         ):
             shapes = [f"[{', '.join(map(str, value.shape))}]" for value in values if isinstance(value, Tensor)]
-            calls[is_input][name].append(([slot for slot, _ in found], shapes))
+            calls[is_input][name].append(([slot for slot, _ in tensors], shapes))
 
     handles = [
         module.register_forward_hook(

@@ -105,8 +105,8 @@ class Atlas:
 
     def neighbour_before(self, layer: int) -> int | None:
         """The layer of the atlas before this one."""
-        place = self.layers.index(layer)
-        return self.layers[place - 1] if place else None
+        index = self.layers.index(layer)
+        return self.layers[index - 1] if index else None
 
     def tokens_of(self, recipe: str, snapshot: str) -> int:
         """Train tokens a checkpoint is named after; published SAEs may say otherwise of the last."""
@@ -157,12 +157,12 @@ class Atlas:
     def previous(self, snapshot: str, recipe: str | None = None) -> str | None:
         """The snapshot before; of a recipe None for the first that it has."""
         every = self.snapshots if recipe is None else self.chain(recipe)
-        place = every.index(snapshot)
-        return every[place - 1] if place else None
+        index = every.index(snapshot)
+        return every[index - 1] if index else None
 
     def following(self, snapshot: str) -> str | None:
-        place = self.snapshots.index(snapshot) + 1
-        return self.snapshots[place] if place < len(self.snapshots) else None
+        index = self.snapshots.index(snapshot) + 1
+        return self.snapshots[index] if index < len(self.snapshots) else None
 
     def window(self, snapshot: str) -> tuple[int, int]:
         """Train tokens [start, stop) between the snapshot before and this one, or one of a recipe's chain."""
@@ -229,10 +229,10 @@ class Atlas:
         Keeps the number of stores at or below `activations.max_live_stores`.
         """
         ahead = self.config["activations"]["max_live_stores"] // self.config["activations"]["layers_per_pass"]
-        place = self.passes.index((snapshot, group)) - ahead
-        if place < 0:
+        index = self.passes.index((snapshot, group)) - ahead
+        if index < 0:
             return []
-        earlier, layers = self.passes[place]
+        earlier, layers = self.passes[index]
         return [(layer, earlier) for layer in self.groups[layers]]
 
     # --- what a job depends on ----------------------------------------------------------------------------------------

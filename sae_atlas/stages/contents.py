@@ -47,29 +47,29 @@ def local_contents(
     begun_with: see stages.versions. Raises AtlasError, which names the config's `file`, for a file that is not there, unless
     what was made from it is.
     """
-    contents, records, found = Contents(memory) if memory else Present(), list(records), {}
+    contents, records, hashes = Contents(memory) if memory else Present(), list(records), {}
     try:
-        found |= _of_texts_and_models(config, contents, records)
-        found |= _of_saved_activations(config, contents)
-        atlas = Atlas(config, begun_with, contents=found)
-        found |= _of_saes(atlas, contents, records)
-        found |= _of_starts(atlas, contents, records)
+        hashes |= _of_texts_and_models(config, contents, records)
+        hashes |= _of_saved_activations(config, contents)
+        atlas = Atlas(config, begun_with, contents=hashes)
+        hashes |= _of_saes(atlas, contents, records)
+        hashes |= _of_starts(atlas, contents, records)
     except AtlasError as error:
         raise AtlasError(f"{file}: {error}") from error
     contents.keep()
-    return found
+    return hashes
 
 
 def _of_texts_and_models(config: dict, contents: Contents, records: list[Path]) -> dict[str, str]:
-    plain, found = Atlas(config), {}
-    made = [(path, record) for path in records if path.suffix == ".json" and (record := read_record(path))]
+    plain, hashes = Atlas(config), {}
+    recorded = [(path, record) for path in records if path.suffix == ".json" and (record := read_record(path))]
     for stage, key, section in _sources(config):
         settings = json.loads(json.dumps(plain.settings(stage)))
-        about = [each for each in made if (each[1].get("stage"), each[1].get("settings")) == (stage, settings)]
+        about = [each for each in recorded if (each[1].get("stage"), each[1].get("settings")) == (stage, settings)]
         content = _content(contents, stage, key, section, *(about[0] if about else (None, {})))
         if content:
-            found[stage] = content
-    return found
+            hashes[stage] = content
+    return hashes
 
 
 def _of_saved_activations(config: dict, contents: Contents) -> dict[str, str]:
@@ -78,17 +78,18 @@ def _of_saved_activations(config: dict, contents: Contents) -> dict[str, str]:
         return {}
     from sae_atlas.own_arrays.read import common_shape  # here, for other configs are read without arrays
 
-    places = find_layers(config["base_model"]["path"])
-    chosen = {layer: places[layer] for layer in config["activations"]["layers"]}
+    locations = find_layers(config["base_model"]["path"])
+    chosen = {layer: locations[layer] for layer in config["activations"]["layers"]}
     shape = common_shape(chosen)
-    hashes = {
-        job_name(SAVED, layer=layer): _hashed(contents, files_of(place), KEY)[0] for layer, place in chosen.items()
+    of_layers = {
+        job_name(SAVED, layer=layer): _hashed(contents, files_of(location), KEY)[0]
+        for layer, location in chosen.items()
     }
-    found = {"prepare_model": f"{shape.rows} x {shape.width}", **hashes}
+    hashes = {"prepare_model": f"{shape.rows} x {shape.width}", **of_layers}
     if row_texts := row_texts_of(config["corpus"]):
         content = _hashed(contents, text_files(row_texts["path"], "corpus.path"), "corpus.path", are_texts=True)[0]
-        found[ROW_TEXTS] = f"{content} {row_texts.get('field')}"
-    return found
+        hashes[ROW_TEXTS] = f"{content} {row_texts.get('field')}"
+    return hashes
 
 
 def _sources(config: dict) -> Iterator[tuple[str, str, dict]]:
@@ -125,7 +126,7 @@ def _content(contents: Contents, stage: str, key: str, section: dict, path: Path
 
 def _of_saes(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[str, str]:
     """Of published SAEs on this machine. atlas: with the content of its base model."""
-    checkpoints, found = _by_name(records), {}
+    checkpoints, hashes = _by_name(records), {}
     for recipe in atlas.pretrained:
         values = atlas.config["recipes"][recipe]
         if values["pretrained"]["source"] != "local":
@@ -139,8 +140,8 @@ def _of_saes(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[str,
             cell = {"recipe": recipe, "layer": layer, "snapshot": snapshot}
             checkpoint = checkpoints.get((recipe, f"sae_layer{layer:02d}_{snapshot}.pt"))
             content = _content_of_sae(contents, files, f"recipes.{recipe}.pretrained", checkpoint)
-            found[job_name("import_sae", **cell)] = content
-    return found
+            hashes[job_name("import_sae", **cell)] = content
+    return hashes
 
 
 def _by_name(records: list[Path]) -> dict[tuple[str, str], Path]:
@@ -155,7 +156,7 @@ def _recorded(checkpoint: Path) -> str | None:
 
 def _of_starts(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[str, str]:
     """Of the SAEs on this machine at which training begins."""
-    starts, found = _by_name(records), {}
+    starts, hashes = _by_name(records), {}
     for recipe, layer in product(atlas.trained, atlas.layers):
         path = atlas.config["recipes"][recipe].get("start_from", {}).get("path")
         if path is None:
@@ -166,8 +167,8 @@ def _of_starts(atlas: Atlas, contents: Contents, records: list[Path]) -> dict[st
         if not files and start is None:
             raise AtlasError(f"{key}.path: {file} is not there, or holds no SAE; layer {layer} begins at it")
         content = _hashed(contents, files, key)[0] if files else _recorded(start)
-        found[job_name("import_start", recipe=recipe, layer=layer)] = content
-    return found
+        hashes[job_name("import_start", recipe=recipe, layer=layer)] = content
+    return hashes
 
 
 def _content_of_sae(contents: Contents, files: dict[str, Path], key: str, checkpoint: Path | None) -> str:

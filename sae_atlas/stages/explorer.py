@@ -14,7 +14,7 @@ TABLES = {
 }
 
 
-def shown(atlas) -> list[tuple[str, int]]:
+def explored_cells(atlas) -> list[tuple[str, int]]:
     """(recipe, layer) of what the explorer shows, in its order."""
     return [(recipe, layer) for recipe in atlas.recipes for layer in atlas.feature_layers]
 
@@ -31,9 +31,11 @@ def shown(atlas) -> list[tuple[str, int]]:
 def explorer(atlas) -> tuple[dict, dict]:
     settings = {"base": atlas.config["base_model"]["name"], "site": atlas.site_words}
     inputs = sources(atlas) | atlas.row_texts()
-    for recipe, layer in shown(atlas):
+    for recipe, layer in explored_cells(atlas):
         cell, name = {"recipe": recipe, "layer": layer}, f"{recipe} layer{layer:02d}"
-        made = {table: atlas.identity(stage, **cell) for table, stage in TABLES.items()}
-        made["checkpoint"] = atlas.identity(atlas.checkpoint_rule(recipe, atlas.last), **cell, snapshot=atlas.last)
-        inputs |= {f"{name} {file}": identity for file, identity in made.items()}
+        identities = {table: atlas.identity(stage, **cell) for table, stage in TABLES.items()}
+        identities["checkpoint"] = atlas.identity(
+            atlas.checkpoint_rule(recipe, atlas.last), **cell, snapshot=atlas.last
+        )
+        inputs |= {f"{name} {file}": identity for file, identity in identities.items()}
     return settings, inputs

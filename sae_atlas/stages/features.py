@@ -49,7 +49,7 @@ def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
         "base_model": atlas.identity("prepare_model"),
         "corpus": atlas.identity("tokenize"),
         **_text(atlas, [layer]),
-        "checkpoint": _made(atlas, recipe, layer, atlas.last),
+        "checkpoint": _checkpoint(atlas, recipe, layer, atlas.last),
     }
 
 
@@ -63,7 +63,7 @@ def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
 def evolution(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     """The earlier snapshots, and the layers next to it."""
     settings = {"snapshots": atlas.snapshots_of(recipe)[:-1], "layers": atlas.neighbour_layers(layer)}
-    return settings, {"checkpoint": _made(atlas, recipe, layer, atlas.last), **_elsewhere(atlas, recipe, layer)}
+    return settings, {"checkpoint": _checkpoint(atlas, recipe, layer, atlas.last), **_elsewhere(atlas, recipe, layer)}
 
 
 @stage(
@@ -96,11 +96,11 @@ def _text(atlas, layers: list[int]) -> dict:
 
 def _elsewhere(atlas, recipe: str, layer: int) -> dict:
     """Checkpoints of the earlier snapshots, and of the final one in the layers next to it."""
-    found = {snapshot: _made(atlas, recipe, layer, snapshot) for snapshot in atlas.snapshots_of(recipe)[:-1]}
-    return found | {
-        f"layer{other:02d}": _made(atlas, recipe, other, atlas.last) for other in atlas.neighbour_layers(layer)
+    earlier = {snapshot: _checkpoint(atlas, recipe, layer, snapshot) for snapshot in atlas.snapshots_of(recipe)[:-1]}
+    return earlier | {
+        f"layer{other:02d}": _checkpoint(atlas, recipe, other, atlas.last) for other in atlas.neighbour_layers(layer)
     }
 
 
-def _made(atlas, recipe: str, layer: int, snapshot: str) -> str:
+def _checkpoint(atlas, recipe: str, layer: int, snapshot: str) -> str:
     return atlas.identity(atlas.checkpoint_rule(recipe, snapshot), recipe=recipe, layer=layer, snapshot=snapshot)

@@ -108,9 +108,11 @@ def _declare(name: str, figure: Figure) -> None:
 
     def depends_on(atlas, recipe: str) -> tuple[dict, dict]:
         title = f"{atlas.config['base_model']['name']}, {atlas.site_words}"
-        look = {"title": title, "recipe": recipe, "colour_map": atlas.config["figures"]["colour_map"]}
+        shared_settings = {"title": title, "recipe": recipe, "colour_map": atlas.config["figures"]["colour_map"]}
         read = [TABLES[table](atlas, recipe) for table in figure.tables]
-        return look | figure.settings(atlas, recipe), {key: value for each in read for key, value in each.items()}
+        return shared_settings | figure.settings(atlas, recipe), {
+            key: value for each in read for key, value in each.items()
+        }
 
     depends_on.__name__ = f"plot_{name}"
     stage(f"figures/{name}.py", *shared, runs=f"figures.{name}:plot_{name}", version=2)(depends_on)

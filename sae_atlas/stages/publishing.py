@@ -43,8 +43,8 @@ def release(atlas, recipe: str) -> tuple[dict, dict]:
             atlas.release_name(name): atlas.config["recipes"][name] for name in atlas.trained if name != recipe
         },
     }
-    shown = {name: atlas.identity(f"plot_{name.partition('_')[2]}", recipe=recipe) for name in figures(atlas, recipe)}
-    return settings, {**sources(atlas), **evaluations(atlas, recipe), **shown}
+    drawn = {name: atlas.identity(f"plot_{name.partition('_')[2]}", recipe=recipe) for name in figures(atlas, recipe)}
+    return settings, {**sources(atlas), **evaluations(atlas, recipe), **drawn}
 
 
 @stage("publish/index.py", runs="publish.index:write_index")

@@ -115,8 +115,8 @@ def directions(features: int, d: int, generator: np.random.Generator) -> np.ndar
 
 def _orthonormal(rows: np.ndarray) -> np.ndarray:
     """Gram and Schmidt's, twice over each row for precision; rows [k, n] with k up to n, changed in place."""
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         for _ in range(2):
-            row -= np.einsum("i,in->n", np.einsum("in,n->i", rows[:place], row), rows[:place])
+            row -= np.einsum("i,in->n", np.einsum("in,n->i", rows[:number], row), rows[:number])
         row /= np.sqrt(np.square(row).sum())
     return rows

@@ -83,9 +83,11 @@ class Truth:
         """Which features are active in these rows, 1 where they are, float64 [rows, features]."""
         counts = self.start[rows + 1] - self.start[rows]
         ends = counts.cumsum()
-        places = np.repeat(self.start[rows] - ends + counts, counts) + np.arange(counts.sum())
+        positions = np.repeat(self.start[rows] - ends + counts, counts) + np.arange(counts.sum())
         shape = (len(rows), len(self.directions))
-        return csr_array((np.ones(len(places)), self.entries[places].astype(np.int64), np.append(0, ends)), shape=shape)
+        return csr_array(
+            (np.ones(len(positions)), self.entries[positions].astype(np.int64), np.append(0, ends)), shape=shape
+        )
 
 
 def read_truth(folder: str | Path, layer: int) -> Truth:

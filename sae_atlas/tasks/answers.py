@@ -44,21 +44,21 @@ class DocumentTasks:
         return {"probing_dense": self.dense.accuracy(self.counts).mean(axis=0)}
 
     def of(self, code: Code) -> Answers:
-        found = Answers()
+        answers = Answers()
         if "sparse_probing" in self.tasks:
             for count, accuracies in topics.sparse_probing(code, self.dense, self.counts).items():
-                found.drawn[f"probing_{count}"] = accuracies.mean(axis=0)
-                found.probing[count] = dict(zip(self.data.names, accuracies[:, 0].tolist(), strict=True))
+                answers.drawn[f"probing_{count}"] = accuracies.mean(axis=0)
+                answers.probing[count] = dict(zip(self.data.names, accuracies[:, 0].tolist(), strict=True))
         if "targeted_probe_perturbation" in self.tasks:
             for count, effects in topics.perturbation(code, self.dense, self.counts).items():
-                found.drawn |= {f"tpp_{count}{_tail(kind, 'total')}": each for kind, each in effects.items()}
+                answers.drawn |= {f"tpp_{count}{_tail(kind, 'total')}": each for kind, each in effects.items()}
         if "spurious_correlation_removal" in self.tasks:
             pairs = [topics.correlation_removal(code, self.data, pair, self.counts) for pair in self.pairs]
             for count, scores in pairs[0].items():
                 for kind in scores:
                     mean = np.mean([pair[count][kind] for pair in pairs], axis=0)
-                    found.drawn[f"scr_{count}{_tail(kind, 'metric')}"] = mean
-        return found
+                    answers.drawn[f"scr_{count}{_tail(kind, 'metric')}"] = mean
+        return answers
 
 
 def _tail(kind: str, plain: str) -> str:
@@ -70,13 +70,13 @@ def of_words(code: Code, words: Words) -> Answers:
 
     Draws are of test words; those of the number of latents, which is one per letter, of letters.
     """
-    found = of_letters(code, words)
+    letters = of_letters(code, words)
     drawn = {
-        name: _mean([getattr(each, field) for each in found]) if found else np.full(len(words.counts), np.nan)
+        name: _mean([getattr(each, field) for each in letters]) if letters else np.full(len(words.counts), np.nan)
         for name, field in (("letter_f1", "f1"), ("absorption", "absorbed"), ("absorption_full", "absorbed_full"))
     }
-    drawn["letter_latents"] = over_letters([len(each.latents) for each in found])
-    return Answers(drawn, letters=[_row(each) for each in found])
+    drawn["letter_latents"] = over_letters([len(each.latents) for each in letters])
+    return Answers(drawn, letters=[_row(each) for each in letters])
 
 
 def shared_of_words(words: Words) -> dict[str, np.ndarray]:

@@ -43,9 +43,9 @@ class Documents:
         labelled = np.array([topic is not None for topic in topics], bool)
         names, sizes = np.unique(topics[labelled].astype(str), return_counts=True)
         read = numbers[np.isin(topics.astype(str), names[sizes >= LEAST_DOCUMENTS]) & labelled]
-        place = np.full(len(self.text.topics), -1)
-        place[read] = np.arange(len(read))
-        return np.where(inside, place[document], -1)
+        index = np.full(len(self.text.topics), -1)
+        index[read] = np.arange(len(read))
+        return np.where(inside, index[document], -1)
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -80,19 +80,19 @@ class Documents:
         with torch.inference_mode():
             for _, x in self.text.batches():
                 for part in x.split(TOKENS_AT_ONCE):
-                    place = torch.from_numpy(self.counted[done : done + len(part)])
+                    index = torch.from_numpy(self.counted[done : done + len(part)])
                     done += len(part)
-                    values = encode(part[place >= 0])
+                    values = encode(part[index >= 0])
                     total = torch.zeros(len(self.lengths), values.shape[1]) if total is None else total
-                    total.index_add_(0, place[place >= 0], values)
+                    total.index_add_(0, index[index >= 0], values)
         return (total / torch.from_numpy(self.lengths)[:, None].to(total)).numpy()
 
     def sample(self, rows: int) -> Tensor:
         """Activations of the first tokens that are read, [up to rows, d_in]."""
-        parts, done, found = [], 0, 0
+        parts, done, taken = [], 0, 0
         for _, x in self.text.batches():
             parts.append(x[torch.from_numpy(self.counted[done : done + len(x)] >= 0)])
-            done, found = done + len(x), found + len(parts[-1])
-            if found >= rows:
+            done, taken = done + len(x), taken + len(parts[-1])
+            if taken >= rows:
                 break
         return torch.cat(parts)[:rows]

@@ -90,8 +90,8 @@ def of_letters(code: Code, words: Words) -> list[OfLetter]:
     results = []
     for at in words.known:
         truth, asked = words.truth[at], words.truth[at] & words.said[at]
-        found = split(train, words.members[at, : -words.test], test, truth, weights[at])
-        main = fires[found.latents]
+        splitting = split(train, words.members[at, : -words.test], test, truth, weights[at])
+        main = fires[splitting.latents]
         taken = absorbed(
             code.activations[-words.test :][asked],
             words.x[-words.test :][asked],
@@ -102,6 +102,6 @@ def of_letters(code: Code, words: Words) -> list[OfLetter]:
         counts = words.counts[:, asked]
         with np.errstate(invalid="ignore"):
             fraction, full = (counts @ each / counts.sum(axis=1) for each in (taken.fraction, taken.full.astype(float)))
-        one = f1(found.predicted[1], truth, words.counts)
+        one = f1(splitting.predicted[1], truth, words.counts)
         results.append(OfLetter(words.letters[at], one, main, asked, taken.fraction, taken.full, fraction, full))
     return results

@@ -63,16 +63,16 @@ def measure_tasks(
                 parts[name].append(each.answers(sae.to(on)))
                 sae.to("cpu")
                 bar.update()
-    found = {name: _joined(answers) for name, answers in parts.items()}
-    random, shared = found.pop("random"), {name: of for each in asked for name, of in each.shared().items()}
+    joined = {name: _joined(answers) for name, answers in parts.items()}
+    random, shared = joined.pop("random"), {name: of for each in asked for name, of in each.shared().items()}
     items = {name: size for each in asked for name, size in each.items.items()}
     rows = []
     for snapshot, sae in saes.items():
         about = {"recipe": recipe, "layer": layer, "snapshot": snapshot, "tokens": sae.config["tokens"]}
-        drawn = found[snapshot].drawn | shared | {f"{name}_random": each for name, each in random.drawn.items()}
+        drawn = joined[snapshot].drawn | shared | {f"{name}_random": each for name, each in random.drawn.items()}
         rows += [about | row for row in _rows(drawn, items)]
     write_rows(table, rows, METRIC_COLUMNS)
-    answers = {name: _plain(each, shared) for name, each in (found | {"random": random}).items()}
+    answers = {name: _plain(each, shared) for name, each in (joined | {"random": random}).items()}
     write_json(json, {"answers": answers, "record": current_record()})
 
 

@@ -25,10 +25,10 @@ def write_sae_bench(
     answers: JSON of tasks.measure, metrics: that of metrics.evaluate, of the same layer; model, dataset: their names; release:
     of the recipe. Raises AtlasError if `answers` is not readable.
     """
-    found, measured = read_json(answers), read_json(metrics)
+    of_tasks, measured = read_json(answers), read_json(metrics)
     layer = measured["metrics"][0]["layer"]
-    identity = (found.get("record") or {}).get("identity", "")
-    if "answers" not in found:
+    identity = (of_tasks.get("record") or {}).get("identity", "")
+    if "answers" not in of_tasks:
         raise AtlasError(f"{answers}: holds no answers. {REMAKE}")
     with atomic(folder) as partial:
         Path(partial).mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def write_sae_bench(
                 "sae_lens_version": None,
                 "sae_cfg_dict": checkpoint["config"],
             }
-            for name, output in outputs(found["answers"][snapshot], model, dataset).items():
+            for name, output in outputs(of_tasks["answers"][snapshot], model, dataset).items():
                 write_json(Path(partial) / name / f"{release}_{sae}_eval_results.json", output | about)
 
 

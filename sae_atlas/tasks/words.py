@@ -53,21 +53,21 @@ def save_words(
             f"evaluation.tasks: first_letter: {len(ids)} tokens of the base model's vocabulary are words of letters, "
             f"less than {LEAST_WORDS}; leave it out"
         )
-    prompts, places, order = in_prompts(tokenizer, ids[:count], room=_positions(model))
-    found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
+    prompts, positions, order = in_prompts(tokenizer, ids[:count], room=_positions(model))
+    activations: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
     with progress(len(prompts), "prompts", "words") as bar, torch.inference_mode():
         for first in range(0, len(prompts), prompts_per_batch):
             batch = slice(first, first + prompts_per_batch)
             with capture(model, site, layers) as captured:
                 forward_pass(model, torch.from_numpy(prompts[batch]).to(model.device))
             for layer in layers:
-                found[layer].append(captured[layer].cpu()[torch.from_numpy(places[batch])])
+                activations[layer].append(captured[layer].cpu()[torch.from_numpy(positions[batch])])
             bar.update(len(prompts[batch]))
     texts = [tokenizer.decode([number]).strip() for number in order]
     with atomic(words) as partial:
         group = zarr.create_group(partial, zarr_format=3)
         for layer in layers:
-            append_layer(group, layer, torch.cat(found[layer]).float().numpy(), dtype)
+            append_layer(group, layer, torch.cat(activations[layer]).float().numpy(), dtype)
         group.attrs.update({"words": texts, "test": len(_halves(ids[:count])[1]), "record": current_record()})
 
 
@@ -87,8 +87,8 @@ def word_ids(tokenizer, rows: int | None) -> np.ndarray:
 
 
 def in_prompts(tokenizer, ids: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Prompts [prompts, length] of token ids, at which places a word is measured [prompts, length] bool, and the measured
-    words' ids in the order of these places: first those for training, then those for the test.
+    """Prompts [prompts, length] of token ids, at which positions a word is measured [prompts, length] bool, and the measured
+    words' ids in the order of these positions: first those for training, then those for the test.
 
     room: positions of the model. Raises AtlasError where not one word more than the examples fits in.
     """
@@ -117,10 +117,10 @@ def in_prompts(tokenizer, ids: np.ndarray, room: int) -> tuple[np.ndarray, np.nd
             order.append(asked)
     length = max(map(len, rows))
     prompts = np.array([row + [start] * (length - len(row)) for row in rows], np.int64)
-    places = np.zeros(prompts.shape, bool)
-    for place, where in zip(places, measured, strict=True):
-        place[where] = True
-    return prompts, places, np.concatenate(order)
+    positions = np.zeros(prompts.shape, bool)
+    for of_prompt, where in zip(positions, measured, strict=True):
+        of_prompt[where] = True
+    return prompts, positions, np.concatenate(order)
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -126,11 +126,11 @@ def _compression(file: Path) -> str | None:
 def _counted(files: Iterable[Path]) -> str:
     """How many there are of which suffix, the most frequent first."""
     counts = Counter(kind(file) + file.suffix.lower() * (_compression(file) is not None) for file in files)
-    told = [
+    by_suffix = [
         f"{count:,} `{suffix}`" if suffix else f"{count:,} without a suffix" for suffix, count in counts.most_common()
     ]
-    more = f" and {len(told) - SUFFIXES_TOLD} more suffixes" if len(told) > SUFFIXES_TOLD else ""
-    return ", ".join(told[:SUFFIXES_TOLD]) + more
+    more = f" and {len(by_suffix) - SUFFIXES_TOLD} more suffixes" if len(by_suffix) > SUFFIXES_TOLD else ""
+    return ", ".join(by_suffix[:SUFFIXES_TOLD]) + more
 
 
 def _kinds() -> str:

@@ -53,8 +53,8 @@ class Curve:
 
     def to_dict(self) -> dict:
         fired = torch.zeros(0, dtype=torch.bool) if self.fired is None else self.fired.cpu()
-        kept = {"every": self.every, "more": [*self.more], "rows": self.rows, "sums": floats(self.sums)}
-        return kept | {"count": self.count, "fired": fired}
+        plain = {"every": self.every, "more": [*self.more], "rows": self.rows, "sums": floats(self.sums)}
+        return plain | {"count": self.count, "fired": fired}
 
     @classmethod
     def from_dict(cls, saved: dict, device: torch.device | str = "cpu") -> "Curve":

@@ -181,12 +181,12 @@ class _Passes:
         began = time.perf_counter()
         insides = self.inside.split(self.contexts_per_batch)
         errors = error.detach().split([int(inside.sum()) for inside in insides])
-        found = [
+        of_parts = [
             self._divergence(*each) for each in zip(self.parts, insides, (each / scale for each in errors), strict=True)
         ]
         count = self.inside[:, :-1].sum()
-        self.kl = sum(divergence for divergence, _ in found) / count
-        gradient = torch.cat([gradient for _, gradient in found]) / (count * scale)
+        self.kl = sum(divergence for divergence, _ in of_parts) / count
+        gradient = torch.cat([gradient for _, gradient in of_parts]) / (count * scale)
         self.weight = 2 / len(error) * error.norm() / gradient.norm().clamp(min=SMALLEST)
         self.seconds += time.perf_counter() - began
         return gradient * self.weight

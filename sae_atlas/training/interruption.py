@@ -68,8 +68,8 @@ class Interruption:
         if not self.path.exists():
             return None
         try:
-            found = load_tensors(self.path)
+            saved = load_tensors(self.path)
         except AtlasError as error:
             logger.info("%s Starting the window again.", error)
             return None
-        return found["state"] if found["identity"] == self.identity else None
+        return saved["state"] if saved["identity"] == self.identity else None

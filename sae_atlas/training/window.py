@@ -119,7 +119,7 @@ class Window:
 
     def _run_ahead(self, interruption: Interruption) -> None:
         """Steps up to the next row of the curve, none of them waited for; all of them or none."""
-        kept = (
+        before = (
             self.state.to(self.device, copy=True),
             replace(self.curve, rows=[*self.curve.rows]),
             self.done,
@@ -136,10 +136,10 @@ class Window:
             self._close_row_if_due()
             return
         logger.info(
-            "steps %d to %d again, one by one: one was not finite or had too little room", kept[2] + 1, self.done
+            "steps %d to %d again, one by one: one was not finite or had too little room", before[2] + 1, self.done
         )
         self.one_by_one, self.entry_capacity = self.done, 2 * self.entry_capacity
-        self.state, self.curve, self.done, self.dense = kept
+        self.state, self.curve, self.done, self.dense = before
         self.waited += self.batches.waited
         self._read_on()
 
@@ -166,11 +166,11 @@ class Window:
         if not ahead:
             norm = float(norm)
             if not math.isfinite(norm):
-                kept = interruption.keep(self.to_dict())
+                state_file = interruption.keep(self.to_dict())
                 raise AtlasError(
                     f"{self.source.path}: loss {measured.loss}, gradient norm {norm} at step {state.steps + 1} (token "
                     f"{int(position)}). Lower learning_rate or check the {self.source.kind}; the state before that step is in "
-                    f"{kept}"
+                    f"{state_file}"
                 )
         self.done += 1
         state.steps += 1

@@ -21,7 +21,7 @@ from sae_atlas.stages.base_model import MAKERS
 from sae_atlas.stages.corpus import row_texts_of
 from sae_atlas.stages.evaluation import further_stages
 from sae_atlas.stages.explorer import TABLES as EXPLORED
-from sae_atlas.stages.explorer import shown
+from sae_atlas.stages.explorer import explored_cells
 from sae_atlas.stages.figures import figures
 from sae_atlas.stages.sisters import other_seeds
 from sae_atlas.stages.tasks import on_documents, on_words, tasks_of
@@ -291,7 +291,7 @@ def beside_it(wildcards):
 
 def explored(file):
     """Files of the layers that the explorer shows, in its order."""
-    return [file.format(recipe=recipe, layer=layer) for recipe, layer in shown(atlas)]
+    return [file.format(recipe=recipe, layer=layer) for recipe, layer in explored_cells(atlas)]
 
 
 def group_trained(wildcards):

@@ -20,7 +20,7 @@ rule explorer:
     resources:
         **asked("explorer"),
     params:
-        **job("explorer", shown=shown(atlas), row_texts=ROW_TEXTS),
+        **job("explorer", cells=explored_cells(atlas), row_texts=ROW_TEXTS),
     message:
         "explorer: {output.page}"
     script:

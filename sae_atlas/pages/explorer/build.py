@@ -44,7 +44,7 @@ def write_explorer(
     corpus: str | Path,
     base_model: str | Path,
     checkpoints: Sequence[str | Path],
-    shown: Sequence[tuple[str, int]],
+    cells: Sequence[tuple[str, int]],
     base: str,
     site: str,
     row_texts: dict | None = None,
@@ -52,7 +52,7 @@ def write_explorer(
 ) -> None:
     """Write the explorer into the folder of `page`, its index.html.
 
-    shown: recipe and layer of each of `checkpoints` and of the files of every table. tables: those of TABLES, of which all but
+    cells: recipe and layer of each of `checkpoints` and of the files of every table. tables: those of TABLES, of which all but
     features and contexts may be left out. base, site: names on the page. row_texts: of saved activations where the text of
     their rows is, if they have any (texts.labels).
     """
@@ -61,7 +61,7 @@ def write_explorer(
     identity, folder = record["identity"] if record else None, Path(page).parent
     sources = [
         Source(recipe, layer, {name: files[at] for name, files in tables.items()}, checkpoints[at])
-        for at, (recipe, layer) in enumerate(shown)
+        for at, (recipe, layer) in enumerate(cells)
     ]
     text = _text(opened, sources)
     ids, topics = text.ids(), _topics(sources)

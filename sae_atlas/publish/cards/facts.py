@@ -65,12 +65,12 @@ class Origin:
         if text["source"] == "rows":
             return f"rows of {self.rows_words}"
         paths = text.get("path", [])
-        place = text.get("id") or ", ".join(Path(path).name for path in ([paths] if isinstance(paths, str) else paths))
+        named = text.get("id") or ", ".join(Path(path).name for path in ([paths] if isinstance(paths, str) else paths))
         keys = ("revision", "subset", "split", "field", "exclude")
         lists = {key: [text[key]] if isinstance(text[key], str) else text[key] for key in keys if key in text}
         values = {key: " ".join(map(escaped, words)) for key, words in lists.items()}
         details = [f"{key} {value}" for key, value in values.items()] + ["chat"] * text.get("chat", False)
-        return ", ".join([f"{text['source']} {place}", *details])
+        return ", ".join([f"{text['source']} {named}", *details])
 
     @property
     def text_licence(self) -> str | None:
@@ -142,13 +142,13 @@ class Measured:
 
 def read_measured(path: str | Path, further: Sequence[str | Path] = ()) -> Measured:
     """What metrics.evaluate wrote as JSON, and below it the rows of `further` tables of metrics of the same SAEs."""
-    found = read_json(path)
-    rows = found["metrics"]
+    evaluation = read_json(path)
+    rows = evaluation["metrics"]
     if further:
         from sae_atlas.io.tables import read_rows  # here, for most cards need no pyarrow, which takes 0.2 s
 
         rows += [row for table in further for row in read_rows(table)]
-    return Measured(Path(path), found["checkpoints"], rows, found["record"])
+    return Measured(Path(path), evaluation["checkpoints"], rows, evaluation["record"])
 
 
 def check_weights(path: str | Path, sha256: str, measured: Measured, snapshot: str) -> None:

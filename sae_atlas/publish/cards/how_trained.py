@@ -75,14 +75,14 @@ def loss(measured: Measured) -> str:
 def published_by(recipe: dict) -> str:
     """Where an SAE of others came from."""
     pretrained = recipe.get("pretrained", {})
-    place = pretrained.get("id") or pretrained.get("path", "").rstrip("/").rsplit("/", 1)[-1]
+    origin = pretrained.get("id") or pretrained.get("path", "").rstrip("/").rsplit("/", 1)[-1]
     revision = f" at {pretrained['revision']}" if "revision" in pretrained else ""
     file = pretrained.get("file") or "{"
     named = "" if "{" in file else f", {file}"  # a pattern with a layer in it is the same for all
     listed = (
         f" ({pretrained['sae']} of {pretrained['release']}, as SAELens lists it)" if "release" in pretrained else ""
     )
-    return f"{pretrained.get('source')} {place}{revision}{named}{listed}, format {pretrained.get('format')}"
+    return f"{pretrained.get('source')} {origin}{revision}{named}{listed}, format {pretrained.get('format')}"
 
 
 def _schedule(recipe: dict) -> str:

@@ -41,12 +41,12 @@ def read_sums(folder: Path) -> dict[str, str]:
     if not (folder / SUMS).is_file():
         return {}
     lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
-    found = [re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line) for line in lines]
-    if not all(found):
+    matches = [re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line) for line in lines]
+    if not all(matches):
         raise AtlasError(
-            f"{folder / SUMS}: line {found.index(None) + 1} is no sha256 and name; fetch the folder or make it again"
+            f"{folder / SUMS}: line {matches.index(None) + 1} is no sha256 and name; fetch the folder or make it again"
         )
-    return {match[2]: match[1] for match in found}
+    return {match[2]: match[1] for match in matches}
 
 
 def unlisted(folder: Path, hashes: dict[str, str]) -> list[str]:

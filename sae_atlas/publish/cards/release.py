@@ -68,8 +68,8 @@ def write_release(
     for figure in figures:
         target = f"plots/{Path(figure).name}"
         linked[target], hashes[target] = figure, sha256(figure)
-    shown = as_yaml(without_folders(config))
-    written = {"config.yaml": f"# What makes {name} again: snakemake --configfile config.yaml\n{shown}\n"}
+    as_text = as_yaml(without_folders(config))
+    written = {"config.yaml": f"# What makes {name} again: snakemake --configfile config.yaml\n{as_text}\n"}
     pictures = [Path(figure).name for figure in figures]
     written[readme.name] = _page(
         name, origin, list(measured.values()), size, pictures, sisters, config, licence, author
@@ -176,14 +176,14 @@ def _encode(recipe: dict, is_transcoder: bool) -> str:
 
 
 def _quality(metric: str, measured: list[Measured]) -> dict:
-    shown = METRICS[metric]
+    about = METRICS[metric]
     rows = {each.layer: each.metrics()[metric] for each in measured}
-    ordered = sorted(rows, key=lambda layer: rows[layer]["value"], reverse=shown.better == "down")
+    ordered = sorted(rows, key=lambda layer: rows[layer]["value"], reverse=about.better == "down")
     worst, best = (f"{number(rows[layer]['value'])} (layer {layer})" for layer in (ordered[0], ordered[-1]))
-    if shown.better is None or len({row["value"] for row in rows.values()}) == 1:
+    if about.better is None or len({row["value"] for row in rows.values()}) == 1:
         worst = best = ""  # no layer is
     return {
-        "name": shown.name,
+        "name": about.name,
         "median": statistics.median(row["value"] for row in rows.values()),
         "worst": worst,
         "best": best,
@@ -194,16 +194,16 @@ def _quality(metric: str, measured: list[Measured]) -> dict:
 
 def _penalty(measured: list[Measured]) -> dict | None:
     """Lambda as stated, and what it is in the canonical convention over the layers."""
-    found = [each.config["lambda"] for each in measured if "lambda" in each.config]
-    if not found:
+    penalties = [each.config["lambda"] for each in measured if "lambda" in each.config]
+    if not penalties:
         return None
     l1 = measured[0].config["recipe"]["l1"]
     adapted = l1["target_l0"] is not None
     return {
         "anneal_to": l1.get("anneal_to"),
-        **{key: found[0][key] for key in ("stated", "convention")},
-        "canonical": _spread([each["canonical"] for each in found]),
-        "last": _spread([each["last"] for each in found]) if adapted else None,
+        **{key: penalties[0][key] for key in ("stated", "convention")},
+        "canonical": _spread([each["canonical"] for each in penalties]),
+        "last": _spread([each["last"] for each in penalties]) if adapted else None,
     }
 
 

@@ -32,14 +32,14 @@ def read(path: str | Path) -> dict:
         raise AtlasError(
             f"{about}: model_kind {config['model_kind']!r} writes several layers; only transcoders of one are read"
         )
-    found = weights(path, read_safetensors(path), LAYOUTS["circuit_tracer"], later={**THRESHOLD, **SKIP})
+    tensors = weights(path, read_safetensors(path), LAYOUTS["circuit_tracer"], later={**THRESHOLD, **SKIP})
     match = FILE.fullmatch(path.name)
     layer = int(match[1]) if match else None
     read_at, predicted = (_hook(config.get(f"feature_{side}_hook"), layer) for side in ("input", "output"))
     activations = site_and_layer(about, "feature_input_hook", read_at, layer)
     return checkpoint(
-        **found,
-        architecture="jumprelu" if "threshold" in found else "relu",
+        **tensors,
+        architecture="jumprelu" if "threshold" in tensors else "relu",
         is_transcoder=True,
         activations={
             **with_target(about, "feature_output_hook", predicted, activations),

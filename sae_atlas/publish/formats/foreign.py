@@ -153,11 +153,11 @@ def weights(
 
     later: of tensors that only some files of the format have.
     """
-    found = checked(path, tensors, shapes_of(layout), shapes_of(later or {}))
+    plain = checked(path, tensors, shapes_of(layout), shapes_of(later or {}))
     turned = {}
     for ours, (name, sides) in {**layout, **(later or {})}.items():
-        if name in found:
-            turned[ours] = found[name].T if ours in FIRST and sides[0] != FIRST[ours] else found[name]
+        if name in plain:
+            turned[ours] = plain[name].T if ours in FIRST and sides[0] != FIRST[ours] else plain[name]
     return turned
 
 

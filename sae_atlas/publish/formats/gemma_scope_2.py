@@ -58,8 +58,8 @@ def read(folder: str | Path, is_transcoder: bool) -> dict:
     if is_transcoder:
         layout = of_transcoder(layout)
         layout, later = ({**layout, **SKIP}, {}) if affine else (layout, SKIP if affine is None else {})
-    found = weights(file, tensors, layout, later)
-    check_stated(path, {"width": config.get("width")}, [len(found["W_enc"])])
+    tensors = weights(file, tensors, layout, later)
+    check_stated(path, {"width": config.get("width")}, [len(tensors["W_enc"])])
     activations = _site_and_layer(path, config, "hf_hook_point_in")
     if is_transcoder:
         target = _site_and_layer(path, config, "hf_hook_point_out")
@@ -69,7 +69,7 @@ def read(folder: str | Path, is_transcoder: bool) -> dict:
             f"{path}: is an SAE, but hf_hook_point_out is not what it reads; correct which of them is wrong"
         )
     return checkpoint(
-        **found,
+        **tensors,
         architecture="jumprelu",
         centred=False,
         is_transcoder=is_transcoder,

@@ -103,8 +103,8 @@ def _fetch(pretrained: dict, where: str) -> tuple[Path, dict[str, str]]:
     names = files_at(where, kind)
     optional = may_lack(kind, names)
     is_local = pretrained["source"] == "local"
-    found = [Path(name) if is_local else fetch(pretrained, name, optional=name in optional) for name in names]
-    pairs = [(name, file) for name, file in zip(names, found, strict=True) if file is not None]
+    fetched = [Path(name) if is_local else fetch(pretrained, name, optional=name in optional) for name in names]
+    pairs = [(name, file) for name, file in zip(names, fetched, strict=True) if file is not None]
     missing = [file for name, file in pairs if not file.is_file() and name not in optional]
     if missing:
         raise AtlasError(f"{missing[0]}: is not there; check pretrained.path and pretrained.file")

@@ -57,19 +57,19 @@ def read(folder: str | Path, kind: str) -> dict:
         norm = float(norms[0]) if len(norms) == 1 else None
     if not isinstance(norm, int | float) or not 0 < norm < float("inf"):
         raise AtlasError(f"{path}: the mean norm of the activations is {norm!r}, not a number above 0; fetch it again")
-    found = weights(file, tensors, LAYOUTS[kind])
-    check_stated(path, stated_sizes(kind, config), found["W_enc"].shape)
-    d_sae, d_in = found["W_enc"].shape
+    tensors = weights(file, tensors, LAYOUTS[kind])
+    check_stated(path, stated_sizes(kind, config), tensors["W_enc"].shape)
+    d_sae, d_in = tensors["W_enc"].shape
     factor = d_in**0.5 / norm
     if kind == "llama_scope":
         # Stated for z / f.
         threshold = torch.full((d_sae,), _number(path, config, "jump_relu_threshold") * factor)
     else:
-        threshold = found["threshold"].exp()
+        threshold = tensors["threshold"].exp()
     if config.get("sparsity_include_decoder_norm", True):
-        threshold = _divided(threshold, found["W_dec"].norm(dim=1))
+        threshold = _divided(threshold, tensors["W_dec"].norm(dim=1))
     return checkpoint(
-        **scaled(found, factor) | {"threshold": threshold},
+        **scaled(tensors, factor) | {"threshold": threshold},
         architecture="jumprelu",
         centred=False,
         activations=site_and_layer(path, "hook_point_in", hook),

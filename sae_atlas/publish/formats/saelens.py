@@ -84,30 +84,30 @@ def read(folder: str | Path, registered: dict | None = None) -> dict:
     if kind == PURSUIT:
         del layout["W_enc"], layout["b_enc"]
     has_factor = bool(config.get("finetuning_scaling_factor"))
-    found = weights(file, read_safetensors(file), {**layout, **(FACTOR if has_factor else {})}, later=FACTOR)
+    tensors = weights(file, read_safetensors(file), {**layout, **(FACTOR if has_factor else {})}, later=FACTOR)
     if kind == PURSUIT:
-        found |= {"W_enc": found["W_dec"], "b_enc": torch.zeros(len(found["W_dec"]))}
-    check_stated(path, stated_sizes("saelens", config), _sizes(found, kind))
-    check_stated(path, {"d_out": config.get("d_out")}, found["b_dec"].shape)
-    _decode_with(file, found, found.pop("factor", None), has_factor)
+        tensors |= {"W_enc": tensors["W_dec"], "b_enc": torch.zeros(len(tensors["W_dec"]))}
+    check_stated(path, stated_sizes("saelens", config), _sizes(tensors, kind))
+    check_stated(path, {"d_out": config.get("d_out")}, tensors["b_dec"].shape)
+    _decode_with(file, tensors, tensors.pop("factor", None), has_factor)
     if average:
-        found = scaled(found, _factor(path, registered))
+        tensors = scaled(tensors, _factor(path, registered))
     if kind == "gated":
-        gates = (found.pop(each) for each in ("r_mag", "b_mag", "b_gate"))
-        found |= dict(zip(("W_enc", "b_enc", "threshold"), ungated(found["W_enc"], *gates), strict=True))
+        gates = (tensors.pop(each) for each in ("r_mag", "b_mag", "b_gate"))
+        tensors |= dict(zip(("W_enc", "b_enc", "threshold"), ungated(tensors["W_enc"], *gates), strict=True))
     if kind == PURSUIT and config["max_iterations"] is None:
-        config["max_iterations"] = found["W_dec"].shape[1]
+        config["max_iterations"] = tensors["W_dec"].shape[1]
     of_k = "max_iterations" if kind == PURSUIT else "k" if "topk" in kind else None
-    k = active(path, config, of_k, len(found["W_dec"])) if of_k else None
+    k = active(path, config, of_k, len(tensors["W_dec"])) if of_k else None
     if "topk" in kind and config.get("rescale_acts_by_decoder_norm"):
-        norms = found["W_dec"].norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-        found |= {
-            "W_enc": found["W_enc"] * norms,
-            "b_enc": found["b_enc"] * norms[:, 0],
-            "W_dec": found["W_dec"] / norms,
+        norms = tensors["W_dec"].norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        tensors |= {
+            "W_enc": tensors["W_enc"] * norms,
+            "b_enc": tensors["b_enc"] * norms[:, 0],
+            "W_dec": tensors["W_dec"] / norms,
         }
     if kind == "abstopk":
-        found |= both_signs(found)
+        tensors |= both_signs(tensors)
     about = config["metadata"]
     activations = site_and_layer(path, "hook_name", about.get("hook_name"), about.get("hook_layer"))
     if folded := _folded(path, about, is_transcoder):
@@ -115,7 +115,7 @@ def read(folder: str | Path, registered: dict | None = None) -> dict:
     if is_transcoder:
         activations = with_target(path, "hook_name_out", about.get("hook_name_out"), activations)
     return checkpoint(
-        **found,
+        **tensors,
         architecture={"standard": "relu", "abstopk": "topk"}.get(kind, kind),
         k=k,
         centred=centred,
@@ -197,12 +197,12 @@ def _base_model(about: dict) -> dict:
     return {"source": name, **stated} | ({"weights_sha256": weights} if isinstance(weights, dict) else {})
 
 
-def _sizes(found: dict[str, Tensor], kind: str) -> tuple[int, int]:
-    d_sae, d_in = found["W_enc"].shape
+def _sizes(tensors: dict[str, Tensor], kind: str) -> tuple[int, int]:
+    d_sae, d_in = tensors["W_enc"].shape
     return 2 * d_sae if kind == "abstopk" else d_sae, d_in
 
 
-def _decode_with(file: Path, found: dict[str, Tensor], factor: Tensor | None, is_stated: bool) -> None:
+def _decode_with(file: Path, tensors: dict[str, Tensor], factor: Tensor | None, is_stated: bool) -> None:
     """Multiply the decoder's rows by the factors of their latents. Raises AtlasError for such that the config denies."""
     if factor is None or torch.all(factor == 1):
         return
@@ -211,7 +211,7 @@ def _decode_with(file: Path, found: dict[str, Tensor], factor: Tensor | None, is
             f"{file}: scaling_factor is not 1, but finetuning_scaling_factor of {FILES[0]} does not say that it counts; "
             "correct one of them"
         )
-    found["W_dec"] = found["W_dec"] * factor[:, None]
+    tensors["W_dec"] = tensors["W_dec"] * factor[:, None]
 
 
 def _factor(path: Path, registered: dict | None) -> float:
@@ -224,12 +224,12 @@ def _factor(path: Path, registered: dict | None) -> float:
     return float(factor)
 
 
-def both_signs(found: dict[str, Tensor]) -> dict[str, Tensor]:
+def both_signs(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the TopK SAE of an AbsTopK one (arXiv 2510.00404), whose k latents of the largest |z| keep their sign.
 
     Latent j becomes two: j, active where z_j > 0, and d_sae + j, which is |z_j| where z_j < 0. The k largest are the same.
     """
-    return {name: torch.cat([found[name], -found[name]]) for name in ("W_enc", "b_enc", "W_dec")}
+    return {name: torch.cat([tensors[name], -tensors[name]]) for name in ("W_enc", "b_enc", "W_dec")}
 
 
 def ungated(encoder, r_mag, b_mag, b_gate):
