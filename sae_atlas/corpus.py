@@ -288,7 +288,7 @@ def _pack(documents, wanted: int, left_out: _LeftOut, contexts: _Contexts, topic
     The document that reaches `wanted` is cut there and its rest is dropped, so no document is on both sides of the split.
     Its label and those before it are appended to `topics`; one that holds the start token itself counts as several.
     """
-    waiting, collected, start = [], 0, left_out.start
+    waiting, length, collected, start = [], 0, 0, left_out.start
     current = len(topics)  # document of the first token that waits
     context = contexts.shape[1]
     body = context - 1  # position 0 of every context is the document start
@@ -301,8 +301,10 @@ def _pack(documents, wanted: int, left_out: _LeftOut, contexts: _Contexts, topic
             if not waiting:
                 current = len(topics) + int(ids[0] == start)
             topics.append(topic, 1 + int((ids == start).sum()))
-            waiting.extend([[start], ids] if waiting else [ids])
-            if sum(map(len, waiting)) < body:
+            pieces = [[start], ids] if waiting else [ids]
+            waiting += pieces
+            length += sum(map(len, pieces))
+            if length < body:
                 continue
             stream = np.concatenate(waiting)
             begins = stream == start
@@ -311,7 +313,8 @@ def _pack(documents, wanted: int, left_out: _LeftOut, contexts: _Contexts, topic
             count = len(stream) // body
             piece = np.full((count, context), start, contexts.dtype)
             piece[:, 1:] = stream[: count * body].reshape(count, body)
-            waiting = [stream[count * body :]] if len(stream) > count * body else []
+            length -= count * body
+            waiting = [stream[count * body :]] if length else []
             current = int(number[count * body]) if waiting else len(topics)
             reached = np.cumsum((~left_out(piece)).sum(axis=1))
             last = min(int(np.searchsorted(reached, wanted - collected)), count - 1)

@@ -18,7 +18,7 @@ from sae_atlas.activations.store import open_store
 from sae_atlas.base_models.load import load
 from sae_atlas.base_models.prepare import prepare
 from sae_atlas.corpus import open_corpus, tokenize
-from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.errors import AtlasError, Damaged
 from sae_atlas.io.log import job_log
 
 MODEL = {
@@ -133,6 +133,14 @@ def test_the_normaliser_centres_and_scales_to_one(rows, tmp_path):
     np.testing.assert_allclose((scaled**2).sum(axis=1).mean(), 1, rtol=1e-4)
 
 
+def test_a_dimension_with_a_large_mean_does_not_spoil_the_scale(tmp_path):
+    rows = np.random.default_rng(0).standard_normal((4000, 64)).astype(np.float32)
+    rows[:, 5] = 10_000 + rows[:, 5]
+    store = shard(raw(tmp_path / "raw.zarr", rows), tmp_path / "store.zarr", dtype="float32")
+    centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
+    assert store.attrs["spread"] == pytest.approx((centred**2).sum(axis=1).mean(), rel=1e-6)
+
+
 def test_outliers_are_dropped_and_counted(rows, tmp_path):
     rows = rows.copy()
     rows[:, 0] = 1
@@ -158,7 +166,7 @@ def test_rows_of_zeros_make_no_outliers_of_the_others(rows, tmp_path, share):
 def test_the_median_norm_is_the_plain_one_where_no_norm_is_zero(count):
     norms = np.random.default_rng(0).exponential(size=count).astype(np.float32)
     assert median_norm(norms) == np.median(norms) and median_norm(norms).dtype == np.float32
-    assert median_norm(torch.from_numpy(norms)) == torch.from_numpy(norms).median()
+    assert median_norm(torch.from_numpy(norms)) == np.median(norms)
     assert median_norm(np.concatenate([norms, np.zeros(2 * count, np.float32)])) == np.median(norms)
     assert median_norm(np.zeros(count)) == median_norm(torch.zeros(count)) == 0
     assert np.isnan(median_norm(np.array([1, 0, np.nan])))
@@ -288,6 +296,16 @@ def test_damaged_activations_make_no_store(rows, tmp_path, how):
     file = source / "layer03" / "c" / "4" / "0"
     damage_bit(file) if how == "flip" else file.unlink()
     with pytest.raises(AtlasError, match=r"layer03: chunk 4 .* Delete the activations and rerun"):
+        shard(source, tmp_path / "store.zarr")
+    assert not (tmp_path / "store.zarr").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"zarr_format": 3, "node_ty'])
+@pytest.mark.parametrize("of", ["zarr.json", "layer03/zarr.json"])
+def test_damaged_attributes_of_activations_are_one_line(rows, tmp_path, of, content):
+    source = raw(tmp_path / "raw.zarr", rows)
+    (source / of).write_text(content)
+    with pytest.raises(Damaged, match=r"raw\.zarr: (holds no readable layer03|its attributes are not whole)\. Delete"):
         shard(source, tmp_path / "store.zarr")
     assert not (tmp_path / "store.zarr").exists()
 

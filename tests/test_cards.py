@@ -4,11 +4,13 @@ import re
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 from published import DAY, RECIPES, Run, headings, template
 
 from sae_atlas.io.errors import AtlasError
-from sae_atlas.io.files import read_json, sha256
+from sae_atlas.io.files import read_json, sha256, write_json
+from sae_atlas.io.tables import write_table
 from sae_atlas.metrics.labels import name_of
 from sae_atlas.publish.cards.markdown import number
 from sae_atlas.saes.sae import Sae
@@ -53,6 +55,48 @@ def test_a_card_shows_every_metric_with_unit_window_and_interval(tmp_path):
             assert cells[1] == number(row["value"])
             assert cells[2] == ("" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}")
             assert cells[3:] == [row["unit"] or "ratio", number(row["held_out_tokens"])]
+
+
+def test_a_card_says_what_the_tasks_were_measured_on(tmp_path):
+    run = Run(tmp_path)
+    rows = [
+        {
+            "layer": 1,
+            "snapshot": "final",
+            "metric": metric,
+            "value": 0.5,
+            "low": 0.4,
+            "high": 0.6,
+            "unit": "",
+            "held_out_tokens": 400,
+        }
+        for metric in ("probing_1", "letter_f1")
+    ]
+    write_table(tmp_path / "tasks.parquet", pa.Table.from_pylist(rows))
+    card = (run.card(further=[tmp_path / "tasks.parquet"]) / "model_card.md").read_text()
+    assert "| unit | measured on |" in card and "Topics and ablations are of the end of the train text" in card
+    assert f"| {name_of('probing_1')} | 0.5 | 0.4 to 0.6 | ratio | 400 tokens |" in card
+    assert f"| {name_of('letter_f1')} | 0.5 | 0.4 to 0.6 | ratio | 400 words |" in card
+
+
+def test_a_metric_without_an_interval_or_a_value_is_told_without(tmp_path):
+    run = Run(tmp_path)
+    written = read_json(run.metrics[1])
+    for row in written["metrics"]:
+        if row["metric"] == "ce_increase":
+            row |= {"low": None, "high": None}
+        if row["metric"] == "fvu":
+            row["value"] = None
+    write_json(run.metrics[1], written)
+    card = (run.card() / "model_card.md").read_text()
+    assert re.search(r"nats per token \([\d,]+ held-out tokens\)", card) and "interval ," not in card
+    page = (run.publish() / "README.md").read_text()
+    assert re.search(r"\| FVU \| [0-9.]+ \|", page)  # of the other layer
+
+
+def test_numbers_are_written_as_people_write_them():
+    shown = {9999.6: "10,000", 9999.4: "9999", 0.01234567: "0.01235", 12: "12"}
+    assert {value: number(value) for value in shown} == shown
 
 
 def test_the_config_names_the_hash_of_every_file_and_both_lambdas(tmp_path):

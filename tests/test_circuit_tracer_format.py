@@ -57,6 +57,29 @@ def test_layers_of_a_deeper_model_do_not_stay(tmp_path):
     assert {path.name for path in tmp_path.glob("out/layer*")} == {"layer_0.safetensors", "layer_1.safetensors"}
 
 
+def test_a_refused_export_leaves_what_was_there(tmp_path):
+    save_release(tmp_path / "name", "relu")
+    export_release(tmp_path / "name", tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    replaced(d_sae=32)(tmp_path / "name")
+    with pytest.raises(AtlasError, match="has 32 latents"):
+        export_release(tmp_path / "name", tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize("has_config", [False, True])
+def test_files_of_others_are_not_taken_for_layers_of_ours(tmp_path, has_config):
+    save_release(tmp_path / "name", "relu")
+    if has_config:
+        export_release(tmp_path / "name", tmp_path / "out")
+    own = tmp_path / "out" / ("layer_norms.safetensors" if has_config else "layer_7.safetensors")
+    own.parent.mkdir(exist_ok=True)
+    own.write_bytes(b"mine")
+    with pytest.raises(AtlasError, match=rf"{own.name}: circuit-tracer would read it .*give another folder"):
+        export_release(tmp_path / "name", tmp_path / "out")
+    assert own.read_bytes() == b"mine"
+
+
 def removed(folder):
     (folder / "sae_layer01_final.pt").unlink()
 

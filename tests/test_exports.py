@@ -17,6 +17,7 @@ from rounding import assert_same_function
 from safetensors.torch import load_file, save_file
 
 from models import random_model
+from sae_atlas.__main__ import main
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import read_json, sha256, write_json
 from sae_atlas.publish.formats import dictionary_learning, one_file, saelens, sparsify
@@ -262,9 +263,32 @@ def test_a_file_other_than_the_published_one_is_refused(tmp_path):
     with pytest.raises(AtlasError, match=r"model\.pt: is not the file that was published here"):
         load_sae(tmp_path)
     checkpoints.save(tmp_path / "r" / "sae_layer03_final.pt", **other)
-    (tmp_path / "r" / "SHA256SUMS").write_text(f"{'0' * 64}  sae_layer03_final.pt\n")
-    with pytest.raises(AtlasError, match="is not the file that was published here"):
-        load_sae(tmp_path / "r" / "sae_layer03_final.pt")
+    for lines, problem in (
+        (f"{'0' * 64}  sae_layer03_final.pt\n", "is not the file that was published here"),
+        (f"{'0' * 64} *sae_layer03_final.pt\n", "is not the file that was published here"),
+        ("garbage\n", "line 1 is no sha256 and name"),
+    ):
+        (tmp_path / "r" / "SHA256SUMS").write_text(lines)
+        with pytest.raises(AtlasError, match=problem):
+            load_sae(tmp_path / "r" / "sae_layer03_final.pt")
+
+
+def test_an_sae_of_others_can_be_exported_without_metadata(tmp_path, monkeypatch):
+    sparsify.write(tmp_path / "theirs", random_sae("topk"), {})
+    config = read_json(tmp_path / "theirs/cfg.json")
+    del config["metadata"]
+    write_json(tmp_path / "theirs/cfg.json", config)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["export", "~/theirs", "safetensors", str(tmp_path / "out")]) == 0
+    assert same_weights(random_sae("topk"), load_sae(next((tmp_path / "out").iterdir())))
+
+
+def test_metadata_say_only_what_is_known():
+    config = random_sae("topk").config
+    assert metadata(config)["prepend_bos"] is True  # trained here
+    theirs = {**config, "record": None, "activations": {**config["activations"], "layer": None}}
+    about = metadata(theirs)
+    assert about["site"] and "hook_name" not in about and "prepend_bos" not in about
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out"])

@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from drawn import DRAWS, LOOK, RECORD, draw_curves, draw_heatmap, outputs
+from drawn import DRAWS, LOOK, RECORD, draw, draw_curves, draw_heatmap, outputs
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from PIL import Image
-from tables import write_curves, write_metrics
+from tables import write_curves, write_latents, write_metrics, write_seeds
 
+from sae_atlas.figures.importance_spectrum import plot_importance_spectrum
 from sae_atlas.figures.metrics_heatmap import plot_metrics_heatmap, readable_on
 from sae_atlas.figures.scales import pivot, scale_of, value_text
+from sae_atlas.figures.seed_consistency import plot_seed_consistency
 from sae_atlas.figures.style import COLOUR_MAPS, colour_map, layer_colours, short_number
 from sae_atlas.figures.training_curves import plot_training_curves
 from sae_atlas.io.errors import AtlasError
@@ -88,6 +90,32 @@ def test_tasks_stand_below_the_other_metrics_where_they_were_asked(tmp_path):
     text = svg.read_text()
     assert "<!-- topic from 1 latent ↑ -->" in text and "<!-- topic from all dimensions -->" in text
     assert "over documents" in text and METRICS["letter_f1"].name not in text
+
+
+def test_importance_is_of_the_held_out_tokens_and_not_of_those_of_the_tasks(tmp_path):
+    tables = {"latents": write_latents(tmp_path, 2), "layers": range(2)}
+    path = write_metrics(tmp_path / "metrics.parquet", "topk", 2, [1000])
+    table = pd.read_parquet(path)
+    asked = table[table.metric == "fvu"].assign(metric="probing_1", held_out_tokens=123_456)
+    write_table(path, pa.Table.from_pandas(pd.concat([table, asked]), preserve_index=False))
+    _, svg = draw(plot_importance_spectrum, tmp_path, 5, {**tables, "metrics": path})
+    own = pd.read_parquet(tables["latents"][0])["held_out_tokens"].iloc[0]
+    assert f"mean over {own:,} held-out tokens" in svg.read_text()
+
+
+def test_seeds_are_compared_where_latents_fire_and_dead_layers_are_named(tmp_path):
+    table = pd.read_parquet(write_seeds(tmp_path / "seeds.parquet", 2))
+    alike = table.assign(density=1.0)
+    dead = table.groupby(["layer", "other"]).head(1).assign(latent=-1, density=np.nan, cosine=np.nan, chance=np.nan)
+    for name, rows, below in (
+        ("one density", alike, None),
+        ("a dead layer", pd.concat([table[table.layer == 0], dead[dead.layer == 1]]), "no latent fired in layer 1"),
+        ("all dead", dead, "no latent fired in layer 0, 1"),
+    ):
+        (folder := tmp_path / name).mkdir()
+        write_table(folder / "seeds.parquet", pa.Table.from_pandas(rows, preserve_index=False))
+        _, svg = draw(plot_seed_consistency, folder, 10, {"seeds": folder / "seeds.parquet"})
+        assert ("no latent fired" in svg.read_text()) is (below is not None) and (below or "") in svg.read_text()
 
 
 def test_a_table_without_losses_or_intervals_is_still_drawn(tmp_path):
@@ -170,6 +198,7 @@ def test_an_unsafe_or_misspelt_map_is_one_line():
         (147.2, "147"),
         (1204, "1204"),
         (12_690, "12.7k"),
+        (2.5e6, "2.5M"),
         (0.00431, "0.0043"),
         (3.1e-4, "3e-4"),
         (0, "0"),

@@ -19,6 +19,17 @@ def test_only_the_sae_and_its_curve_stay(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"sae.pt", "curve.parquet"}
 
 
+def test_what_lies_in_the_folder_stays(tmp_path):
+    own = {name: tmp_path / name for name in ("activations.zarr", "store.zarr", "start.pt", "sae.resume.pt")}
+    for name, path in own.items():
+        path.write_text(name)
+    with pytest.raises(AtlasError, match="nowhere"):
+        train_sae(array(512), tmp_path, device="cpu", start_from=tmp_path / "nowhere", **RECIPE)
+    train_sae(array(512), tmp_path, device="cpu", **RECIPE)
+    assert {name: path.read_text() for name, path in own.items()} == {name: name for name in own}
+    assert {path.name for path in tmp_path.iterdir()} == {*own, "sae.pt", "curve.parquet"}
+
+
 @pytest.mark.parametrize(
     ("activations", "line"),
     [
@@ -27,8 +38,12 @@ def test_only_the_sae_and_its_curve_stay(tmp_path):
         (np.full((512, 16), 1e6, np.float32), "float16"),
         (array(512).ravel(), r"\[8192\]; give one of \[tokens, d_in\]"),
         (array(512).reshape(2, 256, 16), r"\[2, 256, 16\]; give one of \[tokens, d_in\]"),
+        (array(0), r"\[0, 16\]; give one of \[tokens, d_in\]"),
+        (array(512)[:, :0], r"\[512, 0\]; give one of \[tokens, d_in\]"),
+        (array(512) + 1j, "an array of complex64; give one of real numbers"),
+        (np.full((512, 16), "x"), "an array of <U1; give one of real numbers"),
     ],
-    ids=["rows", "nan", "range", "flat", "batched"],
+    ids=["rows", "nan", "range", "flat", "batched", "none", "no dimension", "complex", "text"],
 )
 def test_what_cannot_be_trained_on_is_refused_and_nothing_stays(tmp_path, activations, line):
     with pytest.raises(AtlasError, match=line):

@@ -71,6 +71,18 @@ def test_equals_autograd(architecture, density, dead):
     assert torch.equal(measured.fired, told.fired)
 
 
+def test_dead_latents_learn_nothing_from_a_batch_of_one_token():
+    recipe, weights, x, _ = problem("topk")
+    assert recipe.auxk.coefficient
+    control = Control(penalty=0.1, dead=torch.arange(4 * D_IN) < 30, smallest=0.1, density=SPARSE)
+    expected, told = reference.gradients(module_of("topk"), weights, x[:1], recipe, control)
+    found, measured = gradients(recipe, weights, x[:1], control)
+    for name in expected:
+        assert found[name].isfinite().all()
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-12, atol=1e-14)
+    assert measured.loss == pytest.approx(told.plain().loss, rel=1e-12)
+
+
 @pytest.mark.parametrize("density", [SPARSE, DENSE])
 def test_an_annealed_penalty_equals_autograd(density):
     """Also where nothing is active, at which the slope of a power is infinite."""

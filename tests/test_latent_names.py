@@ -12,7 +12,8 @@ from sae_atlas.features.judges import OfflineJudge
 from sae_atlas.features.name_patterns import PatternFrequency, Rule, Window
 from sae_atlas.features.naming_examples import Texts, gather
 from sae_atlas.features.offline_namer import UNNAMED, Named, confidence, offline_name
-from sae_atlas.features.trials import Trial, balanced_accuracy, intruder_trials, make_trial, marked_windows, trials_of
+from sae_atlas.features.probes import balanced
+from sae_atlas.features.trials import Trial, intruder_trials, make_trial, marked_windows, trials_of
 
 SENTENCE = "the cat sat on a mat and it ran off then came back to eat the fish in its bowl"
 TEXT = SENTENCE.split()
@@ -134,8 +135,8 @@ def test_names_are_tried_on_documents_they_were_not_made_from(tables):
     tried = {each.activation for each in trial.windows if each.peak >= 0}
     assert tried == {20.0 - i for i in range(5, 20)}  # none of the five it was named after
     told = np.array([named.rule.anywhere(each) for each in trial.windows])
-    assert balanced_accuracy(told, trial.fires) == 1
-    assert balanced_accuracy(~told, trial.fires) == 0
+    assert balanced(told == trial.fires, trial.fires) == 1
+    assert balanced(~told == trial.fires, trial.fires) == 0
     assert not latents[2].trial.windows  # it is silent nowhere
 
 
@@ -168,7 +169,7 @@ def test_too_few_windows_say_nothing():
     generator = np.random.default_rng(0)
     one = [Window(("a",), None)]
     assert not make_trial(one, one * 9, generator).windows
-    assert math.isnan(balanced_accuracy(np.zeros(0, bool), np.zeros(0, bool)))
+    assert math.isnan(balanced(np.zeros(0, bool), np.zeros(0, bool)))
     trial = make_trial([Window(("a",), None)] * 3, [Window(("b",), None)] * 9, generator)
     assert [each.text == "a" for each in trial.windows] == trial.fires.tolist() and trial.fires.sum() == 3
 

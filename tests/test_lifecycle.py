@@ -333,5 +333,8 @@ def test_a_loss_that_is_lost_ends_the_run(family, tmp_path):
     source = open_corpus(family[0] / "pets.zarr")
     with pytest.raises(AtlasError, match=r"the loss is (nan|inf) at step \d+; lower fit.learning_rate"):
         fitting.fit(life_model(0), source, life.FIT | {"learning_rate": 1e30}, 0, tmp_path / "x")
+    last = life.FIT | {"tokens": life.FIT["batch"], "warmup": 0, "validations": 1, "learning_rate": 1e30}  # one step
+    with pytest.raises(AtlasError, match=r"the held-out loss is nan after step 1; lower fit.learning_rate"):
+        fitting.fit(life_model(0), source, last, 0, tmp_path / "z")
     with pytest.raises(AtlasError, match=r"fit.batch: 5000 contexts, the corpus has \d+ train contexts; lower it"):
         fitting.fit(life_model(0), source, life.FIT | {"batch": 5000}, 0, tmp_path / "y")

@@ -103,6 +103,13 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path, capsys, spoil, words):
     assert words in capsys.readouterr().err
 
 
+def test_another_config_beside_a_card_is_nothing_that_was_published(tmp_path, capsys):
+    (tmp_path / "model_card.md").write_text("# Mine")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert main(["push", str(tmp_path), "--repo-id", "a/b", "--dry-run"]) == 1
+    assert "neither a release (SHA256SUMS) nor a published SAE" in capsys.readouterr().err
+
+
 def test_a_changed_checkpoint_is_refused(tmp_path, capsys):
     folder = Run(tmp_path).publish()
     path = folder / "sae_layer00_1k.pt"

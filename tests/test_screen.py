@@ -22,7 +22,7 @@ from sae_atlas.training.state import initial_state
 
 D_IN, D_SAE, ROWS, K = 192, 1024, 600, 12  # more than one micro-batch, the last one partial
 ROUNDING = 1e-5  # of float32 sums in another order
-KINDS = ("noise", "outliers", "hidden", "sparse", "zeros")
+KINDS = ("noise", "outliers", "hidden", "sparse", "zeros", "alike")
 
 pytestmark = pytest.mark.skipif(not screen.available(), reason="this CPU has no int8 products (AVX-512 VNNI)")
 
@@ -43,6 +43,11 @@ def batch(kind):
         x *= torch.rand(ROWS, D_IN, generator=generator) < 0.05
     elif kind == "zeros":
         x[::3], encoder[::5] = 0, 0
+    elif kind == "alike":  # all are rounded down by as much, and all weights are positive: the errors add up
+        encoder = normalize(1 + torch.randn(D_SAE, D_IN, generator=generator) / 100, dim=1)
+        x = 30 * 1.4 / 127 * (1 + torch.randn(ROWS, 1, generator=generator) / 1000).repeat(1, D_IN)
+        x[:, 0] = 30
+        return encoder, 1 + torch.rand(D_SAE, generator=generator) / 2 - (x @ encoder.T).mean(0), x
     return encoder, torch.full((D_SAE,), -0.1), x
 
 

@@ -15,6 +15,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.sites import SITES
 from sae_atlas.sites.hooks import blocks, capture, check_site, patch, point_of, start_at
 from sae_atlas.sites.measure import measure
+from sae_atlas.sites.trace import trial_tokens
 
 FAMILIES = list(SIZES)
 
@@ -221,9 +222,9 @@ def test_parts_that_no_module_holds_are_read_and_patched_as_differences_of_the_s
     torch.testing.assert_close(changed("mlp_out", torch.zeros_like(normed)), expected, **close)
 
 
-def bert_model(is_decoder: bool):
+def bert_model(is_decoder: bool, **sizes):
     """A norm after every sum: no part of a block is added to the stream as it stands."""
-    config = AutoConfig.for_model("bert", **LLAMA | {"vocab_size": 64, "is_decoder": is_decoder})
+    config = AutoConfig.for_model("bert", **LLAMA | {"vocab_size": 64, "is_decoder": is_decoder} | sizes)
     return AutoModelForCausalLM.from_config(config).eval()
 
 
@@ -248,6 +249,20 @@ def test_a_model_that_sees_what_it_predicts_is_refused():
         AtlasError, match=r"BertLMHeadModel predicts for a token depends on tokens behind it; .*is_decoder"
     ):
         check_site(bert, "resid_post", [0], {})
+
+
+@pytest.mark.parametrize("words", [8, 15, 50, 99, 1000])
+def test_trial_tokens_differ_as_far_as_the_vocabulary_allows(words):
+    model = random_model("llama")
+    model.config.vocab_size, model.config.bos_token_id, model.config.eos_token_id = words, 0, 0
+    tokens = trial_tokens(model)
+    assert len(tokens.unique()) == min(words - 1, tokens.numel())
+
+
+@pytest.mark.parametrize("words", [8, 50])
+def test_also_of_a_small_vocabulary_it_shows_what_a_model_sees(words):
+    assert not measure(bert_model(is_decoder=False, vocab_size=words, pad_token_id=0)).causal
+    assert measure(bert_model(is_decoder=True, vocab_size=words, pad_token_id=0)).causal
 
 
 def test_sites_that_moved_since_the_model_was_prepared_are_refused():

@@ -12,6 +12,7 @@ from sae_atlas.config.read import complete_config, complete_recipe
 from sae_atlas.config.start_files import files_of_start
 from sae_atlas.from_array import train_sae
 from sae_atlas.io.errors import AtlasError
+from sae_atlas.kernels.measured import Control
 from sae_atlas.publish.formats.load import export
 from sae_atlas.saes import architecture, checkpoint
 from sae_atlas.training.recipe import Recipe
@@ -99,6 +100,29 @@ def test_decoder_norms_go_to_the_encoder(tmp_path):
     x = torch.randn(200, D, generator=torch.Generator().manual_seed(3)) * 3
     assert torch.allclose(before(x), after(x), atol=1e-4)
     assert torch.allclose(before.encode(x) * norms, after.encode(x), atol=1e-4)
+
+
+def test_a_decoder_row_of_zeros_begins_at_a_random_one_and_changes_nothing(tmp_path):
+    norms = torch.ones(D * EXPANSION)
+    norms[3] = 0
+    path = written(tmp_path / "sae.pt", "jumprelu", norms=norms)
+    recipe = recipe_of("jumprelu")
+    state = begin_at(initial_state(recipe, normaliser(D, 1)), path, recipe)
+    assert torch.allclose(state.weights["W_dec"].norm(dim=1), torch.ones(D * EXPANSION))
+    before = sae_atlas.load_sae(path)
+    after = sae_atlas.saes.sae.Sae(folded(state, "jumprelu"), before.config)
+    x = torch.randn(200, D, generator=torch.Generator().manual_seed(3)) * 3
+    assert torch.allclose(before(x), after(x), atol=1e-4) and not after.encode(x)[:, 3].any()
+
+
+def test_a_gated_sae_begins_at_a_relu_sae(tmp_path):
+    path = written(tmp_path / "sae.pt", "relu")
+    recipe = recipe_of("gated")
+    state = begin_at(initial_state(recipe, normaliser(D, 1)), path, recipe)
+    x = torch.randn(200, D, generator=torch.Generator().manual_seed(3)) * 3
+    scaled = (x - state.mean) * state.scale
+    latents = architecture("gated").loss(state.weights, scaled, recipe, Control()).latents
+    assert torch.allclose(latents, sae_atlas.load_sae(path).encode(x) * state.scale, atol=1e-4)
 
 
 @pytest.mark.parametrize(

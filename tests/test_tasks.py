@@ -163,6 +163,18 @@ def test_a_linear_probe_reads_raw_activations_of_any_scale():
     assert np.allclose(one, other, atol=0.02) and ((one > 0) == labels).all()
 
 
+def test_a_dimension_that_never_moves_is_no_part_of_a_probe():
+    labels = np.arange(60) % 2 == 0
+    x = (noise(60, 5) + 3 * labels[:, None]).astype(np.float32)
+    x[:, 3] = 0.1  # whose deviation in float32 is not 0
+    assert x.std(axis=0)[3] > 0
+    groups = np.stack([labels, ~labels])
+    others = np.delete(np.arange(5), 3)
+    probe, without = fit(x, labels, groups), fit(x[:, others], labels, groups)
+    assert probe.weights[3] == 0
+    assert np.allclose(probe.weights[others], without.weights, rtol=1e-5)
+
+
 def test_groups_weigh_the_same_whatever_their_size():
     labels = np.array([True] * 30 + [False] * 10)
     x = noise(40, 3) + labels[:, None]

@@ -114,6 +114,13 @@ def test_what_cannot_be_asked_is_one_line(changes, line, tmp_path):
     assert line in str(caught.value)
 
 
+def test_an_sae_of_few_latents_is_exported_with_what_was_asked_of_it():
+    answers = {"values": {"probing_1": 0.7, "probing_2": 0.8, "probing_dense": 0.9}, "letters": []}
+    section = outputs(answers, "model", "text")["sparse_probing"]
+    assert section["eval_config"]["k_values"] == [1, 2]
+    assert set(section["eval_result_metrics"]["sae"]) == {"sae_top_1_test_accuracy", "sae_top_2_test_accuracy"}
+
+
 def test_the_export_has_the_names_of_sae_bench():
     values = {"probing_dense": 0.9} | {f"probing_{count}": 0.8 for count in (1, 2, 5)}
     values |= {f"tpp_{count}{tail}": 0.1 for count in (2, 10) for tail in ("", "_intended", "_unintended")}

@@ -11,7 +11,7 @@ from sae_atlas.activations.coding import Grid, encode
 from sae_atlas.activations.outliers import median_norm
 from sae_atlas.activations.store import seal
 from sae_atlas.io.arrays import Rows
-from sae_atlas.io.errors import AtlasError
+from sae_atlas.io.errors import AtlasError, Damaged
 from sae_atlas.io.files import atomic
 from sae_atlas.io.log import logger, progress
 from sae_atlas.io.provenance import current_record
@@ -41,13 +41,11 @@ def shard_activations(
     a shard takes neighbours of one context apart. The normaliser is that of the activations before they are rounded to
     `dtype` (coding.py).
     """
-    source = zarr.open_group(activations, mode="r")
     name = f"layer{layer:02d}"
-    if name not in source:
-        raise AtlasError(f"{activations}: holds no {name}; delete it and rerun")
-    rows = Rows(Path(activations) / name, source[name], "activations")
+    saved, about = _open(Path(activations), name)
+    rows = Rows(Path(activations) / name, saved, "activations")
     started = time.monotonic()
-    parts = _parts(source[name])
+    parts = _parts(saved)
     norms = _norms(rows, parts)
     medians = np.array([[median_norm(each)] for each in norms])
     inside = np.flatnonzero((norms <= outlier_norm * medians).all(axis=0))
@@ -71,26 +69,27 @@ def shard_activations(
             shard = np.empty((len(chosen), rows.shape[1]), dtype)
             for first_taken, taken, values in _blocks(rows, chosen):
                 shard[positions[first_taken : first_taken + len(taken)]] = encode(values, grid)
-                total += values.astype(np.float32).sum(axis=0, dtype=np.float64)
-                squared += np.square(norms[:, taken], dtype=np.float64).sum(axis=1)
+                exact = values.astype(np.float64)  # of a large mean and a small spread float32 leaves little
+                total += exact.sum(axis=0)
+                squared += [np.vdot(exact[:, part], exact[:, part]) for part in parts]
                 sampled.append(values[sample[taken]].astype(np.float64))
             array[first : first + len(chosen)] = shard
             bar.update(len(chosen))
         points, mean = np.concatenate(sampled), total / len(inside)
-        about = [
-            _about(norms[number], points[:, part], mean[part], squared[number] / len(inside))
+        measured = [
+            _measured(norms[number], points[:, part], mean[part], squared[number] / len(inside))
             for number, part in enumerate(parts)
         ]
-        target = {"target": {"site": source.attrs["target"], **about[1]}} if len(about) > 1 else {}
+        target = {"target": {"site": about["target"], **measured[1]}} if len(measured) > 1 else {}
         array.attrs.update(
             {
-                **{key: source.attrs[key] for key in ("base_model", "site", "window")},
+                **{key: about[key] for key in ("base_model", "site", "window")},
                 "layer": layer,
                 "coding": {"dtype": dtype, "grid": grid and grid.to_dict()},
                 "compression": compression,
-                "dropped": {"mask": source.attrs["masked"], "outlier": len(sample) - len(inside)},
+                "dropped": {"mask": about["masked"], "outlier": len(sample) - len(inside)},
                 "outlier_norm": outlier_norm,
-                **about[0],
+                **measured[0],
                 **target,
                 "record": current_record(),
             }
@@ -113,6 +112,21 @@ def geometric_median(points: np.ndarray, steps: int = 100, tolerance: float = 1e
     return median
 
 
+def _open(activations: Path, name: str) -> tuple[zarr.Array, dict]:
+    """(saved activations of a layer, what is said of all). Raises Damaged where they are not to be read."""
+    try:
+        source = zarr.open_group(activations, mode="r")
+        saved, about = source[name], dict(source.attrs)
+        whole = {"base_model", "site", "window", "masked"} <= set(about)
+    except (PermissionError, MemoryError):  # which may pass
+        raise
+    except Exception as error:  # damaged metadata shows as errors of many kinds
+        raise Damaged(activations, f"holds no readable {name}") from error
+    if not whole:
+        raise Damaged(activations, "its attributes are not whole")
+    return saved, about
+
+
 def _parts(array: zarr.Array) -> list[slice]:
     """Columns of the input, and of the target in an array of pairs."""
     if "d_in" not in array.attrs:
@@ -121,7 +135,7 @@ def _parts(array: zarr.Array) -> list[slice]:
     return [slice(0, d_in), slice(d_in, None)]
 
 
-def _about(norms: np.ndarray, points: np.ndarray, mean: np.ndarray, squared: float) -> dict:
+def _measured(norms: np.ndarray, points: np.ndarray, mean: np.ndarray, squared: float) -> dict:
     """Attributes of activations. norms: of all of them; points [n, d]: a sample; squared: mean squared norm."""
     return {
         "norm_quantiles": dict(zip(map(str, QUANTILES), np.quantile(norms, QUANTILES).tolist(), strict=True)),
@@ -133,7 +147,7 @@ def _about(norms: np.ndarray, points: np.ndarray, mean: np.ndarray, squared: flo
 def _moments(mean: np.ndarray, squared: float) -> dict:
     """Mean, mean squared norm, and mean squared distance from the mean (`spread`)."""
     spread = squared - float(mean @ mean)
-    if not spread > 1e-6 * squared:  # what rounding leaves of nothing
+    if not spread > 1e-10 * squared:  # what rounding leaves of nothing
         raise AtlasError("activations: every token has the same activation; there is nothing to explain at this site")
     return {"mean": mean.tolist(), "mean_squared_norm": float(squared), "spread": float(spread)}
 

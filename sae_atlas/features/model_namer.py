@@ -71,8 +71,8 @@ def marked(window: Window) -> str:
     """The window's text with its peak between « »."""
     tokens = list(window.tokens)
     token = tokens[window.peak]
-    space = token[: len(token) - len(token.lstrip())]
-    tokens[window.peak] = f"{space}«{token[len(space) :]}»"
+    word = token.lstrip() or token
+    tokens[window.peak] = f"{token[: len(token) - len(word)]}«{word}»"
     return "".join(tokens)
 
 

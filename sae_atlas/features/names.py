@@ -26,8 +26,9 @@ from sae_atlas.features.model_namer import (
 from sae_atlas.features.name_patterns import PatternFrequency, Window
 from sae_atlas.features.naming_examples import Latent, Texts, gather
 from sae_atlas.features.offline_namer import Named, offline_name
+from sae_atlas.features.probes import balanced
 from sae_atlas.features.row_namer import SharedFrequency, shared_name
-from sae_atlas.features.trials import FURTHER, Trials, balanced_accuracy, trials_of
+from sae_atlas.features.trials import FURTHER, Trials, trials_of
 from sae_atlas.io.log import logger, progress
 from sae_atlas.io.tables import read_table, write_table
 
@@ -137,7 +138,7 @@ def _row(named: Named, judge: OfflineJudge | ModelJudge, trials: Trials) -> dict
         if (verdicts := judge.intruders(each.windows)) is not None
     ]
     scored = {
-        score: math.nan if verdicts is None else balanced_accuracy(verdicts, trials.fires)
+        score: math.nan if verdicts is None else balanced(verdicts == trials.fires, trials.fires)
         for score, verdicts in verdicts_of.items()
     }
     tested = 0 if verdicts_of["detection"] is None else len(trials.fires)

@@ -73,8 +73,13 @@ def fit(
 
 def standardised(train: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Mean 0 and standard deviation 1 on the documents of `train`; what is constant there is 0."""
-    spread = train.std(axis=0)
+    spread = deviation(train)
     return np.divide(values - train.mean(axis=0), spread, out=np.zeros_like(values), where=spread > 0)
+
+
+def deviation(x: np.ndarray) -> np.ndarray:
+    """Standard deviation of every column of x [items, units]; 0 of a constant one, of which rounding would make a tiny one."""
+    return np.where(np.ptp(x, axis=0) > 0, x.std(axis=0), 0)
 
 
 def most_different(f: np.ndarray, labels: np.ndarray) -> np.ndarray:

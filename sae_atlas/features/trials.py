@@ -8,7 +8,6 @@ Intruder: of some windows with a peak and one without, can the one without be to
 2507.08473)? A score of the latent rather than of its name.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -83,13 +82,3 @@ def intruder_trials(windows: list[Window], fires: np.ndarray, generator: np.rand
         chosen = generator.permutation([*firing[first : first + size], intruder])
         trials.append(Trial([windows[i] for i in chosen], fires[chosen]))
     return trials
-
-
-def balanced_accuracy(predicted: np.ndarray, fires: np.ndarray) -> float:
-    """Balanced accuracy of the predictions: mean of the shares of windows with and without that are right, 1/2 by chance.
-
-    0 to 1; NaN if there are no windows.
-    """
-    if not len(fires):
-        return math.nan
-    return float((predicted[fires].mean() + (~predicted[~fires]).mean()) / 2)

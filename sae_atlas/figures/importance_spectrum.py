@@ -48,7 +48,7 @@ def plot_importance_spectrum(
     """
     table = read_table(metrics)
     spectra = dict(zip(layers, map(_spectrum, latents), strict=True))
-    tokens = int(table["held_out_tokens"].max())
+    tokens = int(read_table(latents[0])["held_out_tokens"].iloc[0])
     with style():
         figure = page(13.5, 5.6)
         sorted_panel, rest_panel, counts_panel = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))

@@ -73,6 +73,8 @@ def value_text(value: float) -> str:
     size = abs(value)
     if not np.isfinite(value):
         return "–"
+    if size >= 999_500:
+        return f"{value / 1e6:.3g}M"
     if size >= 9999.5:
         return f"{value / 1000:.3g}k"
     if size >= 99.95 or float(value).is_integer():

@@ -8,7 +8,18 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from sae_atlas.figures.layer_flow import SAME
-from sae_atlas.figures.style import GREY, INK, headline, layer_axis, layer_bar, layer_colours, page, save, style
+from sae_atlas.figures.style import (
+    GREY,
+    INK,
+    all_dead,
+    headline,
+    layer_axis,
+    layer_bar,
+    layer_colours,
+    page,
+    save,
+    style,
+)
 from sae_atlas.io.tables import read_table
 
 FEWEST = 20  # latents from which a share is drawn
@@ -27,14 +38,17 @@ def plot_seed_consistency(
     Raises AtlasError for an unknown colour map.
     """
     table = read_table(seeds)
-    table = table.assign(same=table["cosine"] >= SAME, by_chance=table["chance"] >= SAME)
     others = list(dict.fromkeys(table["other"]))
     colours = layer_colours(colour_map, sorted(table["layer"].unique()))
+    dead = sorted(table.loc[table["latent"] < 0, "layer"].unique())
+    table = table[table["latent"] >= 0]
+    table = table.assign(same=table["cosine"] >= SAME, by_chance=table["chance"] >= SAME)
     with style():
         figure = page(12.5, 5.2)
         by_layer, by_density = figure.subplots(1, 2)
         _by_layer(by_layer, table, list(colours))
-        _by_density(by_density, table, colours)
+        if len(table):
+            _by_density(by_density, table, colours)
         if len(colours) > 1:
             layer_bar(figure, by_density, colours)
         for axes in (by_layer, by_density):
@@ -49,7 +63,7 @@ def plot_seed_consistency(
         against = others[0] if len(others) == 1 else f"each of {len(others)} other seeds"
         below = (
             f"the closest decoder direction of {against} to that of every latent that fired on held-out text, final snapshots\n"
-            "chance: random directions with the second moments of the layer's decoder"
+            "chance: random directions with the second moments of the layer's decoder" + all_dead(dead)
         )
         headline(figure, name, below)
         save(figure, png, svg, name)
@@ -69,7 +83,8 @@ def _by_layer(axes: Axes, table: pd.DataFrame, layers: list[int]) -> None:
 def _by_density(axes: Axes, table: pd.DataFrame, colours: dict[int, tuple]) -> None:
     """Bins of half a decade of how often a latent fires, those with few latents left out."""
     low, high = np.log10(table["density"].min()), np.log10(table["density"].max())
-    edges = np.arange(np.floor(2 * low), np.ceil(2 * high) + 1) / 2
+    first = np.floor(2 * low)
+    edges = np.arange(first, max(np.ceil(2 * high), first + 1) + 1) / 2
     bins = np.digitize(np.log10(table["density"]), edges[1:-1])
     for layer, colour in colours.items():
         rows = table[table["layer"] == layer]

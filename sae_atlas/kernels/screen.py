@@ -8,7 +8,8 @@ its sum, so the last bits depend on whether the CPU screens, as they do on its l
 For z = x . w with x = x' + a and w = w' + b, the error of x' . w' is a . w + x' . b. Rounding errors are noise of a known
 size beside what they are multiplied with, so a . w has the standard deviation |a| |w| / sqrt(d_in): the margin is SIGMAS
 of it, and never more than |a| |w|, which is Cauchy's and Schwarz's bound. Where many values of a vector are rounded to 0
-(one value is large, and the rest small) the errors are those values and no noise, and the bound itself is the margin.
+(one value is large, and the rest small) the errors are those values and no noise, and where most errors have one sign (the
+values are alike) they add up: there the bound itself is the margin.
 """
 
 from functools import cache
@@ -66,13 +67,18 @@ def round_rows(matrix, rounded, steps, norms, errors, first, last):
         for i in range(n):
             out[i] = np.int8(np.int32(np.rint(line[i] * inverse)))
         squares, lost, zeros = np.float32(0), np.float32(0), np.int32(0)
+        sum_of_errors, sum_of_sizes = np.float32(0), np.float32(0)
         for i in range(n):
             zeros += np.int32(out[i] == 0)
             error = line[i] - np.float32(out[i]) * step
             squares += line[i] * line[i]
             lost += error * error
+            sum_of_errors += error
+            sum_of_sizes += abs(error)
         size, norm = np.sqrt(lost), np.sqrt(squares)
-        share = min(np.float32(1), np.float32(SIGMAS) / np.sqrt(np.float32(n))) if LOST * zeros <= n else np.float32(1)
+        share = min(np.float32(1), np.float32(SIGMAS) / np.sqrt(np.float32(n)))
+        if LOST * zeros > n or abs(sum_of_errors) > share * sum_of_sizes:
+            share = np.float32(1)
         steps[row], norms[row], errors[row] = step, norm + size, share * size + np.float32(EPSILON) * norm
 
 

@@ -78,6 +78,10 @@ def fit(model: nn.Module, source: Corpus, settings: dict, seed: int, resume: Pat
                 step += 1
                 if step in stops:
                     val_loss = held_out_loss(model, source, settings["batch"] // settings["accumulation"])
+                    if not np.isfinite(val_loss):
+                        raise AtlasError(
+                            f"fit: the held-out loss is {val_loss} after step {step}; lower fit.learning_rate"
+                        )
                     curve.append({"step": step, "train_loss": float(np.mean(losses)), "val_loss": val_loss})
                     losses = []
                     logger.info("step %d of %d: train %.4f, held-out %.4f", step, steps, *list(curve[-1].values())[1:])

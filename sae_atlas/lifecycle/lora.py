@@ -46,7 +46,7 @@ def fine_tune_lora(
     targets = settings["lora"]["targets"] or TARGETS.get(kind)
     if targets is None:
         raise AtlasError(f"base_model.lora.targets: missing; for {kind} name the modules (known: {listed(TARGETS)})")
-    before = held_out_loss(model, source, settings["fit"]["batch"])
+    before = held_out_loss(model, source, settings["fit"]["batch"] // settings["fit"]["accumulation"])
     options = {"r": settings["lora"]["rank"], "lora_alpha": settings["lora"]["alpha"], "target_modules": targets}
     try:
         with torch.random.fork_rng(devices=[]):

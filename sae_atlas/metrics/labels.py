@@ -101,6 +101,7 @@ OF_TASKS = {
     "absorption_full": Metric("absorption, full", "down"),
     "absorption_random": Metric("absorption, random directions"),
 }
+OF_WORDS = {metric for metric in OF_TASKS if metric.startswith(("letter", "absorption"))}
 # Of synthetic rows alone: against the true features (metrics.truth).
 OF_THE_TRUTH = {
     "mcc": Metric("MCC with the true directions", "up"),

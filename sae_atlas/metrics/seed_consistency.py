@@ -30,7 +30,8 @@ def match_seeds(
     checkpoints of the sister recipes `names`, all layers of the first, then of the next. `cosine` is the largest cosine of the
     latent's decoder row with one of the other SAE (after arXiv 2501.16615, which matches one to one); `chance` that of a random
     direction with the second moments of this SAE's decoder rows, for rows of one layer crowd into a few dimensions.
-    A latent is alive that fired on the held-out tokens. Two decoders are in memory at once.
+    A latent is alive that fired on the held-out tokens; a layer without one has a row of latent -1 and NaN for each other
+    seed. Two decoders are in memory at once.
     """
     columns: dict[str, list[np.ndarray]] = {}
     with torch.inference_mode(), progress(len(others), "pairs of SAEs", "seeds") as bar:
@@ -44,6 +45,10 @@ def match_seeds(
                 cosines = {"cosine": best_matches(rows, other)[0], "chance": best_matches(random, other)[0]}
                 about = {"layer": np.full(len(alive), layer), "latent": alive, "density": density[alive]}
                 about |= {"other": np.full(len(alive), name)} | {key: value.numpy() for key, value in cosines.items()}
+                if not len(alive):
+                    unknown = np.full(1, np.nan, np.float32)
+                    about = {"layer": np.full(1, layer), "latent": np.full(1, -1), "density": unknown}
+                    about |= {"other": np.full(1, name), "cosine": unknown, "chance": unknown}
                 for key, values in about.items():
                     columns.setdefault(key, []).append(values)
                 bar.update()

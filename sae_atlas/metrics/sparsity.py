@@ -32,7 +32,7 @@ def dead(counts: "Tensor") -> int:
 
 
 def median(counts: "Tensor") -> float:
-    """Median over tokens of the L0, in latents per token."""
+    """Median over tokens of the L0, in latents per token; of an even number of tokens the lower of the two in the middle."""
     return float(counts.double().median())
 
 

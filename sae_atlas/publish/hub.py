@@ -37,9 +37,11 @@ def listed_files(folder: Path) -> list[str]:
             )
         files = [SUMS, *hashes]
     elif (folder / "model_card.md").is_file() and (folder / "config.json").is_file():
-        hashes = read_json(folder / "config.json")["files_sha256"]
+        hashes = read_json(folder / "config.json").get("files_sha256")
         files = list(PUBLISHED)
     else:
+        hashes = None
+    if hashes is None:
         raise AtlasError(f"{folder}: neither a release (SHA256SUMS) nor a published SAE (model_card.md, config.json)")
     problems = [
         f"{folder / name}: is missing; run the workflow again" for name in files if not (folder / name).is_file()

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from sae_atlas.kernels.measured import Weights
 from sae_atlas.kernels.threads import parts_of, run
-from sae_atlas.saes.parts import aux_latents, keep_largest
+from sae_atlas.saes.parts import aux_latents, keep_largest, variance_of
 
 LATENTS_AT_ONCE = 512  # in one product of the backward pass
 
@@ -32,7 +32,7 @@ def add_auxk(step, grads: Weights, error: Tensor, auxk) -> float | Tensor:
         return missed[rows].square().sum()
 
     total = sum(run(forward, step.micro_batches))
-    variance = (error - error.mean(0)).square().sum()
+    variance = variance_of(error)
     factor = 2 * auxk.coefficient / variance
 
     def backward(part: tuple[int, int]) -> None:

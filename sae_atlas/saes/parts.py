@@ -86,4 +86,10 @@ def auxk_loss(weights: Weights, error: Tensor, z: Tensor, dead: Tensor | None, k
     error = error.detach()
     latents = keep_largest(z[:, dead], k)
     missed = (latents @ weights["W_dec"][dead] - error).square().sum()
-    return missed / (error - error.mean(0)).square().sum()
+    return missed / variance_of(error)
+
+
+def variance_of(error: Tensor) -> Tensor:
+    """||e - mean e||^2 over the batch; infinite where it is 0, as of a batch of one token, for nothing can be told of it."""
+    variance = (error - error.mean(0)).square().sum()
+    return torch.where(variance > 0, variance, torch.inf)

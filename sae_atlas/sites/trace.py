@@ -70,7 +70,8 @@ def trial_tokens(model: nn.Module) -> Tensor:
     config = model.config.get_text_config()
     special = {value for name, value in vars(config).items() if name.endswith("token_id") if isinstance(value, int)}
     ordinary = [number for number in range(1, min(config.vocab_size, ORDINARY)) if number not in special]
-    chosen = torch.arange(CONTEXTS * TOKENS) * 7 % len(ordinary)
+    stride = 7 if len(ordinary) % 7 else 1
+    chosen = torch.arange(CONTEXTS * TOKENS) * stride % len(ordinary)
     return torch.tensor(ordinary)[chosen].reshape(CONTEXTS, TOKENS).to(model.device)
 
 

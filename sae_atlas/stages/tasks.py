@@ -55,7 +55,7 @@ def save_words(atlas) -> tuple[dict, dict]:
     "features/text.py",
     *ENCODING,
     runs="tasks.measure:measure_tasks",
-    version=3,
+    version=4,
     measures=tasks_of,
 )
 def measure_tasks(atlas, recipe: str, layer: int) -> tuple[dict, dict]:

@@ -27,7 +27,7 @@ def fit(x: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> LinearProbe:
     """
     read = groups.any(axis=0)
     x, labels, groups = x[read], labels[read], groups[:, read]
-    mean, spread = x.mean(axis=0), x.std(axis=0)
+    mean, spread = x.mean(axis=0), probes.deviation(x)
     scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
     probe = probes.probe().set_params(class_weight=None)
     fitted = probes.fit(probe, (x - mean) * scale, labels, group_weights(groups))

@@ -56,11 +56,12 @@ def outputs(answers: dict, model: str, dataset: str) -> dict[str, dict]:
     values, sections = answers["values"], {}
     named = {"model_name": model, "dataset_names": [dataset]}
     if "probing_1" in values:
-        of_latents = {f"sae_top_{count}_test_accuracy": values[f"probing_{count}"] for count in LATENTS}
+        counts = [count for count in LATENTS if f"probing_{count}" in values]  # an SAE may have fewer latents
+        of_latents = {f"sae_top_{count}_test_accuracy": values[f"probing_{count}"] for count in counts}
         of_model = {"llm_test_accuracy": values["probing_dense"]}
         details = [{"dataset_name": dataset, **of_model, **of_latents}]
         metrics = {"llm": of_model, "sae": of_latents}
-        sections["sparse_probing"] = _output(named | {"k_values": list(LATENTS)}, metrics, details)
+        sections["sparse_probing"] = _output(named | {"k_values": counts}, metrics, details)
     counts = [count for count in COUNTS if f"tpp_{count}" in values]
     if counts:
         kinds = {"total_metric": "", "intended_diff_only": "_intended", "unintended_diff_only": "_unintended"}

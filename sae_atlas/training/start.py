@@ -18,8 +18,9 @@ def begin_at(state: State, path: str | Path, recipe: Recipe) -> State:
     """The initial state with the weights of a checkpoint, in the scaled space of its own normaliser.
 
     Decoder rows get norm 1, which training keeps, and encoder, bias and threshold the norm they had: reconstructions stay,
-    except that TopK then chooses by what a latent adds, and that matching pursuit takes the decoder alone. Raises AtlasError
-    for an SAE of other sizes or another kind.
+    except that TopK then chooses by what a latent adds, that matching pursuit takes the decoder alone, and that what has no
+    threshold begins without the one there was. A latent whose decoder row is 0 begins at a random row, silent. Raises
+    AtlasError for an SAE of other sizes or another kind.
     """
     checkpoint = load_checkpoint(path)
     said, d_in = checkpoint["config"], len(state.mean)
@@ -44,11 +45,13 @@ def begin_at(state: State, path: str | Path, recipe: Recipe) -> State:
     norms = weights["W_dec"].norm(dim=1)
     if (norms - 1).abs().max() > UNIT:
         logger.info("decoder rows of norm %.3g to %.3g are scaled to 1", norms.min(), norms.max())
-        norms = torch.where(norms > 0, norms, 1)
-        weights["W_dec"] = weights["W_dec"] / norms[:, None]
+        writes = norms[:, None] > 0
+        weights["W_dec"] = torch.where(writes, weights["W_dec"] / norms[:, None], state.weights["W_dec"])
         weights["W_enc"], weights["b_enc"] = weights["W_enc"] * norms[:, None], weights["b_enc"] * norms
         threshold = None if threshold is None else threshold * norms
     module = architecture(recipe.architecture)
+    if recipe.architecture == "gated" and threshold is None:
+        threshold = torch.zeros_like(weights["b_enc"])  # its gate has a bias of its own
     if hasattr(module, "extra_weights") and threshold is not None:
         weights |= module.extra_of_inference(weights, threshold)
     state.weights |= {name: weight.float().contiguous() for name, weight in weights.items() if name in state.weights}

@@ -11,7 +11,7 @@ from pathlib import Path
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic, sha256, write_json
 from sae_atlas.io.provenance import current_record
-from sae_atlas.metrics.labels import OF_TASKS, name_of
+from sae_atlas.metrics.labels import OF_TASKS, OF_WORDS, name_of
 from sae_atlas.publish.cards.facts import (
     Measured,
     Origin,
@@ -87,13 +87,18 @@ def _card(name: str, origin: Origin, measured: Measured, weights: str, date: str
         published_by=published_by(recipe),
         l0=rows["l0"],
         tasks=bool({*OF_TASKS} & {*rows}),
-        rows=[{**row, "name": name_of(metric)} for metric, row in rows.items()],
+        rows=[{**row, "name": name_of(metric), "counted": _counted(metric)} for metric, row in rows.items()],
         limitations=list(_limitations(origin, measured)),
         export=_instead_of_saelens(config),
         sha256=weights,
         date=date,
         author=author,
     )
+
+
+def _counted(metric: str) -> str:
+    """What its held_out_tokens count, where they are no held-out tokens."""
+    return "" if metric not in OF_TASKS else "words" if metric in OF_WORDS else "tokens"
 
 
 def _instead_of_saelens(config: dict) -> str | None:
@@ -175,9 +180,10 @@ def _limitations(origin: Origin, measured: Measured):
         )
     else:
         lost = rows["ce_increase"]
+        of_interval = f"95% interval {interval(lost)}, " if interval(lost) else ""
         yield (
             f"A base model that reads the reconstruction instead loses {number(lost['value'])} nats per token "
-            f"(95% interval {interval(lost)}, {number(lost['held_out_tokens'])} held-out tokens)."
+            f"({of_interval}{number(lost['held_out_tokens'])} held-out tokens)."
         )
         yield from _doubts(rows)
         what = "measurement" if "pretrained" in config["recipe"] else "training and measurement"

@@ -178,6 +178,11 @@ def _encode(recipe: dict, is_transcoder: bool) -> str:
 def _quality(metric: str, measured: list[Measured]) -> dict:
     about = METRICS[metric]
     rows = {each.layer: each.metrics()[metric] for each in measured}
+    rows = {
+        layer: row for layer, row in rows.items() if row["value"] is not None
+    }  # of rows that are all alike it has none
+    if not rows:
+        return {"name": about.name, "median": None, "worst": "", "best": "", "unit": about.unit, "tokens": None}
     ordered = sorted(rows, key=lambda layer: rows[layer]["value"], reverse=about.better == "down")
     worst, best = (f"{number(rows[layer]['value'])} (layer {layer})" for layer in (ordered[0], ordered[-1]))
     if about.better is None or len({row["value"] for row in rows.values()}) == 1:

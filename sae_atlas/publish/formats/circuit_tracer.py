@@ -8,6 +8,7 @@ Its absolute path is what load_transcoder_from_hub and `circuit-tracer attribute
 circuit-tracer 0.5.0 puts no start token before a text if its id is 0: such models want token ids that begin with it.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,17 +72,11 @@ def write(folder: str | Path, files: Sequence[str | Path], scan: str) -> None:
     what they fire on.
 
     Raises AtlasError for what circuit-tracer does not compute: SAEs, TopK, other sites than mlp_in and mlp_out, and layers
-    that differ in width or in having a skip connection; and for a folder that holds another config.yaml.
+    that differ in width or in having a skip connection; and for a folder that holds another config.yaml, or files that
+    circuit-tracer would read as further transcoders and that are not ours. Nothing is written or removed before that.
     """
     folder, form = Path(folder), None
-    if (folder / CONFIG).is_file() and "model_kind" not in (read_plain(folder / CONFIG) or {}):
-        raise AtlasError(
-            f"{folder / CONFIG}: is not of circuit-tracer's kind and would be replaced; give another folder"
-        )
-    (folder / CONFIG).unlink(missing_ok=True)
-    for beyond in set(folder.glob("layer_*.safetensors")) - {_layer_file(folder, layer) for layer in range(len(files))}:
-        beyond.unlink()  # of a deeper model: all files of this name are read
-    for layer, file in enumerate(files):
+    for file in files:
         transcoder = load_sae(file)
         _check(file, transcoder)
         this = f"{transcoder.d_sae} latents {'without' if transcoder.W_skip is None else 'with'} skip connection"
@@ -89,7 +84,21 @@ def write(folder: str | Path, files: Sequence[str | Path], scan: str) -> None:
             raise AtlasError(
                 f"{file}: has {this}, layer 0 has {form}; circuit-tracer wants all layers alike: export those of one recipe"
             )
-        write_safetensors(_layer_file(folder, layer), _tensors(transcoder))
+    if (folder / CONFIG).is_file() and "model_kind" not in (read_plain(folder / CONFIG) or {}):
+        raise AtlasError(
+            f"{folder / CONFIG}: is not of circuit-tracer's kind and would be replaced; give another folder"
+        )
+    further = set(folder.glob("layer_*.safetensors")) - {_layer_file(folder, layer) for layer in range(len(files))}
+    for file in sorted(further):
+        if not (folder / CONFIG).is_file() or not re.fullmatch(r"layer_\d+", file.stem):
+            raise AtlasError(
+                f"{file}: circuit-tracer would read it as a transcoder; give another folder, or move it away"
+            )
+    (folder / CONFIG).unlink(missing_ok=True)
+    for file in further:
+        file.unlink()  # of an export of a deeper model
+    for layer, file in enumerate(files):
+        write_safetensors(_layer_file(folder, layer), _tensors(load_sae(file)))
     config = {
         "model_kind": "transcoder_set",
         "feature_input_hook": HOOKS["mlp_in"],

@@ -7,7 +7,8 @@ from torch import Tensor
 from sae_atlas.config.layouts import LAYOUTS, shapes_of
 from sae_atlas.config.published import FILES, OPTIONAL, PAIRS
 from sae_atlas.io.errors import FETCH, AtlasError, listed, reason
-from sae_atlas.io.files import read_json, sha256
+from sae_atlas.io.files import sha256
+from sae_atlas.publish.cards.listed import read_sums
 from sae_atlas.publish.formats import (
     bare,
     circuit_tracer_layer,
@@ -21,7 +22,7 @@ from sae_atlas.publish.formats import (
     saelens,
     sparsify,
 )
-from sae_atlas.publish.formats.foreign import shapes_in
+from sae_atlas.publish.formats.foreign import read_config, shapes_in
 from sae_atlas.publish.formats.metadata import metadata
 from sae_atlas.saes.checkpoint import load_checkpoint, load_tensors
 from sae_atlas.saes.sae import Sae
@@ -66,8 +67,9 @@ def load_sae(path: str | Path, is_transcoder: bool = False, k: int | None = None
 def export(path: str | Path, kind: str, folder: str | Path) -> None:
     """Write the SAE at `path` into `folder` in a format of WRITERS, with what is known of its origin."""
     sae = load_sae(path)
-    pair = Path(path) / saelens.FILES[0]
-    WRITERS[kind].write(folder, sae, read_json(pair)["metadata"] if pair.is_file() else metadata(sae.config))
+    pair = Path(path).expanduser() / saelens.FILES[0]
+    stated = read_config(pair).get("metadata") if pair.is_file() else None  # others' folders may have none
+    WRITERS[kind].write(folder, sae, stated or metadata(sae.config))
 
 
 def read(
@@ -128,12 +130,9 @@ def _has(shapes: dict[str, tuple[int, ...]], kind: str) -> bool:
 
 def check_listed(path: Path) -> None:
     """Raise AtlasError if the folder's config.json or SHA256SUMS lists another hash of the file."""
-    sums, config = path.parent / "SHA256SUMS", path.parent / "config.json"
-    expected = None
-    if sums.is_file():
-        lines = (line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8").splitlines() if line.strip())
-        expected = {name: digest for digest, name in lines}.get(path.name)
-    elif config.is_file():
-        expected = read_json(config).get("files_sha256", {}).get(path.name)
+    sums, config = read_sums(path.parent), path.parent / "config.json"
+    if not sums and config.is_file():
+        sums = read_config(config).get("files_sha256", {})
+    expected = sums.get(path.name)
     if expected is not None and path.is_file() and sha256(path) != expected:
         raise AtlasError(f"{path}: is not the file that was published here (sha256 differs); fetch it again")

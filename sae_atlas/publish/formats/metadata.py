@@ -17,8 +17,8 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
         "model_source": source or None,
         "model_revision": model.get("revision"),
         "model_weights_sha256": model.get("weights_sha256"),
-        "hook_name": hook_name(site, layer) if site else None,
-        "hook_name_out": hook_name(target, layer) if target else None,
+        "hook_name": hook_name(site, layer) if site and layer is not None else None,
+        "hook_name_out": hook_name(target, layer) if target and layer is not None else None,
         "hook_layer": layer,
         "site": site,
         "target": target,
@@ -26,7 +26,7 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
         "expansion": expansion(config["d_sae"], config["d_in"]),
         "training_tokens": config.get("tokens"),
         "normalize_activations": config.get("token_norm") or "none: centring and scaling are folded into the weights",
-        "prepend_bos": None if site == SITE else True,
+        "prepend_bos": True if config.get("record") and "pretrained" not in recipe and site != SITE else None,
         "model_from_pretrained_kwargs": dict.fromkeys(activations.get("folded", ()), True) or None,
     }
     if origin is not None and origin.of_rows:

@@ -5,7 +5,7 @@
 const SORTS = {
   match: { label: "best match" },
   selectivity: { label: "selectivity", title: "AUROC of its topic", descending: true },
-  importance: { label: "importance", title: "share of what it writes", descending: true },
+  importance: { label: "importance", title: "mean square of what it writes", descending: true },
   density: { label: "density", title: "share of tokens it fires on", descending: true },
   highest: { label: "highest activation", descending: true },
   confidence: { label: "confidence of the name", descending: true },
