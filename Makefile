@@ -1,4 +1,4 @@
-# Each target sets up what it needs. Only git, make and Python 3.11 or newer must be there.
+# Each target sets up what it needs. Only git, make and Python 3.11 to 3.13 must be there.
 PYTHON ?= python3
 CORES ?= all
 CONFIG ?= config/config.yaml
@@ -116,7 +116,7 @@ format: .venv/ready
 	$(BIN)/snakefmt Snakefile workflow
 
 .venv/ready: requirements.lock requirements-torch.lock requirements-embedded.lock pyproject.toml
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.11 ...')"
+	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed: make PYTHON=python3.11 ...')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-torch.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock

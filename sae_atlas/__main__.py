@@ -72,6 +72,12 @@ def _latents(chosen: argparse.Namespace) -> None:
         print(latents.to_string(index=False, float_format="{:.3f}".format))
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
 def _export(chosen: argparse.Namespace) -> None:
     if chosen.format == ALL_LAYERS:
         from sae_atlas.publish.formats.circuit_tracer import export_release
@@ -99,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     plan.add_argument("config", nargs="?", default="config/config.yaml")
     plan.add_argument("--directory", default=".", help="where the workflow runs or ran")
     plan.add_argument("--gpu", default="H200", help="a GPU to compare with: L4, RTX4090, A100, H100, H200")
-    plan.add_argument("--cores", type=int, help="default: all")
+    plan.add_argument("--cores", type=_count, help="default: all")
     plan.set_defaults(run=_plan)
     check = commands.add_parser("check", help="is a config right? Nothing that it may hold is run")
     check.add_argument("config", nargs="?", default="config/config.yaml")
@@ -128,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     latents.add_argument("--layer", type=int, help="default: all that were looked at")
     latents.add_argument("--latent", type=int, help="show this one, with its contexts")
-    latents.add_argument("--rows", type=int, default=10)
+    latents.add_argument("--rows", type=_count, default=10, help="how many of them")
     latents.set_defaults(run=_latents)
     export = commands.add_parser("export", help="write an SAE in the format of another library")
     export.add_argument(

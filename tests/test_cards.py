@@ -94,6 +94,18 @@ def test_a_metric_without_an_interval_or_a_value_is_told_without(tmp_path):
     assert re.search(r"\| FVU \| [0-9.]+ \|", page)  # of the other layer
 
 
+def test_a_share_of_no_loss_is_said_to_say_nothing(tmp_path):
+    run = Run(tmp_path)
+    assert "says nothing" not in (run.card() / "model_card.md").read_text()
+    written = read_json(run.metrics[1])
+    for row in written["metrics"]:
+        if row["metric"] == "ce_zero":
+            row["value"] = 0.1
+    write_json(run.metrics[1], written)
+    card = (run.card() / "model_card.md").read_text()
+    assert "Setting the site to zeros does not raise the loss here" in card and "to its mean" not in card
+
+
 def test_numbers_are_written_as_people_write_them():
     shown = {9999.6: "10,000", 9999.4: "9999", 0.01234567: "0.01235", 12: "12"}
     assert {value: number(value) for value in shown} == shown

@@ -278,9 +278,29 @@ def test_a_path_is_seen_from_the_folder_of_the_run_or_the_configs_own(tmp_path, 
     [
         ({"corpus.source": "local", "corpus.path": "none.txt"}, "corpus.path: none.txt is not there"),
         ({"recipes.topk.start_from": "none/sae"}, "recipes.topk.start_from.path: none/sae is not there"),
+        (
+            {"corpus.topic": "Mathematic"},
+            "config.yaml: corpus.topic: 'Mathematic' is none of wikipedia-introductions; did",
+        ),
+        ({"corpus.package": "wikipedia"}, "config.yaml: corpus.package: no embedded text 'wikipedia'"),
+        ({"corpus.source": "local", "corpus.path": "empty.txt"}, "corpus.path: empty.txt holds no document"),
+        ({"corpus.source": "local", "corpus.path": "blank.jsonl"}, "corpus.path: blank.jsonl holds no document"),
+        ({"corpus.source": "local", "corpus.path": "latin.txt"}, "holds byte 0xfc at character"),
+        ({"corpus.source": "local", "corpus.path": "table.csv"}, "corpus.field"),
+        ({"corpus.source": "local", "corpus.path": "broken.txt.gz"}, "broken.txt.gz"),
     ],
 )
 def test_a_config_is_not_right_without_the_files_that_it_names(tmp_path, monkeypatch, capsys, changes, words):
+    (tmp_path / "texts").mkdir()
+    monkeypatch.chdir(tmp_path / "texts")
+    Path("empty.txt").touch()
+    Path("blank.jsonl").write_text("\n\n")
+    Path("latin.txt").write_bytes("für".encode("latin-1"))
+    Path("table.csv").write_text("words,more\na,b\n")
+    Path("broken.txt.gz").write_bytes(b"\x1f\x8bnone")
+    if changes.get("corpus.path", "none").partition(".")[0] != "none":
+        changes = changes | {"corpus.path": str(tmp_path / "texts" / changes["corpus.path"])}
+        words = words.replace("corpus.path: ", f"corpus.path: {tmp_path}/texts/")
     monkeypatch.chdir(tmp_path)
     config = small(**changes)
     if "corpus.path" in changes:
@@ -288,4 +308,5 @@ def test_a_config_is_not_right_without_the_files_that_it_names(tmp_path, monkeyp
     Path("config.yaml").write_text(yaml.safe_dump(config))
     assert main(["check", "config.yaml"]) == 1
     assert words in capsys.readouterr().err
-    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]  # nothing is kept of a check
+    kept = {file.name for file in tmp_path.iterdir()}
+    assert kept == {"config.yaml", "texts"}  # nothing is kept of a check

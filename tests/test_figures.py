@@ -92,6 +92,18 @@ def test_tasks_stand_below_the_other_metrics_where_they_were_asked(tmp_path):
     assert "over documents" in text and METRICS["letter_f1"].name not in text
 
 
+def test_a_share_of_no_loss_is_said_to_say_nothing(tmp_path):
+    path = write_metrics(tmp_path / "metrics.parquet", "topk", 3, [1000])
+    table = pd.read_parquet(path)
+    line = "CE recovered says nothing of layer 1: zeros there do not raise the loss."
+    for value, is_said in ((None, False), (0.1, True)):
+        if value is not None:
+            table.loc[(table.metric == "ce_zero") & (table.layer == 1), "value"] = value
+        write_table(path, pa.Table.from_pandas(table, preserve_index=False))
+        _, svg = draw(plot_metrics_heatmap, tmp_path, 2, {"metrics": path})
+        assert (line in svg.read_text()) is is_said
+
+
 def test_importance_is_of_the_held_out_tokens_and_not_of_those_of_the_tasks(tmp_path):
     tables = {"latents": write_latents(tmp_path, 2), "layers": range(2)}
     path = write_metrics(tmp_path / "metrics.parquet", "topk", 2, [1000])

@@ -205,6 +205,8 @@ def bomb(first: str, each: str, levels: int) -> str:
         ("1: 2", "1: a key must be text"),
         ("x" * 2**19, "is larger than 262,144 bytes"),
         ("a: !!python/object/apply:os.system ['touch ran']", "cannot be read as YAML"),
+        ("a: 1\n\tb: 2\n", r"cannot be read as YAML \(line 2, column 1: .*\); indent with spaces"),
+        ("a: [1\nb: 2\n", r"cannot be read as YAML \(line 2, column 2: .*\); mend it"),
         ("[1, 2]", "is no config"),
     ],
 )
@@ -217,6 +219,13 @@ def test_bombs_are_one_line(tmp_path, monkeypatch, text, line):
     assert re.match(rf"{re.escape(str(file))}: {line}", str(error.value)), str(error.value)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_config_is_utf_8(tmp_path, encoding):
+    (file := tmp_path / "config.yaml").write_bytes("corpus: {name: für}".encode(encoding))
+    with pytest.raises(AtlasError, match=r"config\.yaml: byte \d+ is not UTF-8; save it as UTF-8$"):
+        read_config(file)
 
 
 def test_the_command_line_tells_it_before_snakemake_reads_it(tmp_path, capsys):

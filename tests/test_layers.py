@@ -66,6 +66,12 @@ def test_saved_layers_are_listed_without_masked_positions(tmp_path, capsys):
     assert line.split() == ["03", "1.00", "1.0", "0.00%", "3.0"]  # four corners of a simplex spread along three
 
 
+@pytest.mark.parametrize("name", ["/nowhere/model", "", "../model", "a b"])
+def test_what_is_no_model_at_all_is_not_asked_of_the_hub(name):
+    with pytest.raises(AtlasError, match=r"is no folder that is there, no embedded model .* and no id of the hub"):
+        list_sites(name)
+
+
 def test_a_model_that_cannot_be_had_is_one_line(tmp_path):
     with pytest.raises(AtlasError, match=r"base_model: its config cannot be had"):
         list_sites(str(tmp_path))

@@ -8,6 +8,9 @@ import yaml
 
 from models import random_model
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
+from sae_atlas.config.read import read_config
+from sae_atlas.plan.jobs import jobs
+from sae_atlas.stages.atlas import Atlas
 from workflow import ROOT, kinds, planned
 
 README = (ROOT / "README.md").read_text()
@@ -39,6 +42,13 @@ def test_the_config_snippet_is_a_config(tmp_path):
     own = {"base_model": "my-model", "corpus": "text.jsonl"}
     config = small(**{section: shown[section] | {"path": str(tmp_path / name)} for section, name in own.items()})
     assert kinds(planned(tmp_path, config))["train"] == 18
+
+
+def test_the_headline_has_as_many_jobs():
+    atlas = Atlas(read_config(ROOT / "config/pythia-410m.yaml"))
+    files = jobs(atlas)
+    total = sum(map(len, files.values())) + 1  # rule all
+    assert f"{total} jobs, {len(files['train_sae'])} of them training" in README
 
 
 def test_every_link_and_file_is_there():

@@ -11,6 +11,7 @@ from models import random_model
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.config.layers import named_layers
 from sae_atlas.config.read import complete_config
+from sae_atlas.io import asking
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.plan.site_check import check_config
 from workflow import small
@@ -147,6 +148,23 @@ def test_layers_are_those_of_the_decoder_and_as_the_library_counts_them(tmp_path
     file = tmp_path / "n" / "config.json"
     file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "n_layer"}))
     assert named_layers("all", base_model) == list(range(12))  # the family's own default
+
+
+def test_a_config_that_does_not_say_how_many_layers_there_are_is_told_so(tmp_path):
+    (folder := tmp_path / "m").mkdir()
+    (folder / "config.json").write_text('{"model_type": "foobar"}')
+    base_model = {"name": "m", "source": "local", "path": str(folder)}
+    with pytest.raises(AtlasError, match=r"does not say how many there are \(.*foobar.*\); list them"):
+        named_layers("all", base_model)
+
+
+def test_a_question_that_takes_too_long_is_told_from_one_that_fails(monkeypatch):
+    monkeypatch.setattr(asking, "PATIENCE", 0.01)
+    with pytest.raises(asking.Unanswered, match=r"that takes more than 0\.01 s here"):
+        asking.ask("sae_atlas.config.layers", {}, lambda: None, ())
+    monkeypatch.setattr(asking, "PATIENCE", 120)
+    with pytest.raises(asking.Unanswered, match="KeyError"):
+        asking.ask("sae_atlas.config.layers", {}, lambda: None, ())
 
 
 def test_a_family_without_a_language_model_is_refused(tmp_path):

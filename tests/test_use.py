@@ -101,6 +101,15 @@ def test_a_checkpoint_loads_in_one_line(tmp_path):
     assert sae.decode(sae.encode(torch.randn(3, sae.d_in))).shape == (3, sae.d_in)
 
 
+@pytest.mark.parametrize("name", ["nowhere.json", "", "sae.pt", "text.json", "list.json"])
+def test_what_is_no_base_model_of_a_run_is_one_line(tmp_path, name):
+    (tmp_path / "sae.pt").write_bytes(b"PK\x03\x04\xff")
+    (tmp_path / "text.json").write_text("text")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(AtlasError, match=r"is not what a run says of its base model .*provenance\.json of a run$"):
+        sae_atlas.load_model(tmp_path / name)
+
+
 @pytest.mark.parametrize("target", [None, "mlp_out"], ids=["SAE", "transcoder"])
 def test_activations_of_a_model_in_another_precision_are_encoded_in_that_of_the_sae(target):
     sae, x = sae_of_model(target=target), torch.randn(2, 6, 32).to(torch.bfloat16)

@@ -22,7 +22,17 @@ def is_model(provenance: str | Path) -> bool:
 
 def _prepared(provenance: str | Path) -> tuple[Path, dict]:
     """(the prepared folder, provenance). Raises AtlasError where there is none."""
-    origin = read_json(provenance)
+    try:
+        origin = read_json(provenance)
+        if "rows" not in origin and "path" not in origin:
+            raise ValueError("it names no folder")
+    except (OSError, ValueError, TypeError) as error:
+        if getattr(error, "errno", None) in DISK_ERRORS:
+            raise
+        raise AtlasError(
+            f"{provenance}: is not what a run says of its base model ({reason(error)}); give "
+            "results/base_model/provenance.json of a run"
+        ) from error
     if "rows" in origin:
         raise AtlasError(f"{provenance}: is of rows of activations; there is no model here to load")
     return Path(provenance).parent / origin["path"], origin

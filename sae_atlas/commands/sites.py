@@ -2,6 +2,7 @@
 outliers and effective dimension of saved activations.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -118,9 +119,15 @@ def geometry(x: np.ndarray) -> dict[str, float]:
 
 def _section(model: str) -> dict:
     """The config section `base_model` that would mean this folder, package or id."""
-    if Path(model).expanduser().is_dir():
+    if model and Path(model).expanduser().is_dir():
         return {"source": "local", "path": str(Path(model).expanduser())}
-    return {"source": "package", "package": model} if model in MODELS else {"source": "hub", "id": model}
+    if model in MODELS:
+        return {"source": "package", "package": model}
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", model):
+        raise AtlasError(
+            f"{model!r}: is no folder that is there, no embedded model ({', '.join(MODELS)}) and no id of the hub"
+        )
+    return {"source": "hub", "id": model}
 
 
 def _saved(path: Path) -> list[str]:

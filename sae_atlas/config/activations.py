@@ -76,7 +76,7 @@ def problems(activations: Activations, base_model: Model):
     layers, model = activations.layers, base_model.plain()
     for key_, site in (("site", activations.site), ("target", activations.target)):
         if site is not None and site not in SITES and "{layer}" not in site:
-            yield f"activations.{key_}: no site {site!r}; {nearest(site, SITES)} Or give a module path with {{layer}} in it"
+            yield f"activations.{key_}: no site {site!r}; {nearest(site, SITES)} (or a module path with {{layer}} in it)"
     if activations.target == activations.site:
         yield f"activations.target: {activations.target} is the site itself, which an SAE rebuilds; remove it"
     if activations.shard_rows % activations.chunk_rows:

@@ -103,7 +103,8 @@ def words(field: FieldInfo, example: bool = False) -> str:
     """What a value of the field must be: "a whole number from 1"; with an example of it ", as 8 or 10M"."""
     about = field.metadata
     if not any(isinstance(each, Words) for each in about):  # in `... | None`
-        about = list(_nested(field.annotation))
+        inside = list(_nested(field.annotation))
+        about = [each for part in inside for each in (part.metadata if isinstance(part, FieldInfo) else [part])]
     said = next(each for each in about if isinstance(each, Words))
     kinds = {Ge: "from", Gt: "above", Le: "to", Lt: "below"}
     limits = [f" {word} {astuple(each)[0]}" for kind, word in kinds.items() for each in about if isinstance(each, kind)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from sae_atlas.base_models.from_scratch import model_sizes
 from sae_atlas.config.own_models import base_of
 from sae_atlas.config.without_model import OF_ROWS
-from sae_atlas.io.asking import ask
+from sae_atlas.io.asking import Unanswered, ask
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.hub import refuse
 from sae_atlas.own_arrays.files import find_layers
@@ -53,12 +53,14 @@ def layer_words(layers: list[int]) -> str:
 def count_layers(base_model: dict) -> int:
     """Blocks of the base model, from its own config, or as transformers reads it. Raises AtlasError if neither tells."""
     config = text_part(model_config(base_model, also=", or list activations.layers (`0-23`)"))
-    key, count = next(((name, config[name]) for name in COUNTED if name in config), (None, None))
-    if key is None:
-        key, count = (
-            "num_hidden_layers",
-            ask("sae_atlas.config.layers", base_model, lambda: config, ("config/layers.py",)),
-        )
+    key, count = next(((name, config[name]) for name in COUNTED if name in config), ("num_hidden_layers", None))
+    if count is None:
+        try:
+            count = ask("sae_atlas.config.layers", base_model, lambda: config, ("config/layers.py",))
+        except Unanswered as error:
+            raise AtlasError(
+                f"activations.layers: the model's config does not say how many there are ({error}); list them (`0-23`)"
+            ) from error
     if type(count) is int and 0 < count <= MOST:
         return count
     raise AtlasError(f"activations.layers: the model's config says {key} {str(count)[:40]!r}; list them")

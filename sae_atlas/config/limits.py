@@ -33,11 +33,19 @@ def read_plain(file: str | Path) -> object:
             content = opened.read(BYTES + 1)
         if len(content) > BYTES:
             raise AtlasError(f"{file}: is larger than {BYTES:,} bytes; no config is")
+        content = content.decode("utf-8-sig")
         node = yaml.compose(content, yaml.SafeLoader)
         problem = _size_problem(node, _children)  # before aliases are followed: `<<` copies what it merges
         if problem:
             raise AtlasError(f"{file}: {problem}")
         return yaml.safe_load(content)
+    except UnicodeDecodeError as error:
+        raise AtlasError(f"{file}: byte {error.start} is not UTF-8; save it as UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        mark, problem = error.problem_mark, " ".join(str(error.problem).split())[:200]
+        remedy = "indent with spaces" if r"\t" in problem else "mend it"
+        at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise AtlasError(f"{file}: cannot be read as YAML ({at}{problem}); {remedy}") from error
     except RecursionError as error:
         raise AtlasError(f"{file}: {TOO_DEEP}") from error
     except (

@@ -68,6 +68,15 @@ def _below(table: pd.DataFrame) -> str:
     return f"{trained}, trained on {short_number(table['tokens'].max())} tokens each\n{'; '.join(measured)}"
 
 
+def _harmless(table: pd.DataFrame) -> list[str]:
+    """A line where CE recovered is a share of nothing."""
+    if "ce_zero" not in set(table["metric"]):
+        return []
+    zeros, clean = (pivot(table, metric).iloc[-1] for metric in ("ce_zero", "ce_clean"))
+    layers = ", ".join(map(str, zeros.index[zeros <= clean]))
+    return [f"CE recovered says nothing of layer {layers}: zeros there do not raise the loss."] if layers else []
+
+
 @dataclass
 class _Page:
     """The figure as it grows downwards. Coordinates of `axes` are inches from the upper left corner."""
@@ -200,7 +209,9 @@ class _Page:
     def finish(self, title: str, below: str) -> Figure:
         self.y += 0.12
         self.axes.plot([0.15, self.width - 0.15], [self.y, self.y], color=FAINT, linewidth=0.8)
-        lines = [*FOOT, OF_WHAT] if {*self.table["metric"]} & {*OF_TASKS} else FOOT
+        lines = [*FOOT, *_harmless(self.table)]
+        if {*self.table["metric"]} & {*OF_TASKS}:
+            lines.append(OF_WHAT)
         for number, line in enumerate(lines):
             self.text(0.15, self.y + 0.16 + 0.19 * number, line, fontsize=7.5, color=GREY)
         height = self.y + 0.17 + 0.19 * len(lines)

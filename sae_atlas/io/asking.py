@@ -20,8 +20,12 @@ from sae_atlas.io.provenance import code_identity
 PATIENCE = 120  # s
 
 
+class Unanswered(Exception):
+    """A question failed, or took longer than a start can wait; which."""
+
+
 def ask(module: str, question: object, depends_on: Callable[[], object], rooms: tuple[str, ...]) -> object:
-    """What `python -m MODULE QUESTION` prints as JSON; None if it fails or takes longer than a start can wait.
+    """What `python -m MODULE QUESTION` prints as JSON. Raises Unanswered.
 
     depends_on: gives what else the answer depends on, beside the release of transformers and the code in `rooms` of sae_atlas.
     It is called again once there is an answer, which may have fetched something.
@@ -40,9 +44,12 @@ def ask(module: str, question: object, depends_on: Callable[[], object], rooms: 
     settings = {"encoding": "utf-8", "env": os.environ | {"PYTHONPATH": os.pathsep.join(ours)}, "timeout": PATIENCE}
     asked = [sys.executable, "-P", "-m", module, json.dumps(question)]
     try:
-        done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, **settings)
-    except subprocess.SubprocessError:
-        return None
+        done = subprocess.run(asked, capture_output=True, check=True, **settings)
+    except subprocess.TimeoutExpired as error:
+        raise Unanswered(f"that takes more than {PATIENCE} s here") from error
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines()
+        raise Unanswered(lines[-1][:200] if lines else f"it ended with {error.returncode}") from error
     answer = json.loads(done.stdout)
     with suppress(OSError):  # a home that cannot be written: it is asked again the next time
         file = cache_file()

@@ -5,8 +5,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from sae_atlas.io.errors import AtlasError, reason
 
 PROBE_BYTES = 2**27
 ROUNDS, ROUND = 6, 0.3  # s
@@ -135,7 +138,7 @@ def _start(modules: str, cores: int) -> float:
 
 def _disk(folder: Path) -> tuple[float, float]:
     """Bytes per second written and read, flushed to the disk and read back from it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
     file, block = folder / f".probe-{os.getpid()}", os.urandom(2**24)
     try:
         began = time.perf_counter()
@@ -151,5 +154,8 @@ def _disk(folder: Path) -> tuple[float, float]:
             while stream.read(len(block)):
                 pass
         return PROBE_BYTES / (written - began), PROBE_BYTES / (time.perf_counter() - opened)
+    except OSError as error:
+        raise AtlasError(f"{folder}: its disk cannot be measured ({reason(error)}); see --directory") from error
     finally:
-        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.unlink(missing_ok=True)

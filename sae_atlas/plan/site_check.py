@@ -11,9 +11,10 @@ from pathlib import Path
 
 from sae_atlas.base_models.adapters import model_files
 from sae_atlas.base_models.from_hub import TEXTS
+from sae_atlas.base_models.packages import find_text
 from sae_atlas.config.layers import model_config, transformers_config
 from sae_atlas.config.own_models import base_of
-from sae_atlas.io.asking import ask
+from sae_atlas.io.asking import Unanswered, ask
 from sae_atlas.io.errors import AtlasError, nearest, reason
 from sae_atlas.io.hub import complete_snapshot
 from sae_atlas.io.log import logger
@@ -56,6 +57,11 @@ def check_config(config: dict, file: str) -> None:
 
     Of a model that is not here yet the jobs that fetch it tell.
     """
+    try:
+        for text in (config["corpus"], config["base_model"].get("lora", {}).get("corpus", {})):
+            _check_embedded(text)
+    except AtlasError as error:
+        raise AtlasError(f"{file}: {error}") from error
     checks = {"activations": _of_arrays, "synthetic": _of_worlds}
     answer = UNKNOWN | checks.get(config["base_model"]["source"], _of_model)(config)
     if answer["unmeasured"]:
@@ -66,6 +72,15 @@ def check_config(config: dict, file: str) -> None:
             problems += [f"recipes.{name}.{line}" for line in contradictions(recipe, answer["width"])]
     if problems:
         raise AtlasError("\n".join(f"{file}: {problem}" for problem in problems))
+
+
+def _check_embedded(text: dict) -> None:
+    if text.get("source") == "package":
+        find_text(text["package"])
+    if "topic" in text:
+        from sae_atlas.texts.documents import check_topic  # here, for few configs have one
+
+        check_topic(text)
 
 
 def _of_arrays(config: dict) -> dict:
@@ -114,8 +129,10 @@ def model_answer(base_model: dict, sites: list[str], layers: list[int], context:
     except AtlasError:
         return UNKNOWN
     question = [base_model, sites, layers, context, exclude]
-    answer = ask("sae_atlas.plan.site_check", question, lambda: [sizes, _state(base_of(base_model))], ROOMS)
-    return UNKNOWN | (answer or {"unmeasured": "that failed, or took too long"})
+    try:
+        return UNKNOWN | ask("sae_atlas.plan.site_check", question, lambda: [sizes, _state(base_of(base_model))], ROOMS)
+    except Unanswered as error:
+        return UNKNOWN | {"unmeasured": str(error)}
 
 
 def _state(section: dict) -> list:

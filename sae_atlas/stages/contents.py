@@ -115,6 +115,10 @@ def _content(contents: Contents, stage: str, key: str, section: dict, path: Path
         if path is None:
             raise
         return recorded  # what was made of it is still there
+    if are_texts and path is None:
+        from sae_atlas.texts.documents import check_files  # here, for what is tokenized is not read again
+
+        check_files(section)
     content, hashes = _hashed(contents, files, key, are_texts)
     if path is None or recorded:
         return content

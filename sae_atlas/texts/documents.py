@@ -76,13 +76,31 @@ def read_in_order(text: dict) -> Iterator[str]:
     return _checked(_local_values(text, None), _field(text), plain_text, refuse_row)
 
 
-def _embedded(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
+def check_topic(text: dict) -> None:
+    """Raise AtlasError if an embedded text has no documents of the topic that is asked for."""
+    _articles(text)
+
+
+def check_files(text: dict) -> None:
+    """Raise AtlasError if the first document of a local source cannot be read, or if there is none."""
+    refuse = refuse_row if text.get("bad_rows", "refuse") == "refuse" else lambda line: None
+    as_text = (lambda value: value) if text.get("chat") else plain_text  # a chat's format needs its tokenizer
+    if next(_checked(_local_values(text, None), _field(text), as_text, refuse), None) is None:
+        raise AtlasError(f"corpus.path: {text['path']} holds no document; give a text")
+
+
+def _articles(text: dict) -> list[dict]:
     from sae_atlas.base_models.packages import find_text
 
     articles = list(json.loads(find_text(text["package"]).path().read_text(encoding="utf-8")).values())
     topic, topics = text.get("topic"), sorted({article["topic"] for article in articles})
     if topic not in (None, *topics):
         raise AtlasError(f"corpus.topic: {topic!r} is none of {text['package']}; {nearest(topic, topics)}")
+    return articles
+
+
+def _embedded(text: dict, seed: int) -> Iterator[tuple[str, str | None]]:
+    articles, topic = _articles(text), text.get("topic")
     says_nothing = {"Uncategorized": None}
     documents = [(each["extract"], says_nothing.get(each["topic"], each["topic"])) for each in articles]
     # One topic keeps the order of all topics, so its held-out documents are held out of all of them, too.

@@ -10,7 +10,6 @@ from pathlib import Path
 from sae_atlas.io.errors import AtlasError, reason
 from sae_atlas.io.log import logger
 
-TRACKERS = ("tensorboard", "mlflow", "wandb")
 PROJECT = "sae-atlas"  # experiment of MLflow, project of Weights & Biases
 
 

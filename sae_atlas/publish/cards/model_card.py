@@ -138,7 +138,10 @@ def _config(name: str, origin: Origin, measured: Measured, date: str, files: dic
 
 
 def _doubts(rows: dict[str, dict]):
-    """What the literature doubts of those metrics that were measured."""
+    """What those metrics that were measured do not say."""
+    for ablation, words in (("zero", "zeros"), ("mean", "its mean")):
+        if rows[f"ce_{ablation}"]["value"] <= rows["ce_clean"]["value"]:
+            yield f"Setting the site to {words} does not raise the loss here: CE recovered beside it says nothing."
     if {"tpp_10", "scr_10"} & {*rows}:
         yield "Targeted probe perturbation and spurious correlation removal have been found unreliable (arXiv 2605.18229)."
     if "absorption" in rows:
