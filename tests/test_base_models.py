@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sae_atlas.base_models import packages
+from sae_atlas.base_models import prepare as prepare_module
+from sae_atlas.base_models.adapters import weights_sum
 from sae_atlas.base_models.byte_tokenizer import byte_tokenizer
 from sae_atlas.base_models.gguf_llama import read_tokenizer
 from sae_atlas.base_models.load import load, load_base_model, load_tokenizer
@@ -71,6 +73,16 @@ def test_a_local_folder_is_used_in_place(tmp_path):
     assert not (tmp_path / "b" / "model").exists()
     ours, theirs = (load(tmp_path / name / "provenance.json", "float32")[0].state_dict() for name in "ab")
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_a_model_that_cannot_be_measured_takes_no_place(tmp_path, monkeypatch):
+    provenance = tmp_path / "provenance.json"
+    prepare(provenance, **RANDOM)
+    before = read_json(provenance)
+    monkeypatch.setattr(prepare_module, "_sites", lambda folder: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        prepare(provenance, **(RANDOM | {"seed": RANDOM["seed"] + 1}))
+    assert read_json(provenance) == before and weights_sum(tmp_path / "model") == before["weights_sha256"]
 
 
 def test_sizes_that_make_no_model_are_one_line(tmp_path):

@@ -1,5 +1,6 @@
 """The plan before a run: the jobs are Snakemake's, the counts those of a case done by hand, the disk a bound that holds."""
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -55,7 +56,7 @@ def compare_with_a_dry_run(tmp_path, file, name):
     own = ("data/fragments.txt", "models/torso_restoration/best_model.pt") if name == "restoration" else ()
     for path in own:  # what the user gives: that it is there counts, not what it holds
         (tmp_path / path).parent.mkdir(parents=True)
-        (tmp_path / path).touch()
+        (tmp_path / path).write_text("a document")  # of a text its first one is read
     if name in changes:
         file = tmp_path / "config.yaml"
         file.write_text(yaml.safe_dump(small(**changes[name])))
@@ -250,10 +251,32 @@ def test_sizes_read_from_a_config_are_those_of_the_model(tmp_path, family):
         model = AutoModelForCausalLM.from_config(config)
     shape = read_shape({"source": "local", "path": str(tmp_path)}, tmp_path / "not-prepared")
     blocks = max((module for module in model.modules() if isinstance(module, torch.nn.ModuleList)), key=len)
-    products = sum(weight.numel() for weight in blocks[0].parameters() if weight.ndim > 1)
+    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    of_experts = config.num_experts_per_tok / experts if experts else 1.0  # as many of them a token goes through
+    products = sum(
+        weight.numel() * (of_experts if "experts" in name else 1)
+        for name, weight in blocks[0].named_parameters()
+        if weight.ndim > 1
+    )
     assert (shape.n_layers, shape.vocabulary) == (len(blocks), config.vocab_size)
     assert shape.block_weights == pytest.approx(products, rel=0.005)
     assert shape.parameters == pytest.approx(sum(weight.numel() for weight in model.parameters()), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "parameters"),
+    [
+        ("deepseek_v2", {"n_routed_experts": 64, "n_shared_experts": 2, "num_experts_per_tok": 6}, 14.8e9),
+        ("ernie4_5_moe", {"moe_num_experts": 64, "moe_num_shared_experts": 2, "moe_k": 6}, 14.8e9),
+    ],
+)
+def test_experts_count_under_all_their_names(tmp_path, family, sizes, parameters):
+    config = {"model_type": family, "hidden_size": 2048, "num_hidden_layers": 27, "num_attention_heads": 16}
+    config |= {"moe_intermediate_size": 1408, "intermediate_size": 10944, "vocab_size": 102400, **sizes}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shape = read_shape({"source": "local", "path": str(tmp_path)}, tmp_path / "not-prepared")
+    assert shape.parameters == pytest.approx(parameters, rel=0.1)
+    assert shape.block_weights == 4 * 2048**2 + 64 * 2048 + 8 * 3 * 2048 * 1408  # six experts of a token, two of all
 
 
 def test_a_random_model_counts_its_unembedding():

@@ -155,6 +155,12 @@ def test_one_config_gives_three_and_each_model_is_made_once(tmp_path):
     assert all(config["corpus"] == merged()["corpus"] for config in configs.values())
     with pytest.raises(AtlasError, match=r"base_model.source: three stages are those of a `merged` model"):
         three_configs(small())
+    for wrong in (None, "merged", {"source": "merged", "base": None}, {"source": "merged", "base": [1]}):
+        with pytest.raises(AtlasError, match=r"base_model\.source: three stages are those of a `merged` model"):
+            three_configs({"base_model": wrong})
+    nameless = {key: value for key, value in merged()["base_model"].items() if key != "name"}
+    with pytest.raises(AtlasError, match=r"base_model\.name: missing, or no text"):
+        three_configs(merged() | {"base_model": nameless})
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(merged()))
     command = [
         "-m",

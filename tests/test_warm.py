@@ -23,6 +23,8 @@ rule job:
 TELL = """
 import json, os, sys
 told = {"process": os.getpid(), "torch": "torch" in sys.modules, "name": snakemake.wildcards.name, "folder": os.getcwd()}
+import torch
+told["threads"] = [snakemake.threads, torch.get_num_threads()]
 with open(snakemake.output[0], "w") as file:
     json.dump(told, file)
 """
@@ -44,6 +46,7 @@ def test_a_job_is_a_process_of_its_own_that_has_the_libraries(tmp_path):
     one, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
     assert one["torch"] and other["torch"]
     assert one["process"] != other["process"]
+    assert one["threads"] == other["threads"] == [1, 1]
     assert (one["name"], one["folder"], other["name"]) == ("a", str(tmp_path), "b")
 
 
@@ -109,15 +112,16 @@ def test_a_call_whose_answer_is_lost_ends_all_the_same():
 
 
 UNPREPARED = """
+import os
 from sae_atlas.io.forks import fork_server
 
-print(fork_server(print, lambda: 1 / 0)())
+print(fork_server(lambda: os._exit(3), lambda: 1 / 0)())
 """
 
 
-def test_a_server_that_cannot_import_what_it_should_fails_the_calls():
+def test_a_server_that_cannot_import_what_it_should_says_so_and_its_calls_end_as_they_do():
     done = subprocess.run([sys.executable, "-c", UNPREPARED], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == str(-int(signal.SIGKILL)) and "ZeroDivisionError" in done.stderr
+    assert done.stdout.strip() == "3" and "ZeroDivisionError" in done.stderr
 
 
 def test_a_program_of_a_test_is_a_fork_whatever_a_job_or_scikit_learn_set_in_this_process(tmp_path):

@@ -209,6 +209,14 @@ def test_only_what_a_change_reaches_runs_again(finished, config, jobs):
     assert found == jobs
 
 
+@pytest.mark.parametrize("less", [{"activations.layers": [0, 1]}, {"recipes": {"topk": small()["recipes"]["topk"]}}])
+def test_tables_hold_nothing_of_what_was_taken_out(finished, less):
+    """Or figures would show it, and the page would look for its cards."""
+    jobs = planned(finished.folder, small(**less))
+    assert "table: all recipes" in jobs and not [job for job in jobs if job.startswith(("train", "evaluate"))]
+    assert ("table: topk" in jobs) is ("recipes" not in less)
+
+
 def test_config_errors_are_told_at_once_before_any_job(tmp_path):
     config = small(**{"training.snapshots": ["2k", "1k"], "activations.site": "resid_pots"})
     config["recipes"]["topk"]["expantion"] = 4

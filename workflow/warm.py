@@ -24,6 +24,7 @@ LIBRARIES = [
     "scipy.optimize",
     "snakemake.iocontainers",
     "snakemake.logging",
+    "threadpoolctl",
     "transformers.generation.utils",
     "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto",
@@ -33,7 +34,13 @@ FUNCTIONS = {function for stage in STAGES.values() for function in (stage.runs, 
 PRELOADED = LIBRARIES + sorted({f"sae_atlas.{function.partition(':')[0]}" for function in FUNCTIONS})
 
 
-def script(path: str) -> None:
+def script(path: str, threads: int) -> None:
+    from threadpoolctl import threadpool_limits  # by jobs alone: it changes the environment of who imports it
+
+    # An interpreter has them from OMP_NUM_THREADS, which is read when the libraries are loaded.
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)
+    threadpool_limits(threads)
     to_its_end(lambda: runpy.run_path(path, run_name="__main__"))
 
 
@@ -54,7 +61,7 @@ def main() -> None:
     def execute_script(self, path: str, edit: bool = False) -> None:
         if self.conda_env or self.container_img or self.env_modules:
             in_an_interpreter(self, path, edit)
-        elif code := call(path):
+        elif code := call(path, self.threads):
             raise subprocess.CalledProcessError(code, path)
 
     PythonScript.execute_script = execute_script

@@ -118,9 +118,9 @@ def _open(activations: Path, name: str) -> tuple[zarr.Array, dict]:
         source = zarr.open_group(activations, mode="r")
         saved, about = source[name], dict(source.attrs)
         whole = {"base_model", "site", "window", "masked"} <= set(about)
-    except (PermissionError, MemoryError):  # which may pass
-        raise
     except Exception as error:  # damaged metadata shows as errors of many kinds
+        if isinstance(error, OSError | MemoryError) and not isinstance(error, FileNotFoundError):
+            raise  # it may pass
         raise Damaged(activations, f"holds no readable {name}") from error
     if not whole:
         raise Damaged(activations, "its attributes are not whole")

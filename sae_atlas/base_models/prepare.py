@@ -10,7 +10,7 @@ from sae_atlas.base_models.load import read_model, special_ids, start_token, wit
 from sae_atlas.base_models.packages import find_model
 from sae_atlas.base_models.written import write_folder
 from sae_atlas.io.errors import AtlasError, listed, reason
-from sae_atlas.io.files import atomic, read_json, sha256, write_json
+from sae_atlas.io.files import atomic, read_json, remove, sha256, write_json
 from sae_atlas.io.log import DISK_ERRORS, logger
 from sae_atlas.io.provenance import current_record
 from sae_atlas.own_arrays.files import find_layers
@@ -28,6 +28,7 @@ def prepare(provenance: str | Path, made: str | Path | None = None, **settings) 
     """
     provenance = Path(provenance)
     folder = provenance.parent / "model"
+    arriving = folder.with_name(".model")  # until all is known of it: the provenance that is there tells of `folder`
     if made is not None:
         origin = _from_rules(settings, provenance, Path(made).parent)
     else:
@@ -38,9 +39,13 @@ def prepare(provenance: str | Path, made: str | Path | None = None, **settings) 
             "restoration": _from_restoration,
             "random": _at_random,
         }
-        origin = makers[settings["source"]](settings, folder)
+        origin = makers[settings["source"]](settings, arriving)
     model = (provenance.parent / origin["path"]).resolve()
     sizes, sites = checked_sizes(model), _sites(model)
+    if origin["path"] == arriving.name:
+        remove(folder)
+        arriving.rename(folder)
+        origin["path"] = folder.name
     about = {
         **sizes,
         "n_layers": len(sites["layers"]),

@@ -70,7 +70,7 @@ def describe(folder: str | Path, layer: int, latent: int, contexts: int = 5) -> 
         return f"layer {layer}, latent {latent}: dead, it fires on none of {row.tokens_seen:,} tokens"
     of_latent = [("latent", "==", latent), ("band", "==", "top")]
     top_contexts = pd.read_parquet(_file(folder, layer, "contexts"), filters=of_latent)
-    provenance = Path(folder).parents[1] / "base_model" / "provenance.json"
+    provenance = Path(folder).absolute().parents[1] / "base_model" / "provenance.json"
     named, of_model = isinstance(row["name"], str), is_model(provenance)
     lines = [f"layer {layer}, latent {latent}: {row['name'] if named else 'no name'}"]
     if named:

@@ -4,15 +4,18 @@ import html
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
-
-import pandas as pd
 
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.sizes import grid_words
+from sae_atlas.io.tables import read_table
 from sae_atlas.lifecycle.survival.configs import STAGES
 from sae_atlas.metrics.labels import NO_LOSSES
 from sae_atlas.publish.cards.names import parse_sae_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def summarise(folder: str | Path) -> str:
@@ -33,7 +36,7 @@ def _summarise(folder: Path) -> str:
     table = folder / "results" / "metrics.parquet"
     if not table.is_file():
         raise AtlasError(f"{table}: not there; the atlas is not finished. Run `make run` (or `snakemake`) first.")
-    metrics = pd.read_parquet(table)
+    metrics = read_table(table)
     final = metrics[metrics.snapshot == "final"]
     checkpoints = len(metrics[["recipe", "layer", "snapshot"]].drop_duplicates())
     linked = _linked(folder / "results" / "index.html")
@@ -50,7 +53,7 @@ def _summarise(folder: Path) -> str:
     )
 
 
-def _outputs(folder: Path, final: pd.DataFrame, linked: set[Path]):
+def _outputs(folder: Path, final: "pd.DataFrame", linked: set[Path]):
     """Of cards, releases and the explorer only those that the page links to: others may lie there, of earlier configs."""
     yield "page", folder / "results" / "index.html"
     if (explorer := folder / "results" / "explorer" / "index.html") in linked:

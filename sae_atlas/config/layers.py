@@ -162,4 +162,4 @@ def _hub_config(name: str, revision: str | None, also: str, at_hand: bool) -> di
 
 
 if __name__ == "__main__":  # asked by count_layers
-    print(json.dumps(transformers_config(json.loads(sys.argv[1])).get_text_config(decoder=True).num_hidden_layers))
+    print(json.dumps(transformers_config(json.load(sys.stdin)).get_text_config(decoder=True).num_hidden_layers))

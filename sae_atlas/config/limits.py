@@ -27,7 +27,7 @@ def read_plain(file: str | Path) -> object:
     """The value of a YAML file, within the limits. Raises AtlasError with one line; nothing in the file is ever run."""
     file = Path(file)
     if not file.is_file():
-        raise AtlasError(f"{file}: is not there; give the path of a config file")
+        raise AtlasError(f"{file}: is {'no file' if file.exists() else 'not there'}; give the path of a config file")
     try:
         with file.open("rb") as opened:
             content = opened.read(BYTES + 1)

@@ -25,7 +25,7 @@ class Unanswered(Exception):
 
 
 def ask(module: str, question: object, depends_on: Callable[[], object], rooms: tuple[str, ...]) -> object:
-    """What `python -m MODULE QUESTION` prints as JSON. Raises Unanswered.
+    """What `python -m MODULE` prints as JSON when it reads the question as JSON. Raises Unanswered.
 
     depends_on: gives what else the answer depends on, beside the release of transformers and the code in `rooms` of sae_atlas.
     It is called again once there is an answer, which may have fetched something.
@@ -42,9 +42,9 @@ def ask(module: str, question: object, depends_on: Callable[[], object], rooms: 
         pass
     ours = [str(Path(sae_atlas.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     settings = {"encoding": "utf-8", "env": os.environ | {"PYTHONPATH": os.pathsep.join(ours)}, "timeout": PATIENCE}
-    asked = [sys.executable, "-P", "-m", module, json.dumps(question)]
+    asked = [sys.executable, "-P", "-m", module]
     try:
-        done = subprocess.run(asked, capture_output=True, check=True, **settings)
+        done = subprocess.run(asked, input=json.dumps(question), capture_output=True, check=True, **settings)
     except subprocess.TimeoutExpired as error:
         raise Unanswered(f"that takes more than {PATIENCE} s here") from error
     except subprocess.CalledProcessError as error:

@@ -17,8 +17,13 @@ def keep_caches_elsewhere() -> None:
     if cache.is_absolute() and os.access(there, os.W_OK):
         return
     folder = tempfile.mkdtemp(prefix="sae-atlas-caches-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_remove, folder, os.getpid())
     if (hub := cache / "huggingface").is_dir():  # what was fetched before is still read
         os.environ.setdefault("HF_HOME", str(hub))
     os.environ.setdefault("HF_DATASETS_CACHE", folder)
     os.environ.update(XDG_CACHE_HOME=folder, MPLCONFIGDIR=folder, TRITON_HOME=folder)
+
+
+def _remove(folder: str, owner: int) -> None:
+    if os.getpid() == owner:  # and no fork of it, of which others still use the folder
+        shutil.rmtree(folder, ignore_errors=True)

@@ -46,7 +46,7 @@ class Contents:
         return [hashes[path] for path in paths]
 
     def remembered(self, file: Path, name: str, inspect: Callable[[Path], bool]) -> bool:
-        """What `look` says of the content of a file, kept under `name` beside its hash."""
+        """What `inspect` says of the content of a file, kept under `name` beside its hash."""
         path = str(file.absolute())
         known = self.files.get(path, {})
         about = known if known.get("state") == _state(path) else {}

@@ -50,7 +50,10 @@ def fork_server(function: Callable[..., NoReturn], prepare: Callable[[], object]
 def _serve(asked: socket.socket, function: Callable[..., NoReturn], prepare: Callable[[], object] | None) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if prepare:
-        prepare()
+        try:
+            prepare()
+        except Exception:  # what is missing, the calls themselves tell
+            traceback.print_exc()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         _, descriptors, *_ = socket.recv_fds(asked, 1, 1)

@@ -71,8 +71,13 @@ def _shape(config: dict) -> Shape:
     keys = size("num_key_value_heads", default=1 if config.get("multi_query") else heads)
     attention = 2 * width * size("head_dim", default=width // heads) * (heads + keys)
     inner = size("moe_intermediate_size", "intermediate_size", "n_inner", "ffn_dim", default=4 * width)
-    experts = size("num_local_experts", "num_experts", default=1)
-    block = attention + experts * width * inner * (2 if config["model_type"] in UNGATED else 3)
+    experts = size("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", default=1)
+    computed = size("num_experts_per_tok", "moe_k", default=experts)  # of a token
+    shared = size("n_shared_experts", "moe_num_shared_experts", default=0)
+    expert = width * inner * (2 if config["model_type"] in UNGATED else 3)
+    router = width * experts if experts > 1 else 0
+    block = attention + router + (computed + shared) * expert
+    rest = (experts - computed) * expert  # of a block, for other tokens
     vocabulary = size("vocab_size")
     embeddings = vocabulary * (
         1 if config.get("tie_word_embeddings", True) else 2
@@ -80,5 +85,10 @@ def _shape(config: dict) -> Shape:
     stored = str(config.get("dtype") or config.get("torch_dtype"))
     norms = width * (2 * layers + 1)
     return Shape(
-        layers, width, vocabulary, block, layers * block + width * embeddings + norms, 2 if "16" in stored else 4
+        layers,
+        width,
+        vocabulary,
+        block,
+        layers * (block + rest) + width * embeddings + norms,
+        2 if "16" in stored else 4,
     )

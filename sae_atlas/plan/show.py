@@ -71,7 +71,7 @@ def plan_table(atlas: Atlas, shape: Shape | None, machine: Machine | None, folde
             row |= {"time\nhere": format_seconds(time.here), f"on\n{gpu}": format_seconds(time.gpu)}
             if ran:
                 row["took"] = format_seconds(cost.wall) if cost.measured else ""
-                compared = cost.measured and f"{time.here * cost.measured / cost.jobs / cost.wall:.2f}"
+                compared = cost.wall and f"{time.here * cost.measured / cost.jobs / cost.wall:.2f}"
                 row["here /\ntook"] = compared or ""
         rows.append(row)
     widths = {head: max(map(len, [*head.splitlines(), *(row[head] for row in rows)])) for head in rows[0]}
@@ -110,7 +110,9 @@ def _below(atlas: Atlas, shape: Shape, machine: Machine, folder: Path, gpu: str)
     if costs:
         predicted = sum(times[cost.rule].elapsed * cost.measured / cost.jobs for cost in costs)
         took = sum(cost.wall * share(work_of[cost.rule], machine.cores) for cost in costs)
-        compared = f"predicted for them: {format_seconds(predicted)}, {predicted / took:.2f} times that"
+        compared = f"predicted for them: {format_seconds(predicted)}" + (
+            f", {predicted / took:.2f} times that" if took else ""
+        )
         lines.append(f"The jobs that ran here took {format_seconds(took)} of it; {compared}.")
     starts = machine.starts.values()
     return [

@@ -344,4 +344,4 @@ def _narrow(text) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_answer(*json.loads(sys.argv[1]))))
+    print(json.dumps(_answer(*json.load(sys.stdin))))

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -50,7 +50,8 @@ def job(snakemake) -> Iterator[Callable]:
                 yield partial(function, **_filled(function, given, asked["settings"], about))
                 if record_file is not None:
                     write_json(record_file, {"record": current_record()})
-        write_usage(_of_costs(snakemake.log[0]), start)
+        with suppress(OSError):  # what the job made is whole
+            write_usage(_of_costs(snakemake.log[0]), start)
 
 
 def _of_costs(log: str | Path) -> Path:

@@ -67,7 +67,8 @@ def has_white_space_lines(file: Path) -> bool:
             while lines := opened.readlines(LINES_AT_ONCE):
                 if any(line.isspace() and line != "\n" for line in lines):
                     return True
-                bar.update(opened.buffer.tell() - bar.n)
+                if size is not None:
+                    bar.update(opened.buffer.tell() - bar.n)
             return False
     except (OSError, ValueError, EOFError):  # the job that reads its rows tells what is wrong
         return False

@@ -1,4 +1,5 @@
 # The inputs of rules: which stage makes a file, for what, and whether it is asked for again.
+import json
 from functools import cache
 
 from sae_atlas.stages import STAGES
@@ -38,8 +39,10 @@ def _needed(path, stage, by_time):
 
 
 def _identities(atlas, stage, of):
-    """Identities that an output of the stage carries."""
-    return list(atlas.inputs(stage, **of).values()) if stage in COLLECTING else [atlas.identity(stage, **of)]
+    """Identities that an output of the stage carries; of a collected table the list of them, so that it holds no others."""
+    if stage in COLLECTING:
+        return [json.dumps(list(atlas.inputs(stage, **of).values()))]
+    return [atlas.identity(stage, **of)]
 
 
 def job(stage, **arguments):

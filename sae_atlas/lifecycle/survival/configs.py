@@ -11,12 +11,15 @@ COMPARED = (("pretrained", "lora"), ("pretrained", "merged"), ("lora", "merged")
 
 def three_configs(config: dict) -> dict[str, dict]:
     """Stage -> the config of its atlas: they differ in `base_model` alone. Raises AtlasError for another base model."""
-    base_model = config.get("base_model", {})
-    if base_model.get("source") != "merged" or base_model.get("base", {}).get("source") != "pretrain":
+    base_model = config.get("base_model")
+    base = base_model.get("base") if isinstance(base_model, dict) else None
+    if not isinstance(base, dict) or (base_model.get("source"), base.get("source")) != ("merged", "pretrain"):
         raise AtlasError(
             "base_model.source: three stages are those of a `merged` model with a base of source `pretrain`; see "
             "config/lifecycle.yaml"
         )
+    if not isinstance(base_model.get("name"), str):
+        raise AtlasError("base_model.name: missing, or no text; see config/lifecycle.yaml")
     same = {key: base_model[key] for key in ("dtype",) if key in base_model}
     models = {
         "pretrained": base_model["base"] | same,
