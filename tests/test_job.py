@@ -85,6 +85,16 @@ def test_what_a_job_took_is_told_beside_its_log(tmp_path, runs):
     assert cost.memory > 20  # MB, of the interpreter and its libraries alone
 
 
+def test_a_job_whose_costs_cannot_be_written_has_done_its_work(tmp_path, runs):
+    runs(lambda: (tmp_path / "made").touch())
+    snakemake = given(tmp_path)
+    snakemake.log = [f"{tmp_path}/results/logs/a_stage/layer00.log"]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/benchmarks").write_text("in the way")
+    run(snakemake)
+    assert (tmp_path / "made").exists()
+
+
 # --- the check of the inputs -------------------------------------------------------------------------------------------
 
 

@@ -267,6 +267,10 @@ def test_what_was_trained_is_kept_until_its_start_changes(atlas):
         ({}, "recipes.b.start_from: holds neither of `recipe` and `path`"),
         ({"recipe": "topk", "path": "x"}, "holds both of `recipe` and `path`"),
         ({"path": "x", "layer": 0}, "recipes.b.start_from.layer: does nothing with `path`"),
+        (
+            {"path": "a{x}/layer{layer}.pt"},
+            "recipes.b.start_from.path: 'a{x}/layer{layer}.pt' has a brace that is not {layer}",
+        ),
         ({"recipe": "tpk"}, "recipes.b.start_from.recipe: 'tpk' is no recipe here; did you mean `topk`"),
         ({"recipe": "topk"}, "recipes.b.start_from.snapshot: missing"),
         ({"recipe": "topk", "snapshot": "3k"}, "has no earlier snapshot 3k"),

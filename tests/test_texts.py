@@ -14,6 +14,7 @@ import pytest
 from sae_atlas.io.errors import AtlasError
 from sae_atlas.texts.documents import TRIED, Skipped, read_documents, read_in_order
 from sae_atlas.texts.files import other_files, text_files
+from sae_atlas.texts.rows import has_white_space_lines
 
 DOCUMENTS = [f'document {number}, naïve ☃\nsecond line, "quoted"' for number in range(40)]
 OTHER = [None, 1, "x", [2], {"a": 1}] * 8  # a column that changes its type from row to row
@@ -223,6 +224,13 @@ def test_lines_of_white_space_separate_paragraphs_as_empty_ones_do(tmp_path):
         assert read(str(file)) == in_order([each for each in emptied.split("\n\n") if each])
     file.write_text(" \n = Title = \n \n one \n two \n  ")
     assert sorted(read(str(file))) == ["\n = Title = ", " one \n two "]
+
+
+def test_lines_of_white_space_are_found_wherever_they_lie_in_a_compressed_file(tmp_path):
+    text = "a line\n" * 300_000 + " \t\nend\n"  # beyond what is read at once
+    (tmp_path / "t.txt").write_text(text)
+    (tmp_path / "t.txt.gz").write_bytes(gzip.compress(text.encode()))
+    assert has_white_space_lines(tmp_path / "t.txt") and has_white_space_lines(tmp_path / "t.txt.gz")
 
 
 @pytest.fixture

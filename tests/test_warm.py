@@ -111,6 +111,27 @@ def test_a_call_whose_answer_is_lost_ends_all_the_same():
     assert done.stdout.strip() == str(-int(signal.SIGKILL)), done.stderr
 
 
+CACHES = """
+import os
+from sae_atlas.io.caches import keep_caches_elsewhere
+from sae_atlas.io.forks import fork_server, to_its_end
+
+keep_caches_elsewhere()
+folder = os.environ["XDG_CACHE_HOME"]
+call = fork_server(lambda: to_its_end(lambda: None))
+print(folder != "relative", call(), os.path.isdir(folder))
+"""
+
+
+def test_the_first_job_that_ends_leaves_the_others_their_caches(tmp_path):
+    """Of a user whose HOME cannot be written."""
+    done = subprocess.run(
+        [sys.executable, "-c", CACHES], cwd=ROOT, env=os.environ | {"XDG_CACHE_HOME": "relative"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == ["True", "0", "True"], done.stderr
+
+
 UNPREPARED = """
 import os
 from sae_atlas.io.forks import fork_server

@@ -1,12 +1,14 @@
 """The key `start_from` of a recipe: the weights at which its training begins."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import PlainValidator
 
 from sae_atlas.config.keys import Name, Section, Text, Whole, Words, key
 from sae_atlas.config.published import has_snapshots
+from sae_atlas.config.start_files import FIELD
 from sae_atlas.io.errors import AtlasError, nearest
 from sae_atlas.io.sizes import format_size
 
@@ -56,6 +58,8 @@ def problems(recipes: dict, training: Section) -> Iterator[str]:
         if (start.recipe is None) == (start.path is None):
             yield f"{where}: holds {'neither' if start.path is None else 'both'} of `recipe` and `path`; write one of them"
         elif start.path is not None:
+            if "{" in str(Path(start.path.replace(FIELD, "")).expanduser().absolute()):
+                yield f"{where}.path: {start.path!r} has a brace that is not {FIELD}, which Snakemake fills in; rename it"
             for given in ("layer", "snapshot"):
                 if getattr(start, given) is not None:
                     yield f"{where}.{given}: does nothing with `path`; write it into the path"
