@@ -58,7 +58,7 @@ def score_latents(
         index=pd.RangeIndex(latents, name="latent").astype(np.int32),
     )
     write_table(scores, pa.Table.from_pandas(table.reset_index(), preserve_index=False))
-    means = matrix(peaks, texts, "mean", latents).toarray()
+    means = matrix(peaks, texts, "mean", latents)
     probed = probe_table(means, np.stack(texts["mean"]), topics, names[:-1].tolist(), seed)
     write_table(probes, pa.Table.from_pandas(probed, preserve_index=False))
 
