@@ -269,6 +269,11 @@ class Atlas:
     def identity(self, stage: str, **cell) -> str:
         return self._identity(stage, *STAGES[stage].of(self, **cell), cell)
 
+    def checkpoint(self, recipe: str, layer: int, snapshot: str | None = None) -> str:
+        """Identity of the checkpoint of a snapshot, by default the last."""
+        snapshot = snapshot or self.last
+        return self.identity(self.checkpoint_rule(recipe, snapshot), recipe=recipe, layer=layer, snapshot=snapshot)
+
     def passed(self, stage: str, layers: Collection[int], **cell) -> str:
         """Identity of a pass over the text of many layers, as what is made of these depends on it: of saved activations the
         other layers' files do not count."""

@@ -62,10 +62,7 @@ def snapshots_and_held_out(atlas, recipe: str, layer: int) -> dict:
 def snapshot_checkpoints(atlas, recipe: str, layer: int) -> dict:
     """Identities of a layer's checkpoints, by what their snapshots are called in tables."""
     return {
-        atlas.published(snapshot): atlas.identity(
-            atlas.checkpoint_rule(recipe, snapshot), recipe=recipe, layer=layer, snapshot=snapshot
-        )
-        for snapshot in atlas.snapshots_of(recipe)
+        atlas.published(snapshot): atlas.checkpoint(recipe, layer, snapshot) for snapshot in atlas.snapshots_of(recipe)
     }
 
 
@@ -123,11 +120,7 @@ def match_seeds(atlas, recipe: str) -> tuple[dict, dict]:
 
 def final_checkpoints(atlas, recipe: str) -> dict:
     """Identities of a recipe's final checkpoints, by the names of their files."""
-    rule = atlas.checkpoint_rule(recipe, atlas.last)
-    return {
-        f"sae_layer{layer:02d}": atlas.identity(rule, recipe=recipe, layer=layer, snapshot=atlas.last)
-        for layer in atlas.layers
-    }
+    return {f"sae_layer{layer:02d}": atlas.checkpoint(recipe, layer) for layer in atlas.layers}
 
 
 def evaluations(atlas, recipe: str) -> dict:

@@ -34,8 +34,6 @@ def explorer(atlas) -> tuple[dict, dict]:
     for recipe, layer in explored_cells(atlas):
         cell, name = {"recipe": recipe, "layer": layer}, f"{recipe} layer{layer:02d}"
         identities = {table: atlas.identity(stage, **cell) for table, stage in TABLES.items()}
-        identities["checkpoint"] = atlas.identity(
-            atlas.checkpoint_rule(recipe, atlas.last), **cell, snapshot=atlas.last
-        )
+        identities["checkpoint"] = atlas.checkpoint(recipe, layer)
         inputs |= {f"{name} {file}": identity for file, identity in identities.items()}
     return settings, inputs

@@ -49,7 +49,7 @@ def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
         "base_model": atlas.identity("prepare_model"),
         "corpus": atlas.identity("tokenize"),
         **_text(atlas, [layer]),
-        "checkpoint": _checkpoint(atlas, recipe, layer, atlas.last),
+        "checkpoint": atlas.checkpoint(recipe, layer),
     }
 
 
@@ -63,7 +63,7 @@ def top_contexts(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
 def evolution(atlas, recipe: str, layer: int) -> tuple[dict, dict]:
     """The earlier snapshots, and the layers next to it."""
     settings = {"snapshots": atlas.snapshots_of(recipe)[:-1], "layers": atlas.neighbour_layers(layer)}
-    return settings, {"checkpoint": _checkpoint(atlas, recipe, layer, atlas.last), **_elsewhere(atlas, recipe, layer)}
+    return settings, {"checkpoint": atlas.checkpoint(recipe, layer), **_elsewhere(atlas, recipe, layer)}
 
 
 @stage(
@@ -96,11 +96,5 @@ def _text(atlas, layers: list[int]) -> dict:
 
 def _elsewhere(atlas, recipe: str, layer: int) -> dict:
     """Checkpoints of the earlier snapshots, and of the final one in the layers next to it."""
-    earlier = {snapshot: _checkpoint(atlas, recipe, layer, snapshot) for snapshot in atlas.snapshots_of(recipe)[:-1]}
-    return earlier | {
-        f"layer{other:02d}": _checkpoint(atlas, recipe, other, atlas.last) for other in atlas.neighbour_layers(layer)
-    }
-
-
-def _checkpoint(atlas, recipe: str, layer: int, snapshot: str) -> str:
-    return atlas.identity(atlas.checkpoint_rule(recipe, snapshot), recipe=recipe, layer=layer, snapshot=snapshot)
+    earlier = {snapshot: atlas.checkpoint(recipe, layer, snapshot) for snapshot in atlas.snapshots_of(recipe)[:-1]}
+    return earlier | {f"layer{other:02d}": atlas.checkpoint(recipe, other) for other in atlas.neighbour_layers(layer)}

@@ -10,9 +10,7 @@ from sae_atlas.stages.sisters import curves, other_seeds
 
 def _curves(atlas, recipe: str) -> dict:
     return {
-        f"layer{layer:02d}_{snapshot}": atlas.identity(
-            atlas.checkpoint_rule(recipe, snapshot), recipe=recipe, layer=layer, snapshot=snapshot
-        )
+        f"layer{layer:02d}_{snapshot}": atlas.checkpoint(recipe, layer, snapshot)
         for layer in atlas.layers
         for snapshot in atlas.chain(recipe)
     }

@@ -32,9 +32,8 @@ def three_configs(config: dict) -> dict[str, dict]:
 def identities(atlas: Atlas, recipe: str) -> dict:
     """Identities of the inputs of lifecycle.survival.compare that an atlas must have."""
     cells = {layer: {"recipe": recipe, "layer": layer} for layer in atlas.layers}
-    maker = atlas.checkpoint_rule(recipe, atlas.last)
     return {
-        "checkpoints": {layer: atlas.identity(maker, **cell, snapshot=atlas.last) for layer, cell in cells.items()},
+        "checkpoints": {layer: atlas.checkpoint(recipe, layer) for layer in cells},
         "latents": {layer: atlas.identity("evaluate_sae", **cell) for layer, cell in cells.items()},
         "held_out": atlas.identity("save_held_out"),
     }
