@@ -285,10 +285,8 @@ def test_an_sae_of_others_can_be_exported_without_metadata(tmp_path, monkeypatch
 
 def test_metadata_say_only_what_is_known():
     config = random_sae("topk").config
-    assert metadata(config)["prepend_bos"] is True  # trained here
-    theirs = {**config, "record": None, "activations": {**config["activations"], "layer": None}}
-    about = metadata(theirs)
-    assert about["site"] and "hook_name" not in about and "prepend_bos" not in about
+    about = metadata({**config, "activations": {**config["activations"], "layer": None}})
+    assert about["site"] and "hook_name" not in about
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out"])

@@ -26,7 +26,7 @@ def metadata(config: dict, origin: Origin | None = None) -> dict:
         "expansion": expansion(config["d_sae"], config["d_in"]),
         "training_tokens": config.get("tokens"),
         "normalize_activations": config.get("token_norm") or "none: centring and scaling are folded into the weights",
-        "prepend_bos": True if config.get("record") and "pretrained" not in recipe and site != SITE else None,
+        "prepend_bos": None if site == SITE else True,
         "model_from_pretrained_kwargs": dict.fromkeys(activations.get("folded", ()), True) or None,
     }
     if origin is not None and origin.of_rows:
