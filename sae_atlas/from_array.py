@@ -35,8 +35,9 @@ def train_sae(activations: np.ndarray, folder: str | Path, device: str = "auto",
         raise AtlasError("finetune: an array has no model that reads the reconstruction; remove it")
     if np.ndim(activations) != 2 or 0 in np.shape(activations):
         raise AtlasError(f"activations: an array of shape {list(np.shape(activations))}; give one of [tokens, d_in]")
-    if (kind := np.asarray(activations[:1]).dtype).kind not in "fiub":
-        raise AtlasError(f"activations: an array of {kind}; give one of real numbers")
+    dtype = np.asarray(activations[:1]).dtype
+    if dtype.kind not in "fiub":
+        raise AtlasError(f"activations: an array of {dtype}; give one of real numbers")
     folder.mkdir(parents=True, exist_ok=True)
     window = {"start": 0, "stop": len(activations), "total": len(activations)}
     files = {"checkpoint": folder / "sae.pt", "curve": folder / "curve.parquet"}

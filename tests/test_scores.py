@@ -82,7 +82,7 @@ def probed():
     latents[:, 11] = (TOPICS == "maths") * 3.0
     latents[:, 4] += (TOPICS == "arts") * 0.3
     raw[:, 2] += 2 * (TOPICS == "people")
-    return latents, raw, probe_table(latents, raw, TOPICS, ["arts", "maths", "people"], 5)
+    return latents, raw, probe_table(csc_array(latents), raw, TOPICS, ["arts", "maths", "people"], 5)
 
 
 def test_probes_find_what_was_planted(probed):
@@ -116,9 +116,9 @@ def test_a_probe_is_scikit_learn_called_by_hand(probed):
 
 
 def test_probes_of_noise_know_nothing():
-    table = probe_table(noise(200), noise(6, 2), TOPICS, ["arts", "maths", "people"], 0)
+    table = probe_table(csc_array(noise(200)), noise(6, 2), TOPICS, ["arts", "maths", "people"], 0)
     assert abs(table.accuracy.mean() - 0.5) < 0.05
 
 
 def test_a_text_without_topics_has_no_probes():
-    assert probe_table(noise(5), noise(6), np.full(len(TOPICS), None), [], 0).empty
+    assert probe_table(csc_array(noise(5)), noise(6), np.full(len(TOPICS), None), [], 0).empty

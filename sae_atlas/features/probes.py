@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import issparse
+from scipy.sparse import csc_array
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
@@ -20,10 +20,10 @@ PROBE_COLUMNS = {"topic": "str", "latents": "int64", "accuracy": "float64", "low
 PROBE_COLUMNS |= {"of_topic": "int64", "documents": "int64"}
 
 
-def probe_table(latents: np.ndarray, raw: np.ndarray, topics: np.ndarray, names: Sequence[str], seed: int):
+def probe_table(latents: csc_array, raw: np.ndarray, topics: np.ndarray, names: Sequence[str], seed: int):
     """A row per topic and number of latents (0: the raw activations), as a data frame.
 
-    latents [documents, d_sae], which may be sparse, and raw [documents, d_in]: means over a document's tokens; topics
+    latents [documents, d_sae], sparse, and raw [documents, d_in]: means over a document's tokens; topics
     [documents] of str or None; names: the topics to probe, each with at least FOLDS documents. Documents of no or another
     topic are left out.
     accuracy: balanced, the mean of the shares of documents of the topic and of all others that are predicted rightly; 1/2
@@ -33,8 +33,7 @@ def probe_table(latents: np.ndarray, raw: np.ndarray, topics: np.ndarray, names:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in PROBE_COLUMNS.items()})
     known = np.isin(topics.astype(str), names) & np.array([topic is not None for topic in topics], bool)
     latents, raw, topics = latents[known], raw[known], topics[known].astype(str)
-    latents = latents.toarray() if issparse(latents) else latents  # of the documents that are probed alone
-    of_probes = predictions(latents, raw, topics, names, seed)
+    of_probes = predictions(latents.toarray(), raw, topics, names, seed)
     draws = np.random.default_rng(seed).integers(len(topics), size=(RESAMPLES, len(topics)))
     rows = []
     for (name, count), predicted in of_probes.items():

@@ -47,8 +47,9 @@ def plot_importance_spectrum(
     title: base model and site. Raises AtlasError for an unknown colour map.
     """
     table = read_table(metrics)
-    spectra = dict(zip(layers, map(_spectrum, latents), strict=True))
-    tokens = int(read_table(latents[0])["held_out_tokens"].iloc[0])
+    of_latents = [read_table(path) for path in latents]
+    spectra = dict(zip(layers, map(_spectrum, of_latents), strict=True))
+    tokens = int(of_latents[0]["held_out_tokens"].iloc[0])
     with style():
         figure = page(13.5, 5.6)
         sorted_panel, rest_panel, counts_panel = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
@@ -80,9 +81,9 @@ def plot_importance_spectrum(
         save(figure, png, svg, name)
 
 
-def _spectrum(path: str | Path) -> np.ndarray:
+def _spectrum(latents: pd.DataFrame) -> np.ndarray:
     """Shares of the total importance, largest first, of the latents that have any."""
-    importance = np.sort(read_table(path)["importance"].to_numpy())[::-1]
+    importance = np.sort(latents["importance"].to_numpy())[::-1]
     shares = importance / max(importance.sum(), np.finfo(float).tiny)
     return shares[shares > LEAST]
 

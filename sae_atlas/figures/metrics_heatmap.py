@@ -14,6 +14,7 @@ from sae_atlas.figures.scales import Scale, pivot, scale_of, value_text
 from sae_atlas.figures.style import FAINT, GREY, INK, colour_map, headline, save, short_number, spread, style
 from sae_atlas.io.tables import read_table
 from sae_atlas.metrics.labels import GROUPS, METRICS, NO_LOSSES, OF_TASKS
+from sae_atlas.metrics.loss_recovered import is_harmless
 
 OVER_SNAPSHOTS = ("ce_recovered", "fvu", "l0", "dead_share", "mcc", "f1")
 # Everything is placed in inches.
@@ -73,7 +74,7 @@ def _harmless(table: pd.DataFrame) -> list[str]:
     if "ce_zero" not in set(table["metric"]):
         return []
     zeros, clean = (pivot(table, metric).iloc[-1] for metric in ("ce_zero", "ce_clean"))
-    layers = ", ".join(map(str, zeros.index[zeros <= clean]))
+    layers = ", ".join(map(str, zeros.index[is_harmless(zeros, clean)]))
     return [f"CE recovered says nothing of layer {layers}: zeros there do not raise the loss."] if layers else []
 
 

@@ -11,6 +11,11 @@ def recovered(ablated: float, patched: float, clean: float) -> float:
     return (ablated - patched) / (ablated - clean)
 
 
+def is_harmless(ablated, clean):
+    """Where `recovered` says nothing: the ablation does not raise the loss. Numbers or arrays."""
+    return ablated <= clean
+
+
 def mean_loss(name: str) -> Callable[[dict], float]:
     """Metric: the mean of a loss over predictions, in nats per token, 0 or more.
 

@@ -39,17 +39,20 @@ def match_seeds(
             density = read_table(latents[index])["density"].to_numpy()
             alive = np.flatnonzero(density > 0)
             rows = _decoder(checkpoints[index])[torch.from_numpy(alive)]
-            random = _random_rows(rows, layer)
+            random = _random_rows(rows, layer) if len(alive) else rows
             for number, name in enumerate(names):
-                other = _decoder(others[number * len(layers) + index])
-                cosines = {"cosine": best_matches(rows, other)[0], "chance": best_matches(random, other)[0]}
-                about = {"layer": np.full(len(alive), layer), "latent": alive, "density": density[alive]}
-                about |= {"other": np.full(len(alive), name)} | {key: value.numpy() for key, value in cosines.items()}
-                if not len(alive):
-                    unknown = np.full(1, np.nan, np.float32)
-                    about = {"layer": np.full(1, layer), "latent": np.full(1, -1), "density": unknown}
-                    about |= {"other": np.full(1, name), "cosine": unknown, "chance": unknown}
-                for key, values in about.items():
+                if len(alive):
+                    other = _decoder(others[number * len(layers) + index])
+                    pair = {"latent": alive, "density": density[alive]}
+                    pair |= {
+                        "cosine": best_matches(rows, other)[0].numpy(),
+                        "chance": best_matches(random, other)[0].numpy(),
+                    }
+                else:
+                    unknown = dict.fromkeys(("density", "cosine", "chance"), np.full(1, np.nan, np.float32))
+                    pair = {"latent": np.array([-1]), **unknown}
+                count = len(pair["latent"])
+                for key, values in {"layer": np.full(count, layer), "other": np.full(count, name), **pair}.items():
                     columns.setdefault(key, []).append(values)
                 bar.update()
     write_table(table, pa.table({key: np.concatenate(values) for key, values in columns.items()}))
@@ -63,8 +66,6 @@ def _decoder(checkpoint: str | Path) -> Tensor:
 def _random_rows(rows: Tensor, layer: int) -> Tensor:
     """As many random directions with the second moments of the rows [n, d]: random mixtures of them."""
     generator = torch.Generator().manual_seed(SEED + layer)
-    if not len(rows):
-        return rows
     moments = rows.T.double() @ rows.double() / len(rows)
     values, vectors = torch.linalg.eigh(moments)
     noise = torch.randn(len(rows), rows.shape[1], generator=generator, dtype=torch.float64)

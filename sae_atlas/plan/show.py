@@ -110,9 +110,8 @@ def _below(atlas: Atlas, shape: Shape, machine: Machine, folder: Path, gpu: str)
     if costs:
         predicted = sum(times[cost.rule].elapsed * cost.measured / cost.jobs for cost in costs)
         took = sum(cost.wall * share(work_of[cost.rule], machine.cores) for cost in costs)
-        compared = f"predicted for them: {format_seconds(predicted)}" + (
-            f", {predicted / took:.2f} times that" if took else ""
-        )
+        times_that = f", {predicted / took:.2f} times that" if took else ""
+        compared = f"predicted for them: {format_seconds(predicted)}{times_that}"
         lines.append(f"The jobs that ran here took {format_seconds(took)} of it; {compared}.")
     starts = machine.starts.values()
     return [

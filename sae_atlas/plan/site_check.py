@@ -11,7 +11,6 @@ from pathlib import Path
 
 from sae_atlas.base_models.adapters import model_files
 from sae_atlas.base_models.from_hub import TEXTS
-from sae_atlas.base_models.packages import find_text
 from sae_atlas.config.layers import model_config, transformers_config
 from sae_atlas.config.own_models import base_of
 from sae_atlas.io.asking import Unanswered, ask
@@ -57,11 +56,6 @@ def check_config(config: dict, file: str) -> None:
 
     Of a model that is not here yet the jobs that fetch it tell.
     """
-    try:
-        for text in (config["corpus"], config["base_model"].get("lora", {}).get("corpus", {})):
-            _check_embedded(text)
-    except AtlasError as error:
-        raise AtlasError(f"{file}: {error}") from error
     checks = {"activations": _of_arrays, "synthetic": _of_worlds}
     answer = UNKNOWN | checks.get(config["base_model"]["source"], _of_model)(config)
     if answer["unmeasured"]:
@@ -72,15 +66,6 @@ def check_config(config: dict, file: str) -> None:
             problems += [f"recipes.{name}.{line}" for line in contradictions(recipe, answer["width"])]
     if problems:
         raise AtlasError("\n".join(f"{file}: {problem}" for problem in problems))
-
-
-def _check_embedded(text: dict) -> None:
-    if text.get("source") == "package":
-        find_text(text["package"])
-    if "topic" in text:
-        from sae_atlas.texts.documents import check_topic  # here, for few configs have one
-
-        check_topic(text)
 
 
 def _of_arrays(config: dict) -> dict:

@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 
 from sae_atlas.base_models.adapters import model_files
+from sae_atlas.base_models.packages import find_text
 from sae_atlas.config.own_models import TUNED
 from sae_atlas.config.published import files_at, may_lack, path_in_release
 from sae_atlas.config.start_files import files_of_start, start_file
@@ -34,6 +35,7 @@ RECORDS = (
     "results/starts/*/*.pt",
 )  # of the stages that read them
 MEMORY = "results/contents.json"
+LOCAL = ("local", "restoration")  # sources that are files of the user's own
 # Joins the hash of a `.txt` with lines of white space: they separate documents, and in older corpora they did not.
 SEPARATED = " separated by white space"
 
@@ -66,10 +68,23 @@ def _of_texts_and_models(config: dict, contents: Contents, records: list[Path]) 
     for stage, key, section in _sources(config):
         settings = json.loads(json.dumps(plain.settings(stage)))
         about = [each for each in recorded if (each[1].get("stage"), each[1].get("settings")) == (stage, settings)]
-        content = _content(contents, stage, key, section, *(about[0] if about else (None, {})))
-        if content:
-            hashes[stage] = content
+        if section["source"] in LOCAL:
+            content = _content(contents, stage, key, section, *(about[0] if about else (None, {})))
+            if content:
+                hashes[stage] = content
+        if "tokenize" in stage and not about:
+            _check_text(section)
     return hashes
+
+
+def _check_text(section: dict) -> None:
+    """Of what is tokenized nothing is read again."""
+    if section["source"] == "package":
+        find_text(section["package"])
+    if section["source"] == "local" or "topic" in section:
+        from sae_atlas.texts.documents import check_text  # here, for most starts need none of it
+
+        check_text(section)
 
 
 def _of_saved_activations(config: dict, contents: Contents) -> dict[str, str]:
@@ -93,7 +108,7 @@ def _of_saved_activations(config: dict, contents: Contents) -> dict[str, str]:
 
 
 def _sources(config: dict) -> Iterator[tuple[str, str, dict]]:
-    """(stage, key of the config, section) of all that is read from files of the user's own."""
+    """(stage, key of the config, section) of all texts, and of models that are files of the user's own."""
     model = config["base_model"]
     named = [("tokenize", "corpus", config["corpus"]), ("prepare_model", "base_model", model)]
     if model["source"] in TUNED:
@@ -102,7 +117,7 @@ def _sources(config: dict) -> Iterator[tuple[str, str, dict]]:
             ("tokenize_domain", "base_model.lora.corpus", model["lora"]["corpus"]),
         ]
     for stage, key, section in named:
-        if section["source"] in ("local", "restoration"):
+        if section["source"] in LOCAL or "tokenize" in stage:
             yield stage, f"{key}.path", section
 
 
@@ -115,10 +130,6 @@ def _content(contents: Contents, stage: str, key: str, section: dict, path: Path
         if path is None:
             raise
         return recorded  # what was made of it is still there
-    if are_texts and path is None:
-        from sae_atlas.texts.documents import check_files  # here, for what is tokenized is not read again
-
-        check_files(section)
     content, hashes = _hashed(contents, files, key, are_texts)
     if path is None or recorded:
         return content

@@ -2,14 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from sae_atlas.io.errors import REMAKE, AtlasError
+from sae_atlas.io.errors import REMAKE, AtlasError, reason
 from sae_atlas.io.files import write_json
-from sae_atlas.io.log import job_log
+from sae_atlas.io.log import job_log, logger
 from sae_atlas.io.memory import keep_memory
 from sae_atlas.io.provenance import carries, code_identity, current_record, make_record, recording
 from sae_atlas.io.usage import process_start, write_usage
@@ -50,8 +50,10 @@ def job(snakemake) -> Iterator[Callable]:
                 yield partial(function, **_filled(function, given, asked["settings"], about))
                 if record_file is not None:
                     write_json(record_file, {"record": current_record()})
-        with suppress(OSError):  # what the job made is whole
+        try:
             write_usage(_of_costs(snakemake.log[0]), start)
+        except OSError as error:  # what the job made is whole
+            logger.warning("what it took is not written (%s)", reason(error))
 
 
 def _of_costs(log: str | Path) -> Path:

@@ -18,7 +18,7 @@ from sae_atlas.io.log import progress
 from sae_atlas.io.provenance import current_record
 from sae_atlas.io.tables import finite_or_none, write_rows
 from sae_atlas.metrics.evaluate import METRIC_COLUMNS
-from sae_atlas.metrics.labels import OF_TASKS
+from sae_atlas.metrics.labels import OF_TASKS, OF_WORDS
 from sae_atlas.saes.sae import Sae
 from sae_atlas.tasks.accuracy import value_and_interval
 from sae_atlas.tasks.answers import Answers, DocumentTasks, of_words, shared_of_words
@@ -65,7 +65,7 @@ def measure_tasks(
                 bar.update()
     joined = {name: _joined(answers) for name, answers in parts.items()}
     random, shared = joined.pop("random"), {name: of for each in asked for name, of in each.shared().items()}
-    items = {name: size for each in asked for name, size in each.items.items()}
+    items = {kind: count for each in asked for kind, count in each.items.items()}
     rows = []
     for snapshot, sae in saes.items():
         about = {"recipe": recipe, "layer": layer, "snapshot": snapshot, "tokens": sae.config["tokens"]}
@@ -94,7 +94,7 @@ class _OfText:
         self.documents, self.sample = documents, documents.sample(SAMPLE)
         data = Labelled(documents.raw(), documents.topics, documents.has_digit(decoder))
         self.tasks = DocumentTasks(data, tasks)
-        self.items = dict.fromkeys(("probing", "tpp", "scr"), int(documents.lengths.sum()))
+        self.items = {"tokens": int(documents.lengths.sum())}
 
     def answers(self, sae: Sae) -> Answers:
         return self.tasks.of(Code(self.documents.latents(sae), sae.W_dec.cpu().numpy()))
@@ -109,7 +109,7 @@ class _OfWords:
 
     def __init__(self, words: Words):
         self.words, self.sample = words, torch.from_numpy(words.x)
-        self.items = dict.fromkeys(("letter", "letters", "absorption"), words.test)
+        self.items = {"words": words.test}
 
     def answers(self, sae: Sae) -> Answers:
         with torch.inference_mode():
@@ -147,12 +147,12 @@ def _joined(every: list[Answers]) -> Answers:
 
 def _rows(drawn: Mapping[str, np.ndarray], items: Mapping[str, int]):
     """Rows of those metrics that have a label, and of which there is anything to say: of no letter that the model knows nothing
-    is said. items: tokens or words that are read, by the first word of a metric's name.
+    is said. items: how many `tokens` and `words` are read.
     """
     for metric, about in OF_TASKS.items():
         if metric in drawn and np.isfinite(drawn[metric][0]):
             value, low, high = value_and_interval(drawn[metric])
-            read = items[metric.partition("_")[0]]
+            read = items["words" if metric in OF_WORDS else "tokens"]
             yield {
                 "metric": metric,
                 "value": value,

@@ -76,13 +76,14 @@ def read_in_order(text: dict) -> Iterator[str]:
     return _checked(_local_values(text, None), _field(text), plain_text, refuse_row)
 
 
-def check_topic(text: dict) -> None:
-    """Raise AtlasError if an embedded text has no documents of the topic that is asked for."""
-    _articles(text)
-
-
-def check_files(text: dict) -> None:
-    """Raise AtlasError if the first document of a local source cannot be read, or if there is none."""
+def check_text(text: dict) -> None:
+    """Raise AtlasError if an embedded text has no documents of the topic that is asked for, or if the first document of a local
+    one cannot be read or is not there. Of one on the hub nothing is asked.
+    """
+    if text["source"] == "package":
+        _articles(text)
+    if text["source"] != "local":
+        return
     refuse = refuse_row if text.get("bad_rows", "refuse") == "refuse" else lambda line: None
     as_text = (lambda value: value) if text.get("chat") else plain_text  # a chat's format needs its tokenizer
     if next(_checked(_local_values(text, None), _field(text), as_text, refuse), None) is None:

@@ -12,6 +12,7 @@ from sae_atlas.io.errors import AtlasError
 from sae_atlas.io.files import atomic, sha256, write_json
 from sae_atlas.io.provenance import current_record
 from sae_atlas.metrics.labels import OF_TASKS, OF_WORDS, name_of
+from sae_atlas.metrics.loss_recovered import is_harmless
 from sae_atlas.publish.cards.facts import (
     Measured,
     Origin,
@@ -140,7 +141,7 @@ def _config(name: str, origin: Origin, measured: Measured, date: str, files: dic
 def _doubts(rows: dict[str, dict]):
     """What those metrics that were measured do not say."""
     for ablation, words in (("zero", "zeros"), ("mean", "its mean")):
-        if rows[f"ce_{ablation}"]["value"] <= rows["ce_clean"]["value"]:
+        if is_harmless(rows[f"ce_{ablation}"]["value"], rows["ce_clean"]["value"]):
             yield f"Setting the site to {words} does not raise the loss here: CE recovered beside it says nothing."
     if {"tpp_10", "scr_10"} & {*rows}:
         yield "Targeted probe perturbation and spurious correlation removal have been found unreliable (arXiv 2605.18229)."

@@ -178,9 +178,8 @@ def _encode(recipe: dict, is_transcoder: bool) -> str:
 def _quality(metric: str, measured: list[Measured]) -> dict:
     about = METRICS[metric]
     rows = {each.layer: each.metrics()[metric] for each in measured}
-    rows = {
-        layer: row for layer, row in rows.items() if row["value"] is not None
-    }  # of rows that are all alike it has none
+    # Of activations that are all alike some metrics have no value.
+    rows = {layer: row for layer, row in rows.items() if row["value"] is not None}
     if not rows:
         return {"name": about.name, "median": None, "worst": "", "best": "", "unit": about.unit, "tokens": None}
     ordered = sorted(rows, key=lambda layer: rows[layer]["value"], reverse=about.better == "down")
