@@ -95,13 +95,13 @@ def test_tasks_stand_below_the_other_metrics_where_they_were_asked(tmp_path):
 def test_a_share_of_no_loss_is_said_to_say_nothing(tmp_path):
     path = write_metrics(tmp_path / "metrics.parquet", "topk", 3, [1000])
     table = pd.read_parquet(path)
-    line = "CE recovered says nothing of layer 1: zeros there do not raise the loss."
-    for value, is_said in ((None, False), (0.1, True)):
-        if value is not None:
-            table.loc[(table.metric == "ce_zero") & (table.layer == 1), "value"] = value
+    line = "CE recovered, {} ablation, says nothing of layer 1: there it does not raise the loss."
+    for harmless in ([], ["zero"], ["zero", "mean"]):
+        of_layer = table.metric.isin([f"ce_{each}" for each in harmless]) & (table.layer == 1)
+        table.loc[of_layer, "value"] = 0.1
         write_table(path, pa.Table.from_pandas(table, preserve_index=False))
         _, svg = draw(plot_metrics_heatmap, tmp_path, 2, {"metrics": path})
-        assert (line in svg.read_text()) is is_said
+        assert [each for each in ("zero", "mean") if line.format(each) in svg.read_text()] == harmless
 
 
 def test_importance_is_of_the_held_out_tokens_and_not_of_those_of_the_tasks(tmp_path):

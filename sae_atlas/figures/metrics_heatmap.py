@@ -70,12 +70,17 @@ def _below(table: pd.DataFrame) -> str:
 
 
 def _harmless(table: pd.DataFrame) -> list[str]:
-    """A line where CE recovered is a share of nothing."""
-    if "ce_zero" not in set(table["metric"]):
+    """A line for each ablation of which CE recovered is a share of nothing."""
+    if "ce_clean" not in set(table["metric"]):
         return []
-    zeros, clean = (pivot(table, metric).iloc[-1] for metric in ("ce_zero", "ce_clean"))
-    layers = ", ".join(map(str, zeros.index[is_harmless(zeros, clean)]))
-    return [f"CE recovered says nothing of layer {layers}: zeros there do not raise the loss."] if layers else []
+    clean, lines = pivot(table, "ce_clean").iloc[-1], []
+    for ablation in ("zero", "mean"):
+        ablated = pivot(table, f"ce_{ablation}").iloc[-1]
+        if layers := ", ".join(map(str, ablated.index[is_harmless(ablated, clean)])):
+            lines.append(
+                f"CE recovered, {ablation} ablation, says nothing of layer {layers}: there it does not raise the loss."
+            )
+    return lines
 
 
 @dataclass

@@ -113,7 +113,7 @@ def _declare(name: str, figure: Figure) -> None:
         }
 
     depends_on.__name__ = f"plot_{name}"
-    stage(f"figures/{name}.py", *shared, runs=f"figures.{name}:plot_{name}", version=3)(depends_on)
+    stage(f"figures/{name}.py", *shared, runs=f"figures.{name}:plot_{name}", version=4)(depends_on)
 
 
 for _name, _figure in FIGURES.items():
